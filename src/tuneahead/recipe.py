@@ -1,0 +1,156 @@
+"""The recipe of a fine-tuning run: everything the Trainer is told, as one checked value."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from tuneahead.errors import RecipeError
+
+Schedule = Literal["linear", "cosine", "constant"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Template = Literal["auto", "raw", "qa", "alpaca", "chat"]
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value.split(",")) if isinstance(value, str) else value
+
+
+class Recipe(BaseModel):
+    """Hyper-parameters of one LoRA fine-tune, with the field's own names and defaults.
+
+    Lengths are in tokens, ``warmup_ratio`` and ``lora_dropout`` are fractions. ``max_steps``
+    wins over ``epochs`` when given. ``stop_after`` ends the run early without touching the
+    schedule: that is what makes a probe the first steps of the very run.
+
+    >>> Recipe(max_steps=1000).probe(100).stop_after
+    100
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
+    schedule: Schedule = Field("linear", description="shape of the learning rate after warm-up")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps spent warming up")
+    batch_size: int = Field(8, ge=1, description="rows per forward pass")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="forward passes per optimiser step")
+    epochs: float = Field(3.0, gt=0, description="passes over the data, when max_steps is not given")
+    max_steps: int | None = Field(None, ge=1, description="optimiser steps of the full run")
+    lora_rank: int = Field(8, ge=1, description="rank r of every adapter")
+    lora_alpha: float = Field(16.0, gt=0, description="scale: the update is multiplied by alpha / r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    target_modules: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        ("all-linear",), description="names of the layers that get an adapter"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    max_grad_norm: float | None = Field(1.0, gt=0, description="clipping threshold of the gradient norm")
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    precision: Precision = Field("auto", description="number format of the base's computation")
+    max_length: int = Field(512, ge=2, description="window: longer rows are cut from the right")
+    template: Template = Field("auto", description="how prompt and answer become text")
+    seed: int = Field(0, ge=0, description="seed of initialisation, data order and dropout")
+    stop_after: int | None = Field(None, ge=1, description="end after so many steps of the schedule")
+
+    def probe(self, steps: int = 100) -> Recipe:
+        """The same run, ended after ``steps`` optimiser steps; the schedule stays that of the full run."""
+        if steps < 1:
+            raise RecipeError(f"a probe needs at least one step, got {steps}", remedy="use 50 to 200 steps")
+        return self.model_copy(update={"stop_after": steps})
+
+    def full(self) -> Recipe:
+        """The same run without an early end."""
+        return self.model_copy(update={"stop_after": None})
+
+    def replace(self, **changes: object) -> Recipe:
+        """A checked copy with some fields changed; raises :class:`RecipeError` on a bad value."""
+        return make_recipe({**self.model_dump(), **changes})
+
+    @property
+    def rows_per_step(self) -> int:
+        """Training rows behind one optimiser step (effective batch size)."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Optimiser steps in one pass over ``rows`` training rows, as the Hugging Face Trainer counts."""
+        batches = math.ceil(rows / self.batch_size)
+        return max(1, math.ceil(batches / self.gradient_accumulation_steps))
+
+    def total_steps(self, rows: int) -> int:
+        """Optimiser steps of the full run on ``rows`` training rows."""
+        if self.max_steps is not None:
+            return self.max_steps
+        return max(1, math.ceil(self.epochs * self.steps_per_epoch(rows)))
+
+    def warmup_steps(self, total_steps: int) -> int:
+        """Steps of linear warm-up (rounded up, as in transformers)."""
+        return math.ceil(self.warmup_ratio * total_steps)
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """Learning rate of optimiser step ``step`` (0-based), as in ``transformers.get_scheduler``."""
+        warmup = self.warmup_steps(total_steps)
+        if step < warmup:
+            return self.learning_rate * step / max(1, warmup)
+        if self.schedule == "constant":
+            return self.learning_rate
+        progress = (step - warmup) / max(1, total_steps - warmup)
+        if self.schedule == "linear":
+            return self.learning_rate * max(0.0, 1.0 - progress)
+        return self.learning_rate * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of every field save ``stop_after``: a probe and its full run share it."""
+        text = self.full().model_dump_json()
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def make_recipe(fields: dict[str, object]) -> Recipe:
+    """Check plain fields into a :class:`Recipe`; raises :class:`RecipeError` naming field, value and bound."""
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Recipe.model_fields)
+            raise RecipeError(f"unknown recipe field {name!r}", remedy=f"known fields: {known}") from None
+        raise RecipeError(
+            f"recipe field {name!r} is {first['input']!r}: {first['msg']}",
+            remedy=str(Recipe.model_fields[name.split(".")[0]].description or "correct the value"),
+        ) from None
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a YAML (or JSON) file; raises :class:`RecipeError`."""
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"can't read recipe {path}: {error.strerror}", remedy="check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is not valid YAML: {error}", remedy="see docs/recipe.md") from None
+    if loaded is None:
+        loaded = {}
+    if not isinstance(loaded, dict):
+        raise RecipeError(
+            f"recipe {path} holds a {type(loaded).__name__}, not a mapping",
+            remedy="write 'learning_rate: 2e-4' and so on, one field a line",
+        )
+    return make_recipe({str(key): _number(value) for key, value in loaded.items()})
+
+
+def _number(value: object) -> object:
+    # YAML 1.1 reads 2e-4 (no dot) as text; people write it all the same.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,254 @@
+"""The probe trace: what was measured while a run trained, never what was derived from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneahead.errors import TraceError
+from tuneahead.recipe import Recipe, make_recipe
+
+SCHEMA = 1
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class StepColumns:
+    """One value per optimiser step, in order of the steps. Absent measurements are NaN.
+
+    ``layer_grad_norm`` is ``(steps, layers)``; everything else ``(steps,)``.
+    """
+
+    loss_sum_nats: Floats
+    answer_tokens: Floats
+    learning_rate: Floats
+    grad_norm: Floats
+    """L2 norm of the adapter's gradient before clipping."""
+    dot_previous: Floats
+    """Inner product with the previous step's gradient."""
+    dot_mean: Floats
+    """Inner product with the running mean of the gradients before this step."""
+    mean_norm: Floats
+    """Norm of that running mean (exponential, decay 0.9)."""
+    small_gradients: Floats
+    """Count of gradient entries below 1 % of their root mean square."""
+    update_norm: Floats
+    distance: Floats
+    """Norm of the adapter minus its initial value."""
+    seconds: Floats
+    peak_memory_mb: Floats
+    layer_grad_norm: Floats
+
+    def __len__(self) -> int:
+        return len(self.loss_sum_nats)
+
+    @property
+    def loss_nats(self) -> NDArray[np.float64]:
+        """Mean loss per answer token of each step, in nats."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.loss_sum_nats, float) / np.asarray(self.answer_tokens, float)
+
+
+@dataclass(frozen=True)
+class RowVisits:
+    """Every visit of a training row during the recorded steps: all arrays ``(visits,)``.
+
+    ``row`` is the index into the training rows, ``nll_nats`` the summed loss of its answer
+    just before the step's update, so ``exp(-nll_nats)`` is the answer's probability.
+    """
+
+    step: Ints
+    row: Ints
+    nll_nats: Floats
+    tokens: Ints
+
+
+@dataclass(frozen=True)
+class Cue:
+    """Scores taken in passing at one step. Losses are nats per token; absent is NaN.
+
+    ``right_probability`` and ``margin_nats`` are ``(items,)``: the probability of the right
+    options among all options, and the log-probability of the best right option minus that of
+    the best wrong one (the item is right when it is above 0).
+    """
+
+    step: int
+    heldout_loss_nats: float
+    reference_loss_nats: float
+    right_probability: Floats
+    margin_nats: Floats
+    seconds: float = float("nan")
+
+    @property
+    def accuracy_pp(self) -> float:
+        """Share of items answered right, in percentage points; NaN without items."""
+        return float(100.0 * np.mean(self.margin_nats > 0)) if len(self.margin_nats) else float("nan")
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """Loss under random perturbations of the adapter at the probe's end.
+
+    ``centre_nats`` is the unperturbed loss per token on the same rows; ``perturbed_nats`` is
+    ``(radii, directions)``; each direction is scaled to ``radius`` times the norm of each
+    adapter matrix.
+    """
+
+    step: int
+    centre_nats: float
+    radii: Floats
+    perturbed_nats: Floats
+
+
+@dataclass(frozen=True)
+class TraceInfo:
+    """Where a trace comes from: enough to compare, to group and to run it again."""
+
+    base: str
+    base_fingerprint: str
+    data_fingerprint: str
+    recipe: Recipe
+    total_steps: int
+    train_rows: int
+    heldout_rows: int
+    parameters: int
+    layers: tuple[str, ...]
+    benchmark: str = ""
+    item_subjects: tuple[str, ...] = ()
+    """Subject of each cue item, in the order of the cue arrays."""
+    chance_pp: float = 0.0
+    failure: str = ""
+    """Empty, or what ended the run early (a loss that was not finite, for instance) and at which step."""
+    versions: tuple[tuple[str, str], ...] = ()
+    device: str = "cpu"
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class ProbeTrace:
+    """The raw record of a probe. Features are pure functions of it."""
+
+    info: TraceInfo
+    steps: StepColumns
+    visits: RowVisits
+    cues: tuple[Cue, ...]
+    flatness: Flatness | None = None
+    absent: tuple[tuple[str, str], ...] = field(default=())
+    """Pairs (measurement, reason) for what this trace does not hold."""
+
+    def cue_at(self, step: int) -> Cue | None:
+        """The cue taken at ``step``, or None."""
+        return next((cue for cue in self.cues if cue.step == step), None)
+
+    def truncate(self, steps: int) -> ProbeTrace:
+        """The trace as it stood after ``steps`` steps; flatness is kept only if taken by then."""
+        keep = self.visits.step < steps
+        return replace(
+            self,
+            steps=StepColumns(**{f.name: getattr(self.steps, f.name)[:steps] for f in fields(StepColumns)}),
+            visits=RowVisits(**{f.name: getattr(self.visits, f.name)[keep] for f in fields(RowVisits)}),
+            cues=tuple(cue for cue in self.cues if cue.step <= steps),
+            flatness=self.flatness if self.flatness and self.flatness.step <= steps else None,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Serialise as safetensors: arrays as tensors, the rest as JSON in the header."""
+        from safetensors.numpy import save
+
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for f in fields(StepColumns):
+            arrays[f"steps.{f.name}"] = np.ascontiguousarray(getattr(self.steps, f.name), np.float32)
+        arrays["visits.step"] = self.visits.step.astype(np.int32)
+        arrays["visits.row"] = self.visits.row.astype(np.int32)
+        arrays["visits.tokens"] = self.visits.tokens.astype(np.int32)
+        # Half precision keeps three digits, plenty for a map of 1,600 rows, at half the size.
+        arrays["visits.nll_nats"] = self.visits.nll_nats.astype(np.float16)
+        for cue in self.cues:
+            arrays[f"cue{cue.step}.right_probability"] = cue.right_probability.astype(np.float16)
+            arrays[f"cue{cue.step}.margin_nats"] = cue.margin_nats.astype(np.float16)
+        if self.flatness is not None:
+            arrays["flatness.radii"] = self.flatness.radii.astype(np.float32)
+            arrays["flatness.perturbed_nats"] = self.flatness.perturbed_nats.astype(np.float32)
+        return save(arrays, metadata={"tuneahead": json.dumps(self._header())})
+
+    def _header(self) -> dict[str, object]:
+        info = {**asdict(self.info), "recipe": self.info.recipe.model_dump(mode="json")}
+        return {
+            "info": info,
+            "absent": self.absent,
+            "cues": [
+                {
+                    "step": c.step,
+                    "heldout_loss_nats": c.heldout_loss_nats,
+                    "reference_loss_nats": c.reference_loss_nats,
+                    "seconds": c.seconds,
+                }
+                for c in self.cues
+            ],
+            "flatness": None
+            if self.flatness is None
+            else {"step": self.flatness.step, "centre_nats": self.flatness.centre_nats},
+        }
+
+
+def trace_from_bytes(blob: bytes) -> ProbeTrace:
+    """Read what :meth:`ProbeTrace.to_bytes` wrote; raises :class:`TraceError` on anything else."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        size = int.from_bytes(blob[:8], "little")
+        header = json.loads(json.loads(blob[8 : 8 + size])["__metadata__"]["tuneahead"])
+        arrays: Mapping[str, NDArray[np.generic]] = load(blob)
+        return _assemble(header, arrays)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise TraceError(
+            f"not a probe trace of schema {SCHEMA}: {error}", remedy="run the probe again"
+        ) from None
+
+
+def _assemble(header: dict[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> ProbeTrace:
+    info = header["info"]
+    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
+        raise ValueError(f"schema {info.get('schema') if isinstance(info, dict) else None}")
+    info = dict(info, recipe=make_recipe(info["recipe"]))
+    for name in ("layers", "item_subjects"):
+        info[name] = tuple(info[name])
+    info["versions"] = tuple((name, version) for name, version in info["versions"])
+    cues = header["cues"]
+    flat = header["flatness"]
+    absent = header["absent"]
+    assert isinstance(cues, list) and isinstance(absent, list)
+
+    def floats(name: str) -> Floats:
+        return arrays[name].astype(np.float32)
+
+    return ProbeTrace(
+        info=TraceInfo(**info),
+        steps=StepColumns(**{f.name: floats(f"steps.{f.name}") for f in fields(StepColumns)}),
+        visits=RowVisits(
+            step=arrays["visits.step"].astype(np.int32),
+            row=arrays["visits.row"].astype(np.int32),
+            nll_nats=floats("visits.nll_nats"),
+            tokens=arrays["visits.tokens"].astype(np.int32),
+        ),
+        cues=tuple(
+            Cue(
+                **cue,
+                right_probability=floats(f"cue{cue['step']}.right_probability"),
+                margin_nats=floats(f"cue{cue['step']}.margin_nats"),
+            )
+            for cue in cues
+        ),
+        flatness=None
+        if not isinstance(flat, dict)
+        else Flatness(
+            **flat, radii=floats("flatness.radii"), perturbed_nats=floats("flatness.perturbed_nats")
+        ),
+        absent=tuple((name, reason) for name, reason in absent),
+    )
