@@ -1,0 +1,103 @@
+"""Forecast, goal and verdict: what is expected, what is wanted, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Decision = Literal["GO", "NO_GO", "UNSURE"]
+Severity = Literal["stop", "warn", "note"]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Predicted final benchmark score, all in percentage points.
+
+    ``low`` and ``high`` bound the score with probability ``level``. ``in_distribution`` is
+    False when inputs lie outside what the predictor was fitted on; ``outside`` names them.
+    """
+
+    score_pp: float
+    low_pp: float
+    high_pp: float
+    level: float
+    base_pp: float
+    probe_pp: float
+    in_distribution: bool = True
+    outside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What makes the run worth it: a minimum score, or a minimum gain over the base, in points."""
+
+    minimum_pp: float | None = None
+    gain_pp: float | None = None
+
+    def threshold_pp(self, base_pp: float) -> float:
+        """The score to reach. Without any goal: no worse than the base."""
+        if self.minimum_pp is not None:
+            return self.minimum_pp
+        return base_pp + (self.gain_pp or 0.0)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Share of one feature in a prediction; all contributions plus ``baseline_pp`` sum to the score."""
+
+    feature: str
+    value: float
+    contribution_pp: float
+    sentence: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One preflight finding. ``rows`` are 1-based and at most the first twenty; ``count`` is all of them."""
+
+    check: str
+    severity: Severity
+    message: str
+    remedy: str
+    count: int = 0
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fix:
+    """Something the user can do, with the reason it is proposed."""
+
+    title: str
+    reason: str
+    feature: str = ""
+    contribution_pp: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision, and why in one line."""
+
+    decision: Decision
+    reason: str
+    threshold_pp: float
+
+
+def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -> Verdict:
+    """GO when the whole interval reaches the goal, NO_GO when none of it does, else UNSURE.
+
+    A preflight finding of severity ``stop`` decides NO_GO whatever the forecast says. Inputs
+    outside the fitted range make any other decision UNSURE. Source: method.md, "The predictor".
+    """
+    threshold = goal.threshold_pp(forecast.base_pp)
+    stops = [f for f in findings if f.severity == "stop"]
+    if stops:
+        return Verdict("NO_GO", stops[0].message, threshold)
+    span = f"{forecast.low_pp:.1f} to {forecast.high_pp:.1f}"
+    if not forecast.in_distribution:
+        names = ", ".join(forecast.outside[:3]) or "some inputs"
+        return Verdict("UNSURE", f"{names} lie outside the runs the predictor knows", threshold)
+    if forecast.low_pp >= threshold:
+        return Verdict("GO", f"the whole interval ({span}) reaches the goal of {threshold:.1f}", threshold)
+    if forecast.high_pp < threshold:
+        return Verdict("NO_GO", f"the whole interval ({span}) stays below the goal of {threshold:.1f}", threshold)
+    return Verdict("UNSURE", f"the interval ({span}) straddles the goal of {threshold:.1f}", threshold)
