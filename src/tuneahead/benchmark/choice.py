@@ -1,0 +1,71 @@
+"""From what the model says of each option to a benchmark score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneahead.benchmark.items import Benchmark, ChoiceItem
+
+
+@dataclass(frozen=True)
+class BenchmarkScore:
+    """Score of one model on one benchmark, in percentage points.
+
+    ``item_pp`` is (items,): what each item contributes (0 or 100; for MC2 the normalised
+    probability of the right options times 100). For choice benchmarks ``right_probability``
+    and ``margin_nats`` are (items,): the share of the right options in the probability of all
+    options, and best right minus best wrong log-probability. Both are empty for free answers.
+    """
+
+    benchmark: str
+    score_pp: float
+    item_pp: NDArray[np.float64]
+    subject_pp: dict[str, float]
+    right_probability: NDArray[np.float32]
+    margin_nats: NDArray[np.float32]
+
+
+def summarise_choices(benchmark: Benchmark, logprob: NDArray[np.float64]) -> BenchmarkScore:
+    """Score option log-probabilities (items, options), NaN where an item has fewer options.
+
+    Accuracy takes the option with the highest summed log-probability (lm-evaluation-harness's
+    ``acc``); MC2 the right options' share of the total probability (TruthfulQA, Lin et al. 2022).
+    """
+    right = np.zeros(logprob.shape, bool)
+    for index, item in enumerate(benchmark.items):
+        assert isinstance(item, ChoiceItem)
+        right[index, list(item.gold)] = True
+    present = ~np.isnan(logprob)
+    filled = np.where(present, logprob, -np.inf)
+    shifted = np.exp(filled - filled.max(1, keepdims=True))
+    share = (shifted * right).sum(1) / shifted.sum(1)
+    best_right = np.where(right, filled, -np.inf).max(1)
+    best_wrong = np.where(right, -np.inf, filled).max(1)
+    margin = best_right - best_wrong
+    # A tie is no answer: it counts as wrong, as does a score that is not a number.
+    item_pp = 100.0 * share if benchmark.metric == "mc2" else 100.0 * (margin > 0)
+    return BenchmarkScore(
+        benchmark.name,
+        float(item_pp.mean()),
+        item_pp,
+        _by_subject(benchmark, item_pp),
+        share.astype(np.float32),
+        margin.astype(np.float32),
+    )
+
+
+def summarise_matches(benchmark: Benchmark, matched: NDArray[np.bool_]) -> BenchmarkScore:
+    """Score exact matches (items,) of greedy free answers."""
+    item_pp = 100.0 * matched.astype(float)
+    nothing = np.zeros(0, np.float32)
+    return BenchmarkScore(
+        benchmark.name, float(item_pp.mean()), item_pp, _by_subject(benchmark, item_pp), nothing, nothing
+    )
+
+
+def _by_subject(benchmark: Benchmark, item_pp: NDArray[np.float64]) -> dict[str, float]:
+    subjects = np.array([item.subject for item in benchmark.items])
+    return {str(name): float(item_pp[subjects == name].mean()) for name in sorted(set(subjects.tolist()))}

@@ -1,0 +1,131 @@
+"""Storing a run so that it goes on bit for bit, and storing adapters in PEFT's format."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tuneahead.errors import TraceError
+from tuneahead.recipe import Recipe
+from tuneahead.trace import ProbeTrace, StepColumns, trace_from_bytes
+from tuneahead.training.lora import AdapterStack
+from tuneahead.training.measure import StepRows
+from tuneahead.training.models import Base
+
+_STATE = "state.safetensors"
+_TRACE = "trace.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on: adapter, optimiser, meters, generator and trace so far.
+
+    ``rows`` maps a name to a compact vector: the entries the recipe's adapter has, in the order
+    of the layers.
+    """
+
+    step: int
+    seconds: float
+    rows: dict[str, Tensor]
+    generator: Tensor
+    trace: ProbeTrace
+
+    def require(self, recipe: Recipe, data_fingerprint: str, base_fingerprint: str) -> None:
+        """Raise :class:`TraceError` unless this state belongs to the same recipe, data and base."""
+        info = self.trace.info
+        for what, seen, wanted in (
+            ("recipe", info.recipe.fingerprint, recipe.fingerprint),
+            ("data set", info.data_fingerprint, data_fingerprint),
+            ("base model", info.base_fingerprint, base_fingerprint),
+        ):
+            if seen != wanted:
+                raise TraceError(
+                    f"the checkpoint was made with another {what} ({seen}, now {wanted})",
+                    remedy=f"use the same {what}, or start the run afresh",
+                )
+
+    def step_rows(self) -> StepRows:
+        """The record so far, ready to grow."""
+        names = [f.name for f in fields(StepColumns) if f.name != "layer_grad_norm"]
+        columns = np.stack([getattr(self.trace.steps, name) for name in names], 1)
+        visits = self.trace.visits
+        return StepRows(
+            [tuple(row) for row in columns.tolist()],
+            list(self.trace.steps.layer_grad_norm),
+            visits.step.tolist(),
+            visits.row.tolist(),
+            visits.nll_nats.tolist(),
+            visits.tokens.tolist(),
+        )
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write atomically: an interrupted write leaves the earlier checkpoint as it was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: row.contiguous().cpu() for name, row in checkpoint.rows.items()}
+    tensors["generator"] = checkpoint.generator
+    meta = {"step": str(checkpoint.step), "seconds": repr(checkpoint.seconds)}
+    (folder / (_TRACE + ".part")).write_bytes(checkpoint.trace.to_bytes())
+    save_file(tensors, folder / (_STATE + ".part"), metadata=meta)
+    os.replace(folder / (_TRACE + ".part"), folder / _TRACE)
+    os.replace(folder / (_STATE + ".part"), folder / _STATE)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint; raises :class:`TraceError` when it is missing or damaged."""
+    try:
+        with safe_open(folder / _STATE, framework="pt") as stored:
+            meta = stored.metadata()
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        trace = trace_from_bytes((folder / _TRACE).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise TraceError(f"no usable checkpoint in {folder}: {error}", remedy="start the run afresh") from None
+    generator = tensors.pop("generator")
+    return Checkpoint(int(meta["step"]), float(meta["seconds"]), tensors, generator, trace)
+
+
+def save_adapter(folder: Path, base: Base, stack: AdapterStack, slot: int, recipe: Recipe) -> None:
+    """Write one slot's adapter as PEFT does: ``adapter_model.safetensors`` and ``adapter_config.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for name, a, b in stack.matrices(slot, recipe):
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a.detach().cpu().clone().contiguous()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = b.detach().cpu().clone().contiguous()
+    names = sorted({name.rsplit(".", 1)[-1] for name, _, _ in stack.matrices(slot, recipe)})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base.name,
+        "r": recipe.lora_rank,
+        "lora_alpha": recipe.lora_alpha,
+        "lora_dropout": recipe.lora_dropout,
+        "target_modules": names,
+        "bias": "none",
+        "inference_mode": True,
+        "fan_in_fan_out": stack.fan_in_fan_out,
+    }
+    save_file(tensors, folder / "adapter_model.safetensors.part", metadata={"format": "pt"})
+    os.replace(folder / "adapter_model.safetensors.part", folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_adapter_row(folder: Path, stack: AdapterStack, recipe: Recipe) -> Tensor:
+    """A PEFT adapter as a flat row of ``stack``; layers the file lacks stay zero."""
+    row = torch.zeros(stack.parameters)
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as stored:
+        names = set(stored.keys())
+        for target in stack.targets:
+            prefix = f"base_model.model.{target.name}"
+            if f"{prefix}.lora_A.weight" in names:
+                a, b = stack.views(row, target)
+                a[: recipe.lora_rank] = stored.get_tensor(f"{prefix}.lora_A.weight")
+                b[:, : recipe.lora_rank] = stored.get_tensor(f"{prefix}.lora_B.weight")
+    return row

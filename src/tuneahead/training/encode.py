@@ -1,0 +1,182 @@
+"""From examples to token ids with a mask of what is trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tuneahead.dataset import Example
+from tuneahead.errors import ModelError
+from tuneahead.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MAX_HELDOUT_ROWS = 64
+_ALPACA = "### Instruction:\n{prompt}\n\n### Response:\n"
+_QA = "Question: {prompt}\nAnswer:"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row as tokens. ``answer[i]`` says whether token ``ids[i]`` is trained (its loss counts)."""
+
+    ids: tuple[int, ...]
+    answer: tuple[bool, ...]
+    row: int
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens whose loss counts (the first token of a sequence can't be predicted)."""
+        return sum(self.answer[1:])
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Encoded rows of one run: what is trained on and what is held out to watch generalisation."""
+
+    train: Sequence[Encoded]
+    heldout: Sequence[Encoded]
+    fingerprint: str
+
+
+def resolve_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """``auto`` becomes ``chat`` where the tokenizer has a chat template, else ``raw``."""
+    has_chat = bool(getattr(tokenizer, "chat_template", None))
+    if template == "auto":
+        return "chat" if has_chat else "raw"
+    if template == "chat" and not has_chat:
+        raise ModelError(
+            "the recipe asks for template 'chat' but this tokenizer has no chat template",
+            remedy="use template: raw, qa or alpaca, or a tokenizer with a chat template",
+        )
+    return template
+
+
+def encode_examples(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
+) -> list[Encoded]:
+    """Tokenise every example; rows longer than ``recipe.max_length`` are cut from the right.
+
+    Answer-only: the loss counts on answer tokens and the end-of-sequence token, never on the
+    prompt. A row whose answer was cut off entirely keeps an all-False mask (preflight reports
+    it; the loop skips it). Prompt and answer are tokenised apart, as a benchmark's options are.
+    """
+    template = resolve_template(recipe.template, tokenizer)
+    if template == "chat":
+        return [_encode_chat(example, tokenizer, recipe.max_length) for example in examples]
+    end = tokenizer.eos_token_id
+    start = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
+    prompts, answers = zip(
+        *(_render(e, render_prompt(tokenizer, e.prompt, template)) for e in examples), strict=True
+    ) if examples else ((), ())
+    prompt_ids = _tokenise(tokenizer, prompts)
+    answer_ids = _tokenise(tokenizer, answers)
+    encoded = []
+    for example, before, after in zip(examples, prompt_ids, answer_ids, strict=True):
+        head = start + before
+        # An empty answer gets nothing to learn, not even when to stop: that is a defect to report.
+        tail = after + ([end] if end is not None and example.answer.strip() else [])
+        ids = (head + tail)[: recipe.max_length]
+        answer = ([False] * len(head) + [True] * len(tail))[: recipe.max_length]
+        encoded.append(Encoded(tuple(ids), tuple(answer), example.row))
+    return encoded
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    # Calling on an empty list fails in transformers; empty strings are given back as [].
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, template: str) -> str:
+    """The text before the answer under a resolved template."""
+    if template == "qa":
+        return _QA.format(prompt=prompt)
+    if template == "alpaca":
+        return _ALPACA.format(prompt=prompt)
+    if template == "chat":
+        return _chat_text(tokenizer, [{"role": "user", "content": prompt}], generation=True)
+    return prompt
+
+
+def _render(example: Example, prompt: str) -> tuple[str, str]:
+    joined = not prompt or prompt[-1].isspace() or example.answer[:1].isspace()
+    return prompt, example.answer if joined else f" {example.answer}"
+
+
+def _encode_chat(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    if example.messages is not None:
+        turns = [{"role": m.role, "content": m.content} for m in example.messages]
+    else:
+        turns = [{"role": "user", "content": example.prompt}] if example.prompt else []
+        turns.append({"role": "assistant", "content": example.answer})
+    ids: list[int] = []
+    answer: list[bool] = []
+    text = ""
+    for index, turn in enumerate(turns):
+        trained = turn["role"] == "assistant" and bool(turn["content"].strip())
+        if trained:
+            # Everything up to the generation prompt belongs to the question.
+            opened = _chat_text(tokenizer, turns[:index], generation=True)
+            text = _append(tokenizer, text, opened, False, ids, answer)
+        closed = _chat_text(tokenizer, turns[: index + 1], generation=False)
+        text = _append(tokenizer, text, closed, trained, ids, answer)
+    return Encoded(tuple(ids[:max_length]), tuple(answer[:max_length]), example.row)
+
+
+def _append(
+    tokenizer: PreTrainedTokenizerBase,
+    before: str,
+    after: str,
+    trained: bool,
+    ids: list[int],
+    answer: list[bool],
+) -> str:
+    if not after.startswith(before):
+        raise ModelError(
+            "the chat template rewrites earlier turns, so the answer's tokens can't be told apart",
+            remedy="use template: raw or alpaca in the recipe",
+        )
+    piece = tokenizer(after[len(before) :], add_special_tokens=False)["input_ids"]
+    ids.extend(piece)
+    answer.extend([trained] * len(piece))
+    return after
+
+
+def _chat_text(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, generation: bool
+) -> str:
+    if not turns:
+        return ""
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
+    return str(text)
+
+
+def data_fingerprint(examples: Sequence[Example]) -> str:
+    """Hash of the rows' content, whatever file they came from."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for part in (example.prompt, example.answer):
+            digest.update(len(part).to_bytes(4, "little"))
+            digest.update(part.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def split_data(encoded: Sequence[Encoded], fingerprint: str) -> RunData:
+    """Hold out a tenth of the rows (at most 64; none below 10 rows), the same ones for every recipe."""
+    usable = [row for row in encoded if row.answer_tokens > 0]
+    heldout = min(MAX_HELDOUT_ROWS, len(usable) // 10)
+    order = np.random.default_rng(int(fingerprint[:8], 16)).permutation(len(usable))
+    held = set(order[:heldout].tolist())
+    return RunData(
+        train=[row for i, row in enumerate(usable) if i not in held],
+        heldout=[row for i, row in enumerate(usable) if i in held],
+        fingerprint=fingerprint,
+    )

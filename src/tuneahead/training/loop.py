@@ -1,0 +1,408 @@
+"""The training loop: K runs at once on one frozen base, each with its own recipe and data.
+
+A slot whose run has ended takes the next run. K = 1 is the plain case and the same code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuneahead.benchmark.items import Benchmark
+from tuneahead.errors import DataError
+from tuneahead.recipe import Recipe
+from tuneahead.trace import Cue, Flatness, ProbeTrace, TraceInfo
+from tuneahead.training.batches import Packed, pack, step_rows
+from tuneahead.training.checkpoint import Checkpoint, read_checkpoint, save_adapter, write_checkpoint
+from tuneahead.training.encode import Encoded, RunData
+from tuneahead.training.lora import AdapterStack, SlotDropout, answer_head
+from tuneahead.training.measure import (
+    FLATNESS_ROWS,
+    CueMeter,
+    GradientMeter,
+    ProbeSettings,
+    StepRows,
+    measure_flatness,
+    peak_memory_mb,
+)
+from tuneahead.training.models import Base
+from tuneahead.training.scoring import EncodedBenchmark, answer_nll, encode_benchmark, score_stack
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made: rows, recipe, and what to do at its end."""
+
+    job_id: str
+    data: RunData
+    recipe: Recipe
+    finals: tuple[Benchmark, ...] = ()
+    checkpoint_dir: Path | None = None
+    """Where the state at the end is stored, so that the run can go on."""
+    resume_from: Path | None = None
+    save_dir: Path | None = None
+    """Where the adapter is stored in PEFT's format."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left: its trace, its scores in percentage points, its cost."""
+
+    job_id: str
+    trace: ProbeTrace
+    scores: dict[str, float]
+    subject_scores: dict[str, dict[str, float]]
+    steps: int
+    seconds: float
+    failure: str = ""
+
+
+@dataclass
+class _Slot:
+    job: Job
+    total_steps: int
+    stop: int
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    step: int = 0
+    seconds: float = 0.0
+    rows: StepRows = field(default_factory=StepRows)
+    cues: list[Cue] = field(default_factory=list)
+    flatness: Flatness | None = None
+    failure: str = ""
+
+
+def train_stack(
+    base: Base,
+    jobs: Iterable[Job],
+    settings: ProbeSettings,
+    *,
+    width: int = 8,
+    on_step: Callable[[int], None] | None = None,
+) -> Iterator[RunResult]:
+    """Train all ``jobs``, at most ``width`` at a time, and yield each run as it ends.
+
+    ``on_step`` is called after every pass with the number of optimiser steps just made over all
+    slots. Raises :class:`DataError` for a job without a trainable row and ModelError when the
+    recipe's target modules do not exist.
+    """
+    waiting = list(jobs)
+    for job in waiting:
+        if not job.data.train:
+            raise DataError(
+                f"run {job.job_id}: no row has a trainable answer",
+                remedy="check for empty answers, and that prompts leave room in max_length",
+            )
+    if waiting:
+        yield from _Trainer(base, waiting, settings, width).run(on_step)
+
+
+class _Trainer:
+    def __init__(self, base: Base, waiting: list[Job], settings: ProbeSettings, width: int) -> None:
+        self.base = base
+        self.waiting = waiting
+        self.settings = settings
+        rank = max(job.recipe.lora_rank for job in waiting)
+        names = sorted({name for job in waiting for name in job.recipe.target_modules})
+        self.stack = AdapterStack(base, min(width, len(waiting)), rank, names)
+        self.meter = GradientMeter(self.stack)
+        self.cues = CueMeter(base, settings)
+        self.slots: list[_Slot] = []
+        self._encoded: dict[str, EncodedBenchmark] = {}
+
+    def run(self, on_step: Callable[[int], None] | None) -> Iterator[RunResult]:
+        try:
+            while self.waiting and len(self.slots) < self.stack.capacity:
+                self._admit(len(self.slots), self.waiting.pop(0))
+            while self.slots:
+                self._observe()
+                ended = [s for s in range(len(self.slots)) if self._is_over(self.slots[s])]
+                for slot in reversed(ended):
+                    yield self._finish(slot)
+                    self._refill(slot)
+                if not ended:
+                    self._step()
+                    if on_step is not None:
+                        on_step(len(self.slots))
+        finally:
+            self.stack.detach()
+
+    # ------ slots
+
+    def _admit(self, place: int, job: Job) -> None:
+        recipe = job.recipe
+        total = recipe.total_steps(len(job.data.train))
+        self.stack.initialise(place, recipe)
+        self.meter.start(place, recipe)
+        slot = _Slot(
+            job, total, min(total, recipe.stop_after or total), self._optimizer(place, recipe),
+            torch.Generator().manual_seed(recipe.seed + 1),
+        )
+        if place < len(self.slots):
+            self.slots[place] = slot
+        else:
+            self.slots.append(slot)
+        if job.resume_from is not None:
+            self._restore(place, slot, read_checkpoint(job.resume_from))
+        self.stack.resize(len(self.slots))
+
+    def _optimizer(self, place: int, recipe: Recipe) -> torch.optim.Optimizer:
+        row = self.stack.values[place].detach().requires_grad_()
+        row.grad = self.stack.grads[place]
+        return torch.optim.AdamW(
+            [row], lr=recipe.learning_rate, betas=(recipe.adam_beta1, recipe.adam_beta2),
+            eps=recipe.adam_epsilon, weight_decay=recipe.weight_decay, fused=True,
+        )
+
+    def _refill(self, place: int) -> None:
+        if self.waiting:
+            self._admit(place, self.waiting.pop(0))
+            return
+        # No run is left: the last slot moves here, and the passes get narrower.
+        last = len(self.slots) - 1
+        if place != last:
+            moved = self.slots[last]
+            state = moved.optimizer.state_dict()
+            self.stack.move(last, place)
+            self.meter.move(last, place)
+            moved.optimizer = self._optimizer(place, moved.job.recipe)
+            moved.optimizer.load_state_dict(state)
+            self.slots[place] = moved
+        self.slots.pop()
+        self.stack.resize(len(self.slots))
+
+    @staticmethod
+    def _is_over(slot: _Slot) -> bool:
+        return slot.step >= slot.stop or bool(slot.failure)
+
+    # ------ one step
+
+    def _observe(self) -> None:
+        due = [
+            i
+            for i, slot in enumerate(self.slots)
+            if slot.step in self.settings.cue_steps and not slot.failure
+            and not any(cue.step == slot.step for cue in slot.cues)
+        ]
+        if due:
+            rows = [self.slots[i].job.data.heldout for i in due]
+            steps = [self.slots[i].step for i in due]
+            for i, cue in zip(due, self.cues.take(self.stack, due, steps, rows), strict=True):
+                self.slots[i].cues.append(cue)
+        flat = [
+            i
+            for i, slot in enumerate(self.slots)
+            if slot.step == self.settings.flatness_at and slot.flatness is None and not slot.failure
+        ]
+        if flat:
+            chosen = [self.slots[i] for i in flat]
+            measured = measure_flatness(
+                self.base, self.stack, flat, [s.job.recipe for s in chosen],
+                [s.job.data.train[:FLATNESS_ROWS] for s in chosen], [s.step for s in chosen],
+            )
+            for slot, flatness in zip(chosen, measured, strict=True):
+                slot.flatness = flatness
+
+    def _step(self) -> None:
+        began = time.perf_counter()
+        plans = [step_rows(s.job.recipe, len(s.job.data.train), s.step) for s in self.slots]
+        tokens = [
+            sum(s.job.data.train[i].answer_tokens for part in plan for i in part)
+            for s, plan in zip(self.slots, plans, strict=True)
+        ]
+        self.stack.grads[: len(self.slots)].zero_()
+        sums = [0.0] * len(self.slots)
+        for micro in range(max(len(plan) for plan in plans)):
+            self._forward_backward(plans, micro, tokens, sums)
+        norm = torch.linalg.vector_norm(self.stack.grads[: len(self.slots)], dim=1)
+        recording = [i for i, s in enumerate(self.slots) if s.step < self.settings.record_steps]
+        stats, layers = self.meter.gradients(recording, norm) if recording else (torch.zeros(0, 4), torch.zeros(0, 0))
+        norms = norm.tolist()
+        for i, slot in enumerate(self.slots):
+            self._update(i, slot, norms[i], sums[i])
+        moved = self.meter.updates(recording) if recording else torch.zeros(0, 2)
+        share = (time.perf_counter() - began) / len(self.slots)
+        self._record(recording, [sums, norms, [float(t) for t in tokens]], (stats, layers, moved), share)
+        for slot in self.slots:
+            slot.step += 1
+            slot.seconds += share
+
+    def _forward_backward(
+        self, plans: Sequence[Sequence[Sequence[int]]], micro: int, tokens: Sequence[int], sums: list[float]
+    ) -> None:
+        batches = [
+            [slot.job.data.train[i] for i in plan[micro]] if micro < len(plan) else []
+            for slot, plan in zip(self.slots, plans, strict=True)
+        ]
+        packed = pack(batches, self.base.pad_id, self.base.device)
+        rates = [slot.job.recipe.lora_dropout for slot in self.slots]
+        self.stack.dropout = (
+            SlotDropout(rates, [slot.generator for slot in self.slots], packed.shapes) if any(rates) else None
+        )
+        with answer_head(self.base) as head:
+            nll = answer_nll(self.base, head, packed.ids, packed.positions, packed.labels)
+            self.stack.dropout = None
+            weight = torch.tensor([1.0 / max(1, n) for n in tokens], device=nll.device)
+            (nll * weight[packed.owner // packed.rows]).sum().backward()  # type: ignore[no-untyped-call]
+        self._visit(batches, plans, micro, packed, nll.detach(), sums)
+
+    def _visit(
+        self,
+        batches: Sequence[Sequence[Encoded]],
+        plans: Sequence[Sequence[Sequence[int]]],
+        micro: int,
+        packed: Packed,
+        nll: Tensor,
+        sums: list[float],
+    ) -> None:
+        by_row = torch.zeros(packed.ids.shape[0], device=nll.device).index_add(0, packed.owner, nll).tolist()
+        for place, (slot, batch) in enumerate(zip(self.slots, batches, strict=True)):
+            own = by_row[place * packed.rows : place * packed.rows + len(batch)]
+            sums[place] += sum(own)
+            if slot.step < self.settings.record_steps and batch:
+                slot.rows.visit_step.extend([slot.step] * len(batch))
+                slot.rows.visit_row.extend(int(i) for i in plans[place][micro])
+                slot.rows.visit_nll.extend(own)
+                slot.rows.visit_tokens.extend(row.answer_tokens for row in batch)
+
+    def _update(self, place: int, slot: _Slot, norm: float, loss: float) -> None:
+        if not (np.isfinite(norm) and np.isfinite(loss)):
+            what = "loss" if not np.isfinite(loss) else "gradient norm"
+            slot.failure = f"the {what} was not finite at step {slot.step}"
+            return
+        recipe = slot.job.recipe
+        if recipe.max_grad_norm is not None and norm > recipe.max_grad_norm:
+            self.stack.grads[place].mul_(recipe.max_grad_norm / (norm + 1e-6))
+        slot.optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(slot.step, slot.total_steps)
+        slot.optimizer.step()
+
+    def _record(
+        self,
+        recording: Sequence[int],
+        per_slot: Sequence[Sequence[float]],
+        measured: tuple[Tensor, Tensor, Tensor],
+        seconds: float,
+    ) -> None:
+        sums, norms, tokens = per_slot
+        memory = peak_memory_mb(self.base.device)
+        stats, layers, moved = (tensor.cpu().numpy() for tensor in measured)
+        for place, i in enumerate(recording):
+            slot = self.slots[i]
+            rate = slot.job.recipe.learning_rate_at(slot.step, slot.total_steps)
+            dot_previous, dot_mean, mean_norm, small = (float(x) for x in stats[place])
+            if slot.step == 0:
+                # There is no previous gradient: absent, not 0.
+                dot_previous = dot_mean = mean_norm = float("nan")
+            update, distance = (float(x) for x in moved[place])
+            slot.rows.scalars.append(
+                (sums[i], tokens[i], rate, norms[i], dot_previous, dot_mean, mean_norm, small, update,
+                 distance, seconds, memory)
+            )
+            slot.rows.layers.append(layers[place].astype(np.float32))
+
+    # ------ the end of a run
+
+    def _finish(self, place: int) -> RunResult:
+        slot = self.slots[place]
+        job = slot.job
+        scores: dict[str, float] = {}
+        subjects: dict[str, dict[str, float]] = {}
+        began = time.perf_counter()
+        if not slot.failure:
+            for benchmark in job.finals:
+                score = score_stack(self.base, self._encode(benchmark), self.stack, [place])[0]
+                scores[benchmark.name] = score.score_pp
+                subjects[benchmark.name] = score.subject_pp
+        scoring = time.perf_counter() - began
+        if job.save_dir is not None:
+            save_adapter(job.save_dir, self.base, self.stack, place, job.recipe)
+        trace = self._trace(slot)
+        if job.checkpoint_dir is not None:
+            write_checkpoint(job.checkpoint_dir, self._checkpoint(place, slot, trace))
+        cost = slot.seconds + scoring + sum(cue.seconds for cue in slot.cues)
+        return RunResult(job.job_id, trace, scores, subjects, slot.step, cost, slot.failure)
+
+    def _encode(self, benchmark: Benchmark) -> EncodedBenchmark:
+        cues = self.cues.benchmark
+        if cues is not None and benchmark is cues.benchmark:
+            return cues
+        if benchmark.name not in self._encoded:
+            self._encoded[benchmark.name] = encode_benchmark(self.base, benchmark)
+        return self._encoded[benchmark.name]
+
+    def _trace(self, slot: _Slot) -> ProbeTrace:
+        benchmark = self.settings.cue_benchmark
+        data, recipe = slot.job.data, slot.job.recipe
+        layers = tuple(name for name, _ in self.meter.slices)
+        info = TraceInfo(
+            base=self.base.name,
+            base_fingerprint=self.base.fingerprint,
+            data_fingerprint=data.fingerprint,
+            recipe=recipe.full(),
+            total_steps=slot.total_steps,
+            train_rows=len(data.train),
+            heldout_rows=len(data.heldout),
+            parameters=int(self.stack.active_mask(recipe).sum()),
+            layers=layers,
+            benchmark=benchmark.name if benchmark else "",
+            item_subjects=tuple(item.subject for item in benchmark.items) if benchmark else (),
+            chance_pp=benchmark.chance_pp if benchmark else 0.0,
+            failure=slot.failure,
+            versions=(("torch", torch.__version__), ("transformers", version("transformers"))),
+            device=self.base.device,
+        )
+        absent = [("benchmark cues", "no benchmark was given")] if benchmark is None else []
+        if not data.heldout:
+            absent.append(("held-out loss", f"{len(data.train)} rows are too few to hold any out"))
+        if not self.settings.reference_texts:
+            absent.append(("reference loss", "no reference texts were given"))
+        if slot.flatness is None:
+            absent.append(("flatness", f"the run ended before step {self.settings.flatness_at}"))
+        return ProbeTrace(
+            info, slot.rows.columns(len(layers)), slot.rows.visits(), tuple(slot.cues), slot.flatness, tuple(absent)
+        )
+
+    # ------ checkpoints
+
+    def _checkpoint(self, place: int, slot: _Slot, trace: ProbeTrace) -> Checkpoint:
+        recipe = slot.job.recipe
+        state = slot.optimizer.state_dict()["state"].get(0, {})
+        rows = {
+            "values": self.stack.values[place],
+            "initial": self.stack.initial[place],
+            "previous": self.meter.previous[place],
+            "mean": self.meter.mean[place],
+            "exp_avg": state.get("exp_avg", torch.zeros_like(self.stack.values[place])),
+            "exp_avg_sq": state.get("exp_avg_sq", torch.zeros_like(self.stack.values[place])),
+        }
+        compact = {name: self.stack.compact(row, recipe) for name, row in rows.items()}
+        return Checkpoint(slot.step, slot.seconds, compact, slot.generator.get_state(), trace)
+
+    def _restore(self, place: int, slot: _Slot, saved: Checkpoint) -> None:
+        recipe = slot.job.recipe
+        saved.require(recipe, slot.job.data.fingerprint, self.base.fingerprint)
+        rows = {name: self.stack.expand(values, recipe) for name, values in saved.rows.items()}
+        self.stack.load(place, rows["values"], recipe)
+        self.stack.initial[place].copy_(rows["initial"])
+        self.meter.previous[place].copy_(rows["previous"])
+        self.meter.mean[place].copy_(rows["mean"])
+        state = slot.optimizer.state_dict()
+        state["state"] = {
+            0: {
+                "step": torch.tensor(float(saved.step)),
+                "exp_avg": rows["exp_avg"],
+                "exp_avg_sq": rows["exp_avg_sq"],
+            }
+        }
+        slot.optimizer.load_state_dict(state)
+        slot.generator.set_state(saved.generator)
+        slot.step, slot.seconds = saved.step, saved.seconds
+        slot.cues, slot.flatness = list(saved.trace.cues), saved.trace.flatness
+        slot.rows = saved.step_rows()

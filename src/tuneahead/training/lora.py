@@ -1,0 +1,316 @@
+"""Stacked LoRA: K adapters trained at once on one frozen base.
+
+The rows of all adapters share one forward pass of the base; each adapter's low-rank update is a
+batched product with a leading adapter axis. Ranks and targets may differ: entries that an adapter
+does not have stay zero, and so do their gradients (LoRA: Hu et al. 2021, arXiv 2106.09685).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from tuneahead.errors import ModelError
+from tuneahead.recipe import Recipe
+from tuneahead.training.models import Base
+
+
+@dataclass(frozen=True)
+class Target:
+    """One adapted layer and where its matrices lie in the flat parameter row."""
+
+    name: str
+    layer: int
+    n_in: int
+    n_out: int
+    offset: int
+    """Start of A (rank x n_in), followed by B (n_out x rank)."""
+
+
+class StackedLinear(nn.Module):
+    """A frozen linear layer plus the low-rank updates of the stack's active slots."""
+
+    def __init__(self, inner: nn.Module, stack: AdapterStack) -> None:
+        super().__init__()
+        self.inner = inner
+        # Kept out of the module tree: the stack holds the model, not the other way round.
+        object.__setattr__(self, "stack", stack)
+        self.a: Tensor = torch.empty(0)  # (S, r, n_in)
+        self.b: Tensor = torch.empty(0)  # (S, n_out, r)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` is (S*rows, ..., n_in) with the rows of slot 0 first; returns (S*rows, ..., n_out)."""
+        y: Tensor = self.inner(x)
+        stack: AdapterStack = self.stack
+        if stack.disabled:
+            return y
+        a, b, scale = self.a, self.b, stack.scale
+        if stack.chosen is not None:
+            a, b, scale = a[stack.chosen], b[stack.chosen], scale[stack.chosen]
+        rows = x.reshape(a.shape[0], -1, x.shape[-1])
+        if stack.dropout is not None:
+            rows = stack.dropout(rows, x)
+        low = torch.bmm(rows.to(a.dtype), a.transpose(1, 2)) * scale  # (S, tokens, r)
+        if y.dtype == b.dtype:
+            return torch.baddbmm(y.reshape(a.shape[0], -1, y.shape[-1]), low, b.transpose(1, 2)).view_as(y)
+        return y + torch.bmm(low, b.transpose(1, 2)).to(y.dtype).view_as(y)
+
+
+class SlotDropout:
+    """LoRA dropout with one generator per slot, so that a slot draws the same whatever runs beside it."""
+
+    def __init__(self, rates: Sequence[float], generators: Sequence[torch.Generator], shapes: Sequence[tuple[int, int]]) -> None:
+        self.rates = rates
+        self.generators = generators
+        self.shapes = shapes
+
+    def __call__(self, rows: Tensor, x: Tensor) -> Tensor:
+        """``rows`` is (S, rows*T, n_in); masks are drawn in each slot's own unpadded shape."""
+        slots = rows.shape[0]
+        grid = rows.reshape(slots, x.shape[0] // slots, -1, rows.shape[-1])  # (S, rows, T, n_in)
+        mask = torch.ones_like(grid)
+        for slot, rate in enumerate(self.rates):
+            if rate > 0:
+                own_rows, own_length = self.shapes[slot]
+                draw = torch.rand(
+                    (own_rows, own_length, grid.shape[-1]), generator=self.generators[slot], device="cpu"
+                ).to(grid.device)
+                mask[slot, :own_rows, :own_length] = (draw >= rate).to(grid.dtype) / (1.0 - rate)
+        return (grid * mask).reshape(rows.shape)
+
+
+class AnswerHead(nn.Module):
+    """The vocabulary projection, computed at chosen positions only.
+
+    With 49k to 262k words it is most of the cost of short answers.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.positions: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The projection's weight, which transformers looks up when embeddings are tied."""
+        weight: Tensor = self.inner.weight
+        return weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``hidden`` is (rows, T, width); with positions set (flat indices) returns (1, N, vocabulary)."""
+        if self.positions is not None:
+            hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.positions).unsqueeze(0)
+        projected: Tensor = self.inner(hidden)
+        return projected
+
+
+class AdapterStack:
+    """The adapters of up to ``capacity`` runs, in flat storage, attached to a base.
+
+    ``values`` and ``grads`` are (capacity, parameters): one row per slot, so that norms, dot
+    products, clipping and AdamW are single passes over contiguous memory.
+    """
+
+    def __init__(self, base: Base, capacity: int, rank: int, targets: Sequence[str] = ("all-linear",)) -> None:
+        self.base = base
+        self.rank = rank
+        self.capacity = capacity
+        self.disabled = False
+        self.chosen: Tensor | None = None
+        self.dropout: SlotDropout | None = None
+        self._modules: list[StackedLinear] = []
+        self._parents: list[tuple[nn.Module, str]] = []
+        self.targets = self._plan(targets)
+        self.parameters = sum((t.n_in + t.n_out) * rank for t in self.targets)
+        device = base.device
+        self.values = torch.zeros(capacity, self.parameters, device=device)
+        self.grads = torch.zeros(capacity, self.parameters, device=device)
+        self.initial = torch.zeros(capacity, self.parameters, device=device)
+        self.scales = torch.ones(capacity, 1, 1, device=device)
+        self._attach()
+        self.resize(capacity)
+
+    def _plan(self, wanted: Sequence[str]) -> tuple[Target, ...]:
+        head = self.base.model.get_output_embeddings()
+        plan: list[tuple[str, nn.Module]] = [
+            (name, module)
+            for name, module in self.base.model.named_modules()
+            if isinstance(module, (nn.Linear, Conv1D)) and module is not head and _wanted(name, wanted)
+        ]
+        if not plan:
+            names = sorted({n.rsplit(".", 1)[-1] for n, m in self.base.model.named_modules() if isinstance(m, (nn.Linear, Conv1D))})
+            raise ModelError(
+                f"no linear layer of {self.base.name!r} matches target_modules {', '.join(wanted)}",
+                remedy="choose among: " + (", ".join(names) or "(this model has no linear layers)"),
+            )
+        targets = []
+        offset = 0
+        for name, module in plan:
+            n_in, n_out = _sizes(module)
+            targets.append(Target(name, _layer_index(name), n_in, n_out, offset))
+            offset += (n_in + n_out) * self.rank
+        return tuple(targets)
+
+    def _attach(self) -> None:
+        model = self.base.model
+        for target in self.targets:
+            parent_name, _, leaf = target.name.rpartition(".")
+            parent = model.get_submodule(parent_name)
+            stacked = StackedLinear(getattr(parent, leaf), self)
+            setattr(parent, leaf, stacked)
+            self._parents.append((parent, leaf))
+            self._modules.append(stacked)
+
+    def detach(self) -> None:
+        """Give the base its own layers back."""
+        for (parent, leaf), stacked in zip(self._parents, self._modules, strict=True):
+            setattr(parent, leaf, stacked.inner)
+        self._parents = []
+
+    def resize(self, slots: int) -> None:
+        """Bind the layers to the first ``slots`` rows (only they take part in forward and backward)."""
+        self.slots = slots
+        for target, module in zip(self.targets, self._modules, strict=True):
+            module.a = self._leaf(target.offset, (self.rank, target.n_in), slots)
+            module.b = self._leaf(target.offset + self.rank * target.n_in, (target.n_out, self.rank), slots)
+        self.scale = self.scales[:slots]
+
+    def _leaf(self, offset: int, shape: tuple[int, int], slots: int) -> Tensor:
+        # A leaf whose storage is the flat row and whose gradient lands in the flat gradient.
+        stop = offset + shape[0] * shape[1]
+        leaf = self.values[:slots, offset:stop].view(slots, *shape).detach().requires_grad_()
+        leaf.grad = self.grads[:slots, offset:stop].view(slots, *shape)
+        return leaf
+
+    def initialise(self, slot: int, recipe: Recipe) -> None:
+        """Fresh adapter in ``slot``: A uniform as in PEFT (Kaiming, a = sqrt 5), B zero."""
+        generator = torch.Generator().manual_seed(recipe.seed)
+        row = torch.zeros(self.parameters)
+        for target in self.targets:
+            if _wanted(target.name, recipe.target_modules):
+                bound = 1.0 / math.sqrt(target.n_in)
+                drawn = torch.rand(recipe.lora_rank, target.n_in, generator=generator) * 2 * bound - bound
+                a, _ = self.views(row, target)
+                a[: recipe.lora_rank] = drawn
+        self.load(slot, row, recipe)
+        self.initial[slot].copy_(self.values[slot])
+
+    def load(self, slot: int, row: Tensor, recipe: Recipe) -> None:
+        """Put stored values (flat, this stack's layout) into ``slot``."""
+        self.values[slot].copy_(row)
+        self.grads[slot].zero_()
+        self.scales[slot] = recipe.lora_alpha / recipe.lora_rank
+
+    def move(self, source: int, destination: int) -> None:
+        """Copy everything a slot holds into another slot."""
+        for tensor in (self.values, self.grads, self.initial, self.scales):
+            tensor[destination] = tensor[source]
+
+    def active_mask(self, recipe: Recipe) -> Tensor:
+        """Boolean (parameters,): which entries belong to an adapter of this recipe."""
+        mask = torch.zeros(self.parameters, dtype=torch.bool)
+        for target in self.targets:
+            if _wanted(target.name, recipe.target_modules):
+                a, b = self.views(mask, target)
+                a[: recipe.lora_rank] = True
+                b[:, : recipe.lora_rank] = True
+        return mask.to(self.values.device)
+
+    def views(self, row: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+        """A (rank, n_in) and B (n_out, rank) of one layer inside a flat row."""
+        middle = target.offset + self.rank * target.n_in
+        a = row[target.offset : middle].view(self.rank, target.n_in)
+        b = row[middle : middle + target.n_out * self.rank].view(target.n_out, self.rank)
+        return a, b
+
+    def matrices(self, slot: int, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name, A (r, n_in) and B (n_out, r) of every layer this slot's recipe adapts, as views."""
+        for target in self.targets:
+            if _wanted(target.name, recipe.target_modules):
+                a, b = self.views(self.values[slot], target)
+                yield target.name, a[: recipe.lora_rank], b[:, : recipe.lora_rank]
+
+    def compact(self, row: Tensor, recipe: Recipe) -> Tensor:
+        """The entries of a flat row that the recipe's adapter has, as one vector."""
+        return row.detach()[self.active_mask(recipe)].clone()
+
+    def expand(self, values: Tensor, recipe: Recipe) -> Tensor:
+        """The inverse of :meth:`compact`, in this stack's layout."""
+        row = torch.zeros(self.parameters, device=self.values.device)
+        row[self.active_mask(recipe)] = values.to(row.device)
+        return row
+
+    @property
+    def fan_in_fan_out(self) -> bool:
+        """Whether the adapted layers store their weight as (in, out), as GPT-2's do."""
+        return any(isinstance(module.inner, Conv1D) for module in self._modules)
+
+    @contextmanager
+    def using(self, slots: Sequence[int]) -> Iterator[None]:
+        """Evaluate only these slots (in this order) inside the block, without dropout."""
+        before, dropout = self.chosen, self.dropout
+        self.chosen = None if list(slots) == list(range(self.slots)) else torch.tensor(slots, device=self.base.device)
+        self.dropout = None
+        try:
+            yield
+        finally:
+            self.chosen, self.dropout = before, dropout
+
+    @contextmanager
+    def base_only(self) -> Iterator[None]:
+        """The plain base inside the block."""
+        self.disabled = True
+        try:
+            yield
+        finally:
+            self.disabled = False
+
+    def layer_slices(self) -> list[tuple[str, list[tuple[int, int]]]]:
+        """Flat (start, stop) ranges of each decoder layer, in order."""
+        grouped: dict[int, list[tuple[int, int]]] = {}
+        for target in self.targets:
+            stop = target.offset + (target.n_in + target.n_out) * self.rank
+            spans = grouped.setdefault(target.layer, [])
+            if spans and spans[-1][1] == target.offset:
+                spans[-1] = (spans[-1][0], stop)
+            else:
+                spans.append((target.offset, stop))
+        return [(f"layer {index}" if index >= 0 else "other", spans) for index, spans in sorted(grouped.items())]
+
+
+@contextmanager
+def answer_head(base: Base) -> Iterator[AnswerHead]:
+    """Project onto the vocabulary only where asked, inside the block."""
+    model = base.model
+    inner = model.get_output_embeddings()
+    if inner is None:
+        raise ModelError(f"{base.name!r} has no language-model head", remedy="give a causal language model")
+    head = AnswerHead(inner)
+    model.set_output_embeddings(head)
+    try:
+        yield head
+    finally:
+        model.set_output_embeddings(inner)
+
+
+def _wanted(name: str, targets: Sequence[str]) -> bool:
+    leaf = name.rsplit(".", 1)[-1]
+    return "all-linear" in targets or leaf in targets or name in targets
+
+
+def _sizes(module: nn.Module) -> tuple[int, int]:
+    if isinstance(module, Conv1D):
+        return module.weight.shape[0], module.weight.shape[1]
+    assert isinstance(module, nn.Linear)
+    return module.in_features, module.out_features
+
+
+def _layer_index(name: str) -> int:
+    numbers = [part for part in name.split(".") if part.isdigit()]
+    return int(numbers[0]) if numbers else -1

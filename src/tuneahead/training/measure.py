@@ -1,0 +1,232 @@
+"""What a step leaves behind: gradient statistics, cues and flatness, measured for all slots at once."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tuneahead.benchmark.items import Benchmark
+from tuneahead.recipe import Recipe
+from tuneahead.trace import Cue, Flatness, RowVisits, StepColumns
+from tuneahead.training.encode import Encoded
+from tuneahead.training.lora import AdapterStack
+from tuneahead.training.models import Base
+from tuneahead.training.scoring import (
+    EncodedBenchmark,
+    encode_benchmark,
+    reference_rows,
+    score_stack,
+    text_losses,
+)
+
+MEAN_DECAY = 0.9
+SMALL_SHARE = 0.01
+FLATNESS_RADII = (0.05, 0.2)
+FLATNESS_DIRECTIONS = 3
+FLATNESS_ROWS = 32
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """What a trace records, and when. Steps are optimiser steps counted from the start of the run."""
+
+    record_steps: int = 100
+    cue_steps: tuple[int, ...] = (0, 10, 25, 50, 100)
+    cue_benchmark: Benchmark | None = None
+    reference_texts: tuple[str, ...] = ()
+    flatness_at: int | None = 100
+
+
+@dataclass
+class StepRows:
+    """The growing record of one run, turned into columns at the end."""
+
+    scalars: list[tuple[float, ...]] = field(default_factory=list)
+    layers: list[NDArray[np.float32]] = field(default_factory=list)
+    visit_step: list[int] = field(default_factory=list)
+    visit_row: list[int] = field(default_factory=list)
+    visit_nll: list[float] = field(default_factory=list)
+    visit_tokens: list[int] = field(default_factory=list)
+
+    def columns(self, n_layers: int) -> StepColumns:
+        """Scalars are in the order of :class:`StepColumns`' fields."""
+        table = np.array(self.scalars, np.float32).reshape(len(self.scalars), 12)
+        layers = np.array(self.layers, np.float32).reshape(len(self.scalars), n_layers)
+        return StepColumns(*(table[:, i] for i in range(12)), layer_grad_norm=layers)
+
+    def visits(self) -> RowVisits:
+        """Row visits as columns."""
+        return RowVisits(
+            np.array(self.visit_step, np.int32),
+            np.array(self.visit_row, np.int32),
+            # Rounded as it is stored, so that a trace in memory and one read back are the same.
+            np.array(self.visit_nll, np.float16).astype(np.float32),
+            np.array(self.visit_tokens, np.int32),
+        )
+
+
+class GradientMeter:
+    """Statistics of the slots' gradients before clipping, and of the updates that follow.
+
+    Holds the previous gradient and the running mean of each slot: (capacity, parameters).
+    """
+
+    def __init__(self, stack: AdapterStack) -> None:
+        self.stack = stack
+        self.previous = torch.zeros_like(stack.values)
+        self.mean = torch.zeros_like(stack.values)
+        self.before = torch.zeros_like(stack.values)
+        self.active = torch.zeros(stack.capacity, device=stack.values.device)
+        self.slices = stack.layer_slices()
+
+    def start(self, slot: int, recipe: Recipe) -> None:
+        """Forget what the slot's last run left."""
+        self.previous[slot].zero_()
+        self.mean[slot].zero_()
+        self.active[slot] = self.stack.active_mask(recipe).sum()
+
+    def move(self, source: int, destination: int) -> None:
+        """Follow a slot to another place."""
+        for tensor in (self.previous, self.mean, self.active):
+            tensor[destination] = tensor[source]
+
+    def gradients(self, slots: Sequence[int], norm: Tensor) -> tuple[Tensor, Tensor]:
+        """Before clipping: (S, 4) dot with previous, dot with mean, norm of mean, small entries; (S, layers)."""
+        index = _index(slots, self.stack.slots)
+        grad, previous, mean = self.stack.grads[index], self.previous[index], self.mean[index]
+        rms = norm[index] / self.active[index].sqrt()
+        small = (grad.abs() < SMALL_SHARE * rms.unsqueeze(1)).sum(1)
+        # Entries an adapter does not have are exact zeros and always below: not counted.
+        small = small - (grad.shape[1] - self.active[index])
+        columns = torch.stack(
+            [(grad * previous).sum(1), (grad * mean).sum(1), torch.linalg.vector_norm(mean, dim=1), small], 1
+        )
+        squares = [
+            sum((grad[:, a:b].square().sum(1) for a, b in spans), torch.zeros(len(grad), device=grad.device))
+            for _, spans in self.slices
+        ]
+        self.previous[index] = grad
+        self.mean[index] = mean * MEAN_DECAY + grad * (1 - MEAN_DECAY)
+        self.before[index] = self.stack.values[index]
+        return columns, torch.stack(squares, 1).sqrt()
+
+    def updates(self, slots: Sequence[int]) -> Tensor:
+        """After the optimiser's step: (S, 2) norm of the update and distance from the start."""
+        index = _index(slots, self.stack.slots)
+        values = self.stack.values[index]
+        update = torch.linalg.vector_norm(values - self.before[index], dim=1)
+        distance = torch.linalg.vector_norm(values - self.stack.initial[index], dim=1)
+        return torch.stack([update, distance], 1)
+
+
+def _index(slots: Sequence[int], active: int) -> slice | Tensor:
+    # A slice is a view; an index copies.
+    return slice(0, active) if len(slots) == active else torch.tensor(list(slots))
+
+
+def peak_memory_mb(device: str) -> float:
+    """Highest memory so far: of the device on CUDA, else of this process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+class CueMeter:
+    """Takes cues: benchmark, held-out loss and reference loss of several slots in one pass."""
+
+    def __init__(self, base: Base, settings: ProbeSettings) -> None:
+        self.base = base
+        benchmark = settings.cue_benchmark
+        self.benchmark: EncodedBenchmark | None = encode_benchmark(base, benchmark) if benchmark else None
+        self.reference = reference_rows(base, settings.reference_texts)
+        self._zero: tuple[NDArray[np.float32], NDArray[np.float32], float] | None = None
+
+    def take(
+        self, stack: AdapterStack, slots: Sequence[int], steps: Sequence[int], heldout: Sequence[Sequence[Encoded]]
+    ) -> list[Cue]:
+        """One cue for each of ``slots``; at step 0 the benchmark is that of the plain base, scored once."""
+        began = time.perf_counter()
+        losses = text_losses(self.base, heldout, stack, slots)
+        fresh = [i for i, step in enumerate(steps) if step > 0]
+        scored = self._score(stack, [slots[i] for i in fresh]) if fresh else []
+        by_place = dict(zip(fresh, scored, strict=True))
+        seconds = (time.perf_counter() - began) / len(slots)
+        cues = []
+        for place, step in enumerate(steps):
+            share, margin, reference = by_place.get(place) or self._base_scores(stack)
+            share, margin = (x.astype(np.float16).astype(np.float32) for x in (share, margin))
+            cues.append(Cue(step, float(losses[place]), reference, share, margin, seconds))
+        return cues
+
+    def _base_scores(self, stack: AdapterStack) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+        if self._zero is None:
+            with stack.base_only():
+                self._zero = self._score(None, [0])[0]
+        return self._zero
+
+    def _score(
+        self, stack: AdapterStack | None, slots: Sequence[int]
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32], float]]:
+        nothing = np.zeros(0, np.float32)
+        pairs = [(nothing, nothing)] * len(slots)
+        if self.benchmark is not None:
+            scores = score_stack(self.base, self.benchmark, stack, slots)
+            pairs = [
+                (score.right_probability, score.margin_nats)
+                if len(score.margin_nats)
+                else ((score.item_pp / 100).astype(np.float32), (score.item_pp / 50 - 1).astype(np.float32))
+                for score in scores
+            ]
+        reference = np.full(len(slots), np.nan)
+        if self.reference:
+            reference = text_losses(self.base, [self.reference] * len(slots), stack, slots)
+        return [(*pair, float(loss)) for pair, loss in zip(pairs, reference, strict=True)]
+
+
+@torch.no_grad()
+def measure_flatness(
+    base: Base,
+    stack: AdapterStack,
+    slots: Sequence[int],
+    recipes: Sequence[Recipe],
+    rows: Sequence[Sequence[Encoded]],
+    steps: Sequence[int],
+) -> list[Flatness]:
+    """Loss of each slot's own rows under random directions, each matrix perturbed in proportion to its norm.
+
+    Normalising per matrix makes radii comparable between layers and ranks (the filter
+    normalisation of Li et al. 2018, arXiv 1712.09913, at the grain of LoRA's matrices).
+    """
+    centre = text_losses(base, rows, stack, slots)
+    kept = stack.values.clone()
+    losses = np.full((len(slots), len(FLATNESS_RADII), FLATNESS_DIRECTIONS), np.nan)
+    generators = [torch.Generator().manual_seed(recipe.seed * 7919 + 17) for recipe in recipes]
+    for direction in range(FLATNESS_DIRECTIONS):
+        draws = [
+            [
+                (name, torch.randn(a.shape, generator=g).to(a.device), torch.randn(b.shape, generator=g).to(b.device))
+                for name, a, b in stack.matrices(slot, recipe)
+            ]
+            for slot, recipe, g in zip(slots, recipes, generators, strict=True)
+        ]
+        for place, radius in enumerate(FLATNESS_RADII):
+            for slot, recipe, drawn in zip(slots, recipes, draws, strict=True):
+                stack.values[slot].copy_(kept[slot])
+                for (_, a, b), (_, da, db) in zip(stack.matrices(slot, recipe), drawn, strict=True):
+                    a.add_(da, alpha=float(radius * a.norm() / da.norm()))
+                    b.add_(db, alpha=float(radius * b.norm() / db.norm()))
+            losses[:, place, direction] = text_losses(base, rows, stack, slots)
+    stack.values.copy_(kept)
+    radii = np.array(FLATNESS_RADII, np.float32)
+    return [
+        Flatness(step, float(centre[i]), radii, losses[i].astype(np.float32)) for i, step in enumerate(steps)
+    ]

@@ -1,0 +1,77 @@
+"""The probe: the first steps of the very run, recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneahead.benchmark.items import Benchmark
+from tuneahead.dataset import Example
+from tuneahead.recipe import Recipe
+from tuneahead.training.encode import RunData, data_fingerprint, encode_examples, split_data
+from tuneahead.training.loop import Job, RunResult, train_stack
+from tuneahead.training.measure import ProbeSettings
+from tuneahead.training.models import Base
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """One data set and recipe to be probed, or run in full when the recipe has no early end."""
+
+    name: str
+    examples: Sequence[Example]
+    recipe: Recipe
+    finals: tuple[Benchmark, ...] = ()
+    checkpoint_dir: Path | None = None
+    resume_from: Path | None = None
+    save_dir: Path | None = None
+
+
+def prepare_data(base: Base, examples: Sequence[Example], recipe: Recipe) -> RunData:
+    """Encode and split; rows without a trainable answer are left out (preflight names them)."""
+    encoded = encode_examples(examples, base.tokenizer, recipe)
+    return split_data(encoded, data_fingerprint(examples))
+
+
+def run_probes(
+    base: Base,
+    tasks: Sequence[ProbeTask],
+    settings: ProbeSettings,
+    *,
+    width: int = 8,
+    on_step: Callable[[int], None] | None = None,
+) -> list[RunResult]:
+    """Run all tasks in stacked passes; results in the order of the tasks.
+
+    Raises :class:`~tuneahead.errors.DataError` for a data set without a trainable row.
+    """
+    jobs = []
+    prepared: dict[tuple[int, str, int], RunData] = {}
+    for index, task in enumerate(tasks):
+        key = (id(task.examples), task.recipe.template, task.recipe.max_length)
+        if key not in prepared:
+            prepared[key] = prepare_data(base, task.examples, task.recipe)
+        jobs.append(
+            Job(
+                str(index), prepared[key], task.recipe, task.finals, task.checkpoint_dir, task.resume_from,
+                task.save_dir,
+            )
+        )
+    results = {r.job_id: r for r in train_stack(base, jobs, settings, width=width, on_step=on_step)}
+    return [results[str(index)] for index in range(len(tasks))]
+
+
+def run_probe(
+    base: Base,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    settings: ProbeSettings,
+    *,
+    checkpoint_dir: Path | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> RunResult:
+    """Probe one task for ``settings.record_steps`` steps (or as the recipe's ``stop_after`` says)."""
+    steps = recipe.stop_after or settings.record_steps
+    task = ProbeTask("probe", examples, recipe.probe(steps), checkpoint_dir=checkpoint_dir)
+    return run_probes(base, [task], settings, width=1, on_step=on_step)[0]

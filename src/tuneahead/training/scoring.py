@@ -1,0 +1,276 @@
+"""Scoring benchmarks and texts with one or several adapters in a single pass.
+
+Options of a question share their prompt's work: prompt and options form a tree in one row, with an
+attention mask under which each option sees the prompt and itself only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from tuneahead.benchmark.choice import BenchmarkScore, summarise_choices, summarise_matches
+from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.errors import BenchmarkError
+from tuneahead.training.batches import pack
+from tuneahead.training.encode import Encoded, render_prompt, resolve_template
+from tuneahead.training.lora import AdapterStack, AnswerHead, answer_head
+from tuneahead.training.models import Base
+
+TOKENS_PER_PASS = 12_288
+POSITIONS_PER_PASS = 3_072
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One item as a tree: a prompt and the branches that continue it."""
+
+    prompt: tuple[int, ...]
+    branches: tuple[tuple[int, ...], ...]
+    keep_last: bool
+    """Whether the last token of a branch is an input too (needed to see what follows it)."""
+
+    @property
+    def inputs(self) -> list[tuple[int, ...]]:
+        """Branch tokens that enter the model."""
+        return [branch if self.keep_last else branch[:-1] for branch in self.branches]
+
+    @property
+    def length(self) -> int:
+        """Tokens in the packed row."""
+        return len(self.prompt) + sum(len(branch) for branch in self.inputs)
+
+
+@dataclass(frozen=True)
+class EncodedBenchmark:
+    """A benchmark in tokens of one base, ready to be scored many times."""
+
+    benchmark: Benchmark
+    trees: tuple[Tree, ...]
+    stops: tuple[int, ...]
+
+
+def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "auto") -> EncodedBenchmark:
+    """Tokenise every item; raises :class:`BenchmarkError` when an item does not fit the window."""
+    tokenizer = base.tokenizer
+    template = resolve_template(template, tokenizer)
+    generates = benchmark.metric == "exact_match"
+    trees = []
+    for item in benchmark.items:
+        texts = item.options if isinstance(item, ChoiceItem) else item.answers
+        prompt = render_prompt(tokenizer, item.prompt, template)
+        lead = "" if template == "chat" or prompt[-1:].isspace() else " "
+        start = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
+        head = start + tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        tails = [tokenizer(lead + text, add_special_tokens=False)["input_ids"] for text in texts]
+        if not head or not all(tails):
+            raise BenchmarkError(
+                f"item {item.item_id!r} of {benchmark.name} has an empty prompt or option",
+                remedy="give every item a prompt and non-empty options",
+            )
+        tree = Tree(tuple(head), tuple(tuple(tail) for tail in tails), generates)
+        longest = len(head) + max(len(tail) for tail in tails)
+        if longest > base.context_tokens:
+            raise BenchmarkError(
+                f"item {item.item_id!r} of {benchmark.name} needs {longest} tokens, the base takes "
+                f"{base.context_tokens}",
+                remedy="use a base with a longer window or shorten the item",
+            )
+        trees.append(tree)
+    stops = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
+    for text in ("\n", "."):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) == 1:
+            stops.add(ids[0])
+    return EncodedBenchmark(benchmark, tuple(trees), tuple(sorted(stops)))
+
+
+@torch.no_grad()
+def score_stack(
+    base: Base, encoded: EncodedBenchmark, stack: AdapterStack | None, slots: Sequence[int]
+) -> list[BenchmarkScore]:
+    """Score the benchmark with each of ``slots`` (the plain base when ``stack`` is None)."""
+    width = max(1, len(slots)) if stack is not None else 1
+    trees = encoded.trees
+    branches = max(len(tree.branches) for tree in trees)
+    logprob = np.full((width, len(trees), branches), np.nan)
+    matched = np.zeros((width, len(trees)), bool)
+    with answer_head(base) as head:
+        for chosen in _batches(trees, width):
+            batch = _TreeBatch([trees[i] for i in chosen], base.pad_id, base.device)
+            if stack is None:
+                sums, hits = batch.run(base, head, 1, encoded.stops)
+            else:
+                with stack.using(slots):
+                    sums, hits = batch.run(base, head, width, encoded.stops)
+            logprob[:, chosen, : sums.shape[2]] = sums
+            matched[:, chosen] = hits
+    if encoded.benchmark.metric == "exact_match":
+        return [summarise_matches(encoded.benchmark, matched[s]) for s in range(width)]
+    return [summarise_choices(encoded.benchmark, logprob[s]) for s in range(width)]
+
+
+def score_benchmark(base: Base, benchmark: Benchmark, template: str = "auto") -> BenchmarkScore:
+    """Score the plain base."""
+    return score_stack(base, encode_benchmark(base, benchmark, template), None, [0])[0]
+
+
+def _batches(trees: Sequence[Tree], width: int) -> Iterator[list[int]]:
+    # Sorted by length, so that little is padded; bounded in tokens and in projected positions.
+    order = sorted(range(len(trees)), key=lambda i: trees[i].length)
+    current: list[int] = []
+    positions = 0
+    for index in order:
+        needed = 1 + sum(len(branch) for branch in trees[index].inputs)
+        tokens = width * trees[index].length * (len(current) + 1)
+        full = tokens > TOKENS_PER_PASS or width * (positions + needed) > POSITIONS_PER_PASS
+        if current and full:
+            yield current
+            current, positions = [], 0
+        current.append(index)
+        positions += needed
+    if current:
+        yield current
+
+
+class _TreeBatch:
+    """A padded batch of trees with everything the pass needs: (B, T) rows."""
+
+    def __init__(self, trees: Sequence[Tree], pad_id: int, device: str) -> None:
+        self.trees = trees
+        length = max(tree.length for tree in trees)
+        ids = np.full((len(trees), length), pad_id, np.int64)
+        places = np.zeros((len(trees), length), np.int64)
+        visible = np.zeros((len(trees), 1, length, length), bool)
+        visible[:] = np.tril(np.ones((length, length), bool))
+        reads: list[tuple[int, int, int, int]] = []  # row, branch, position, target
+        for row, tree in enumerate(trees):
+            at = len(tree.prompt)
+            ids[row, :at] = tree.prompt
+            places[row] = np.arange(length)
+            for index, (branch, inputs) in enumerate(zip(tree.branches, tree.inputs, strict=True)):
+                stop = at + len(inputs)
+                ids[row, at:stop] = inputs
+                places[row, at:stop] = len(tree.prompt) + np.arange(len(inputs))
+                visible[row, 0, at:stop, len(tree.prompt) : at] = False
+                for offset, token in enumerate(branch):
+                    reads.append((row, index, len(tree.prompt) - 1 if offset == 0 else at + offset - 1, token))
+                if tree.keep_last:
+                    reads.append((row, index, stop - 1, -1))
+                at = stop
+            # Fill beyond the row's end may look anywhere: nobody reads it.
+            places[row, at:] = 0
+        self.branching = bool((~visible[:, 0][:, np.tril(np.ones((length, length), bool))]).any())
+        self.device = device
+        self.ids = torch.from_numpy(ids).to(device)
+        self.places = torch.from_numpy(places).to(device)
+        self.visible = torch.from_numpy(visible).to(device)
+        self.reads = np.array(reads, np.int64)
+        flat = self.reads[:, 0] * length + self.reads[:, 2]
+        self.unique, self.lookup = np.unique(flat, return_inverse=True)
+
+    def run(
+        self, base: Base, head: AnswerHead, width: int, stops: Sequence[int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Log-probability sums (width, B, branches) and greedy matches (width, B)."""
+        rows, length = self.ids.shape
+        unique = torch.from_numpy(self.unique).to(self.device)
+        shift = torch.arange(width, device=self.device).unsqueeze(1) * (rows * length)
+        head.positions = (unique.unsqueeze(0) + shift).flatten()
+        dtype = next(base.model.parameters()).dtype
+        arguments: dict[str, Tensor] = {}
+        if self.branching:
+            hidden = torch.zeros(self.visible.shape, dtype=dtype, device=self.device)
+            hidden.masked_fill_(~self.visible, torch.finfo(dtype).min)
+            arguments = {
+                "attention_mask": hidden.repeat(width, 1, 1, 1),
+                "position_ids": self.places.repeat(width, 1),
+            }
+        logits = base.model(input_ids=self.ids.repeat(width, 1), use_cache=False, **arguments).logits[0]
+        head.positions = None
+        logits = logits.float().view(width, len(self.unique), -1)
+        lookup = torch.from_numpy(self.lookup).to(self.device)
+        target = torch.from_numpy(self.reads[:, 3]).to(self.device)
+        best = logits.argmax(-1)[:, lookup]  # (width, reads)
+        log_z = torch.logsumexp(logits, -1)
+        chosen = logits[:, lookup, target.clamp(min=0)] - log_z[:, lookup]
+        token = (target >= 0).cpu().numpy()
+        hit = np.where(
+            token, (best == target).cpu().numpy(), torch.isin(best, torch.tensor(stops, device=self.device)).cpu().numpy()
+        )
+        return self._collect(chosen.double().cpu().numpy(), hit, token, width)
+
+    def _collect(
+        self, chosen: NDArray[np.float64], hit: NDArray[np.bool_], token: NDArray[np.bool_], width: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        branches = max(len(tree.branches) for tree in self.trees)
+        cell = self.reads[:, 0] * branches + self.reads[:, 1]
+        size = len(self.trees) * branches
+        sums = np.full((width, len(self.trees), branches), np.nan)
+        matched = np.zeros((width, len(self.trees)), bool)
+        present = np.bincount(cell, minlength=size).reshape(len(self.trees), branches)
+        for slot in range(width):
+            total = np.bincount(cell[token], chosen[slot][token], size).reshape(len(self.trees), branches)
+            sums[slot] = np.where(present > 0, total, np.nan)
+            hits = np.bincount(cell, hit[slot], size).reshape(len(self.trees), branches)
+            matched[slot] = ((hits == present) & (present > 0)).any(1)
+        return sums, matched
+
+
+@torch.no_grad()
+def text_losses(
+    base: Base, batches: Sequence[Sequence[Encoded]], stack: AdapterStack | None, slots: Sequence[int]
+) -> NDArray[np.float64]:
+    """Mean loss per answer token of each slot's own rows, in nats: (slots,); NaN without rows."""
+    sums = np.zeros(len(batches))
+    tokens = np.zeros(len(batches))
+    longest = max((len(row.ids) for batch in batches for row in batch), default=0)
+    step = max(1, TOKENS_PER_PASS // max(1, longest * len(batches)))
+    most = max((len(batch) for batch in batches), default=0)
+    with answer_head(base) as head:
+        for start in range(0, most, step):
+            packed = pack([batch[start : start + step] for batch in batches], base.pad_id, base.device)
+            if stack is None:
+                row_nll = _row_nll(base, head, packed.ids, packed.positions, packed.labels, packed.owner)
+            else:
+                with stack.using(slots):
+                    row_nll = _row_nll(base, head, packed.ids, packed.positions, packed.labels, packed.owner)
+            sums += row_nll.view(len(batches), packed.rows).sum(1).double().cpu().numpy()
+            counts = torch.bincount(packed.owner, minlength=len(batches) * packed.rows)
+            tokens += counts.view(len(batches), packed.rows).sum(1).cpu().numpy()
+    with np.errstate(invalid="ignore"):
+        return np.where(tokens > 0, sums / np.maximum(tokens, 1), np.nan)
+
+
+def _row_nll(
+    base: Base, head: AnswerHead, ids: Tensor, positions: Tensor, labels: Tensor, owner: Tensor
+) -> Tensor:
+    nll = answer_nll(base, head, ids, positions, labels)
+    return torch.zeros(ids.shape[0], device=ids.device).index_add(0, owner, nll)
+
+
+def answer_nll(base: Base, head: AnswerHead, ids: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
+    """Loss of every answer token in nats, (N,), in fp32; differentiable."""
+    if not len(positions):
+        return torch.zeros(0, device=ids.device)
+    head.positions = positions
+    logits = base.model(input_ids=ids, use_cache=False).logits[0]
+    head.positions = None
+    return functional.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def reference_rows(base: Base, texts: Sequence[str], max_length: int = 256) -> list[Encoded]:
+    """Texts as rows in which every token counts (for the loss on a fixed reference)."""
+    rows = []
+    for index, text in enumerate(texts):
+        ids = base.tokenizer(text, add_special_tokens=False)["input_ids"][:max_length]
+        if len(ids) > 1:
+            rows.append(Encoded(tuple(ids), (True,) * len(ids), index + 1))
+    return rows
+

@@ -1,0 +1,239 @@
+"""The training loop against PEFT and the Hugging Face Trainer, and against itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_fixtures import make_examples, write_tiny_model
+
+from tuneahead.errors import DataError, ModelError, TraceError
+from tuneahead.recipe import Recipe
+from tuneahead.training.batches import step_rows
+from tuneahead.training.checkpoint import load_adapter_row
+from tuneahead.training.encode import RunData
+from tuneahead.training.loop import Job, RunResult, train_stack
+from tuneahead.training.lora import AdapterStack
+from tuneahead.training.measure import ProbeSettings
+from tuneahead.training.models import Base, load_base
+from tuneahead.training.probe import prepare_data
+
+RECIPE = Recipe(
+    learning_rate=5e-3, max_steps=30, batch_size=4, lora_rank=4, lora_alpha=8, weight_decay=0.01,
+    warmup_ratio=0.1, max_grad_norm=0.5, schedule="cosine", seed=3,
+)
+PLAIN = ProbeSettings(record_steps=30, cue_steps=(), flatness_at=None)
+
+
+def run_one(base: Base, data: RunData, recipe: Recipe, settings: ProbeSettings = PLAIN, **job: object) -> RunResult:
+    return next(iter(train_stack(base, [Job("a", data, recipe, **job)], settings, width=1)))  # type: ignore[arg-type]
+
+
+def trainer_losses(path: Path, recipe: Recipe, data: RunData, start: torch.Tensor, stack_base: Base) -> list[float]:
+    """Losses of the same run in PEFT and transformers' Trainer, starting from the same adapter."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
+    config = LoraConfig(
+        r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    peft_model = get_peft_model(model, config)
+    stack = AdapterStack(stack_base, 1, recipe.lora_rank)
+    stack.load(0, start, recipe)
+    own = dict(peft_model.named_parameters())
+    for name, a, b in stack.matrices(0, recipe):
+        own[f"base_model.model.{name}.lora_A.default.weight"].data.copy_(a)
+        own[f"base_model.model.{name}.lora_B.default.weight"].data.copy_(b)
+    stack.detach()
+    order = [
+        int(i) for step in range(recipe.total_steps(len(data.train)))
+        for part in step_rows(recipe, len(data.train), step) for i in part
+    ]
+    losses: list[float] = []
+
+    class Keep(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **rest):  # type: ignore[no-untyped-def]
+            if logs and "loss" in logs:
+                losses.append(logs["loss"])
+
+    def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+        picked = [data.train[i] for i in rows]
+        longest = max(len(row.ids) for row in picked)
+        ids = torch.zeros(len(picked), longest, dtype=torch.long)
+        labels = torch.full((len(picked), longest), -100)
+        mask = torch.zeros(len(picked), longest, dtype=torch.long)
+        for i, row in enumerate(picked):
+            n = len(row.ids)
+            ids[i, :n] = torch.tensor(row.ids)
+            mask[i, :n] = 1
+            labels[i, :n] = torch.tensor([t if on else -100 for t, on in zip(row.ids, row.answer, strict=True)])
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    class Ordered(Trainer):
+        def get_train_dataloader(self):  # type: ignore[no-untyped-def]
+            return torch.utils.data.DataLoader(order, batch_size=recipe.batch_size, shuffle=False, collate_fn=collate)
+
+    arguments = TrainingArguments(
+        output_dir=str(path / "out"), max_steps=recipe.total_steps(len(data.train)),
+        per_device_train_batch_size=recipe.batch_size, learning_rate=recipe.learning_rate,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps, logging_nan_inf_filter=False,
+        lr_scheduler_type=recipe.schedule, warmup_steps=recipe.warmup_steps(recipe.total_steps(len(data.train))),
+        weight_decay=recipe.weight_decay, max_grad_norm=recipe.max_grad_norm, logging_steps=1, report_to=[],
+        save_strategy="no", use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
+    )
+    Ordered(model=peft_model, args=arguments, train_dataset=order, callbacks=[Keep()]).train()
+    return losses
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_losses_equal_peft_with_the_hugging_face_trainer(tiny_path: Path, accumulation: int) -> None:
+    base = load_base(str(tiny_path), device="cpu")
+    # 40 rows of batches of 4 leave no ragged batch, so both sides chunk the same order.
+    recipe = RECIPE.replace(gradient_accumulation_steps=accumulation, max_steps=30 // accumulation)
+    data = RunData(prepare_data(base, make_examples(40), recipe).train[:32], [], "0" * 16)
+    stack = AdapterStack(base, 1, recipe.lora_rank)
+    stack.initialise(0, recipe)
+    start = stack.values[0].clone()
+    stack.detach()
+    theirs = trainer_losses(tiny_path, recipe, data, start, base)
+    ours = run_one(base, data, recipe).trace.steps.loss_nats
+    assert len(theirs) == len(ours) == recipe.total_steps(32)
+    assert theirs[0] != pytest.approx(theirs[-1], rel=0.05), "the run must move for the comparison to mean anything"
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+def test_four_stacked_runs_equal_four_single_runs(tiny: Base) -> None:
+    recipes = [
+        RECIPE,
+        RECIPE.replace(lora_rank=2, batch_size=3, learning_rate=1e-3, schedule="linear", seed=5),
+        RECIPE.replace(target_modules=("q_proj", "v_proj"), weight_decay=0.1, max_grad_norm=None, max_steps=17),
+        RECIPE.replace(lora_dropout=0.2, gradient_accumulation_steps=2, seed=9, lora_alpha=4),
+    ]
+    sets = [prepare_data(tiny, make_examples(30 + 5 * i, seed=i), r) for i, r in enumerate(recipes)]
+    jobs = [Job(str(i), d, r) for i, (d, r) in enumerate(zip(sets, recipes, strict=True))]
+    stacked = {r.job_id: r for r in train_stack(tiny, jobs, PLAIN, width=4)}
+    for job in jobs:
+        alone = run_one(tiny, job.data, job.recipe).trace
+        together = stacked[job.job_id].trace
+        np.testing.assert_allclose(together.steps.loss_sum_nats, alone.steps.loss_sum_nats, rtol=1e-4)
+        np.testing.assert_allclose(together.steps.grad_norm, alone.steps.grad_norm, rtol=2e-3)
+        np.testing.assert_array_equal(together.visits.row, alone.visits.row)
+        assert len(together.steps) == job.recipe.max_steps
+
+
+def test_a_slot_takes_the_next_run_when_its_own_has_ended(tiny: Base) -> None:
+    recipes = [RECIPE.replace(max_steps=n, seed=n) for n in (3, 9, 5, 4, 6)]
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    results = list(train_stack(tiny, [Job(str(i), data, r) for i, r in enumerate(recipes)], PLAIN, width=2))
+    assert sorted(r.job_id for r in results) == list("01234")
+    for result in results:
+        recipe = recipes[int(result.job_id)]
+        alone = run_one(tiny, data, recipe)
+        np.testing.assert_allclose(result.trace.steps.loss_nats, alone.trace.steps.loss_nats, rtol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_trace(tiny: Base) -> None:
+    recipe = RECIPE.replace(lora_dropout=0.1)
+    data = prepare_data(tiny, make_examples(30), recipe)
+    first, second = (run_one(tiny, data, recipe).trace for _ in range(2))
+    np.testing.assert_array_equal(first.steps.loss_sum_nats, second.steps.loss_sum_nats)
+    np.testing.assert_array_equal(first.steps.grad_norm, second.steps.grad_norm)
+    other = run_one(tiny, data, recipe.replace(seed=4)).trace
+    assert not np.array_equal(first.steps.loss_sum_nats, other.steps.loss_sum_nats)
+
+
+def test_a_probe_goes_on_to_the_full_run_bit_for_bit(tiny: Base, tmp_path: Path) -> None:
+    recipe = RECIPE.replace(lora_dropout=0.1)
+    data = prepare_data(tiny, make_examples(30), recipe)
+    whole = run_one(tiny, data, recipe, save_dir=tmp_path / "whole")
+    probe = run_one(tiny, data, recipe.probe(11), checkpoint_dir=tmp_path / "probe")
+    assert len(probe.trace.steps) == 11
+    rest = run_one(tiny, data, recipe, resume_from=tmp_path / "probe", save_dir=tmp_path / "rest")
+    for name in ("loss_sum_nats", "grad_norm", "dot_previous", "dot_mean", "update_norm", "distance"):
+        np.testing.assert_array_equal(getattr(rest.trace.steps, name), getattr(whole.trace.steps, name), err_msg=name)
+    np.testing.assert_array_equal(rest.trace.visits.nll_nats, whole.trace.visits.nll_nats)
+    saved = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "rest")]
+    assert saved[0] == saved[1]
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tiny: Base, tmp_path: Path) -> None:
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    run_one(tiny, data, RECIPE.probe(3), checkpoint_dir=tmp_path)
+    with pytest.raises(TraceError, match="another recipe"):
+        run_one(tiny, data, RECIPE.replace(learning_rate=1e-4), resume_from=tmp_path)
+    (tmp_path / "state.safetensors").write_bytes(b"torn")
+    with pytest.raises(TraceError, match="no usable checkpoint"):
+        run_one(tiny, data, RECIPE, resume_from=tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "gemma3", "gpt2"])
+def test_a_saved_adapter_gives_the_same_logits_in_peft(tmp_path: Path, architecture: str) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    path = write_tiny_model(tmp_path / "model", architecture=architecture)
+    base = load_base(str(path), device="cpu")
+    data = prepare_data(base, make_examples(30), RECIPE)
+    before = base.model(torch.tensor([[3, 22, 25, 30]])).logits
+    run_one(base, data, RECIPE, save_dir=tmp_path / "adapter")
+    stack = AdapterStack(base, 1, RECIPE.lora_rank)
+    stack.load(0, load_adapter_row(tmp_path / "adapter", stack, RECIPE), RECIPE)
+    with stack.using([0]), torch.no_grad():
+        ours = base.model(torch.tensor([[3, 22, 25, 30]])).logits
+    stack.detach()
+    plain = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
+    theirs = PeftModel.from_pretrained(plain, tmp_path / "adapter")(torch.tensor([[3, 22, 25, 30]])).logits
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(ours, before, atol=1e-2), "the adapter must have changed something"
+
+
+def test_gradient_norm_is_measured_before_clipping(tiny: Base) -> None:
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    tight = run_one(tiny, data, RECIPE.replace(max_grad_norm=1e-3)).trace.steps.grad_norm
+    loose = run_one(tiny, data, RECIPE.replace(max_grad_norm=None)).trace.steps.grad_norm
+    assert tight[0] == loose[0] > 1e-2
+    assert np.std(tight) > 1e-3
+
+
+def test_step_statistics_equal_those_of_a_plain_autograd_run(tiny: Base) -> None:
+    """Gradient, update and distance recomputed from the saved adapters of successive steps."""
+    recipe = RECIPE.replace(max_grad_norm=None, warmup_ratio=0.0)
+    data = prepare_data(tiny, make_examples(30), recipe)
+    trace = run_one(tiny, data, recipe.probe(3)).trace
+    assert np.isnan(trace.steps.dot_previous[0]) and np.isfinite(trace.steps.dot_previous[1])
+    cosine = trace.steps.dot_previous[1] / (trace.steps.grad_norm[0] * trace.steps.grad_norm[1])
+    assert -1 <= cosine <= 1
+    # After one step the running mean is a tenth of the first gradient.
+    np.testing.assert_allclose(trace.steps.mean_norm[1], 0.1 * trace.steps.grad_norm[0], rtol=1e-4)
+    np.testing.assert_allclose(trace.steps.dot_mean[1], 0.1 * trace.steps.dot_previous[1], rtol=1e-4)
+    np.testing.assert_allclose(trace.steps.distance[0], trace.steps.update_norm[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        np.sqrt((trace.steps.layer_grad_norm**2).sum(1)), trace.steps.grad_norm, rtol=1e-4
+    )
+
+
+def test_a_run_that_blows_up_is_recorded_and_spares_its_neighbour(tiny: Base) -> None:
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    wild = RECIPE.replace(learning_rate=1e30, max_grad_norm=None, warmup_ratio=0.0)
+    results = {r.job_id: r for r in train_stack(tiny, [Job("wild", data, wild), Job("calm", data, RECIPE)], PLAIN)}
+    assert "not finite at step" in results["wild"].failure
+    assert results["wild"].scores == {}
+    alone = run_one(tiny, data, RECIPE).trace.steps.loss_nats
+    np.testing.assert_allclose(results["calm"].trace.steps.loss_nats, alone, rtol=1e-4)
+
+
+def test_clear_errors_for_no_rows_and_unknown_layers(tiny: Base) -> None:
+    with pytest.raises(DataError, match="no row has a trainable answer"):
+        run_one(tiny, RunData([], [], "0" * 16), RECIPE)
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    with pytest.raises(ModelError, match="choose among: .*q_proj"):
+        run_one(tiny, data, RECIPE.replace(target_modules=("nonesuch",)))
+
+
+def test_the_base_is_left_as_it_was(tiny: Base) -> None:
+    names = [name for name, _ in tiny.model.named_modules()]
+    run_one(tiny, prepare_data(tiny, make_examples(30), RECIPE), RECIPE.probe(2))
+    assert [name for name, _ in tiny.model.named_modules()] == names

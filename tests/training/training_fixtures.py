@@ -1,0 +1,67 @@
+"""A tiny random base with a real tokenizer, and small data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tuneahead.dataset import Example
+
+WORDS = "red blue green one two three four five six cat dog bird sun moon star tree sea sky".split()
+
+
+def write_tiny_model(folder: Path, seed: int = 0, architecture: str = "qwen2") -> Path:
+    """Write a random two-layer model with a word tokenizer, as users' models lie on disk."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Metaspace
+    from transformers import (
+        AutoModelForCausalLM,
+        Gemma3TextConfig,
+        GPT2Config,
+        LlamaConfig,
+        PreTrainedTokenizerFast,
+        Qwen2Config,
+    )
+
+    vocabulary = ["<pad>", "<eos>", "<unk>", *WORDS, *("\u2581" + w for w in WORDS), *"\u2581:?."]
+    backend = Tokenizer(WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="<unk>"))
+    backend.pre_tokenizer = Metaspace(prepend_scheme="never")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+    sizes = {
+        "vocab_size": len(vocabulary), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+        "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "tie_word_embeddings": True,
+    }
+    config = {
+        "qwen2": lambda: Qwen2Config(**sizes),
+        "llama": lambda: LlamaConfig(**sizes),
+        "gemma3": lambda: Gemma3TextConfig(**sizes, head_dim=8, sliding_window=64),
+        "gpt2": lambda: GPT2Config(
+            vocab_size=len(vocabulary), n_embd=32, n_layer=2, n_head=4, n_positions=128, eos_token_id=1,
+            pad_token_id=0, bos_token_id=None, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        ),
+    }[architecture]()
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            # Random but lively: a fresh initialisation is too flat to show differences.
+            weight.mul_(3.0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_examples(count: int, seed: int = 0) -> list[Example]:
+    """Rows of one to four prompt words and one to three answer words."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def words(low: int, high: int) -> str:
+        n = int(torch.randint(low, high + 1, (1,), generator=generator))
+        return " ".join(WORDS[int(i)] for i in torch.randint(0, len(WORDS), (n,), generator=generator))
+
+    return [Example(words(1, 4), words(1, 3), row + 1) for row in range(count)]
