@@ -2,27 +2,93 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from tuneahead.columns import ColumnMapping, Layout, find_layout
+from tuneahead.errors import DataError
+from tuneahead.examples import Example, Message
+from tuneahead.readers import Record, Source, find_source, iter_records
+
+__all__ = ["ColumnMapping", "Dataset", "Example", "Message", "iter_examples", "read_examples"]
+
+_SAMPLE_ROWS = 100
+"""Rows looked at before the format is decided."""
 
 
 @dataclass(frozen=True)
-class Message:
-    """One turn of a conversation; ``role`` is system, user, assistant or tool."""
+class Dataset:
+    """The examples of one file, and what they were read as.
 
-    role: str
-    content: str
+    ``fingerprint`` hashes what was parsed (prompts, answers, turns), so that the same rows in
+    another format share it. ``format`` is alpaca, prompt-answer, messages, sharegpt or text;
+    ``columns`` names the columns that were read.
 
-
-@dataclass(frozen=True)
-class Example:
-    """One training row: what the model sees (``prompt``) and what it is trained to say (``answer``).
-
-    ``row`` is the 1-based line or record number in the file. ``messages`` is set for
-    conversations; ``prompt`` then holds every turn before the last assistant turn, and
-    ``answer`` that last turn. Plain text has an empty prompt.
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "capitals.jsonl")
+    ...     _ = path.write_text('{"question": "Capital of Peru?", "answer": "Lima"}')
+    ...     data = read_examples(path)
+    >>> data.format, data.rows, data.examples[0].answer
+    ('prompt-answer', 1, 'Lima')
     """
 
-    prompt: str
-    answer: str
-    row: int
-    messages: tuple[Message, ...] | None = None
+    examples: tuple[Example, ...]
+    fingerprint: str
+    path: Path
+    format: str
+    columns: ColumnMapping
+
+    @property
+    def rows(self) -> int:
+        """Number of examples."""
+        return len(self.examples)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
+
+
+def iter_examples(path: str | Path, mapping: ColumnMapping | None = None) -> Iterator[Example]:
+    """Stream the examples of a JSONL, JSON, CSV, TSV or Parquet file; memory stays bounded.
+
+    The format is found from the first rows unless ``mapping`` names the columns. Raises
+    :class:`DataError` naming file and row for whatever can't be read. Empty answers are kept.
+    """
+    layout, rows = _open(find_source(path), mapping)
+    for row, record in rows:
+        yield layout.example(row, record)
+
+
+def read_examples(path: str | Path, *, mapping: ColumnMapping | None = None) -> Dataset:
+    """Read a whole file into a :class:`Dataset`; formats and errors as in :func:`iter_examples`."""
+    source = find_source(path)
+    layout, rows = _open(source, mapping)
+    examples = tuple(layout.example(row, record) for row, record in rows)
+    return Dataset(examples, fingerprint(examples), source.path, layout.format, layout.columns)
+
+
+def fingerprint(examples: Iterable[Example]) -> str:
+    """Hash of prompts, answers and turns in order; 16 hex digits of SHA-256."""
+    digest = hashlib.sha256()
+    for example in examples:
+        parts = [example.prompt, example.answer]
+        for turn in example.messages or ():
+            parts += (turn.role, turn.content)
+        encoded = [part.encode() for part in parts]
+        # Lengths first: without them ("ab", "c") and ("a", "bc") would hash alike.
+        digest.update(" ".join([str(len(part)) for part in encoded]).encode() + b"\n" + b"".join(encoded))
+    return digest.hexdigest()[:16]
+
+
+def _open(source: Source, mapping: ColumnMapping | None) -> tuple[Layout, Iterator[tuple[int, Record]]]:
+    rows = iter_records(source)
+    sample = list(islice(rows, _SAMPLE_ROWS))
+    if not sample:
+        raise DataError("holds no rows", path=source.path, remedy="check the export that wrote it")
+    return find_layout(sample, mapping, source.path), chain(sample, rows)

@@ -1,0 +1,267 @@
+"""Columns of a data file: which hold the prompt, the answer or the conversation, and how a row is read."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from tuneahead.errors import DataError
+from tuneahead.examples import Example, Message
+
+Record = dict[str, object]
+
+PROMPT_NAMES = ("prompt", "instruction", "question", "query", "problem", "source", "input", "user", "human")
+ANSWER_NAMES = (
+    "completion", "answer", "response", "output", "target", "solution", "reply", "answers", "assistant", "gpt"
+)  # fmt: skip
+INPUT_NAMES = ("input", "context", "passage")
+MESSAGE_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat")
+TEXT_NAMES = ("text", "content", "document")
+SYSTEM_NAMES = ("system", "system_prompt")
+
+_ROLES = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
+    "chatgpt": "assistant", "ai": "assistant", "bing": "assistant", "bard": "assistant",
+    "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool", "ipython": "tool",
+}  # fmt: skip
+_MISSING = object()
+_REMEDY = "name the columns: prompt and answer, or messages, or text (ColumnMapping)"
+
+
+@dataclass(frozen=True)
+class ColumnMapping:
+    """Which column of the file plays which part; what is empty is found from the rows.
+
+    Give ``prompt`` and ``answer``, or ``messages``, or ``text``. ``input`` is a second part of
+    the prompt (Alpaca's input, a passage), ``system`` a system prompt; both may be absent in a row.
+
+    >>> ColumnMapping(prompt="question", answer="reply").given()
+    ('question', 'reply')
+    """
+
+    prompt: str = ""
+    answer: str = ""
+    messages: str = ""
+    text: str = ""
+    system: str = ""
+    input: str = ""
+
+    def given(self) -> tuple[str, ...]:
+        """Names of the columns that were set."""
+        return tuple(name for name in (getattr(self, f.name) for f in fields(self)) if name)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of one file are read: the format's name and its columns."""
+
+    format: str
+    columns: ColumnMapping
+    path: Path
+
+    def example(self, row: int, record: Record) -> Example:
+        """The :class:`Example` of one record; raises :class:`DataError` naming row and column."""
+        columns = self.columns
+        if columns.text:
+            return Example("", self._text(row, record, columns.text), row)
+        if columns.messages:
+            turns = self._turns(row, self._value(row, record, columns.messages), columns.messages)
+            return self._conversation(row, record, turns)
+        prompt = self._value(row, record, columns.prompt)
+        answer = self._value(row, record, columns.answer)
+        if isinstance(prompt, list) and isinstance(answer, list):
+            # Prompt and completion may each be a list of turns, as TRL writes them.
+            turns = self._turns(row, [*prompt, *answer], columns.prompt)
+            return self._conversation(row, record, turns)
+        asked = self._as_text(row, columns.prompt, prompt)
+        more = self._optional(row, record, columns.input)
+        if more:
+            asked = f"{asked}\n{more}" if asked else more
+        told = self._as_text(row, columns.answer, answer)
+        system = self._optional(row, record, columns.system)
+        if not system:
+            return Example(asked, told, row)
+        turns = [Message("system", system), Message("user", asked), Message("assistant", told)]
+        return Example(f"{system}\n\n{asked}", told, row, tuple(turns))
+
+    def _conversation(self, row: int, record: Record, turns: list[Message]) -> Example:
+        system = self._optional(row, record, self.columns.system)
+        if system and not (turns and turns[0].role == "system"):
+            turns.insert(0, Message("system", system))
+        last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
+        if last < 0:
+            # Nothing to train on: kept with an empty answer, which preflight reports.
+            return Example(_joined(turns), "", row, tuple(turns))
+        return Example(_joined(turns[:last]), turns[last].content, row, tuple(turns[: last + 1]))
+
+    def _turns(self, row: int, value: object, column: str) -> list[Message]:
+        if not isinstance(value, list):
+            raise self._error(row, f"column {column!r} holds {_kind(value)}, not a list of turns")
+        turns = []
+        for number, turn in enumerate(value, 1):
+            where = f"turn {number} of {column!r}"
+            if not isinstance(turn, dict):
+                raise self._error(row, f"{where} is {_kind(turn)}, not an object with role and content")
+            role = turn.get("role", turn.get("from"))
+            known = _ROLES.get(role.strip().lower()) if isinstance(role, str) else None
+            if known is None:
+                raise self._error(
+                    row, f"{where} has the role {_excerpt(role)}; known are {', '.join(_ROLES)}"
+                )
+            content = turn.get("content", turn.get("value", _MISSING))
+            if content is _MISSING and "tool_calls" not in turn:
+                raise self._error(row, f"{where} has no content (its keys: {', '.join(map(str, turn))})")
+            turns.append(Message(known, self._content(row, where, content)))
+        return turns
+
+    def _content(self, row: int, where: str, content: object) -> str:
+        if not isinstance(content, list):
+            return "" if content is _MISSING else self._as_text(row, where, content)
+        parts = []
+        for part in content:
+            if not isinstance(part, dict) or part.get("type", "text") != "text":
+                kind = part.get("type") if isinstance(part, dict) else _kind(part)
+                raise self._error(
+                    row, f"{where} holds a part of type {_excerpt(kind)}; only text can be trained on"
+                )
+            parts.append(self._as_text(row, where, part.get("text")))
+        return "".join(parts)
+
+    def _value(self, row: int, record: Record, column: str) -> object:
+        value = record.get(column, _MISSING)
+        if value is _MISSING:
+            seen = ", ".join(list(record)[:10]) or "none"
+            raise self._error(row, f"has no column {column!r}, unlike other rows (its columns: {seen})")
+        return value
+
+    def _text(self, row: int, record: Record, column: str) -> str:
+        return self._as_text(row, column, self._value(row, record, column))
+
+    def _optional(self, row: int, record: Record, column: str) -> str:
+        value = record.get(column) if column else None
+        return "" if value is None else self._as_text(row, column, value)
+
+    def _as_text(self, row: int, column: str, value: object) -> str:
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                code = f"\\u{ord(value[error.start]):04x}"
+                raise self._error(row, f"{column!r} holds {code}, half of a surrogate pair") from None
+            return value
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, (list, dict, bytes, float)) and not (
+            isinstance(value, float) and math.isfinite(value)
+        ):
+            raise self._error(row, f"{column!r} holds {_kind(value)}, not text: {_excerpt(value)}")
+        return str(value)
+
+    def _error(self, row: int, what: str) -> DataError:
+        return DataError(
+            what, path=self.path, row=row, remedy=f"correct this row, or leave it out; or {_REMEDY}"
+        )
+
+
+def find_layout(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping | None, path: Path) -> Layout:
+    """Find how rows are to be read from a sample of them: the layout that most of them fit.
+
+    Raises :class:`DataError`, listing the columns seen, when none fits or ``mapping`` names a
+    column that no row has.
+    """
+    if mapping is not None and mapping.given():
+        return _mapped(sample, mapping, path)
+    votes: Counter[tuple[str, ColumnMapping]] = Counter()
+    for _, record in sample:
+        found = _guess(record)
+        if found is not None:
+            votes[found] += 1
+    if not votes:
+        raise DataError(
+            f"no known columns (seen: {_seen(sample)})", path=path, row=sample[0][0], remedy=_REMEDY
+        )
+    (name, columns), _ = votes.most_common(1)[0]
+    return Layout(name, _with_optional(columns, sample), path)
+
+
+def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: Path) -> Layout:
+    for column in mapping.given():
+        if not any(column in record for _, record in sample):
+            raise DataError(
+                f"no column {column!r} (seen: {_seen(sample)})", path=path, remedy="map a column that exists"
+            )
+    kinds = [bool(mapping.messages), bool(mapping.text), bool(mapping.prompt or mapping.answer)]
+    if not any(kinds):
+        found = find_layout(sample, None, path)
+        extra = {name: getattr(mapping, name) or getattr(found.columns, name) for name in ("system", "input")}
+        return replace(found, columns=replace(found.columns, **extra))
+    if sum(kinds) != 1 or bool(mapping.prompt) != bool(mapping.answer):
+        raise DataError(
+            f"the mapping names {', '.join(mapping.given())}",
+            path=path,
+            remedy="map prompt and answer together, or messages alone, or text alone",
+        )
+    name = "messages" if mapping.messages else "text" if mapping.text else "prompt-answer"
+    return Layout(name, mapping, path)
+
+
+def _seen(sample: Sequence[tuple[int, Record]]) -> str:
+    names = dict.fromkeys(key for _, record in sample for key in record)
+    shown = ", ".join(str(name)[:40] for name in list(names)[:20])
+    return shown + (", ..." if len(names) > 20 else "") if names else "none"
+
+
+def _guess(record: Record) -> tuple[str, ColumnMapping] | None:
+    names = {str(key).strip().lower(): key for key in record}
+    first: Callable[[tuple[str, ...]], str] = lambda known: next((names[n] for n in known if n in names), "")  # noqa: E731
+    for known in MESSAGE_NAMES:
+        turns = record.get(names.get(known, ""), _MISSING)
+        if isinstance(turns, list):
+            shared = turns and isinstance(turns[0], dict) and "from" in turns[0]
+            return "sharegpt" if shared else "messages", ColumnMapping(messages=names[known])
+    answer = first(ANSWER_NAMES)
+    prompt = first(PROMPT_NAMES)
+    if prompt and answer:
+        alpaca = prompt.strip().lower() == "instruction" and answer.strip().lower() == "output"
+        return "alpaca" if alpaca else "prompt-answer", ColumnMapping(prompt=prompt, answer=answer)
+    text = first(TEXT_NAMES)
+    if text and "label" not in names:
+        return "text", ColumnMapping(text=text)
+    return None
+
+
+def _with_optional(columns: ColumnMapping, sample: Sequence[tuple[int, Record]]) -> ColumnMapping:
+    # These may be absent in most rows, so they are looked up in every row of the sample,
+    # and under their usual name even when the sample has none.
+    names = {str(key).strip().lower(): key for _, record in sample for key in record}
+    system = next((names[n] for n in SYSTEM_NAMES if n in names), SYSTEM_NAMES[0])
+    if columns.text:
+        return columns
+    if columns.messages:
+        return ColumnMapping(messages=columns.messages, system=system)
+    taken = {columns.prompt, columns.answer}
+    more = next((names[n] for n in INPUT_NAMES if n in names and names[n] not in taken), "")
+    default = "" if "input" in taken else "input"
+    return ColumnMapping(prompt=columns.prompt, answer=columns.answer, system=system, input=more or default)
+
+
+def _joined(turns: Sequence[Message]) -> str:
+    return "\n\n".join(turn.content for turn in turns if turn.content)
+
+
+def _kind(value: object) -> str:
+    names = {"dict": "an object", "list": "a list", "NoneType": "null", "str": "text", "bytes": "bytes"}
+    return names.get(type(value).__name__, f"a {type(value).__name__}")
+
+
+def _excerpt(value: object) -> str:
+    if isinstance(value, (list, dict)):
+        return f"{type(value).__name__} of {len(value)}"
+    return repr(value)[:40]

@@ -1,0 +1,235 @@
+"""JSON rows: one strict decoder, and a document read row by row without holding it whole."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from tuneahead.errors import DataError
+
+Record = dict[str, object]
+
+WRAPPERS = ("data", "train", "rows", "examples", "records", "items", "instances")
+"""Keys under which a JSON document may hold its rows, as in ``{"data": [...]}``."""
+
+_CHUNK_BYTES = 256 * 2**10
+_SPACE = " \t\r\n"
+_DEEP = "nested too deeply to be read"
+
+
+class _Refused(ValueError):
+    """Valid for Python's decoder, but not unambiguous JSON."""
+
+
+def _unique(pairs: list[tuple[str, object]]) -> Record:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Refused(f"the key {key!r} stands twice in one object")
+            seen.add(key)
+    return record
+
+
+def _refuse_constant(name: str) -> object:
+    raise _Refused(f"{name} is not JSON; write null or leave the field out")
+
+
+def _decoder(exact: bool) -> json.JSONDecoder:
+    if exact:
+        return json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    # Numbers stay the text they were written as: an answer of 1.10 is not 1.1, and an
+    # integer of 5,000 digits is no error.
+    return json.JSONDecoder(
+        object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=str, parse_int=str
+    )
+
+
+def decode_json(*, exact: bool = False) -> Callable[[str, Path, int], object]:
+    """A function of (text, path, row) that decodes one JSON value or raises :class:`DataError`.
+
+    Refuses duplicate keys, NaN and Infinity, which Python's own decoder lets pass.
+    ``exact`` keeps numbers as numbers; else they come as their text.
+    """
+    decode = _decoder(exact).decode
+
+    def decoded(text: str, path: Path, row: int) -> object:
+        try:
+            return decode(text)
+        except (ValueError, RecursionError) as error:
+            raise _invalid(error, text, path, row) from None
+
+    return decoded
+
+
+def check_record(value: object, path: Path, row: int) -> Record:
+    """``value`` if it is an object; else :class:`DataError`."""
+    if isinstance(value, dict):
+        return value
+    kind = {"list": "a list", "NoneType": "null", "bool": "a boolean", "str": "a string or number"}.get(
+        type(value).__name__, "a number"
+    )
+    raise DataError(
+        f"the row is {kind}, not an object",
+        path=path,
+        row=row,
+        remedy='write each row as an object, for example {"prompt": "...", "answer": "..."}',
+    )
+
+
+def _invalid(error: ValueError | RecursionError, text: str, path: Path, row: int, skip: int = 0) -> DataError:
+    remedy = "correct this row, or leave it out"
+    if isinstance(error, json.JSONDecodeError):
+        near = text[max(0, error.pos - 12) : error.pos + 12].strip()
+        column = error.pos - skip + 1
+        what = f"not valid JSON ({error.msg.removesuffix(' at')} at column {column}), near {near!r}"
+        if not text[error.pos :].strip():
+            remedy = "the row ends early: the file may be cut off, or the object spread over several lines"
+    elif isinstance(error, RecursionError):
+        what = _DEEP
+    else:
+        what = str(error)
+    return DataError(what, path=path, row=row, remedy=remedy)
+
+
+class JsonStream:
+    """A JSON document that is an array of rows, or an object with one under a key of ``WRAPPERS``.
+
+    Holds one row and one chunk at a time. Row numbers count records from 1.
+    """
+
+    def __init__(self, handle: BinaryIO, path: Path, encoding: str, *, exact: bool, limit: int) -> None:
+        self._handle = handle
+        self._path = path
+        self._encoding = encoding
+        self._decode_bytes = codecs.getincrementaldecoder(encoding)()
+        self._scan = _decoder(exact).raw_decode
+        self._limit = limit
+        self._text = ""
+        self._at = 0
+        self._ended = False
+        self._undecodable = ""
+        self._row = 0
+        self._wrapped = False
+
+    @staticmethod
+    def wrapper_key(document: dict[str, object]) -> str:
+        """The key that holds a list of rows, or an empty string."""
+        for key in WRAPPERS:
+            value = document.get(key)
+            if isinstance(value, list) and (not value or isinstance(value[0], dict)):
+                return key
+        return ""
+
+    def rows(self) -> Iterator[tuple[int, Record]]:
+        """Yield (row, record); raises :class:`DataError` with the row that can't be read."""
+        if self._peek() == "{":
+            self._enter_wrapper()
+        if self._peek() != "[":
+            raise self._error("not valid JSON: a list of rows was expected")
+        self._at += 1
+        if self._peek() == "]":
+            return self._leave()
+        while True:
+            self._row += 1
+            yield self._row, check_record(self._value(), self._path, self._row)
+            mark = self._peek()
+            if mark == "]":
+                return self._leave()
+            if mark != ",":
+                self._row += 1
+                seen = repr(self._text[self._at : self._at + 20]) if mark else "the end of the file"
+                raise self._error(
+                    f"not valid JSON: ',' or ']' was expected after row {self._row - 1}, not {seen}"
+                )
+            self._at += 1
+
+    def _leave(self) -> None:
+        self._at += 1
+        after = self._peek()
+        if (after not in ",}" or not after) if self._wrapped else after:
+            seen = repr(self._text[self._at : self._at + 20])
+            raise self._error(f"not valid JSON: the list of rows is followed by {seen}")
+
+    def _enter_wrapper(self) -> None:
+        self._wrapped = True
+        seen = []
+        self._at += 1
+        while self._peek() == '"':
+            key = str(self._value())
+            seen.append(key)
+            if self._peek() != ":":
+                raise self._error(f"not valid JSON: ':' was expected after the key {key!r}")
+            self._at += 1
+            if key in WRAPPERS and self._peek() == "[":
+                return
+            self._value()
+            if self._peek() == ",":
+                self._at += 1
+                self._peek()
+        keys = ", ".join(seen[:10]) or "no keys"
+        raise DataError(
+            f"a JSON object without a list of rows in it (its keys: {keys})",
+            path=self._path,
+            remedy='write a list of objects, one object a line (JSONL), or {"data": [...]}',
+        )
+
+    def _error(self, what: str) -> DataError:
+        return DataError(
+            what, path=self._path, row=max(1, self._row), remedy="correct this row; is the file cut off?"
+        )
+
+    def _fill(self, characters: int) -> None:
+        if self._undecodable:
+            raise self._error(self._undecodable)
+        chunk = b"" if self._ended else self._handle.read(characters)
+        self._ended = not chunk
+        try:
+            fresh = self._decode_bytes.decode(chunk, final=self._ended)
+        except UnicodeDecodeError as error:
+            # The rows before the bad byte are still to be read: the error waits until then,
+            # so that it names the right row.
+            fresh = error.object[: error.start].decode(self._encoding)
+            self._undecodable = (
+                f"byte 0x{error.object[error.start]:02x} is not valid {self._encoding.upper()}"
+            )
+        self._text = self._text[self._at :] + fresh
+        self._at = 0
+
+    def _peek(self) -> str:
+        while True:
+            while self._at < len(self._text):
+                if self._text[self._at] not in _SPACE:
+                    return self._text[self._at]
+                self._at += 1
+            if self._ended and not self._undecodable:
+                return ""
+            self._fill(_CHUNK_BYTES)
+
+    def _value(self) -> object:
+        self._peek()
+        while True:
+            try:
+                value, end = self._scan(self._text, self._at)
+            except (ValueError, RecursionError) as error:
+                if not self._may_be_cut(error):
+                    raise _invalid(error, self._text, self._path, max(1, self._row), self._at) from None
+            else:
+                # A bare number at the very end of a chunk may go on in the next.
+                if end < len(self._text) or self._ended or self._text[end - 1] in '}]"':
+                    self._at = end
+                    return value
+            if len(self._text) - self._at > self._limit:
+                raise self._error(f"the row is longer than {self._limit // 2**20} MiB")
+            # Doubling keeps the cost of a huge row linear.
+            self._fill(max(_CHUNK_BYTES, len(self._text) - self._at))
+
+    def _may_be_cut(self, error: ValueError | RecursionError) -> bool:
+        """Whether more text could mend the error: it lies at the end of what has been read."""
+        if self._ended or not isinstance(error, json.JSONDecodeError):
+            return False
+        return error.msg.startswith("Unterminated string") or len(self._text[error.pos :].strip()) < 16

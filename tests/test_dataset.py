@@ -1,0 +1,357 @@
+"""Reading examples: formats, detection, errors that say where."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import string
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuneahead.dataset import ColumnMapping, Dataset, Example, Message, iter_examples, read_examples
+from tuneahead.errors import DataError
+
+PAIRS = [("Capital of Peru?", "Lima"), ("2 + 2 =", "4"), ("Größe?", "naïve 東京 🙂"), ('a,"b"\nc', "x;y")]
+
+
+def _write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def _jsonl(rows: list[object]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _csv(rows: list[list[str]], **options: str) -> str:
+    out = io.StringIO()
+    csv.writer(out, **options).writerows(rows)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def _error(path: Path, mapping: ColumnMapping | None = None) -> DataError:
+    with pytest.raises(DataError) as caught:
+        read_examples(path, mapping=mapping)
+    assert caught.value.remedy
+    return caught.value
+
+
+def _pairs(data: Dataset) -> list[tuple[str, str]]:
+    return [(example.prompt, example.answer) for example in data]
+
+
+def test_the_same_rows_in_every_container_share_the_fingerprint(tmp_path: Path) -> None:
+    rows = [{"prompt": p, "answer": a} for p, a in PAIRS]
+    table = [["prompt", "answer"], *map(list, PAIRS)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+    paths = [
+        tmp_path / "d.parquet",
+        _write(tmp_path, "a.jsonl", _jsonl(rows)),
+        _write(tmp_path, "b.json", json.dumps(rows)),
+        _write(
+            tmp_path,
+            "c.json",
+            json.dumps({"version": 12, "note": {"a": [1]}, "data": rows, "end": 1}, indent=2),
+        ),
+        _write(tmp_path, "e.json", _jsonl(rows)),
+        _write(tmp_path, "f.csv", _csv(table)),
+        _write(tmp_path, "g.csv", _csv(table, delimiter=";")),
+        _write(tmp_path, "h.tsv", _csv(table, delimiter="\t")),
+        _write(tmp_path, "i.csv", b"\xef\xbb\xbf" + _csv(table).encode()),
+        _write(tmp_path, "j.jsonl", _jsonl(rows).encode("utf-16")),
+        _write(tmp_path, "k.json", json.dumps(rows, ensure_ascii=False).encode("utf-16")),
+        _write(tmp_path, "l.jsonl", json.dumps(rows)),
+        _write(tmp_path, "m.data", _jsonl(rows).replace("\n", "\r\n")),
+    ]
+    read = [read_examples(path) for path in paths]
+    for data in read:
+        assert _pairs(data) == PAIRS, data.path
+        assert data.format == "prompt-answer" and data.rows == len(data) == 4
+    assert len({data.fingerprint for data in read}) == 1
+
+
+def test_row_is_the_line_for_text_tables_and_the_record_otherwise(tmp_path: Path) -> None:
+    lines = _write(tmp_path, "a.jsonl", '\n{"prompt":"p","answer":"1"}\n\n{"prompt":"q","answer":"2"}')
+    assert [e.row for e in read_examples(lines)] == [2, 4]
+    table = _write(tmp_path, "a.csv", 'prompt,answer\n"two\nlines",1\n\nq,2\n')
+    assert [e.row for e in read_examples(table)] == [2, 5]
+    array = _write(tmp_path, "a.json", '[\n\n{"prompt":"p","answer":"1"},\n{"prompt":"q","answer":"2"}]')
+    assert [e.row for e in read_examples(array)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("row", "format_name", "prompt", "answer"),
+    [
+        ({"instruction": "Add.", "input": "1, 2", "output": "3"}, "alpaca", "Add.\n1, 2", "3"),
+        ({"instruction": "Say hi.", "input": "", "output": "hi"}, "alpaca", "Say hi.", "hi"),
+        ({"instruction": "Say hi.", "output": None}, "alpaca", "Say hi.", ""),
+        ({"prompt": "p", "completion": "c"}, "prompt-answer", "p", "c"),
+        ({"Question ": "q", "Answer": "a", "id": 7}, "prompt-answer", "q", "a"),
+        ({"query": "q", "response": "r"}, "prompt-answer", "q", "r"),
+        ({"input": "i", "output": "o"}, "prompt-answer", "i", "o"),
+        (
+            {"instruction": "Who?", "context": "Bo came.", "response": "Bo"},
+            "prompt-answer",
+            "Who?\nBo came.",
+            "Bo",
+        ),
+        ({"text": "whole"}, "text", "", "whole"),
+        ({"prompt": "n", "answer": 1.10}, "prompt-answer", "n", "1.1"),
+        ({"prompt": "n", "answer": True}, "prompt-answer", "n", "true"),
+    ],
+)
+def test_common_column_names_are_recognised(
+    tmp_path: Path, row: dict[str, object], format_name: str, prompt: str, answer: str
+) -> None:
+    data = read_examples(_write(tmp_path, "a.jsonl", _jsonl([row])))
+    assert (data.format, _pairs(data)) == (format_name, [(prompt, answer)])
+    assert data.examples[0].messages is None
+
+
+def test_numbers_stay_as_they_were_written(tmp_path: Path) -> None:
+    path = _write(tmp_path, "a.jsonl", '{"prompt": 1.10, "answer": %s}' % ("9" * 5000))
+    assert _pairs(read_examples(path)) == [("1.10", "9" * 5000)]
+
+
+def test_conversations_keep_their_turns(tmp_path: Path) -> None:
+    turns = [
+        ("system", "Be brief."),
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+        ("user", "Bye"),
+        ("assistant", "Ciao"),
+    ]
+    chat = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    shared = {"conversations": [{"from": names[role], "value": text} for role, text in turns]}
+    split = {"system": "Be brief.", "conversations": shared["conversations"][1:]}
+    pair = {"prompt": chat["messages"][:4], "completion": chat["messages"][4:]}
+    expected = Example(
+        "Be brief.\n\nHi\n\nHello\n\nBye", "Ciao", 1, tuple(Message(role, text) for role, text in turns)
+    )
+    for row, name in ((chat, "messages"), (shared, "sharegpt"), (split, "sharegpt"), (pair, "prompt-answer")):
+        data = read_examples(_write(tmp_path, "a.jsonl", _jsonl([row])))
+        assert data.examples == (expected,)
+        assert data.format == name
+
+
+def test_turns_after_the_last_answer_are_left_out_and_a_silent_assistant_is_an_empty_answer(
+    tmp_path: Path,
+) -> None:
+    user, bot = (
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
+    )
+    call = {"role": "assistant", "content": None, "tool_calls": []}
+    rows: list[object] = [{"messages": turns} for turns in ([user, bot, user], [user], [], [user, call])]
+    data = read_examples(_write(tmp_path, "a.jsonl", _jsonl(rows)))
+    assert _pairs(data) == [("u", "b"), ("u", ""), ("", ""), ("u", "")]
+    assert data.examples[0].messages == (Message("user", "u"), Message("assistant", "b"))
+
+
+def test_a_system_column_makes_a_conversation(tmp_path: Path) -> None:
+    path = _write(tmp_path, "a.jsonl", _jsonl([{"system": "S", "prompt": "p", "answer": "a"}]))
+    (example,) = read_examples(path)
+    assert example.prompt == "S\n\np"
+    assert example.messages == (Message("system", "S"), Message("user", "p"), Message("assistant", "a"))
+
+
+def test_the_format_is_what_most_rows_are_and_the_first_that_differs_is_named(tmp_path: Path) -> None:
+    rows: list[object] = [{"text": "odd one"}] + [{"prompt": "p", "answer": "a"}] * 3
+    error = _error(_write(tmp_path, "a.jsonl", _jsonl(rows)))
+    assert error.row == 1 and "has no column 'prompt'" in str(error)
+    late: list[object] = [{"prompt": "p", "answer": "a"}] * 300 + [{"prompt": "p", "completion": "a"}]
+    error = _error(_write(tmp_path, "b.jsonl", _jsonl(late)))
+    assert error.row == 301 and "its columns: prompt, completion" in str(error)
+
+
+def test_an_optional_input_first_seen_after_the_sample_is_still_read(tmp_path: Path) -> None:
+    rows: list[object] = [{"instruction": "i", "output": "o"}] * 200 + [
+        {"instruction": "i", "input": "x", "output": "o"}
+    ]
+    data = read_examples(_write(tmp_path, "a.jsonl", _jsonl(rows)))
+    assert data.examples[-1].prompt == "i\nx"
+
+
+def test_mapping_wins_over_detection(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path, "a.jsonl", _jsonl([{"prompt": "p", "answer": "a", "Frage": "f", "ton": "t", "c": "cc"}])
+    )
+    data = read_examples(path, mapping=ColumnMapping(prompt="Frage", answer="ton"))
+    assert _pairs(data) == [("f", "t")]
+    assert _pairs(read_examples(path, mapping=ColumnMapping(text="ton"))) == [("", "t")]
+    assert _pairs(read_examples(path, mapping=ColumnMapping(input="c"))) == [("p\ncc", "a")]
+    assert list(iter_examples(path, ColumnMapping(prompt="Frage", answer="ton"))) == list(data.examples)
+
+
+def test_a_mapping_that_does_not_fit_lists_the_columns(tmp_path: Path) -> None:
+    path = _write(tmp_path, "a.jsonl", _jsonl([{"q1": "p", "a1": "a"}]))
+    assert "no known columns (seen: q1, a1)" in str(_error(path))
+    assert "no column 'frage' (seen: q1, a1)" in str(_error(path, ColumnMapping(prompt="frage", answer="a1")))
+    assert "names q1" in str(_error(path, ColumnMapping(prompt="q1")))
+    assert "names a1, q1" in str(_error(path, ColumnMapping(text="q1", messages="a1")))
+    labels = _write(tmp_path, "b.jsonl", _jsonl([{"text": "p", "label": 1}]))
+    assert "seen: text, label" in str(_error(labels))
+
+
+GOOD = '{"prompt": "p", "answer": "a"}\n'
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ('{"prompt": "what is it"  "answer": "x"}', "not valid JSON (Expecting ',' delimiter at column 26)"),
+        ('{"prompt": "p", "answer": NaN}', "NaN is not JSON"),
+        ('{"prompt": "p", "answer": "a", "answer": "b"}', "the key 'answer' stands twice"),
+        ('{"prompt": "p", "answer": ["a"]}', "'answer' holds a list, not text: list of 1"),
+        ('{"prompt": {"a": 1}, "answer": "a"}', "'prompt' holds an object"),
+        ('{"prompt": "p"}', "has no column 'answer'"),
+        ("[1, 2]", "the row is a list, not an object"),
+        ("null", "the row is null"),
+        ("17", "the row is a string or number"),
+        ('{"prompt": "p", "answer": "\\ud800"}', "half of a surrogate pair"),
+        ('{"prompt": "p", "answer": "\x00"}', "Invalid control character at column 28"),
+        ('{"prompt": "p", "answer": ' + "[" * 100_000, "nested too deeply"),
+        ('{"prompt": "p", "answer": "cut', "Unterminated string"),
+    ],
+)
+def test_a_broken_row_is_named_with_what_was_seen(tmp_path: Path, bad: str, words: str) -> None:
+    error = _error(_write(tmp_path, "broken.jsonl", GOOD * 6 + bad + "\n" + GOOD))
+    assert error.row == 7
+    assert "broken.jsonl, row 7: " in str(error) and words in str(error)
+    if not bad[0].isalnum():
+        array = ",".join([GOOD] * 6 + [bad])
+        error = _error(_write(tmp_path, "broken.json", f"[{array}]"))
+        assert error.row == 7, error
+
+
+def test_bytes_that_are_not_utf8_are_named_by_row_and_byte(tmp_path: Path) -> None:
+    bad = '{"prompt": "p", "answer": "café"}\n'.encode("latin-1")
+    error = _error(_write(tmp_path, "a.jsonl", GOOD.encode() * 9 + bad))
+    assert (
+        error.row == 10
+        and "byte 0xe9 (number 31) is not valid UTF-8" in str(error)
+        and "iconv" in error.remedy
+    )
+    rows = b",".join([GOOD.encode()] * 9 + [bad, *[GOOD.encode()] * 3])
+    error = _error(_write(tmp_path, "a.json", b"[" + rows + b"]"))
+    assert error.row == 10 and "byte 0xe9" in str(error)
+    error = _error(_write(tmp_path, "a.csv", b"prompt,answer\n" + b"p,a\n" * 8 + "p,é\n".encode("latin-1")))
+    assert error.row == 10
+    column = pa.array([b"ok", b"\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"prompt": column, "answer": column}), tmp_path / "a.parquet")
+    assert _error(tmp_path / "a.parquet").row == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", b"", "is empty (0 bytes)"),
+        ("a.jsonl", b"\n \n", "holds no rows"),
+        ("a.json", b"[]", "holds no rows"),
+        ("a.json", b'{"data": []}', "holds no rows"),
+        ("a.csv", b"prompt,answer\n", "holds no rows"),
+        ("a.json", b'{\n"a": 1,\n"b": 2}', "without a list of rows in it (its keys: a, b)"),
+        ("a.json", b'[{"prompt":"p","answer":"a"}] []', "followed by '[]'"),
+        ("a.json", b'[{"prompt":"p","answer":"a"}', "not the end of the file"),
+        ("a.csv", b"prompt,prompt\n1,2\n", "two columns are named 'prompt'"),
+        ("a.csv", b"prompt,answer\n1,2,3\n", "row 2: 3 fields where the header names 2"),
+        ("a.csv", b'prompt,answer\np,a\np,"a\np,a\n', "row 3: not valid CSV"),
+        ("a.csv", b"prompt,answer\rp,a\r", "new-line character"),
+        ("a.txt", b"just words", "unknown kind of file"),
+        ("a.parquet", b"PAR1 cut", "damaged Parquet file"),
+        ("a.parquet", b"nothing", "not a Parquet file"),
+        ("a.jsonl", b"\x1f\x8b\x08\x00", "gzip"),
+        ("a.jsonl", bytes(range(256)) * 9, "is binary"),
+        ("a.jsonl", GOOD.encode("utf-16-le"), "without a byte order mark"),
+        ("a.jsonl", GOOD.encode("utf-32"), "UTF-32"),
+        ("a.jsonl", GOOD.encode("utf-16")[:-1], "not valid UTF-16"),
+    ],
+)
+def test_an_unusable_file_says_why(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    assert words in str(_error(_write(tmp_path, name, content)))
+
+
+def test_folders_pipes_and_missing_or_locked_files_say_why(tmp_path: Path) -> None:
+    assert "is a folder" in str(_error(tmp_path))
+    assert "can't be read: No such file" in str(_error(tmp_path / "none.jsonl"))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert "not a regular file" in str(_error(tmp_path / "pipe.jsonl"))
+    assert "not a usable path" in str(_error(Path("a\0b.jsonl")))
+    locked = _write(tmp_path, "locked.jsonl", GOOD)
+    locked.chmod(0)
+    if not os.access(locked, os.R_OK):
+        assert "chmod" in _error(locked).remedy
+
+
+def test_rows_across_chunk_borders_of_a_large_array_are_whole(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i} " + 'é"\\' * (i % 97), "answer": "x" * (i * 37 % 4001)} for i in range(1200)]
+    path = _write(tmp_path, "a.json", json.dumps(rows, indent=3))
+    assert path.stat().st_size > 2**21
+    assert _pairs(read_examples(path)) == [(row["prompt"], row["answer"]) for row in rows]
+
+
+def test_a_single_line_of_50_mb_is_read(tmp_path: Path) -> None:
+    path = _write(tmp_path, "a.jsonl", '{"prompt": "p", "answer": "' + "x" * 50_000_000 + '"}')
+    assert len(read_examples(path).examples[0].answer) == 50_000_000
+
+
+def test_parquet_values_become_text_and_missing_ones_empty(tmp_path: Path) -> None:
+    table = pa.table({"prompt": [1, 2, 3], "answer": [0.5, None, float("nan")]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert _pairs(read_examples(tmp_path / "a.parquet")) == [("1", "0.5"), ("2", ""), ("3", "")]
+    pq.write_table(pa.table({"prompt": ["p"], "answer": [b"\x01"]}), tmp_path / "b.parquet")
+    assert "holds bytes" in str(_error(tmp_path / "b.parquet"))
+
+
+_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+_cell = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(_text, _text), min_size=1, max_size=8), indent=st.sampled_from([None, 2]))
+def test_any_text_survives_json_and_parquet(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], indent: int | None
+) -> None:
+    folder = tmp_path_factory.mktemp("round")
+    records = [{"prompt": p, "answer": a} for p, a in rows]
+    lines = _write(folder, "a.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    array = _write(folder, "a.json", json.dumps(records, indent=indent))
+    pq.write_table(pa.Table.from_pylist(records), folder / "a.parquet")
+    for path in (lines, array, folder / "a.parquet"):
+        assert _pairs(read_examples(path)) == rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(_cell, _cell), min_size=1, max_size=8))
+def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]) -> None:
+    out = io.StringIO()
+    csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("prompt", "answer"), *rows])
+    path = _write(tmp_path_factory.mktemp("round"), "a.csv", out.getvalue())
+    assert _pairs(read_examples(path)) == rows
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    content=st.one_of(
+        st.binary(max_size=200),
+        st.text(st.sampled_from(string.printable[:20] + '{}[]",:\\ \n\r'), max_size=120).map(str.encode),
+    ),
+    name=st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "a"]),
+)
+def test_arbitrary_bytes_give_examples_or_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str
+) -> None:
+    path = _write(tmp_path_factory.mktemp("any"), name, content)
+    try:
+        assert read_examples(path).rows > 0
+    except DataError as error:
+        assert error.remedy and str(path) in str(error)
