@@ -1,0 +1,226 @@
+"""What a look at one task found: the values that are shown, saved and compared."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuneahead.errors import TraceError, TuneAheadError
+from tuneahead.features.vector import FeatureVector
+from tuneahead.recipe import Recipe, make_recipe
+from tuneahead.trace import ProbeTrace, trace_from_bytes
+from tuneahead.verdict import Attribution, Finding, Fix, Forecast, Goal, Verdict
+
+SCHEMA = 1
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The data set in figures. Tokens are the base's own, after cutting rows to the window."""
+
+    path: str
+    format: str
+    rows: int
+    fingerprint: str
+    tokens: float = NAN
+    answer_tokens: float = NAN
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What the data set is judged on: base, benchmark and lengths in optimiser steps."""
+
+    base: str
+    base_fingerprint: str
+    benchmark: str
+    benchmark_items: int
+    chance_pp: float
+    probe_steps: int
+    total_steps: int
+    train_rows: int
+    heldout_rows: int
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Wall-clock seconds; ``full_run_seconds`` is foreseen from the probe's own steps."""
+
+    check_seconds: float = NAN
+    probe_seconds: float = NAN
+    full_run_seconds: float = NAN
+
+
+@dataclass(frozen=True)
+class FeatureRange:
+    """Middle nine tenths of one feature over the predictor's training tasks."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the full run really scored, when it was made (``--verify``)."""
+
+    score_pp: float
+    steps: int
+    seconds: float
+    adapter: str = ""
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """Preflight findings and static features of a data set: everything known without training."""
+
+    data: DataSummary
+    recipe: Recipe
+    findings: tuple[Finding, ...]
+    features: FeatureVector
+    costs: Costs = Costs()
+
+    @property
+    def stopped(self) -> bool:
+        """True when a finding makes training pointless."""
+        return any(finding.severity == "stop" for finding in self.findings)
+
+    def to_json(self) -> str:
+        """JSON text; absent figures are null."""
+        return _dump("checkup", self)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Everything found out about one task before its full run; scores in percentage points.
+
+    ``forecast`` is None when the run was stopped by preflight or when no predictor knows this
+    base and benchmark; ``forecast_absent`` then says why. ``baseline_pp`` plus all contributions
+    of ``attributions`` is ``forecast.score_pp``. ``hard_rows`` are file rows that stayed
+    unlikely throughout the probe, worst first. Source: method.md, "The question".
+    """
+
+    task: TaskInfo
+    data: DataSummary
+    recipe: Recipe
+    goal: Goal
+    findings: tuple[Finding, ...]
+    features: FeatureVector
+    verdict: Verdict
+    base_pp: float = NAN
+    probe_pp: float = NAN
+    forecast: Forecast | None = None
+    forecast_absent: str = ""
+    baseline_pp: float = NAN
+    attributions: tuple[Attribution, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    ranges: Mapping[str, FeatureRange] = field(default_factory=dict)
+    hard_rows: tuple[int, ...] = ()
+    costs: Costs = Costs()
+    trace: ProbeTrace | None = None
+    outcome: Outcome | None = None
+    created: str = ""
+    version: str = ""
+
+    def to_json(self) -> str:
+        """JSON text that :func:`assessment_from_json` reads back; absent figures are null."""
+        return _dump("assessment", self)
+
+    def save(self, path: str | Path) -> None:
+        """Write :meth:`to_json` to a file."""
+        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+
+def assessment_from_json(text: str) -> Assessment:
+    """Read an assessment from its JSON text; raises :class:`TuneAheadError` on anything else."""
+    remedy = "give a file that 'tuneahead assess --json' wrote"
+    try:
+        document = json.loads(text)
+        if not isinstance(document, dict) or document.get("kind") != "assessment":
+            raise ValueError("no field 'kind' with the value 'assessment'")
+        if document.get("schema") != SCHEMA:
+            raise ValueError(f"schema {document.get('schema')}, this version reads {SCHEMA}")
+        return typing.cast(Assessment, _decode(Assessment, document["assessment"]))
+    except (ValueError, KeyError, TypeError, TraceError) as error:
+        raise TuneAheadError(f"not a saved assessment: {error}", remedy=remedy) from None
+
+
+def read_assessment(path: str | Path) -> Assessment:
+    """Read an assessment from a JSON file; raises :class:`TuneAheadError`."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TuneAheadError(f"can't read assessment {path}: {error}", remedy="check the path") from None
+    return assessment_from_json(text)
+
+
+def _dump(kind: str, value: object) -> str:
+    return json.dumps({"kind": kind, "schema": SCHEMA, kind: _encode(value)}, indent=1, allow_nan=False)
+
+
+def _encode(value: object) -> object:
+    """Plain JSON values. NaN becomes null; infinities become text, as JSON has no number for them."""
+    if isinstance(value, Recipe):
+        return value.model_dump(mode="json")
+    if isinstance(value, ProbeTrace):
+        return base64.b64encode(value.to_bytes()).decode("ascii")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_encode(item) for item in value]
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return float(value) if math.isfinite(value) else str(value)
+    return value
+
+
+def _decode(kind: object, value: object) -> object:
+    """The inverse of :func:`_encode`, led by the declared type: null is NaN only where a float stands."""
+    if kind is float:
+        return NAN if value is None else float(typing.cast("float | str", value))
+    if kind is Recipe:
+        return make_recipe(_fields(value))
+    if kind is ProbeTrace:
+        return _decode_trace(value)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        known = {name: item for name, item in _fields(value).items() if name in hints}
+        return kind(**{name: _decode(hints[name], item) for name, item in known.items()})
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _decode(inner[0], value)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise TypeError(f"expected a list, found {type(value).__name__}")
+        return tuple(_decode(inner[0], item) for item in value)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {name: _decode(inner[1], item) for name, item in _fields(value).items()}
+    if isinstance(kind, type) and not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
+    return value
+
+
+def _fields(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, found {type(value).__name__}")
+    return value
+
+
+def _decode_trace(value: object) -> ProbeTrace:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a trace as text, found {type(value).__name__}")
+    try:
+        return trace_from_bytes(base64.b64decode(value, validate=True))
+    except binascii.Error as error:
+        raise TraceError(f"the trace is not base64: {error}", remedy="run the probe again") from None

@@ -1,0 +1,339 @@
+"""What the report page shows, as plain values: every sentence, figure and drawing, in order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from tuneahead.assessment import Assessment
+from tuneahead.report import plots, words
+from tuneahead.report.curves import curves, probe_intro
+from tuneahead.report.datamap import data_map
+from tuneahead.report.plots import number_pp
+from tuneahead.verdict import Decision
+
+SHOWN_REASONS = 8
+ICONS: dict[Decision, str] = {
+    "GO": '<circle cx="24" cy="24" r="24"/><path class="cut" d="M13.5 25 L21 32 L35 17"/>',
+    "NO_GO": '<path d="M14.1 0 H33.9 L48 14.1 V33.9 L33.9 48 H14.1 L0 33.9 V14.1 Z"/>'
+    '<path class="cut" d="M16 16 L32 32 M32 16 L16 32"/>',
+    "UNSURE": '<path d="M24 0 L48 24 L24 48 L0 24 Z"/><path class="cut" d="M18.5 19.5 a5.5 5.5 0 1 1 8 4.9 '
+    'c-1.8 .9 -2.5 2 -2.5 4"/><circle class="cut-dot" cx="24" cy="35.5" r="2.8"/>',
+}
+
+
+@dataclass(frozen=True)
+class VerdictView:
+    word: str
+    css: str
+    icon: Markup
+    lead: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    label: str
+    value: str
+    unit: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ReasonRow:
+    label: str
+    value: str
+    sentence: str
+    points: str
+    css: str
+    bar: Markup
+
+
+@dataclass(frozen=True)
+class FixView:
+    title: str
+    reason: str
+    points: str
+
+
+@dataclass(frozen=True)
+class FindingView:
+    severity: str
+    word: str
+    message: str
+    remedy: str
+    rows: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    label: str
+    value: str
+    note: str
+    bar: Markup
+
+
+@dataclass(frozen=True)
+class Share:
+    value: str
+    label: str
+    note: str
+    css: str
+
+
+@dataclass(frozen=True)
+class MapView:
+    intro: str
+    chart: Markup
+    shares: tuple[Share, ...]
+    rows: str
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class ReportView:
+    """Everything the template prints, in the order of the page."""
+
+    title: str
+    base: str
+    benchmark: str
+    created: str
+    version: str
+    verdict: VerdictView
+    scores: Markup | None
+    scores_reading: str
+    figures: tuple[Figure, ...]
+    reasons: tuple[ReasonRow, ...]
+    fixes: tuple[FixView, ...]
+    curves: tuple[Markup, ...]
+    probe_intro: str
+    health_intro: str
+    findings: tuple[FindingView, ...]
+    strips: tuple[Strip, ...]
+    strips_against: str
+    map: MapView | None
+    map_absent: str
+    provenance: tuple[Group, ...]
+
+
+def report_view(assessment: Assessment) -> ReportView:
+    """Turn an assessment into what the page shows."""
+    scores, reading = _scores(assessment)
+    view, map_absent = _map(assessment)
+    decision = assessment.verdict.decision
+    return ReportView(
+        title=assessment.data.path.replace("\\", "/").rsplit("/", 1)[-1],
+        base=assessment.task.base,
+        benchmark=assessment.task.benchmark or "no benchmark",
+        created=assessment.created,
+        version=assessment.version,
+        verdict=VerdictView(
+            words.VERDICTS[decision],
+            decision.lower().replace("_", "-"),
+            Markup(ICONS[decision]),
+            words.lead(assessment),
+            words.reason(assessment),
+        ),
+        scores=scores,
+        scores_reading=reading,
+        figures=_figures(assessment),
+        reasons=_reasons(assessment),
+        fixes=tuple(
+            FixView(
+                fix.title,
+                fix.reason,
+                f"costs {number_pp(-fix.contribution_pp)} points in this forecast" if fix.contribution_pp < 0 else "",
+            )
+            for fix in assessment.fixes
+        ),
+        curves=curves(assessment.trace) if assessment.trace else (),
+        probe_intro=probe_intro(assessment),
+        health_intro=_health_intro(assessment),
+        findings=tuple(
+            FindingView(f.severity, words.SEVERITIES[f.severity], f.message, f.remedy, words.rows_text(f))
+            for f in assessment.findings
+        ),
+        strips=_strips(assessment),
+        strips_against="the tasks the predictor learned from",
+        map=view,
+        map_absent=map_absent,
+        provenance=_provenance(assessment),
+    )
+
+
+def _scores(assessment: Assessment) -> tuple[Markup | None, str]:
+    rows = []
+    if math.isfinite(assessment.base_pp):
+        rows.append(plots.ScoreRow("Base model", assessment.base_pp, "base"))
+    if math.isfinite(assessment.probe_pp):
+        rows.append(plots.ScoreRow(f"After {assessment.task.probe_steps} steps", assessment.probe_pp, "probe"))
+    if (forecast := assessment.forecast) is not None:
+        rows.append(
+            plots.ScoreRow("Forecast", forecast.score_pp, "forecast", forecast.low_pp, forecast.high_pp)
+        )
+    if assessment.outcome is not None:
+        rows.append(plots.ScoreRow("Measured", assessment.outcome.score_pp, "outcome"))
+    if not rows:
+        return None, ""
+    threshold = assessment.verdict.threshold_pp
+    marks = []
+    if math.isfinite(threshold):
+        marks.append(plots.Mark(f"Goal {number_pp(threshold)}", threshold, "goal"))
+    reading = "; ".join(
+        f"{row.label} {number_pp(row.value_pp)}"
+        + (f" ({number_pp(row.low_pp)} to {number_pp(row.high_pp)})" if math.isfinite(row.low_pp) else "")
+        for row in rows
+    )
+    return plots.score_chart(rows, marks), f"Scores in percent. {reading}; goal {number_pp(threshold)}."
+
+
+def _figures(assessment: Assessment) -> tuple[Figure, ...]:
+    out = []
+    forecast, costs = assessment.forecast, assessment.costs
+    if forecast is not None:
+        out.append(
+            Figure(
+                "Predicted score",
+                number_pp(forecast.score_pp),
+                "%",
+                f"{number_pp(forecast.low_pp)} to {number_pp(forecast.high_pp)} with {forecast.level:.0%} confidence",
+            )
+        )
+        out.append(Figure("Predicted gain", words.signed_pp(forecast.score_pp - assessment.base_pp), "points"))
+    if assessment.outcome is not None and forecast is not None:
+        off = assessment.outcome.score_pp - forecast.score_pp
+        out.append(
+            Figure("Measured score", number_pp(assessment.outcome.score_pp), "%", f"{words.signed_pp(off)} to forecast")
+        )
+    if math.isfinite(costs.full_run_seconds):
+        out.append(
+            Figure("Full run would take", words.duration(costs.full_run_seconds), "", f"{assessment.task.total_steps:,} steps")
+        )
+    if math.isfinite(costs.probe_seconds):
+        out.append(
+            Figure("The probe took", words.duration(costs.probe_seconds), "", f"{assessment.task.probe_steps:,} steps")
+        )
+    out.append(Figure("Training data", f"{assessment.data.rows:,}", "rows", _tokens_note(assessment)))
+    return tuple(out)
+
+
+def _tokens_note(assessment: Assessment) -> str:
+    tokens, answers = assessment.data.tokens, assessment.data.answer_tokens
+    if not math.isfinite(tokens):
+        return ""
+    return f"{tokens:,.0f} tokens, {answers:,.0f} trained"
+
+
+def _reasons(assessment: Assessment) -> tuple[ReasonRow, ...]:
+    forecast = assessment.forecast
+    if forecast is None or not assessment.attributions:
+        return ()
+    ordered = sorted(assessment.attributions, key=lambda a: -abs(a.contribution_pp))
+    shown, rest = ordered[:SHOWN_REASONS], ordered[SHOWN_REASONS:]
+    steps = [
+        (words.feature_label(a.feature), words.feature_value(a.feature, a.value), a.sentence, a.contribution_pp)
+        for a in shown
+    ]
+    if rest:
+        steps.append((f"{len(rest)} other properties", "", "", sum(a.contribution_pp for a in rest)))
+    levels = np.cumsum([assessment.baseline_pp, *(step[3] for step in steps)])
+    scale = plots.scale_over([*levels, forecast.score_pp], pad_fraction=0.06)
+    start = assessment.baseline_pp
+
+    marks = (plots.Mark("", start, "grid"),)
+
+    def bar(low: float, high: float, css: str) -> Markup:
+        return plots.step_bar(low, high, scale, css=css, marks=marks)
+
+    rows = [ReasonRow("Average task", "", "", number_pp(start), "total", bar(start, start, "start"))]
+    for level, (label, value, sentence, points) in zip(levels, steps, strict=False):
+        css = "up" if points >= 0 else "down"
+        rows.append(
+            ReasonRow(label, value, sentence, words.signed_pp(points), css, bar(float(level), float(level + points), css))
+        )
+    end = bar(forecast.score_pp, forecast.score_pp, "total")
+    rows.append(ReasonRow("Forecast", "", "", number_pp(forecast.score_pp), "total", end))
+    return tuple(rows)
+
+
+def _health_intro(assessment: Assessment) -> str:
+    counts = {name: sum(f.severity == name for f in assessment.findings) for name in words.SEVERITIES}
+    names = {"stop": "blocking problem", "warn": "warning", "note": "note"}
+    parts = [f"{n} {names[k]}{'s' if n > 1 else ''}" for k, n in counts.items() if n]
+    found = ", ".join(parts) if parts else "nothing to report"
+    return f"Preflight looked at {assessment.data.rows:,} rows before any training: {found}."
+
+
+def _strips(assessment: Assessment) -> tuple[Strip, ...]:
+    out = []
+    for name, span in assessment.ranges.items():
+        value = assessment.features.values.get(name, math.nan)
+        if not (math.isfinite(value) and math.isfinite(span.low) and math.isfinite(span.high)):
+            continue
+        note = "below usual" if value < span.low else "above usual" if value > span.high else ""
+        bar = plots.range_strip(value, span.low, span.high)
+        out.append(Strip(words.feature_label(name), words.feature_value(name, value), note, bar))
+    return tuple(out)
+
+
+def _map(assessment: Assessment) -> tuple[MapView | None, str]:
+    trace = assessment.trace
+    if trace is None:
+        return None, ""
+    found = data_map(trace)
+    if found is None:
+        seen = len(trace.visits.row) / max(1, trace.info.train_rows)
+        return None, f"A row was seen {seen:.1f} times on average during the probe; a map needs two visits."
+    kinds = found.kind
+    counts = {name: kinds.count(name) for name in ("easy", "ambiguous", "hard")}
+    total = len(kinds)
+    chart = plots.Chart(
+        "Confidence by variability",
+        "of each row's answer, 0 to 1",
+        f"Data map of {total} rows: " + ", ".join(f"{n} {name}" for name, n in counts.items()) + ".",
+        x_label="variability over visits",
+    )
+    limit = np.linspace(0, total - 1, min(total, 800)).astype(int)  # more dots only make the file heavier
+    points = [(float(found.variability[i]), float(found.confidence[i]), kinds[i]) for i in limit]
+    notes = {"easy": "learned at once", "ambiguous": "wavering: where most is learned", "hard": "never believed: mislabelled, noisy or beyond reach"}
+    shares = tuple(
+        Share(f"{100 * counts[name] / total:.0f} %", name, notes[name], name) for name in counts
+    )
+    intro = f"Each dot is one of {total:,} training rows seen at least twice during the probe."
+    return MapView(intro, plots.scatter(chart, points, (0.0, 1.0)), shares, ", ".join(map(str, assessment.hard_rows[:20]))), ""
+
+
+def _provenance(assessment: Assessment) -> tuple[Group, ...]:
+    task, data = assessment.task, assessment.data
+    recipe = [
+        (name.replace("_", " "), ", ".join(value) if isinstance(value, tuple) else str(value))
+        for name, value in assessment.recipe
+        if value is not None and name != "stop_after"
+    ]
+    half = (len(recipe) + 1) // 2
+    origin = [
+        ("base", task.base),
+        ("base fingerprint", task.base_fingerprint),
+        ("data fingerprint", data.fingerprint),
+        ("recipe fingerprint", assessment.recipe.fingerprint),
+        ("format", data.format),
+        ("training / held-out rows", f"{task.train_rows:,} / {task.heldout_rows:,}"),
+        ("benchmark", f"{task.benchmark}, {task.benchmark_items:,} items"),
+        ("chance level", f"{number_pp(task.chance_pp)} %"),
+        ("device", task.device),
+    ]
+    if assessment.trace is not None:
+        origin.extend(assessment.trace.info.versions)
+    return (
+        Group("Recipe", tuple(recipe[:half])),
+        Group("Recipe, continued", tuple(recipe[half:])),
+        Group("Provenance", tuple((name, value) for name, value in origin if value)),
+    )
