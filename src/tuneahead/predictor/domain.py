@@ -1,0 +1,139 @@
+"""Where a predictor may be trusted: the region its training rows cover."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuneahead.predictor.table import Floats, group_index
+
+MARGIN = 0.25
+"""A feature may leave the training range by this share of the range."""
+NEIGHBOURS = 5
+QUANTILE = 0.99
+_FARTHEST = 8.0
+"""Standardised coordinates are cut here, so that one wild feature does not decide the distance alone."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Ranges and neighbourhood of the training rows over ``d`` features; all learned from those rows.
+
+    A row is outside when more features leave their widened range than ``most_outside``, or when its
+    mean distance to the five nearest training rows exceeds ``far``. Both bounds are what 99 % of the
+    training rows would pass when judged by the other data sets.
+    """
+
+    names: tuple[str, ...]
+    low: Floats
+    high: Floats
+    always: Floats
+    """1 where every training row had the feature: its absence is then unusual too."""
+    centre: Floats
+    scale: Floats
+    points: Floats
+    most_outside: float
+    far: float
+
+    def outside(self, features: Floats) -> NDArrayBool:
+        """Which features leave their range, ``(n, d)``."""
+        slack = MARGIN * (self.high - self.low) + 1e-9
+        absent = ~np.isfinite(features)
+        beyond = (features < self.low - slack) | (features > self.high + slack)
+        return np.where(absent, self.always > 0, beyond)
+
+    def distance(self, features: Floats) -> Floats:
+        """Mean distance to the nearest training rows, ``(n,)``, per square root of features."""
+        return _nearest(_standardised(features, self.centre, self.scale), self.points, None)
+
+    def contains(self, features: Floats) -> NDArrayBool:
+        """Whether each row lies in the region, ``(n,)``."""
+        few = self.outside(features).sum(1) <= self.most_outside
+        return few & (self.distance(features) <= self.far)
+
+    def to_record(self) -> dict[str, object]:
+        """Everything as JSON values; points are rounded to four digits."""
+        record: dict[str, object] = {"names": list(self.names), "most_outside": self.most_outside, "far": self.far}
+        for name in ("low", "high", "always", "centre", "scale"):
+            record[name] = getattr(self, name).tolist()
+        record["points"] = np.round(self.points, 4).tolist()
+        return record
+
+
+NDArrayBool = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
+
+def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) -> Domain:
+    """The region of training ``features`` ``(n, d)``, whose rows belong to data sets ``groups``."""
+    finite = np.where(np.isfinite(features), features, np.nan)
+    empty = np.isnan(finite).all(0)
+    finite[:, empty] = 0.0
+    low, high = np.nanmin(finite, 0), np.nanmax(finite, 0)
+    centre = np.nanmedian(finite, 0)
+    spread = np.nanquantile(finite, 0.9, 0) - np.nanquantile(finite, 0.1, 0)
+    spread = np.where(spread > 0, spread / 2.56, np.where(high > low, high - low, 1.0))
+    points = _standardised(features, centre, spread)
+    index = group_index(groups)
+    far = most = np.inf
+    if index.max(initial=0) > 0:
+        distances = _nearest(points, points, index)
+        far = float(np.quantile(distances, QUANTILE)) * 1.25
+        most = float(np.quantile(_outside_counts(finite, index), QUANTILE))
+    always = (~np.isnan(finite).any(0) & ~empty).astype(float)
+    return Domain(
+        names=tuple(names),
+        low=low,
+        high=high,
+        always=always,
+        centre=centre,
+        scale=spread,
+        points=points,
+        most_outside=max(1.0, most),
+        far=far,
+    )
+
+
+def _standardised(features: Floats, centre: Floats, scale: Floats) -> Floats:
+    filled = np.where(np.isfinite(features), features, centre)
+    return np.asarray(np.clip((filled - centre) / scale, -_FARTHEST, _FARTHEST), float)
+
+
+def _nearest(queries: Floats, points: Floats, groups: np.ndarray[tuple[int, ...], np.dtype[np.intp]] | None) -> Floats:
+    squares = (queries**2).sum(1)[:, None] + (points**2).sum(1) - 2.0 * queries @ points.T
+    distances = np.sqrt(np.maximum(squares, 0.0) / max(1, points.shape[1]))
+    if groups is not None:
+        distances[groups[:, None] == groups] = np.inf
+    k = min(NEIGHBOURS, points.shape[0])
+    nearest = np.partition(distances, k - 1, axis=1)[:, :k]
+    finite = np.isfinite(nearest)
+    return np.asarray(np.where(finite, nearest, 0.0).sum(1) / np.maximum(finite.sum(1), 1), float)
+
+
+def _outside_counts(finite: Floats, index: np.ndarray[tuple[int, ...], np.dtype[np.intp]]) -> Floats:
+    counts = np.zeros(len(finite))
+    for group in range(int(index.max()) + 1):
+        inside, others = finite[index == group], finite[index != group]
+        empty = np.isnan(others).all(0)
+        others = np.where(empty, 0.0, others)
+        low, high = np.nanmin(others, 0), np.nanmax(others, 0)
+        slack = MARGIN * (high - low) + 1e-9
+        beyond = ((inside < low - slack) | (inside > high + slack)) & ~empty
+        counts[index == group] = beyond.sum(1)
+    return counts
+
+
+def domain_from_record(record: Mapping[str, object]) -> Domain:
+    """Restore what :meth:`Domain.to_record` gave."""
+    names = record["names"]
+    assert isinstance(names, list)
+    arrays = {name: np.asarray(record[name], float) for name in ("low", "high", "always", "centre", "scale")}
+    points = np.asarray(record["points"], float).reshape(-1, len(names))
+    return Domain(
+        names=tuple(str(name) for name in names),
+        points=points,
+        most_outside=float(str(record["most_outside"])),
+        far=float(str(record["far"])),
+        **arrays,
+    )

@@ -1,0 +1,145 @@
+"""Additive reasons for a prediction, in plain sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tuneahead.predictor.table import Floats
+from tuneahead.verdict import Attribution
+
+if TYPE_CHECKING:
+    from tuneahead.features.catalogue import FeatureSpec
+
+BASE_TERM = "base_pp"
+GAIN_TERM = "gain_so_far_pp"
+HEADROOM_TERM = "headroom_pp"
+LIMIT_TERM = "limit_pp"
+
+
+def known_spec(name: str) -> FeatureSpec | None:
+    """The catalogue's entry for ``name``, or None for a feature that users brought themselves."""
+    try:
+        from tuneahead.features.catalogue import CATALOGUE
+    except ImportError:
+        return None
+    return next((entry for entry in CATALOGUE if entry.name == name), None)
+
+
+@dataclass(frozen=True)
+class Typical:
+    """Weighted means over the training rows, in points: what contributions are measured against."""
+
+    base_pp: float
+    gain_pp: float
+    anchor_pp: float
+    headroom_pp: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One prediction taken apart: ``score = anchor + headroom * (constant + sum of shares)``, then limited to 0..100.
+
+    ``shares`` is ``(d,)`` in fractions of the head-room, over ``names``; the context columns among
+    them are folded into the base and gain terms, which they are functions of.
+    """
+
+    names: tuple[str, ...]
+    values: Floats
+    shares: Floats
+    constant: float
+    anchor: str
+    anchor_pp: float
+    base_pp: float
+    probe_pp: float
+    headroom_pp: float
+
+
+def explain_parts(parts: Parts, typical: Typical) -> tuple[float, tuple[Attribution, ...]]:
+    """Baseline in points, and attributions, largest first, that together sum to the predicted score.
+
+    The baseline is the typical prediction: mean anchor score of the training rows plus the models'
+    constant. The score at the probe, which the predicted gain is added to, appears as two terms
+    against their typical values: the base's score, and the gain so far.
+    """
+    points = parts.headroom_pp * parts.shares
+    context = {
+        name: float(points[i]) for i, name in enumerate(parts.names) if name in ("base_level", "probe_level", "gain_level")
+    }
+    base, gain = _anchor_terms(parts, typical)
+    base += context.pop("base_level", 0.0)
+    gain += sum(context.values())
+    found = [
+        Attribution(name, float(value), float(share), sentence_for(name, float(value)))
+        for name, value, share in zip(parts.names, parts.values, points, strict=True)
+        if name not in ("base_level", "probe_level", "gain_level") and share != 0.0
+    ]
+    gain_pp = parts.probe_pp - parts.base_pp
+    found.append(Attribution(BASE_TERM, parts.base_pp, base, _base_sentence(parts.base_pp, typical)))
+    found.append(Attribution(GAIN_TERM, gain_pp, gain, _gain_sentence(gain_pp, parts.probe_pp, typical)))
+    room = (parts.headroom_pp - typical.headroom_pp) * parts.constant
+    if room:
+        sentence = f"the benchmark has {parts.headroom_pp:.0f} points between chance and the top"
+        found.append(Attribution(HEADROOM_TERM, parts.headroom_pp, room, sentence))
+    baseline = typical.anchor_pp + typical.headroom_pp * parts.constant
+    raw = parts.anchor_pp + parts.headroom_pp * (parts.constant + float(parts.shares.sum()))
+    limited = min(100.0, max(0.0, raw))
+    if limited != raw:
+        found.append(Attribution(LIMIT_TERM, raw, limited - raw, "a score can't leave the range of 0 to 100"))
+    kept = [a for a in found if a.contribution_pp != 0.0]
+    return baseline, tuple(sorted(kept, key=lambda a: -abs(a.contribution_pp)))
+
+
+def _anchor_terms(parts: Parts, typical: Typical) -> tuple[float, float]:
+    if parts.anchor == "raw":
+        # Scores are predicted from chance upwards: nothing but chance itself is added back.
+        return parts.anchor_pp - typical.anchor_pp, 0.0
+    if parts.anchor == "base":
+        return parts.base_pp - typical.anchor_pp, 0.0
+    if math.isnan(parts.base_pp) or math.isnan(typical.base_pp):
+        return 0.0, parts.probe_pp - typical.anchor_pp
+    return parts.base_pp - typical.base_pp, parts.probe_pp - parts.base_pp - typical.gain_pp
+
+
+def _base_sentence(base_pp: float, typical: Typical) -> str:
+    if math.isnan(base_pp):
+        return "the base model's score is unknown"
+    if math.isnan(typical.base_pp):
+        return f"the base model starts at {base_pp:.1f} points"
+    return f"the base model starts at {base_pp:.1f} points (typical {typical.base_pp:.1f})"
+
+
+def _gain_sentence(gain_pp: float, probe_pp: float, typical: Typical) -> str:
+    if math.isnan(probe_pp):
+        return "the benchmark score at the probe is unknown"
+    if math.isnan(gain_pp) or math.isnan(typical.gain_pp):
+        return f"benchmark score at the probe: {probe_pp:.1f} points"
+    return (
+        f"benchmark score at the probe: {probe_pp:.1f} points, {gain_pp:+.1f} over the base"
+        f" (typical {typical.gain_pp:+.1f})"
+    )
+
+
+def sentence_for(name: str, value: float) -> str:
+    """The catalogue's sentence for a feature's value; ``name = value`` for one it does not know."""
+    if math.isnan(value):
+        return f"{name} was not measured"
+    found = known_spec(name)
+    if found is None or not found.sentence:
+        return f"{name} = {value:.4g}"
+    return found.sentence.format(value=value)
+
+
+def weighted_mean(values: Floats, weights: Floats) -> float:
+    """Mean over the finite entries; NaN when there is none."""
+    known = np.isfinite(values)
+    return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
+
+
+def largest(attributions: Sequence[Attribution], count: int) -> tuple[Attribution, ...]:
+    """The ``count`` attributions of the largest absolute contribution, largest first."""
+    return tuple(sorted(attributions, key=lambda a: -abs(a.contribution_pp))[:count])

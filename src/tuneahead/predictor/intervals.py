@@ -1,0 +1,120 @@
+"""Conformal intervals from cross-validated residuals, honest about how few data sets there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuneahead.predictor.models import Boosting, Component, Ridge, Trees, component_from_record
+from tuneahead.predictor.splits import grouped_folds
+from tuneahead.predictor.table import Floats, group_index
+
+NARROWER = 0.97
+"""A locally scaled interval must be this much narrower on average to be used."""
+MIN_SCALED_ROWS = 120
+_TREES = Boosting("difficulty", {"learning_rate": 0.05, "num_leaves": 4, "lambda_l2": 10.0}, (60,))
+_RIDGE = Ridge("difficulty")
+_RIDGE_SETTING = 6
+
+
+def grouped_quantile(scores: Floats, groups: Sequence[str], level: float) -> float:
+    """Bound that a new group's score stays below with probability ``level``; infinite when groups are too few.
+
+    Every group counts once, whatever its number of rows, and the unseen group counts as one that
+    may be arbitrarily bad: with G groups the bound is finite only if ``level <= G / (G + 1)``. With
+    one row a group this is the split-conformal quantile with its finite-sample correction. Source:
+    hierarchical conformal prediction (Lee, Barber and Willett, arXiv 2306.06342).
+    """
+    index = group_index(groups)
+    if not len(index):
+        return math.inf
+    count = int(index.max()) + 1
+    weights = 1.0 / np.bincount(index)[index] / (count + 1)
+    order = np.argsort(scores, kind="stable")
+    mass = np.cumsum(weights[order])
+    place = int(np.searchsorted(mass, level - 1e-12))
+    return float(scores[order[place]]) if place < len(order) else math.inf
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Residual scores of the training rows, from which the half-width at any level follows.
+
+    ``scores`` are absolute residuals in points, divided by the difficulty when ``difficulty`` is given.
+    """
+
+    scores: Floats
+    groups: tuple[str, ...]
+    difficulty: Component | None = None
+    floor_pp: float = 1.0
+
+    def half_width_pp(self, features: Floats, level: float) -> Floats:
+        """Half the interval's width, ``(n,)`` points, infinite when the history is too short for ``level``."""
+        bound = grouped_quantile(self.scores, self.groups, level)
+        if self.difficulty is None:
+            return np.full(len(features), bound)
+        return bound * _scale(self.difficulty, features, self.floor_pp)
+
+    def to_record(self) -> dict[str, object]:
+        """Everything as JSON values, save the difficulty trees' text."""
+        return {
+            "scores": self.scores.tolist(),
+            "groups": list(self.groups),
+            "floor_pp": self.floor_pp,
+            "difficulty": None if self.difficulty is None else self.difficulty.to_record(),
+        }
+
+
+def calibration_from_record(record: Mapping[str, object], text: str) -> Calibration:
+    """Restore what :meth:`Calibration.to_record` gave."""
+    stored, groups = record["difficulty"], record["groups"]
+    assert isinstance(groups, list)
+    difficulty = component_from_record(stored, text) if isinstance(stored, dict) else None
+    scores = np.asarray(record["scores"], float)
+    return Calibration(scores, tuple(str(g) for g in groups), difficulty, float(str(record["floor_pp"])))
+
+
+def difficulty_text(calibration: Calibration) -> str:
+    """LightGBM text of the difficulty model, empty when it is none or linear."""
+    return calibration.difficulty.text if isinstance(calibration.difficulty, Trees) else ""
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Out-of-fold residuals in points ``(n,)`` of training rows with ``features`` ``(n, d)`` and data set ids."""
+
+    residual_pp: Floats
+    features: Floats
+    groups: tuple[str, ...]
+
+
+def calibrate(rows: Residuals, *, level: float = 0.9, seed: int = 0) -> Calibration:
+    """Calibration from out-of-fold residuals: constant width, or scaled by a model of the difficulty.
+
+    The scaled kind is cross-fitted over groups and chosen only when it is at least 3 % narrower on average at the same
+    nominal coverage, and never under 120 rows or 20 data sets.
+    """
+    size = np.abs(rows.residual_pp)
+    plain = Calibration(size, rows.groups)
+    constant = grouped_quantile(size, rows.groups, level)
+    if len(size) < MIN_SCALED_ROWS or len(set(rows.groups)) < 20 or not math.isfinite(constant):
+        return plain
+    floor = max(float(np.quantile(size, 0.3)), 1e-3)
+    best, best_width = plain, constant * NARROWER
+    for learner, setting in ((_TREES, 0), (_RIDGE, _RIDGE_SETTING)):
+        scale = np.empty(len(size))
+        for fold in grouped_folds(rows.groups, k=5, seed=seed):
+            path = learner.fit(rows.features[fold.train], size[fold.train], np.ones(len(fold.train)), seed)
+            scale[fold.test] = _scale(path.at(setting), rows.features[fold.test], floor)
+        width = grouped_quantile(size / scale, rows.groups, level) * float(scale.mean())
+        if width < best_width:
+            final = learner.fit(rows.features, size, np.ones(len(size)), seed).at(setting)
+            best, best_width = Calibration(size / scale, rows.groups, final, floor), width
+    return best
+
+
+def _scale(difficulty: Component, features: Floats, floor_pp: float) -> Floats:
+    return np.maximum(difficulty.predict(features), floor_pp)

@@ -1,0 +1,400 @@
+"""The predictor: from a feature vector to a forecast with an interval and reasons."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tuneahead.errors import PredictorError
+from tuneahead.features.vector import FeatureVector
+from tuneahead.predictor.domain import Domain, domain_from_record, learn_domain
+from tuneahead.predictor.explain import Parts, Typical, explain_parts, known_spec, weighted_mean
+from tuneahead.predictor.intervals import Calibration, Residuals, calibrate, calibration_from_record, difficulty_text
+from tuneahead.predictor.models import Component, Trees, component_from_record
+from tuneahead.predictor.selection import TrailEntry
+from tuneahead.predictor.table import FeatureTable, Floats
+from tuneahead.predictor.tuning import (
+    CONTEXT,
+    PRESETS,
+    Anchor,
+    CandidateFigure,
+    Choice,
+    Preset,
+    Problem,
+    anchor_points,
+    choose,
+    design,
+)
+from tuneahead.verdict import Attribution, Forecast
+
+SCHEMA = 1
+_FILE = "predictor.json"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One fitted model of the mixture, and which columns of the design it reads."""
+
+    weight: float
+    columns: tuple[int, ...]
+    component: Component
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for ``n`` tasks, all ``(n,)`` in points; NaN where the score they build on is absent."""
+
+    score_pp: Floats
+    low_pp: Floats
+    high_pp: Floats
+    in_distribution: Floats
+    """1 inside the region of the training rows, else 0."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a predictor was fitted on and how it came to be; shown, never computed with."""
+
+    preset: str
+    rows: int
+    data_sets: int
+    seed: int
+    bases: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    figures: tuple[CandidateFigure, ...]
+    trail: tuple[TrailEntry, ...]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts the final score of a fine-tune from the features of its data and probe.
+
+    Fit with :meth:`fit`, keep with :meth:`save`, restore with :func:`load_predictor`. The score is
+    ``anchor + head-room * mixture(features)``, limited to 0..100, where the anchor (probe score, base
+    score or chance), the models and their weights were chosen by cross-validation over data sets.
+
+    >>> predictor = Predictor.fit(read_table("history.parquet"))        # doctest: +SKIP
+    >>> predictor.predict(vector, base_pp=41.0, probe_pp=47.5).score_pp  # doctest: +SKIP
+    """
+
+    names: tuple[str, ...]
+    context: bool
+    anchor: Anchor
+    members: tuple[Member, ...]
+    calibration: Calibration
+    domain: Domain
+    typical: Typical
+    chance_pp: float
+    level: float
+    origin: Origin
+
+    @classmethod
+    def fit(
+        cls, table: FeatureTable, *, preset: str | Preset = "default", seed: int = 0, level: float = 0.9
+    ) -> Predictor:
+        """Fit on the rows of ``table`` that have a score.
+
+        ``preset`` is ``default`` (whatever earns it in cross-validation over the data sets), ``paper``
+        (LightGBM with the paper's configuration and features, raw score), ``quick``, or a
+        :class:`Preset`. Rows count by their number of seeds. Raises :class:`PredictorError` when
+        nothing can be learnt.
+        """
+        chosen = _preset(preset)
+        if not 0.0 < level < 1.0:
+            raise PredictorError(f"level {level} is not a probability", remedy="use 0.9 for 90 %")
+        problem, rows = _problem(table, chosen)
+        choice = choose(problem, chosen, seed)
+        members, pool = _fit_members(problem, choice, seed)
+        used = sorted({column for member in members for column in member.columns})
+        weights = problem.weights
+        gain = rows.probe_pp - rows.base_pp
+        return cls(
+            names=problem.names[: len(problem.names) - (len(CONTEXT) if chosen.context else 0)],
+            context=chosen.context,
+            anchor=choice.anchor,
+            members=members,
+            calibration=_calibration(problem, choice, level, seed),
+            domain=learn_domain([problem.names[i] for i in used], problem.features[:, used], rows.data_ids),
+            typical=Typical(
+                weighted_mean(rows.base_pp, weights),
+                weighted_mean(gain, weights),
+                weighted_mean(problem.anchor_pp[choice.anchor], weights),
+                weighted_mean(problem.headroom_pp, weights),
+            ),
+            chance_pp=weighted_mean(rows.chance_pp, weights),
+            level=level,
+            origin=Origin(
+                preset=chosen.name,
+                rows=len(rows),
+                data_sets=len(set(rows.data_ids)),
+                seed=seed,
+                bases=tuple(sorted(set(rows.bases))),
+                benchmarks=tuple(sorted(set(rows.benchmarks))),
+                figures=choice.figures,
+                trail=pool,
+            ),
+        )
+
+    def predict_table(self, table: FeatureTable, *, level: float | None = None) -> Predictions:
+        """Predictions for every row of ``table``; features it lacks count as absent."""
+        matrix, anchor, room = self._inputs(table)
+        raw = anchor + room * self._mixture(matrix)
+        score = np.clip(raw, 0.0, 100.0)
+        half = self.calibration.half_width_pp(matrix, self.level if level is None else level)
+        low, high = np.clip(score - half, 0.0, 100.0), np.clip(score + half, 0.0, 100.0)
+        inside = self.domain.contains(matrix[:, self._domain_columns()])
+        return Predictions(score, low, high, inside.astype(float))
+
+    def predict(
+        self,
+        vector: FeatureVector,
+        base_pp: float,
+        probe_pp: float,
+        *,
+        chance_pp: float | None = None,
+        level: float | None = None,
+    ) -> Forecast:
+        """Forecast for one task; scores in percentage points.
+
+        ``base_pp`` and ``probe_pp`` are the benchmark scores before training and at the probe's end.
+        ``chance_pp`` is the score of guessing (default: that of the training rows). Raises
+        :class:`PredictorError` when the score that the predicted gain is added to is NaN.
+        """
+        table = self._one_row(vector, base_pp, probe_pp, chance_pp)
+        found = self.predict_table(table, level=level)
+        matrix = self._inputs(table)[0][:, self._domain_columns()]
+        names = [name for name, out in zip(self.domain.names, self.domain.outside(matrix)[0], strict=True) if out]
+        return Forecast(
+            score_pp=float(found.score_pp[0]),
+            low_pp=float(found.low_pp[0]),
+            high_pp=float(found.high_pp[0]),
+            level=self.level if level is None else level,
+            base_pp=base_pp,
+            probe_pp=probe_pp,
+            in_distribution=bool(found.in_distribution[0]),
+            outside=tuple(names),
+        )
+
+    def explain(
+        self, vector: FeatureVector, base_pp: float, probe_pp: float, *, chance_pp: float | None = None
+    ) -> tuple[float, tuple[Attribution, ...]]:
+        """Baseline in points and attributions, largest first, which sum to the predicted score."""
+        table = self._one_row(vector, base_pp, probe_pp, chance_pp)
+        matrix, anchor, room = self._inputs(table)
+        shares = np.zeros(matrix.shape[1])
+        constant = 0.0
+        for member in self.members:
+            part = member.component.contributions(matrix[:, list(member.columns)])[0]
+            shares[list(member.columns)] += member.weight * part[:-1]
+            constant += member.weight * float(part[-1])
+        parts = Parts(
+            names=self._columns(),
+            values=matrix[0],
+            shares=shares,
+            constant=constant,
+            anchor=self.anchor,
+            anchor_pp=float(anchor[0]),
+            base_pp=base_pp,
+            probe_pp=probe_pp,
+            headroom_pp=float(room[0]),
+        )
+        return explain_parts(parts, self.typical)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``predictor.json`` and one text file for each boosted model into ``folder``."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        members = []
+        for i, member in enumerate(self.members):
+            record = {"weight": member.weight, "columns": list(member.columns)}
+            members.append({**record, "model": member.component.to_record()})
+            if isinstance(member.component, Trees):
+                (target / f"trees_{i}.txt").write_text(member.component.text, encoding="utf-8")
+        if difficulty_text(self.calibration):
+            (target / "difficulty.txt").write_text(difficulty_text(self.calibration), encoding="utf-8")
+        record = {
+            "schema": SCHEMA,
+            "names": self.names,
+            "context": self.context,
+            "anchor": self.anchor,
+            "members": members,
+            "calibration": self.calibration.to_record(),
+            "domain": self.domain.to_record(),
+            "typical": asdict(self.typical),
+            "chance_pp": self.chance_pp,
+            "level": self.level,
+            "origin": asdict(self.origin),
+        }
+        (target / _FILE).write_text(json.dumps(record), encoding="utf-8")
+
+    def _columns(self) -> tuple[str, ...]:
+        return (*self.names, *CONTEXT) if self.context else self.names
+
+    def _domain_columns(self) -> list[int]:
+        place = {name: i for i, name in enumerate(self._columns())}
+        return [place[name] for name in self.domain.names]
+
+    def _inputs(self, table: FeatureTable) -> tuple[Floats, Floats, Floats]:
+        known = set(table.names)
+        missing = [name for name in self.names if name not in known]
+        if missing:
+            blank = np.full((len(table), len(missing)), np.nan)
+            names = (*table.names, *missing)
+            groups = (*table.groups, *("other" for _ in missing))
+            table = replace(table, names=names, groups=groups, values=np.hstack([table.values, blank]))
+        return design(table, self.names, context=self.context), anchor_points(table, self.anchor), table.headroom_pp
+
+    def _mixture(self, matrix: Floats) -> Floats:
+        total = np.zeros(len(matrix))
+        for member in self.members:
+            total += member.weight * member.component.predict(matrix[:, list(member.columns)])
+        return total
+
+    def _one_row(
+        self, vector: FeatureVector, base_pp: float, probe_pp: float, chance_pp: float | None
+    ) -> FeatureTable:
+        needed = {"probe": probe_pp, "base": base_pp}.get(self.anchor, 0.0)
+        if not math.isfinite(needed):
+            raise PredictorError(
+                f"the {self.anchor} score is {needed}, and this predictor adds its gain to it",
+                remedy="score the benchmark's cue items before training and at the probe's end",
+            )
+        chance = self.chance_pp if chance_pp is None else chance_pp
+        return single_row(self.names, vector, base_pp, probe_pp, chance)
+
+
+def single_row(
+    names: tuple[str, ...], vector: FeatureVector, base_pp: float, probe_pp: float, chance_pp: float
+) -> FeatureTable:
+    """A table of one task without outcome."""
+    nan = np.array([math.nan])
+    return FeatureTable(
+        names=names,
+        values=np.array([vector.aligned(names)], float),
+        score_pp=nan,
+        base_pp=np.array([base_pp]),
+        probe_pp=np.array([probe_pp]),
+        chance_pp=np.array([chance_pp]),
+        task_ids=("task",),
+        data_ids=("task",),
+        families=("",),
+        seeds=np.array([1.0]),
+        seed_sd_pp=nan,
+        bases=("",),
+        benchmarks=("",),
+        groups=tuple("other" for _ in names),
+    )
+
+
+def seed_weights(seeds: Floats) -> Floats:
+    """Row weights from numbers of seeds, mean 1: inverse variance when one seed's noise equals the model's error."""
+    weights = 1.0 / (1.0 + 1.0 / np.maximum(seeds, 1.0))
+    return np.asarray(weights / weights.mean(), float)
+
+
+def _preset(preset: str | Preset) -> Preset:
+    if isinstance(preset, Preset):
+        return preset
+    if preset not in PRESETS:
+        raise PredictorError(f"unknown preset {preset!r}", remedy=f"use one of {', '.join(PRESETS)}")
+    return PRESETS[preset]
+
+
+def paper_features(table: FeatureTable) -> tuple[str, ...]:
+    """The paper's 24 and the recipe among the table's features; all static, dynamic and recipe ones if it has none."""
+    named = [name for name in table.names if (spec := known_spec(name)) is not None and spec.paper]
+    recipe = table.of_group("recipe")
+    if not named:
+        return table.of_group("static", "dynamic", "recipe") or table.names
+    return tuple(name for name in table.names if name in named or name in recipe)
+
+
+def _problem(table: FeatureTable, preset: Preset) -> tuple[Problem, FeatureTable]:
+    rows = table.scored()
+    if not len(rows):
+        raise PredictorError("no row of the table has a score", remedy="finish some full runs first")
+    anchored = [np.isfinite(anchor_points(rows, anchor)) for anchor in preset.anchors]
+    # A few runs without a probe score (it failed) must not cost the best anchor.
+    for known in anchored:
+        if known.mean() >= 0.9:
+            rows = rows.select(np.flatnonzero(known))
+            break
+    names = paper_features(rows) if preset.paper_features else rows.names
+    problem = Problem(
+        names=(*names, *CONTEXT) if preset.context else names,
+        features=design(rows, names, context=preset.context),
+        score_pp=rows.score_pp,
+        anchor_pp={anchor: anchor_points(rows, anchor) for anchor in ("probe", "base", "raw")},
+        headroom_pp=rows.headroom_pp,
+        weights=seed_weights(rows.seeds),
+        data_ids=rows.data_ids,
+        recipe=rows.of_group("recipe"),
+    )
+    if not problem.names:
+        raise PredictorError("the table has no features", remedy="extract features before fitting")
+    return problem, rows
+
+
+def _fit_members(problem: Problem, choice: Choice, seed: int) -> tuple[tuple[Member, ...], tuple[TrailEntry, ...]]:
+    target = problem.target(choice.anchor)
+    everything = tuple(range(len(problem.names)))
+    kept = choice.selection.kept if choice.selection else problem.names
+    selected = tuple(i for i, name in enumerate(problem.names) if name in set(kept))
+    members = []
+    for contestant, setting, weight in choice.members:
+        columns = everything if contestant.pool == "all" else selected
+        path = contestant.learner.fit(problem.features[:, list(columns)], target, problem.weights, seed)
+        members.append(Member(weight, columns, path.at(setting)))
+    return tuple(members), choice.selection.trail if choice.selection else ()
+
+
+def _calibration(problem: Problem, choice: Choice, level: float, seed: int) -> Calibration:
+    residual = problem.score_pp - choice.out_of_fold_pp
+    if not np.isfinite(residual).all():
+        return Calibration(np.zeros(0), ())
+    return calibrate(Residuals(residual, problem.features, problem.data_ids), level=level, seed=seed)
+
+
+def load_predictor(folder: str | Path) -> Predictor:
+    """Restore a saved predictor; raises :class:`PredictorError` when the folder holds none of this schema."""
+    source = Path(folder)
+    try:
+        record = json.loads((source / _FILE).read_text(encoding="utf-8"))
+        if record["schema"] != SCHEMA:
+            raise ValueError(f"schema {record['schema']}, this version reads {SCHEMA}")
+        members = tuple(
+            Member(entry["weight"], tuple(entry["columns"]), component_from_record(entry["model"], _text(source, i)))
+            for i, entry in enumerate(record["members"])
+        )
+        origin = dict(record["origin"])
+        origin["figures"] = tuple(CandidateFigure(**figure) for figure in origin["figures"])
+        origin["trail"] = tuple(TrailEntry(**entry) for entry in origin["trail"])
+        for name in ("bases", "benchmarks"):
+            origin[name] = tuple(origin[name])
+        difficulty = source / "difficulty.txt"
+        text = difficulty.read_text(encoding="utf-8") if difficulty.exists() else ""
+        return Predictor(
+            names=tuple(record["names"]),
+            context=record["context"],
+            anchor=record["anchor"],
+            members=members,
+            calibration=calibration_from_record(record["calibration"], text),
+            domain=domain_from_record(record["domain"]),
+            typical=Typical(**record["typical"]),
+            chance_pp=record["chance_pp"],
+            level=record["level"],
+            origin=Origin(**origin),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PredictorError(
+            f"{folder} holds no predictor: {error}", remedy="give the folder that 'save' wrote"
+        ) from None
+
+
+def _text(source: Path, index: int) -> str:
+    path = source / f"trees_{index}.txt"
+    return path.read_text(encoding="utf-8") if path.exists() else ""

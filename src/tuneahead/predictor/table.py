@@ -1,0 +1,197 @@
+"""The table of tasks that a predictor learns from: one row a task, one column a feature."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneahead.errors import PredictorError
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+SCHEMA = 1
+CUE_PREFIX = "cue_pp@"
+"""Extra columns ``cue_pp@<step>``: benchmark score of the cue items at that step, in points."""
+SIMILARITY_PREFIX = "similarity@"
+"""Extra columns ``similarity@<domain>``: similarity of the data to the benchmark or to one of its domains."""
+EMBEDDING_PREFIX = "embedding@"
+"""Extra columns ``embedding@<i>``: coordinates of the data set's mean sentence vector."""
+PROXY = "proxy_pp"
+"""Score of the same task really fine-tuned on a smaller model, in points; NaN where it was not run."""
+DATA_ROWS = "data_rows"
+FINAL_STEPS = "final_steps"
+PROBE_SECONDS = "probe_seconds"
+FULL_SECONDS = "full_seconds"
+
+_COLUMNS = ("score_pp", "base_pp", "probe_pp", "chance_pp", "seeds", "seed_sd_pp")
+_TEXTS = ("task_ids", "data_ids", "families", "sources", "bases", "benchmarks")
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features and outcomes of ``n`` tasks. Absent measurements are NaN.
+
+    ``values`` is ``(n, len(names))``; every ``_pp`` column is ``(n,)`` in percentage points:
+    ``score_pp`` the benchmark score of the full run (mean over ``seeds`` seeds, which differ by
+    ``seed_sd_pp``), ``base_pp`` that of the untuned base, ``probe_pp`` that of the cue items at
+    the probe's end. ``data_ids`` are the groups no split may cut; ``families`` name the kind of
+    data, ``sources`` where it was drawn from (several sizes of one source share it).
+    ``groups`` gives static, dynamic, recipe or cue for each name, and is looked up in the
+    feature catalogue when left out. ``extras`` are further ``(n,)`` columns that baselines and cost
+    accounting read (see the constants of this module), never the predictor.
+
+    Raises :class:`PredictorError` when lengths disagree or a name occurs twice.
+    """
+
+    names: tuple[str, ...]
+    values: Floats
+    score_pp: Floats
+    base_pp: Floats
+    probe_pp: Floats
+    chance_pp: Floats
+    task_ids: tuple[str, ...]
+    data_ids: tuple[str, ...]
+    families: tuple[str, ...]
+    seeds: Floats
+    seed_sd_pp: Floats
+    bases: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    extras: Mapping[str, Floats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rows = len(self.task_ids)
+        if not self.sources:
+            object.__setattr__(self, "sources", self.families)
+        if not self.groups:
+            object.__setattr__(self, "groups", tuple(_catalogue_group(name) for name in self.names))
+        for name in _COLUMNS:
+            object.__setattr__(self, name, np.asarray(getattr(self, name), float))
+        object.__setattr__(self, "values", np.asarray(self.values, float).reshape(rows, -1))
+        if self.values.shape[1] != len(self.names) or len(self.groups) != len(self.names):
+            raise PredictorError(
+                f"{self.values.shape[1]} feature columns, {len(self.names)} names, {len(self.groups)} groups",
+                remedy="give one name and one group for each column",
+            )
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise PredictorError(f"feature {twice[0]!r} occurs twice", remedy="keep one column of it")
+        lengths = {name: len(getattr(self, name)) for name in (*_COLUMNS, *_TEXTS)}
+        lengths |= {name: len(column) for name, column in self.extras.items()}
+        wrong = next((name for name, length in lengths.items() if length != rows), None)
+        if wrong is not None:
+            raise PredictorError(f"column {wrong!r} has {lengths[wrong]} entries for {rows} tasks")
+
+    def __len__(self) -> int:
+        return len(self.task_ids)
+
+    def select(self, rows: Sequence[int] | NDArray[np.generic]) -> FeatureTable:
+        """The table of some rows, by index or by mask, in the order given."""
+        index = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.zeros(0, np.intp)
+        columns = {name: getattr(self, name)[index] for name in ("values", *_COLUMNS)}
+        texts = {name: tuple(getattr(self, name)[i] for i in index) for name in _TEXTS}
+        extras = {name: column[index] for name, column in self.extras.items()}
+        return replace(self, **columns, **texts, extras=extras)
+
+    def with_features(self, names: Iterable[str]) -> FeatureTable:
+        """The table with these feature columns only, in the order given; raises on an unknown name."""
+        place = {name: i for i, name in enumerate(self.names)}
+        wanted = tuple(names)
+        unknown = next((name for name in wanted if name not in place), None)
+        if unknown is not None:
+            raise PredictorError(
+                f"the table holds no feature {unknown!r}", remedy="see FeatureTable.names for what it holds"
+            )
+        columns = [place[name] for name in wanted]
+        groups = tuple(self.groups[i] for i in columns)
+        return replace(self, names=wanted, values=self.values[:, columns], groups=groups)
+
+    def of_group(self, *groups: str) -> tuple[str, ...]:
+        """Names of the features in these groups (static, dynamic, recipe, cue), in order."""
+        return tuple(name for name, group in zip(self.names, self.groups, strict=True) if group in groups)
+
+    def scored(self) -> FeatureTable:
+        """The rows whose full run has a score."""
+        return self.select(np.flatnonzero(np.isfinite(self.score_pp)))
+
+    @property
+    def headroom_pp(self) -> Floats:
+        """Points between chance and the top of each row's benchmark, ``(n,)``."""
+        return 100.0 - np.nan_to_num(self.chance_pp)
+
+    @property
+    def cue_steps(self) -> tuple[int, ...]:
+        """Steps at which cue scores are stored, ascending."""
+        return tuple(sorted(int(name[len(CUE_PREFIX) :]) for name in self.extras if name.startswith(CUE_PREFIX)))
+
+    def extra(self, name: str) -> Floats:
+        """An extra column, ``(n,)``; all NaN when the table has none of that name."""
+        return self.extras.get(name, np.full(len(self), np.nan))
+
+    def extras_like(self, prefix: str) -> Floats:
+        """Every extra column whose name starts with ``prefix``, ``(n, k)``, by name."""
+        found = [self.extras[name] for name in sorted(self.extras) if name.startswith(prefix)]
+        return np.column_stack(found) if found else np.zeros((len(self), 0))
+
+
+def group_index(ids: Sequence[str]) -> Rows:
+    """Integers 0..k-1 for ``ids``, in order of first appearance, ``(n,)``."""
+    order: dict[str, int] = {}
+    return np.array([order.setdefault(name, len(order)) for name in ids], np.intp)
+
+
+def _catalogue_group(name: str) -> str:
+    from tuneahead.predictor.explain import known_spec
+
+    spec = known_spec(name)
+    return str(spec.group) if spec is not None else "other"
+
+
+def write_table(table: FeatureTable, path: str | Path) -> None:
+    """Write ``table`` as one Parquet file: features as ``f:``, extras as ``x:``, the rest by name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, object] = {name: list(getattr(table, name)) for name in _TEXTS}
+    columns |= {name: getattr(table, name) for name in _COLUMNS}
+    columns |= {f"f:{name}": table.values[:, i] for i, name in enumerate(table.names)}
+    columns |= {f"x:{name}": column for name, column in table.extras.items()}
+    header = json.dumps({"schema": SCHEMA, "names": table.names, "groups": table.groups})
+    arrow = pa.table(columns).replace_schema_metadata({"tuneahead": header})
+    pq.write_table(arrow, str(path), compression="zstd")
+
+
+def read_table(path: str | Path) -> FeatureTable:
+    """Read what :func:`write_table` wrote; raises :class:`PredictorError` on anything else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        arrow = pq.read_table(str(path))
+        header = json.loads((arrow.schema.metadata or {})[b"tuneahead"])
+        if header["schema"] != SCHEMA:
+            raise KeyError(f"schema {header['schema']}")
+        columns = {name: arrow[name].to_numpy() for name in _COLUMNS}
+        texts = {name: tuple(arrow[name].to_pylist()) for name in _TEXTS}
+        values = [arrow[f"f:{name}"].to_numpy() for name in header["names"]]
+        extras = {name[2:]: arrow[name].to_numpy() for name in arrow.column_names if name.startswith("x:")}
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise PredictorError(
+            f"{path} is not a feature table of schema {SCHEMA}: {error}",
+            remedy="write one with 'write_table' or from the history of runs",
+        ) from None
+    return FeatureTable(
+        names=tuple(header["names"]),
+        values=np.column_stack(values) if values else np.zeros((arrow.num_rows, 0)),
+        groups=tuple(header["groups"]),
+        extras=extras,
+        **columns,
+        **texts,
+    )

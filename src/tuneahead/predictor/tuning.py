@@ -1,0 +1,268 @@
+"""Which target and which models: decided by grouped cross-validation on the training rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tuneahead.errors import PredictorError
+from tuneahead.predictor.models import PAPER_TREES, RANDOM_TREES, WIDE_TREES, Boosting, Learner, Ridge
+from tuneahead.predictor.selection import Selection, TrainingRows, select_features
+from tuneahead.predictor.splits import Fold, grouped_folds
+from tuneahead.predictor.table import FeatureTable, Floats, Rows
+
+Anchor = Literal["probe", "base", "raw"]
+Pool = Literal["all", "selected"]
+
+CONTEXT = ("base_level", "probe_level", "gain_level")
+"""Columns appended to the features: base, probe and probe minus base, over the benchmark's head-room."""
+SIMPLER = 0.995
+"""A mixture must beat the best single model by this factor of its RMSE to be used."""
+_QUICK: tuple[Learner, ...] = (Ridge(), Boosting("quick", {"learning_rate": 0.1, "num_leaves": 4}, (40, 100)))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A learner and the features it gets."""
+
+    learner: Learner
+    pool: Pool = "all"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a predictor may choose from. ``paper_features`` keeps the paper's 24 and the recipe only."""
+
+    name: str
+    contestants: tuple[Contestant, ...]
+    anchors: tuple[Anchor, ...] = ("probe", "base", "raw")
+    paper_features: bool = False
+    context: bool = True
+
+    @property
+    def selects(self) -> bool:
+        """Whether any contestant wants selected features."""
+        return any(contestant.pool == "selected" for contestant in self.contestants)
+
+
+PAPER = Preset(
+    "paper",
+    (Contestant(Boosting("boosting", PAPER_TREES, (50, 100, 200, 300, 500, 800))),),
+    anchors=("raw",),
+    paper_features=True,
+    context=False,
+)
+DEFAULT = Preset(
+    "default",
+    (
+        Contestant(Ridge()),
+        Contestant(Ridge("bent ridge", "hinge")),
+        Contestant(Boosting("boosting", PAPER_TREES)),
+        Contestant(Boosting("wide boosting", WIDE_TREES)),
+        Contestant(Boosting("random boosting", RANDOM_TREES)),
+        Contestant(Ridge("bent ridge", "hinge"), "selected"),
+        Contestant(Boosting("wide boosting", WIDE_TREES), "selected"),
+    ),
+)
+QUICK = Preset("quick", (Contestant(Ridge()), Contestant(Boosting("boosting", WIDE_TREES, (50, 100, 200)))))
+"""A cheap subset of the default for ablations, where many fits are compared with each other."""
+PRESETS = {preset.name: preset for preset in (PAPER, DEFAULT, QUICK)}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Training rows as the models see them: ``features`` ``(n, d)`` with the context columns last."""
+
+    names: tuple[str, ...]
+    features: Floats
+    score_pp: Floats
+    anchor_pp: dict[Anchor, Floats]
+    headroom_pp: Floats
+    weights: Floats
+    data_ids: tuple[str, ...]
+    recipe: tuple[str, ...]
+
+    def target(self, anchor: Anchor) -> Floats:
+        """What models learn: the gain over the anchor as a share of the head-room, ``(n,)``."""
+        return np.asarray((self.score_pp - self.anchor_pp[anchor]) / self.headroom_pp, float)
+
+    def training_rows(self, anchor: Anchor, rows: Rows) -> TrainingRows:
+        """The part that feature selection gets, with its target in points."""
+        target = self.score_pp - self.anchor_pp[anchor]
+        ids = tuple(self.data_ids[i] for i in rows)
+        return TrainingRows(self.names, self.features[rows], target[rows], self.weights[rows], ids)
+
+
+def design(table: FeatureTable, names: Sequence[str], *, context: bool) -> Floats:
+    """Feature columns ``names`` of ``table``, then the context columns if wanted, ``(n, d)``."""
+    values = table.with_features(names).values
+    if not context:
+        return values
+    room = table.headroom_pp
+    base, probe = (table.base_pp - table.chance_pp) / room, (table.probe_pp - table.chance_pp) / room
+    return np.column_stack([values, base, probe, probe - base])
+
+
+def anchor_points(table: FeatureTable, anchor: Anchor) -> Floats:
+    """The score that the predicted gain is added to, ``(n,)`` points."""
+    if anchor == "raw":
+        return np.nan_to_num(table.chance_pp)
+    return table.probe_pp if anchor == "probe" else table.base_pp
+
+
+@dataclass(frozen=True)
+class CandidateFigure:
+    """Cross-validated RMSE of one candidate on the training rows, and its weight in what was chosen."""
+
+    target: Anchor
+    model: str
+    pool: Pool
+    setting: int
+    rmse_pp: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The winner of the comparison: ``weights`` over ``members``, each a contestant with its setting."""
+
+    anchor: Anchor
+    members: tuple[tuple[Contestant, int, float], ...]
+    out_of_fold_pp: Floats
+    figures: tuple[CandidateFigure, ...]
+    selection: Selection | None
+
+
+def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
+    """Pick target, models, settings and weights by grouped cross-validation on ``problem`` only.
+
+    Selection, imputation and scaling are redone within each fold, so the out-of-fold predictions
+    that come back may serve for calibration. Raises :class:`PredictorError` without any usable anchor.
+    """
+    anchors = [anchor for anchor in preset.anchors if np.isfinite(problem.anchor_pp[anchor]).all()]
+    if not anchors:
+        raise PredictorError(
+            f"preset {preset.name!r} needs {' or '.join(preset.anchors)} scores, and the table lacks some",
+            remedy="record the base and probe scores of every run",
+        )
+    anchor: Anchor = anchors[0]
+    folds = _inner_folds(problem.data_ids, seed)
+    if not folds:
+        return _without_comparison(problem, anchor)
+    figures: list[CandidateFigure] = []
+    if len(anchors) > 1:
+        for option in anchors:
+            for learner in _QUICK:
+                path = _out_of_fold(problem, option, learner, folds, None, seed)
+                setting, error = _best_setting(problem, option, path)
+                figures.append(CandidateFigure(option, f"{learner.name} (target)", "all", setting, error, 0.0))
+        anchor = min(figures, key=lambda figure: figure.rmse_pp).target
+    names = _fold_selections(problem, anchor, folds, seed) if preset.selects else None
+    columns, settings = [], []
+    for contestant in preset.contestants:
+        chosen = names if contestant.pool == "selected" else None
+        path = _out_of_fold(problem, anchor, contestant.learner, folds, chosen, seed)
+        setting, _ = _best_setting(problem, anchor, path)
+        settings.append(setting)
+        columns.append(path[:, setting])
+    predictions = np.column_stack(columns)
+    weights = mixture(predictions, problem.target(anchor), problem.weights * problem.headroom_pp**2)
+    for contestant, setting, column, weight in zip(preset.contestants, settings, columns, weights, strict=True):
+        error = _error_pp(problem, anchor, column)
+        figures.append(
+            CandidateFigure(anchor, contestant.learner.name, contestant.pool, setting, error, float(weight))
+        )
+    members = tuple(
+        (contestant, setting, float(weight))
+        for contestant, setting, weight in zip(preset.contestants, settings, weights, strict=True)
+        if weight > 0
+    )
+    out = np.clip(problem.anchor_pp[anchor] + problem.headroom_pp * (predictions @ weights), 0.0, 100.0)
+    selection = None
+    if preset.selects:
+        everything = np.arange(len(out))
+        selection = select_features(problem.training_rows(anchor, everything), keep=problem.recipe, seed=seed)
+    return Choice(anchor, members, out, tuple(figures), selection)
+
+
+def _without_comparison(problem: Problem, anchor: Anchor) -> Choice:
+    """One data set allows no comparison: little more than its mean gain over the anchor can be learnt."""
+    learner = Ridge()
+    setting = learner.settings - 1
+    unknown = np.full(len(problem.score_pp), np.nan)
+    figure = CandidateFigure(anchor, learner.name, "all", setting, float("nan"), 1.0)
+    return Choice(anchor, ((Contestant(learner), setting, 1.0),), unknown, (figure,), None)
+
+
+def mixture(predictions: Floats, target: Floats, weights: Floats) -> Floats:
+    """Non-negative weights that sum to one over the columns of ``predictions`` ``(n, m)``.
+
+    All weight goes to the best column unless mixing lowers the weighted squared error noticeably.
+    """
+    from scipy.optimize import nnls
+
+    count = predictions.shape[1]
+    root = np.sqrt(weights)
+    errors = [float(np.mean(weights * (predictions[:, i] - target) ** 2)) for i in range(count)]
+    single = np.eye(count)[int(np.argmin(errors))]
+    if count == 1 or len(target) < 4 * count:
+        return single
+    spread = predictions.mean(1, keepdims=True)
+    # Sum to one by a heavy extra row; centring first keeps that row from mattering to the fit.
+    heavy = 1e3 * float(np.abs(root[:, None] * predictions).max() + 1e-12)
+    matrix = np.vstack([root[:, None] * (predictions - spread), np.full(count, heavy)])
+    found, _ = nnls(matrix, np.append(root * (target - spread[:, 0]), heavy))
+    found[found < 0.05] = 0.0
+    if found.sum() <= 0:
+        return single
+    found /= found.sum()
+    mixed = float(np.mean(weights * (predictions @ found - target) ** 2))
+    return found if mixed < SIMPLER**2 * min(errors) else single
+
+
+def _inner_folds(data_ids: Sequence[str], seed: int) -> tuple[Fold, ...]:
+    count = len(set(data_ids))
+    if count < 2:
+        return ()
+    return grouped_folds(data_ids, k=5 if len(data_ids) > 60 else 10, seed=seed + 1)
+
+
+def _fold_selections(problem: Problem, anchor: Anchor, folds: Sequence[Fold], seed: int) -> list[list[int]]:
+    place = {name: i for i, name in enumerate(problem.names)}
+    found = []
+    for fold in folds:
+        rows = problem.training_rows(anchor, fold.train)
+        kept = select_features(rows, keep=problem.recipe, seed=seed, most_checks=15).kept
+        found.append([place[name] for name in kept])
+    return found
+
+
+def _out_of_fold(
+    problem: Problem,
+    anchor: Anchor,
+    learner: Learner,
+    folds: Sequence[Fold],
+    columns: Sequence[Sequence[int]] | None,
+    seed: int,
+) -> Floats:
+    target = problem.target(anchor)
+    found = np.empty((len(target), learner.settings))
+    for i, fold in enumerate(folds):
+        part = problem.features if columns is None else problem.features[:, list(columns[i])]
+        path = learner.fit(part[fold.train], target[fold.train], problem.weights[fold.train], seed)
+        found[fold.test] = path.predict_all(part[fold.test])
+    return found
+
+
+def _error_pp(problem: Problem, anchor: Anchor, column: Floats) -> float:
+    error = problem.headroom_pp * (column - problem.target(anchor))
+    return float(np.sqrt(np.average(error**2, weights=problem.weights)))
+
+
+def _best_setting(problem: Problem, anchor: Anchor, path: Floats) -> tuple[int, float]:
+    errors = [_error_pp(problem, anchor, path[:, i]) for i in range(path.shape[1])]
+    best = int(np.nanargmin(errors)) if np.isfinite(errors).any() else 0
+    return best, errors[best]
