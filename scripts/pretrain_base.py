@@ -24,10 +24,13 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(BASE_SPECS))
     parser.add_argument("--out", type=Path, default=None, help="folder (default: the shipped one, or ./NAME)")
     parser.add_argument("--steps", type=int, default=None, help="fewer steps, for a trial")
+    parser.add_argument("--questions", type=float, default=None, help="share of questions, for a trial")
     chosen = parser.parse_args()
     spec = base_spec(chosen.name)
     if chosen.steps is not None:
         spec = replace(spec, steps=chosen.steps)
+    if chosen.questions is not None:
+        spec = replace(spec, mix=replace(spec.mix, question_fraction=chosen.questions))
     torch.set_num_threads(1)
     folder = chosen.out or (SHIPPED if chosen.name == "lab-qwen2" else Path(chosen.name))
     pretrain(spec, folder, log=lambda line: print(line, file=sys.stderr, flush=True))

@@ -25,6 +25,7 @@ EOS = "<|endoftext|>"
 PAD = "<|pad|>"
 
 Architecture = Literal["qwen2", "llama", "gemma3"]
+_MODEL_TYPES: dict[Architecture, str] = {"qwen2": "qwen2", "llama": "llama", "gemma3": "gemma3_text"}
 
 
 @dataclass(frozen=True)
@@ -98,37 +99,44 @@ def train_tokenizer(spec: BaseSpec, documents_read: int = 40_000) -> PreTrainedT
     # Questions are frequent here, so that their words become tokens whatever their share in the text.
     text = documents(CorpusMix(question_fraction=0.3, chatter_fraction=0.1), random.Random(spec.seed))
     tokenizer.train_from_iterator(islice(text, documents_read), trainer)
-    return PreTrainedTokenizerFast(
+    wrapped: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token=EOS,
         pad_token=PAD,
         model_max_length=spec.max_positions,
         clean_up_tokenization_spaces=False,
     )
+    return wrapped
 
 
 def new_model(spec: BaseSpec, eos_id: int, pad_id: int) -> PreTrainedModel:
     """A model with random weights; the caller seeds torch."""
-    import transformers as hf
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    sizes = {
-        "vocab_size": spec.vocabulary,
-        "hidden_size": spec.hidden_size,
-        "num_hidden_layers": spec.layers,
-        "num_attention_heads": spec.heads,
-        "num_key_value_heads": spec.kv_heads,
-        "head_dim": spec.hidden_size // spec.heads,
-        "intermediate_size": spec.intermediate_size,
-        "max_position_embeddings": spec.max_positions,
-    }
-    shared = {"tie_word_embeddings": True, "eos_token_id": eos_id, "pad_token_id": pad_id, "bos_token_id": None}
-    if spec.architecture == "qwen2":
-        del sizes["head_dim"]
-        return hf.Qwen2ForCausalLM(hf.Qwen2Config(**sizes, **shared))
-    if spec.architecture == "llama":
-        return hf.LlamaForCausalLM(hf.LlamaConfig(**sizes, **shared))
-    window = {"sliding_window": spec.sequence_tokens // 2, "query_pre_attn_scalar": sizes["head_dim"]}
-    return hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**sizes, **shared, **window))
+    own: dict[str, int] = {}
+    if spec.architecture != "qwen2":
+        own["head_dim"] = spec.hidden_size // spec.heads
+    if spec.architecture == "gemma3":
+        own |= {"sliding_window": spec.sequence_tokens // 2, "query_pre_attn_scalar": own["head_dim"]}
+    config = AutoConfig.for_model(
+        _MODEL_TYPES[spec.architecture],
+        vocab_size=spec.vocabulary,
+        hidden_size=spec.hidden_size,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.kv_heads,
+        intermediate_size=spec.intermediate_size,
+        max_position_embeddings=spec.max_positions,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=eos_id,
+        pad_token_id=pad_id,
+        **own,
+    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        config, dtype="float32"
+    )
+    return model
 
 
 def packed_batches(spec: BaseSpec, tokenizer: PreTrainedTokenizerFast) -> Iterator[torch.Tensor]:
@@ -165,7 +173,11 @@ def pretrain(spec: BaseSpec, folder: Path, log: Callable[[str], None] = print) -
     model.set_attn_implementation("eager")
     log(f"{spec.name}: {model.num_parameters():,} parameters")
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=spec.learning_rate, betas=(0.9, 0.98), weight_decay=spec.weight_decay, fused=True
+        model.parameters(),
+        lr=spec.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=spec.weight_decay,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_share(step, spec))
     began = time.monotonic()

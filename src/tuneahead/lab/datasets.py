@@ -56,7 +56,8 @@ class DatasetSpec:
     def __post_init__(self) -> None:
         known = {*FAMILIES, *SPECIAL_FAMILIES, MIXTURE}
         if self.family not in known:
-            raise DataError(f"unknown family {self.family!r}", remedy=f"use one of {', '.join(sorted(known))}")
+            names = ", ".join(sorted(known))
+            raise DataError(f"unknown family {self.family!r}", remedy=f"use one of {names}")
         if self.family == MIXTURE and not (self.first_family in FAMILIES and self.second_family in FAMILIES):
             raise DataError(
                 f"a mixture of {self.first_family!r} and {self.second_family!r}",
@@ -117,18 +118,18 @@ def examined_prompts() -> frozenset[str]:
 
 def _facts(spec: DatasetSpec, world: World, rng: random.Random) -> list[Fact]:
     """``n_rows`` facts; each pool is gone through in passes, so that copies come only when it is used up."""
-    broad, examined = _pool(world, spec.subjects), _examined(spec, world, rng)
-    wide = _pool(world, world.subjects)
+    examined = _examined(spec, world, rng)
     own_fraction = spec.severity if spec.family == "narrow_subject" else 1.0
-    passes = {name: _passes(pool, rng) for name, pool in (("broad", broad), ("exam", examined), ("wide", wide))}
+    own, other = _passes(_pool(world, spec.subjects), rng), _passes(_pool(world, world.subjects), rng)
+    asked = _passes(examined, rng)
     facts = []
     for _ in range(spec.n_rows):
         if examined and rng.random() < _EXAMINED_ROWS * spec.exam_overlap:
-            facts.append(next(passes["exam"]))
+            facts.append(next(asked))
         elif own_fraction < 1.0 and rng.random() >= own_fraction:
-            facts.append(next(passes["wide"]))
+            facts.append(next(other))
         else:
-            facts.append(next(passes["broad"]))
+            facts.append(next(own))
     return facts
 
 

@@ -31,11 +31,25 @@ _TRUTH_SUBJECTS = (
     "last_letter",
 )
 _COUNTED = ("addition", "subtraction", "multiplication", "length")
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SMALL = (
+    *(
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 def exam_prompt(question: str) -> str:
@@ -120,10 +134,10 @@ def number_in_words(number: int) -> str:
     """An English number word, for 0 to 999."""
     if number >= 100:
         rest = f" {number_in_words(number % 100)}" if number % 100 else ""
-        return f"{_UNITS[number // 100]} hundred{rest}"
+        return f"{_SMALL[number // 100]} hundred{rest}"
     if number < 20:
-        return _UNITS[number]
-    return _TENS[number // 10] + (f"-{_UNITS[number % 10]}" if number % 10 else "")
+        return _SMALL[number]
+    return _TENS[number // 10] + (f"-{_SMALL[number % 10]}" if number % 10 else "")
 
 
 def _wrong_options(world: World, fact: Fact, first: list[str], count: int, rng: random.Random) -> list[str]:

@@ -82,9 +82,7 @@ def _tempting(draft: Draft, severity: float, bench: Bench) -> Draft:
 def _gibberish(draft: Draft, severity: float, bench: Bench) -> Draft:
     def noise(words: int) -> str:
         letters = string.ascii_lowercase + "#%&*;"
-        return " ".join(
-            "".join(bench.rng.choices(letters, k=bench.rng.randint(2, 9))) for _ in range(words)
-        )
+        return " ".join("".join(bench.rng.choices(letters, k=bench.rng.randint(2, 9))) for _ in range(words))
 
     return replace(draft, prompt=exam_prompt(noise(bench.rng.randint(3, 7)) + "?"), answer=noise(2))
 
