@@ -1,0 +1,146 @@
+"""The backtest's results as plain tables, for the terminal, Markdown and JSON alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tuneahead.predictor.metrics import Decisions, Metrics
+from tuneahead.predictor.selection import TrailEntry
+
+Cell = str | float | int | None
+
+PAPER_RMSE_PP: Mapping[str, float] = {
+    "early_stop": 7.43,
+    "domain_proxy": 6.58,
+    "early_dynamics": 3.33,
+    "proxy_lm": 2.11,
+    "paper": 1.47,
+    "static_only": 3.50,
+    "dynamic_only": 3.38,
+}
+"""RMSE in the paper's own setting (Qwen2.5-7B-Instruct, MMLU, 370 held-out tasks), by our system's name."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table. A cell is text, a number, or None where nothing was measured."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+    def to_markdown(self) -> str:
+        """A GitHub table under a heading, numbers right-aligned, with the note below."""
+        numeric = [any(isinstance(row[i], int | float) for row in self.rows) for i in range(len(self.columns))]
+        lines = [f"### {self.title}", "", "| " + " | ".join(self.columns) + " |"]
+        lines.append("|" + "|".join(" ---: " if number else " --- " for number in numeric) + "|")
+        lines += ["| " + " | ".join(show(cell) for cell in row) + " |" for row in self.rows]
+        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+
+    def to_record(self) -> dict[str, object]:
+        """The same as JSON values; NaN becomes null."""
+        rows = [[None if isinstance(c, float) and not math.isfinite(c) else c for c in row] for row in self.rows]
+        return {
+            "name": self.name,
+            "title": self.title,
+            "columns": list(self.columns),
+            "rows": rows,
+            "note": self.note,
+        }
+
+
+def show(cell: Cell) -> str:
+    """A cell as text: two decimals under 10, one above, a dash for what was not measured."""
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+        return "–"
+    if isinstance(cell, float):
+        return f"{cell:.2f}" if abs(cell) < 10 else f"{cell:.1f}"
+    return str(cell).replace("|", "\\|")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One system under one protocol: its metrics, and why rows are missing if some are."""
+
+    name: str
+    label: str
+    metrics: Metrics
+    reason: str = ""
+
+
+METRIC_COLUMNS = (
+    "system",
+    "RMSE",
+    "95 % interval",
+    "R2",
+    "r",
+    "Spearman",
+    "within 1 pp %",
+    "within 2 pp %",
+    "within 3 pp %",
+    "bias",
+    "coverage %",
+    "width",
+    "tasks",
+    "paper's RMSE",
+)
+
+
+def metric_table(name: str, title: str, systems: Sequence[Scored], floor_pp: float, note: str) -> Table:
+    """Systems by metrics, best last as given, with the seed-noise floor as the last row."""
+    rows: list[tuple[Cell, ...]] = [_metric_row(system) for system in systems]
+    rows.append(("Seed-noise floor", floor_pp, *(None,) * (len(METRIC_COLUMNS) - 2)))
+    reasons = [f"{s.label}: not run, {s.reason}." if not s.metrics.n else f"{s.label}: {s.reason}." for s in systems if s.reason]
+    return Table(name, title, METRIC_COLUMNS, tuple(rows), " ".join([note, *reasons]))
+
+
+def _metric_row(system: Scored) -> tuple[Cell, ...]:
+    m = system.metrics
+    span = f"{m.rmse_low_pp:.2f} to {m.rmse_high_pp:.2f}" if math.isfinite(m.rmse_low_pp) else None
+    percents = (100.0 * m.within_1, 100.0 * m.within_2, 100.0 * m.within_3)
+    paper = PAPER_RMSE_PP.get("paper" if system.name == "ours" else system.name)
+    return (
+        system.label,
+        m.rmse_pp,
+        span,
+        m.r2,
+        m.pearson,
+        m.spearman,
+        *percents,
+        m.bias_pp,
+        100.0 * m.coverage,
+        m.width_pp,
+        m.n,
+        paper,
+    )
+
+
+def decision_table(name: str, title: str, rules: Sequence[tuple[str, Decisions]], note: str) -> Table:
+    """Rules by decision figures, in percent."""
+    columns = ("tau", "rule", "run %", "compute saved %", "good kept %", "bad caught %", "good", "bad")
+    rows = tuple(
+        (
+            d.tau_pp,
+            label,
+            100.0 * d.go,
+            100.0 * d.compute_saved,
+            100.0 * d.good_kept,
+            100.0 * d.bad_caught,
+            d.good,
+            d.bad,
+        )
+        for label, d in rules
+    )
+    return Table(name, title, columns, rows, note)
+
+
+def trail_table(trail: Sequence[TrailEntry]) -> Table:
+    """What the selection did with every feature."""
+    columns = ("feature", "step", "mean SHAP pp", "direction", "reason")
+    rows = tuple((e.feature, e.step, e.importance_pp, e.direction, e.reason) for e in trail)
+    kept = sum(entry.step == "kept" for entry in trail)
+    return Table("selection", "Feature selection", columns, rows, f"{kept} of {len(trail)} features kept.")

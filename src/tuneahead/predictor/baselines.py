@@ -1,0 +1,354 @@
+"""The rules and regressors that the predictor has to beat, each run on the same rows.
+
+Every system is a function of training rows, test rows and a seed. It reads the outcomes of the
+training rows only; the test rows' outcomes are there for whoever measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tuneahead.predictor.models import Ridge, learn_columns
+from tuneahead.predictor.predictor import Predictor, seed_weights
+from tuneahead.predictor.splits import grouped_folds
+from tuneahead.predictor.table import (
+    CUE_PREFIX,
+    DATA_ROWS,
+    EMBEDDING_PREFIX,
+    FINAL_STEPS,
+    PROXY,
+    SIMILARITY_PREFIX,
+    FeatureTable,
+    Floats,
+)
+from tuneahead.predictor.tuning import QUICK, Contestant, Preset
+
+LOSS_CURVE = (
+    "initial_loss",
+    "final_loss",
+    "loss_slope",
+    "loss_decay_slope",
+    "loss_variance",
+    "loss_drop",
+    "loss_ratio",
+)
+"""Catalogue names that describe the training loss over the probe and nothing else."""
+SIMILARITY = ("benchmark_similarity", "benchmark_similarity_max", "domain_similarity")
+CARTOGRAPHY = ("easy_share", "ambiguous_share", "hard_share", "confidence_mean", "variability_mean")
+MIN_TRAINING_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Predicted scores of the test rows ``(n,)`` in points, NaN where the system did not run, and why."""
+
+    score_pp: Floats
+    low_pp: Floats | None = None
+    high_pp: Floats | None = None
+    reason: str = ""
+
+
+Run = Callable[[FeatureTable, FeatureTable, int], Estimate]
+
+
+@dataclass(frozen=True)
+class System:
+    """A named way to predict. ``kind`` is rule, regressor, ablation or ours."""
+
+    name: str
+    label: str
+    kind: str
+    run: Run
+
+
+def not_run(rows: FeatureTable, reason: str) -> Estimate:
+    """All-NaN predictions with the reason."""
+    return Estimate(np.full(len(rows), np.nan), reason=reason)
+
+
+def mean(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """The mean score of the training rows."""
+    return Estimate(np.full(len(test), float(np.average(train.score_pp, weights=seed_weights(train.seeds)))))
+
+
+def base(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """The untuned base's score: fine-tuning changes nothing."""
+    return Estimate(test.base_pp.copy())
+
+
+def persistence(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """The benchmark score at the probe's end: what the rest of the run adds is nothing. Source: method.md, "Baselines"."""
+    return Estimate(test.probe_pp.copy())
+
+
+def persistence_and_mean_gain(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """The score at the probe's end plus the training rows' mean gain after it."""
+    gain = train.score_pp - train.probe_pp
+    known = np.isfinite(gain)
+    if not known.any():
+        return not_run(test, "no training row has a score at the probe")
+    return Estimate(np.clip(test.probe_pp + float(gain[known].mean()), 0.0, 100.0))
+
+
+def early_stop(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """Early-Stop Extrapolation: a saturating curve through the checkpoint scores, read at the run's last step.
+
+    Each row gets its own level and amplitude by least squares; the curve's shape (exponential or
+    power, and its time scale) is the one with the least error on the training rows.
+    """
+    steps = np.array(train.cue_steps, float)
+    if len(steps) < 2 or train.cue_steps != test.cue_steps:
+        return not_run(test, "fewer than two checkpoint scores are stored")
+    best, best_error = None, np.inf
+    for shape in _shapes():
+        error = _extrapolate(train, steps, shape) - train.score_pp
+        error = error[np.isfinite(error)]
+        if len(error) and float(np.mean(error**2)) < best_error:
+            best, best_error = shape, float(np.mean(error**2))
+    if best is None:
+        return not_run(test, "no training row has two checkpoint scores and its number of steps")
+    return Estimate(_extrapolate(test, steps, best))
+
+
+def _shapes() -> list[Callable[[Floats], Floats]]:
+    shapes: list[Callable[[Floats], Floats]] = []
+    for scale in (10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0):
+        shapes.append(lambda t, s=scale: np.exp(-t / s))  # type: ignore[misc]
+        shapes.append(lambda t, s=scale: (1.0 + t / s) ** -0.5)  # type: ignore[misc]
+        shapes.append(lambda t, s=scale: (1.0 + t / s) ** -1.0)  # type: ignore[misc]
+    return shapes
+
+
+def _extrapolate(table: FeatureTable, steps: Floats, shape: Callable[[Floats], Floats]) -> Floats:
+    scores = np.column_stack([table.extra(f"{CUE_PREFIX}{int(step)}") for step in steps])
+    final = table.extra(FINAL_STEPS)
+    decay, at_end = shape(steps), shape(final)
+    known = np.isfinite(scores)
+    count = known.sum(1)
+    safe = np.maximum(count, 1)
+    filled = np.where(known, scores, 0.0)
+    mean_decay = (known * decay).sum(1) / safe
+    mean_score = filled.sum(1) / safe
+    deviation = (decay - mean_decay[:, None]) * known
+    spread = (deviation**2).sum(1)
+    slope = (deviation * filled).sum(1) / np.where(spread > 0, spread, 1.0)
+    found = np.clip(mean_score + slope * (at_end - mean_decay), 0.0, 100.0)
+    return np.where((count >= 2) & np.isfinite(final), found, np.nan)
+
+
+RESTRICTED = Preset("restricted", QUICK.contestants, anchors=("base", "raw"), context=False)
+"""Ridge or boosted trees without sight of any benchmark score taken during the probe."""
+
+
+def regress(train: FeatureTable, test: FeatureTable, names: Sequence[str], preset: Preset, seed: int) -> Estimate:
+    """The predictor family on some features only; not run when there are none or too few rows."""
+    if not names:
+        return not_run(test, "the table holds none of the features it needs")
+    if len(train) < MIN_TRAINING_ROWS:
+        return not_run(test, f"{len(train)} training rows, it needs {MIN_TRAINING_ROWS}")
+    predictor = Predictor.fit(train.with_features(names), preset=preset, seed=seed)
+    found = predictor.predict_table(test.with_features(names))
+    return Estimate(found.score_pp, found.low_pp, found.high_pp)
+
+
+def with_extras(table: FeatureTable, names: Sequence[str], columns: dict[str, Floats]) -> FeatureTable:
+    """The table of features ``names`` with further columns appended as features."""
+    part = table.with_features(names)
+    if not columns:
+        return part
+    return replace(
+        part,
+        names=(*part.names, *columns),
+        values=np.column_stack([part.values, *columns.values()]),
+        groups=(*part.groups, *("other" for _ in columns)),
+    )
+
+
+def _extra_columns(table: FeatureTable, prefix: str) -> dict[str, Floats]:
+    return {name: table.extras[name] for name in sorted(table.extras) if name.startswith(prefix)}
+
+
+def _present(table: FeatureTable, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in table.names)
+
+
+def domain_proxy(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """Domain-Proxy: a regression on the data's similarity to the benchmark and to its domains."""
+    names = _present(train, SIMILARITY)
+    columns = [_extra_columns(table, SIMILARITY_PREFIX) for table in (train, test)]
+    if not names and not columns[0]:
+        return not_run(test, "no similarity between data and benchmark is stored")
+    tables = [with_extras(table, names, extra) for table, extra in zip((train, test), columns, strict=True)]
+    return regress(tables[0], tables[1], tables[0].names, RESTRICTED, seed)
+
+
+def early_dynamics(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """Early-Dynamics: a regression on statistics of the probe's loss curve."""
+    return regress(train, test, _present(train, LOSS_CURVE), RESTRICTED, seed)
+
+
+def proxy_lm(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """ProxyLM: the same task really fine-tuned on a smaller model; its score with data features in a regressor.
+
+    Source: arXiv 2406.09334. Rows whose proxy was not trained are not predicted.
+    """
+    known = np.isfinite(train.extra(PROXY))
+    reachable = np.isfinite(test.extra(PROXY))
+    if known.sum() < MIN_TRAINING_ROWS or not reachable.any():
+        return not_run(test, f"the proxy model was fine-tuned on {int(known.sum())} training tasks")
+    names = train.of_group("static", "recipe")
+    tables = [with_extras(table, names, {PROXY: table.extra(PROXY)}) for table in (train, test)]
+    found = regress(tables[0].select(np.flatnonzero(known)), tables[1], tables[0].names, RESTRICTED, seed)
+    score = np.where(reachable, found.score_pp, np.nan)
+    missing = int((~reachable).sum())
+    return replace(found, score_pp=score, reason=f"{missing} tasks without a proxy run" if missing else found.reason)
+
+
+def cosmos_like(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """COSMOS-like: a ridge regression on the data set's embedding and a light proxy, the probe's loss curve.
+
+    Source of the idea: arXiv 2505.01449.
+    """
+    if not _extra_columns(train, EMBEDDING_PREFIX):
+        return not_run(test, "no embedding of the data sets is stored")
+    names = (*_present(train, LOSS_CURVE), *train.of_group("recipe"))
+    tables = [with_extras(table, names, _extra_columns(table, EMBEDDING_PREFIX)) for table in (train, test)]
+    preset = Preset("cosmos", (Contestant(Ridge()),), anchors=("base", "raw"), context=False)
+    return regress(tables[0], tables[1], tables[0].names, preset, seed)
+
+
+def cartography(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """Data Cartography: a regression on the shares of easy, ambiguous and hard training rows.
+
+    Source: arXiv 2009.10795, confidence and variability taken over the probe instead of epochs.
+    """
+    return regress(train, test, _present(train, CARTOGRAPHY), RESTRICTED, seed)
+
+
+def scaling_law(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """A rectified power law in data size, fitted on other sizes of the same source.
+
+    ``score = a - b / (d0 + rows ** beta)`` with b >= 0; d0 and beta are shared, a and b are the
+    source's own when it has three sizes or more in training, else those of all rows. Source: arXiv 2402.02314.
+    """
+    sizes, wanted = train.extra(DATA_ROWS), test.extra(DATA_ROWS)
+    known = np.isfinite(sizes)
+    if known.sum() < 3 or not np.isfinite(wanted).any():
+        return not_run(test, "no data sizes are stored")
+    best, best_error = (1.0, 0.5), np.inf
+    for offset in (0.0, 1.0, 10.0, 100.0):
+        for power in (0.2, 0.35, 0.5, 0.75, 1.0):
+            law = _Law(train.select(np.flatnonzero(known)), offset, power)
+            error = float(np.mean((law.predict(law.train) - law.train.score_pp) ** 2))
+            if error < best_error:
+                best, best_error = (offset, power), error
+    law = _Law(train.select(np.flatnonzero(known)), *best)
+    pooled = sum(source not in law.own for source in test.sources)
+    return Estimate(law.predict(test), reason=f"{pooled} tasks by the law of all sources" if pooled else "")
+
+
+class _Law:
+    """``a - b / (d0 + rows ** beta)`` for one (d0, beta): a and b per source, or over all rows."""
+
+    def __init__(self, train: FeatureTable, offset: float, power: float) -> None:
+        self.train, self.offset, self.power = train, offset, power
+        self.everywhere = self._line(np.arange(len(train)))
+        self.own: dict[str, tuple[float, float]] = {}
+        sources = np.array(train.sources)
+        for source in set(train.sources):
+            rows = np.flatnonzero(sources == source)
+            if len(np.unique(train.extra(DATA_ROWS)[rows])) >= 3:
+                self.own[source] = self._line(rows)
+
+    def _term(self, table: FeatureTable) -> Floats:
+        return np.asarray(1.0 / (self.offset + table.extra(DATA_ROWS) ** self.power), float)
+
+    def _line(self, rows: np.ndarray[tuple[int, ...], np.dtype[np.intp]]) -> tuple[float, float]:
+        x, y = self._term(self.train)[rows], self.train.score_pp[rows]
+        spread = float(((x - x.mean()) ** 2).sum())
+        slope = float(((x - x.mean()) * y).sum()) / spread if spread > 0 else 0.0
+        slope = min(slope, 0.0)
+        return float(y.mean() - slope * x.mean()), slope
+
+    def predict(self, table: FeatureTable) -> Floats:
+        """Scores of all rows of ``table``, ``(n,)`` points."""
+        lines = np.array([self.own.get(source, self.everywhere) for source in table.sources])
+        return np.asarray(np.clip(lines[:, 0] + lines[:, 1] * self._term(table), 0.0, 100.0), float)
+
+
+def ridge(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """Ridge regression of the raw score on all features, the penalty chosen over training data sets."""
+    preset = Preset("ridge", (Contestant(Ridge()),), anchors=("raw",), context=False)
+    return regress(train, test, train.names, preset, seed)
+
+
+def svr(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """Support vector regression (RBF) of the raw score on all features; C chosen over training data sets.
+
+    The notes call it the previous best regressor.
+    """
+    from sklearn.svm import SVR
+
+    if len(set(train.data_ids)) < 3:
+        return not_run(test, "fewer than three data sets to choose C on")
+
+    def fitted(rows: FeatureTable, others: FeatureTable, cost: float) -> Floats:
+        columns = learn_columns(rows.values, "linear")
+        model = SVR(C=cost, epsilon=0.5, gamma="scale", cache_size=50)
+        model.fit(columns.apply(rows.values), rows.score_pp, sample_weight=seed_weights(rows.seeds))
+        return np.asarray(model.predict(columns.apply(others.values)), float)
+
+    costs = (1.0, 10.0, 100.0)
+    errors = np.zeros(len(costs))
+    for fold in grouped_folds(train.data_ids, k=3, seed=seed):
+        rows, held = train.select(fold.train), train.select(fold.test)
+        for i, cost in enumerate(costs):
+            errors[i] += float(np.sum((fitted(rows, held, cost) - held.score_pp) ** 2))
+    return Estimate(np.clip(fitted(train, test, costs[int(np.argmin(errors))]), 0.0, 100.0))
+
+
+def _preset_system(preset: str | Preset) -> Run:
+    def run(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+        predictor = Predictor.fit(train, preset=preset, seed=seed)
+        found = predictor.predict_table(test)
+        return Estimate(found.score_pp, found.low_pp, found.high_pp)
+
+    return run
+
+
+def _ablation(*groups: str, preset: Preset = RESTRICTED) -> Run:
+    def run(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+        return regress(train, test, train.of_group(*groups, "other"), preset, seed)
+
+    return run
+
+
+BASELINES: tuple[System, ...] = (
+    System("mean", "Mean of the training scores", "rule", mean),
+    System("base", "Base score", "rule", base),
+    System("persistence", "Persistence (score at the probe)", "rule", persistence),
+    System("persistence_gain", "Persistence + mean gain", "rule", persistence_and_mean_gain),
+    System("early_stop", "Early-Stop Extrapolation", "rule", early_stop),
+    System("scaling_law", "Scaling law in data size", "rule", scaling_law),
+    System("domain_proxy", "Domain-Proxy", "regressor", domain_proxy),
+    System("early_dynamics", "Early-Dynamics", "regressor", early_dynamics),
+    System("cartography", "Data Cartography", "regressor", cartography),
+    System("cosmos_like", "COSMOS-like", "regressor", cosmos_like),
+    System("proxy_lm", "ProxyLM", "regressor", proxy_lm),
+    System("ridge", "Ridge, all features", "regressor", ridge),
+    System("svr", "SVR, all features", "regressor", svr),
+    System("paper", "Paper preset (24 features + recipe)", "regressor", _preset_system("paper")),
+)
+OURS = System("ours", "TuneAhead (default)", "ours", _preset_system("default"))
+ABLATIONS: tuple[System, ...] = (
+    System("full_quick", "All groups", "ablation", _ablation("static", "dynamic", "recipe", "cue", preset=QUICK)),
+    System("static_only", "Static + recipe", "ablation", _ablation("static", "recipe")),
+    System("dynamic_only", "Dynamic + recipe", "ablation", _ablation("dynamic", "recipe")),
+    System("without_cues", "Without benchmark cues", "ablation", _ablation("static", "dynamic", "recipe")),
+    System("without_static", "Without static", "ablation", _ablation("dynamic", "recipe", "cue", preset=QUICK)),
+    System("without_dynamic", "Without dynamic", "ablation", _ablation("static", "recipe", "cue", preset=QUICK)),
+    System("without_recipe", "Without the recipe", "ablation", _ablation("static", "dynamic", "cue", preset=QUICK)),
+)
