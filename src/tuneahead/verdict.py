@@ -99,5 +99,7 @@ def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -
     if forecast.low_pp >= threshold:
         return Verdict("GO", f"the whole interval ({span}) reaches the goal of {threshold:.1f}", threshold)
     if forecast.high_pp < threshold:
-        return Verdict("NO_GO", f"the whole interval ({span}) stays below the goal of {threshold:.1f}", threshold)
+        return Verdict(
+            "NO_GO", f"the whole interval ({span}) stays below the goal of {threshold:.1f}", threshold
+        )
     return Verdict("UNSURE", f"the interval ({span}) straddles the goal of {threshold:.1f}", threshold)

@@ -21,17 +21,29 @@ from tuneahead.training.models import Base, load_base
 from tuneahead.training.probe import prepare_data
 
 RECIPE = Recipe(
-    learning_rate=5e-3, max_steps=30, batch_size=4, lora_rank=4, lora_alpha=8, weight_decay=0.01,
-    warmup_ratio=0.1, max_grad_norm=0.5, schedule="cosine", seed=3,
+    learning_rate=5e-3,
+    max_steps=30,
+    batch_size=4,
+    lora_rank=4,
+    lora_alpha=8,
+    weight_decay=0.01,
+    warmup_ratio=0.1,
+    max_grad_norm=0.5,
+    schedule="cosine",
+    seed=3,
 )
 PLAIN = ProbeSettings(record_steps=30, cue_steps=(), flatness_at=None)
 
 
-def run_one(base: Base, data: RunData, recipe: Recipe, settings: ProbeSettings = PLAIN, **job: object) -> RunResult:
+def run_one(
+    base: Base, data: RunData, recipe: Recipe, settings: ProbeSettings = PLAIN, **job: object
+) -> RunResult:
     return next(iter(train_stack(base, [Job("a", data, recipe, **job)], settings, width=1)))  # type: ignore[arg-type]
 
 
-def trainer_losses(path: Path, recipe: Recipe, data: RunData, start: torch.Tensor, stack_base: Base) -> list[float]:
+def trainer_losses(
+    path: Path, recipe: Recipe, data: RunData, start: torch.Tensor, stack_base: Base
+) -> list[float]:
     """Losses of the same run in PEFT and transformers' Trainer, starting from the same adapter."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
@@ -49,8 +61,10 @@ def trainer_losses(path: Path, recipe: Recipe, data: RunData, start: torch.Tenso
         own[f"base_model.model.{name}.lora_B.default.weight"].data.copy_(b)
     stack.detach()
     order = [
-        int(i) for step in range(recipe.total_steps(len(data.train)))
-        for part in step_rows(recipe, len(data.train), step) for i in part
+        int(i)
+        for step in range(recipe.total_steps(len(data.train)))
+        for part in step_rows(recipe, len(data.train), step)
+        for i in part
     ]
     losses: list[float] = []
 
@@ -69,20 +83,34 @@ def trainer_losses(path: Path, recipe: Recipe, data: RunData, start: torch.Tenso
             n = len(row.ids)
             ids[i, :n] = torch.tensor(row.ids)
             mask[i, :n] = 1
-            labels[i, :n] = torch.tensor([t if on else -100 for t, on in zip(row.ids, row.answer, strict=True)])
+            labels[i, :n] = torch.tensor(
+                [t if on else -100 for t, on in zip(row.ids, row.answer, strict=True)]
+            )
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     class Ordered(Trainer):
         def get_train_dataloader(self):  # type: ignore[no-untyped-def]
-            return torch.utils.data.DataLoader(order, batch_size=recipe.batch_size, shuffle=False, collate_fn=collate)
+            return torch.utils.data.DataLoader(
+                order, batch_size=recipe.batch_size, shuffle=False, collate_fn=collate
+            )
 
     arguments = TrainingArguments(
-        output_dir=str(path / "out"), max_steps=recipe.total_steps(len(data.train)),
-        per_device_train_batch_size=recipe.batch_size, learning_rate=recipe.learning_rate,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps, logging_nan_inf_filter=False,
-        lr_scheduler_type=recipe.schedule, warmup_steps=recipe.warmup_steps(recipe.total_steps(len(data.train))),
-        weight_decay=recipe.weight_decay, max_grad_norm=recipe.max_grad_norm, logging_steps=1, report_to=[],
-        save_strategy="no", use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
+        output_dir=str(path / "out"),
+        max_steps=recipe.total_steps(len(data.train)),
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        logging_nan_inf_filter=False,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup_steps(recipe.total_steps(len(data.train))),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        logging_steps=1,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
     )
     Ordered(model=peft_model, args=arguments, train_dataset=order, callbacks=[Keep()]).train()
     return losses
@@ -101,7 +129,9 @@ def test_losses_equal_peft_with_the_hugging_face_trainer(tiny_path: Path, accumu
     theirs = trainer_losses(tiny_path, recipe, data, start, base)
     ours = run_one(base, data, recipe).trace.steps.loss_nats
     assert len(theirs) == len(ours) == recipe.total_steps(32)
-    assert theirs[0] != pytest.approx(theirs[-1], rel=0.05), "the run must move for the comparison to mean anything"
+    assert theirs[0] != pytest.approx(theirs[-1], rel=0.05), (
+        "the run must move for the comparison to mean anything"
+    )
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
@@ -109,7 +139,9 @@ def test_four_stacked_runs_equal_four_single_runs(tiny: Base) -> None:
     recipes = [
         RECIPE,
         RECIPE.replace(lora_rank=2, batch_size=3, learning_rate=1e-3, schedule="linear", seed=5),
-        RECIPE.replace(target_modules=("q_proj", "v_proj"), weight_decay=0.1, max_grad_norm=None, max_steps=17),
+        RECIPE.replace(
+            target_modules=("q_proj", "v_proj"), weight_decay=0.1, max_grad_norm=None, max_steps=17
+        ),
         RECIPE.replace(lora_dropout=0.2, gradient_accumulation_steps=2, seed=9, lora_alpha=4),
     ]
     sets = [prepare_data(tiny, make_examples(30 + 5 * i, seed=i), r) for i, r in enumerate(recipes)]
@@ -153,7 +185,9 @@ def test_a_probe_goes_on_to_the_full_run_bit_for_bit(tiny: Base, tmp_path: Path)
     assert len(probe.trace.steps) == 11
     rest = run_one(tiny, data, recipe, resume_from=tmp_path / "probe", save_dir=tmp_path / "rest")
     for name in ("loss_sum_nats", "grad_norm", "dot_previous", "dot_mean", "update_norm", "distance"):
-        np.testing.assert_array_equal(getattr(rest.trace.steps, name), getattr(whole.trace.steps, name), err_msg=name)
+        np.testing.assert_array_equal(
+            getattr(rest.trace.steps, name), getattr(whole.trace.steps, name), err_msg=name
+        )
     np.testing.assert_array_equal(rest.trace.visits.nll_nats, whole.trace.visits.nll_nats)
     saved = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "rest")]
     assert saved[0] == saved[1]
@@ -218,7 +252,9 @@ def test_step_statistics_equal_those_of_a_plain_autograd_run(tiny: Base) -> None
 def test_a_run_that_blows_up_is_recorded_and_spares_its_neighbour(tiny: Base) -> None:
     data = prepare_data(tiny, make_examples(30), RECIPE)
     wild = RECIPE.replace(learning_rate=1e30, max_grad_norm=None, warmup_ratio=0.0)
-    results = {r.job_id: r for r in train_stack(tiny, [Job("wild", data, wild), Job("calm", data, RECIPE)], PLAIN)}
+    results = {
+        r.job_id: r for r in train_stack(tiny, [Job("wild", data, wild), Job("calm", data, RECIPE)], PLAIN)
+    }
     assert "not finite at step" in results["wild"].failure
     assert results["wild"].scores == {}
     alone = run_one(tiny, data, RECIPE).trace.steps.loss_nats

@@ -32,17 +32,34 @@ def write_tiny_model(folder: Path, seed: int = 0, architecture: str = "qwen2") -
         tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
     )
     sizes = {
-        "vocab_size": len(vocabulary), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-        "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "tie_word_embeddings": True,
+        "vocab_size": len(vocabulary),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": None,
+        "tie_word_embeddings": True,
     }
     config = {
         "qwen2": lambda: Qwen2Config(**sizes),
         "llama": lambda: LlamaConfig(**sizes),
         "gemma3": lambda: Gemma3TextConfig(**sizes, head_dim=8, sliding_window=64),
         "gpt2": lambda: GPT2Config(
-            vocab_size=len(vocabulary), n_embd=32, n_layer=2, n_head=4, n_positions=128, eos_token_id=1,
-            pad_token_id=0, bos_token_id=None, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+            vocab_size=len(vocabulary),
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=128,
+            eos_token_id=1,
+            pad_token_id=0,
+            bos_token_id=None,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
         ),
     }[architecture]()
     torch.manual_seed(seed)

@@ -51,9 +51,7 @@ class Benchmark:
     @property
     def chance_pp(self) -> float:
         """Score of a uniform guess, in percentage points."""
-        shares = [
-            len(item.gold) / len(item.options) for item in self.items if isinstance(item, ChoiceItem)
-        ]
+        shares = [len(item.gold) / len(item.options) for item in self.items if isinstance(item, ChoiceItem)]
         return 100.0 * sum(shares) / len(shares) if shares else 0.0
 
     @property

@@ -14,6 +14,13 @@ from torch import Tensor
 from tuneahead.recipe import Recipe
 from tuneahead.training.encode import Encoded
 
+SHARED_LINES = (32, 48, 64, 96, 128, 192, 256)
+"""Lengths tried for lines that short rows share."""
+ATTENTION_TOKENS = 600
+"""Line length at which attention costs about as much as the linear layers (measured on the lab's base)."""
+LONGEST_SHARED_LINE = 512
+"""Beyond this length the explicit mask costs more memory than filling does."""
+
 
 @lru_cache(maxsize=64)
 def _epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
@@ -36,46 +43,116 @@ def step_rows(recipe: Recipe, rows: int, step: int) -> list[NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of S slots in one padded batch, slot after slot.
+    """Rows of S slots in one padded batch of lines, slot after slot.
 
-    ``ids`` is (S*R, T). ``positions``, ``labels`` and ``owner`` are (N,): flat index of the
-    position that predicts each answer token, the token, and the padded row (0 .. S*R-1) it
-    belongs to. ``shapes`` holds each slot's own (rows, length) before padding.
+    ``ids`` is (S*R, T): R lines of T tokens for each slot. ``positions``, ``labels`` and
+    ``owner`` are (N,): flat index of the position that predicts each answer token, the token, and
+    the row it belongs to, counted over all slots (slot ``s`` owns rows ``starts[s]`` to
+    ``starts[s + 1]``). ``tokens`` holds, for each slot, the flat index inside its own R*T places
+    of every real token, row after row. With several rows in a line, ``places`` (S*R, T) restarts
+    at each row and ``visible`` (S*R, 1, T, T) keeps them apart; both are None otherwise.
     """
 
     ids: Tensor
     positions: Tensor
     labels: Tensor
     owner: Tensor
-    rows: int
-    shapes: tuple[tuple[int, int], ...]
+    starts: tuple[int, ...]
+    tokens: tuple[Tensor, ...]
+    places: Tensor | None
+    visible: Tensor | None
+
+    def inputs(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Arguments for the model's forward pass; ``dtype`` is that of its attention scores."""
+        if self.visible is None or self.places is None:
+            return {"input_ids": self.ids}
+        mask = torch.zeros(self.visible.shape, dtype=dtype, device=self.ids.device)
+        mask.masked_fill_(~self.visible, torch.finfo(dtype).min)
+        return {"input_ids": self.ids, "attention_mask": mask, "position_ids": self.places}
+
+    def by_slot(self, per_row: Tensor) -> list[Tensor]:
+        """Split a value for every row (all slots) into one tensor a slot."""
+        return [per_row[a:b] for a, b in zip(self.starts, self.starts[1:], strict=False)]
 
 
-def pack(batches: Sequence[Sequence[Encoded]], pad_id: int, device: str) -> Packed:
-    """Pack one batch per slot. Rows are padded on the right, where causal attention never looks.
+def pack(
+    batches: Sequence[Sequence[Encoded]], pad_id: int, device: str, *, several_per_line: bool = False
+) -> Packed:
+    """Pack one batch per slot.
 
-    The last token of a row is never an input: nothing after it is predicted.
+    Lines are filled on the right, where causal attention never looks. ``several_per_line`` puts
+    short rows behind one another, so that little is spent on filling. The last token of a row is
+    never an input: nothing after it is predicted.
     """
-    rows = max(len(batch) for batch in batches)
-    length = max((len(row.ids) - 1 for batch in batches for row in batch), default=1)
-    ids = np.full((len(batches) * rows, max(1, length)), pad_id, np.int64)
-    positions: list[int] = []
+    lengths = [[max(1, len(row.ids) - 1) for row in batch] for batch in batches]
+    length = max((n for own in lengths for n in own), default=1)
+    several = several_per_line and length <= LONGEST_SHARED_LINE
+    if several:
+        length = _line_length(lengths, length)
+    layouts = [_fill_lines(own, length) if several else [(i, 0) for i in range(len(own))] for own in lengths]
+    lines = max((line + 1 for layout in layouts for line, _ in layout), default=1)
+    shape = (len(batches) * lines, length)
+    ids = np.full(shape, pad_id, np.int64)
+    places = np.zeros(shape, np.int64)
+    segments = np.full(shape, -1, np.int64)
+    positions: list[NDArray[np.int64]] = []
     labels: list[int] = []
     owner: list[int] = []
-    for slot, batch in enumerate(batches):
-        for offset, row in enumerate(batch):
-            line = slot * rows + offset
-            ids[line, : len(row.ids) - 1] = row.ids[:-1]
+    starts = [0]
+    tokens: list[Tensor] = []
+    for slot, (batch, layout) in enumerate(zip(batches, layouts, strict=True)):
+        own: list[NDArray[np.int64]] = []
+        for number, (row, (line, start)) in enumerate(zip(batch, layout, strict=True)):
+            n = len(row.ids) - 1
+            at = slot * lines + line
+            ids[at, start : start + n] = row.ids[:-1]
+            places[at, start : start + n] = np.arange(n)
+            segments[at, start : start + n] = number
             trained = np.flatnonzero(row.answer[1:])
-            positions.extend((line * ids.shape[1] + trained).tolist())
+            positions.append(at * length + start + trained)
             labels.extend(row.ids[i + 1] for i in trained)
-            owner.extend([line] * len(trained))
-    shapes = tuple(
-        (len(batch), max((len(row.ids) - 1 for row in batch), default=0)) for batch in batches
-    )
-    def as_tensor(values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=device)
+            owner.extend([starts[-1] + number] * len(trained))
+            own.append(line * length + start + np.arange(n))
+        starts.append(starts[-1] + len(batch))
+        tokens.append(torch.from_numpy(np.concatenate(own) if own else np.zeros(0, np.int64)).to(device))
 
+    def as_tensor(values: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        return torch.as_tensor(np.asarray(values, np.int64), device=device)
+
+    visible = None
+    if several:
+        same = segments[:, None, :, None] == segments[:, None, None, :]
+        visible = torch.from_numpy(same & np.tril(np.ones((length, length), bool))).to(device)
     return Packed(
-        torch.from_numpy(ids).to(device), as_tensor(positions), as_tensor(labels), as_tensor(owner), rows, shapes
+        torch.from_numpy(ids).to(device),
+        as_tensor(np.concatenate(positions) if positions else []),
+        as_tensor(labels),
+        as_tensor(owner),
+        tuple(starts),
+        tuple(tokens),
+        as_tensor(places) if several else None,
+        visible,
     )
+
+
+def _line_length(lengths: Sequence[Sequence[int]], longest: int) -> int:
+    """The line length at which all slots together cost least: filling against attention."""
+
+    def cost(capacity: int) -> float:
+        lines = max(max((line + 1 for line, _ in _fill_lines(own, capacity)), default=1) for own in lengths)
+        return lines * capacity * (1 + capacity / ATTENTION_TOKENS)
+
+    return min([longest, *(n for n in SHARED_LINES if n > longest)], key=cost)
+
+
+def _fill_lines(lengths: Sequence[int], capacity: int) -> list[tuple[int, int]]:
+    """(line, start) of each row by first fit, longest rows first."""
+    used: list[int] = []
+    placed = [(0, 0)] * len(lengths)
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        line = next((i for i, taken in enumerate(used) if taken + lengths[index] <= capacity), len(used))
+        if line == len(used):
+            used.append(0)
+        placed[index] = (line, used[line])
+        used[line] += lengths[index]
+    return placed

@@ -87,7 +87,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         trace = trace_from_bytes((folder / _TRACE).read_bytes())
     except (OSError, SafetensorError) as error:
-        raise TraceError(f"no usable checkpoint in {folder}: {error}", remedy="start the run afresh") from None
+        raise TraceError(
+            f"no usable checkpoint in {folder}: {error}", remedy="start the run afresh"
+        ) from None
     generator = tensors.pop("generator")
     return Checkpoint(int(meta["step"]), float(meta["seconds"]), tensors, generator, trace)
 

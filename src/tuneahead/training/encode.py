@@ -71,9 +71,11 @@ def encode_examples(
         return [_encode_chat(example, tokenizer, recipe.max_length) for example in examples]
     end = tokenizer.eos_token_id
     start = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
-    prompts, answers = zip(
-        *(_render(e, render_prompt(tokenizer, e.prompt, template)) for e in examples), strict=True
-    ) if examples else ((), ())
+    prompts, answers = (
+        zip(*(_render(e, render_prompt(tokenizer, e.prompt, template)) for e in examples), strict=True)
+        if examples
+        else ((), ())
+    )
     prompt_ids = _tokenise(tokenizer, prompts)
     answer_ids = _tokenise(tokenizer, answers)
     encoded = []
@@ -150,9 +152,7 @@ def _append(
     return after
 
 
-def _chat_text(
-    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, generation: bool
-) -> str:
+def _chat_text(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, generation: bool) -> str:
     if not turns:
         return ""
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)

@@ -19,9 +19,9 @@ from tuneahead.benchmark.items import Benchmark
 from tuneahead.errors import DataError
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Flatness, ProbeTrace, TraceInfo
-from tuneahead.training.batches import Packed, pack, step_rows
+from tuneahead.training.batches import pack, step_rows
 from tuneahead.training.checkpoint import Checkpoint, read_checkpoint, save_adapter, write_checkpoint
-from tuneahead.training.encode import Encoded, RunData
+from tuneahead.training.encode import RunData
 from tuneahead.training.lora import AdapterStack, SlotDropout, answer_head
 from tuneahead.training.measure import (
     FLATNESS_ROWS,
@@ -33,7 +33,14 @@ from tuneahead.training.measure import (
     peak_memory_mb,
 )
 from tuneahead.training.models import Base
-from tuneahead.training.scoring import EncodedBenchmark, answer_nll, encode_benchmark, score_stack
+from tuneahead.training.scoring import (
+    EncodedBenchmark,
+    encode_benchmark,
+    obeys_masks,
+    rows_nll,
+    score_stack,
+    shares_lines,
+)
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,7 @@ class _Trainer:
         self.settings = settings
         rank = max(job.recipe.lora_rank for job in waiting)
         names = sorted({name for job in waiting for name in job.recipe.target_modules})
+        obeys_masks(base)  # asked of the plain base, before adapters are attached, and remembered
         self.stack = AdapterStack(base, min(width, len(waiting)), rank, names)
         self.meter = GradientMeter(self.stack)
         self.cues = CueMeter(base, settings)
@@ -142,7 +150,10 @@ class _Trainer:
         self.stack.initialise(place, recipe)
         self.meter.start(place, recipe)
         slot = _Slot(
-            job, total, min(total, recipe.stop_after or total), self._optimizer(place, recipe),
+            job,
+            total,
+            min(total, recipe.stop_after or total),
+            self._optimizer(place, recipe),
             torch.Generator().manual_seed(recipe.seed + 1),
         )
         if place < len(self.slots):
@@ -157,8 +168,12 @@ class _Trainer:
         row = self.stack.values[place].detach().requires_grad_()
         row.grad = self.stack.grads[place]
         return torch.optim.AdamW(
-            [row], lr=recipe.learning_rate, betas=(recipe.adam_beta1, recipe.adam_beta2),
-            eps=recipe.adam_epsilon, weight_decay=recipe.weight_decay, fused=True,
+            [row],
+            lr=recipe.learning_rate,
+            betas=(recipe.adam_beta1, recipe.adam_beta2),
+            eps=recipe.adam_epsilon,
+            weight_decay=recipe.weight_decay,
+            fused=True,
         )
 
     def _refill(self, place: int) -> None:
@@ -188,7 +203,8 @@ class _Trainer:
         due = [
             i
             for i, slot in enumerate(self.slots)
-            if slot.step in self.settings.cue_steps and not slot.failure
+            if slot.step in self.settings.cue_steps
+            and not slot.failure
             and not any(cue.step == slot.step for cue in slot.cues)
         ]
         if due:
@@ -204,8 +220,12 @@ class _Trainer:
         if flat:
             chosen = [self.slots[i] for i in flat]
             measured = measure_flatness(
-                self.base, self.stack, flat, [s.job.recipe for s in chosen],
-                [s.job.data.train[:FLATNESS_ROWS] for s in chosen], [s.step for s in chosen],
+                self.base,
+                self.stack,
+                flat,
+                [s.job.recipe for s in chosen],
+                [s.job.data.train[:FLATNESS_ROWS] for s in chosen],
+                [s.step for s in chosen],
             )
             for slot, flatness in zip(chosen, measured, strict=True):
                 slot.flatness = flatness
@@ -223,7 +243,9 @@ class _Trainer:
             self._forward_backward(plans, micro, tokens, sums)
         norm = torch.linalg.vector_norm(self.stack.grads[: len(self.slots)], dim=1)
         recording = [i for i, s in enumerate(self.slots) if s.step < self.settings.record_steps]
-        stats, layers = self.meter.gradients(recording, norm) if recording else (torch.zeros(0, 4), torch.zeros(0, 0))
+        stats, layers = (
+            self.meter.gradients(recording, norm) if recording else (torch.zeros(0, 4), torch.zeros(0, 0))
+        )
         norms = norm.tolist()
         for i, slot in enumerate(self.slots):
             self._update(i, slot, norms[i], sums[i])
@@ -241,30 +263,22 @@ class _Trainer:
             [slot.job.data.train[i] for i in plan[micro]] if micro < len(plan) else []
             for slot, plan in zip(self.slots, plans, strict=True)
         ]
-        packed = pack(batches, self.base.pad_id, self.base.device)
+        packed = pack(
+            batches, self.base.pad_id, self.base.device, several_per_line=shares_lines(self.base, batches)
+        )
         rates = [slot.job.recipe.lora_dropout for slot in self.slots]
         self.stack.dropout = (
-            SlotDropout(rates, [slot.generator for slot in self.slots], packed.shapes) if any(rates) else None
+            SlotDropout(rates, [slot.generator for slot in self.slots], packed.tokens) if any(rates) else None
         )
         with answer_head(self.base) as head:
-            nll = answer_nll(self.base, head, packed.ids, packed.positions, packed.labels)
+            row_nll = rows_nll(self.base, head, packed)
             self.stack.dropout = None
-            weight = torch.tensor([1.0 / max(1, n) for n in tokens], device=nll.device)
-            (nll * weight[packed.owner // packed.rows]).sum().backward()  # type: ignore[no-untyped-call]
-        self._visit(batches, plans, micro, packed, nll.detach(), sums)
-
-    def _visit(
-        self,
-        batches: Sequence[Sequence[Encoded]],
-        plans: Sequence[Sequence[Sequence[int]]],
-        micro: int,
-        packed: Packed,
-        nll: Tensor,
-        sums: list[float],
-    ) -> None:
-        by_row = torch.zeros(packed.ids.shape[0], device=nll.device).index_add(0, packed.owner, nll).tolist()
+            parts = packed.by_slot(row_nll)
+            loss = sum((own.sum() / max(1, n) for own, n in zip(parts, tokens, strict=True)), torch.zeros(()))
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
         for place, (slot, batch) in enumerate(zip(self.slots, batches, strict=True)):
-            own = by_row[place * packed.rows : place * packed.rows + len(batch)]
+            own = parts[place].tolist()
             sums[place] += sum(own)
             if slot.step < self.settings.record_steps and batch:
                 slot.rows.visit_step.extend([slot.step] * len(batch))
@@ -302,8 +316,20 @@ class _Trainer:
                 dot_previous = dot_mean = mean_norm = float("nan")
             update, distance = (float(x) for x in moved[place])
             slot.rows.scalars.append(
-                (sums[i], tokens[i], rate, norms[i], dot_previous, dot_mean, mean_norm, small, update,
-                 distance, seconds, memory)
+                (
+                    sums[i],
+                    tokens[i],
+                    rate,
+                    norms[i],
+                    dot_previous,
+                    dot_mean,
+                    mean_norm,
+                    small,
+                    update,
+                    distance,
+                    seconds,
+                    memory,
+                )
             )
             slot.rows.layers.append(layers[place].astype(np.float32))
 
@@ -366,7 +392,12 @@ class _Trainer:
         if slot.flatness is None:
             absent.append(("flatness", f"the run ended before step {self.settings.flatness_at}"))
         return ProbeTrace(
-            info, slot.rows.columns(len(layers)), slot.rows.visits(), tuple(slot.cues), slot.flatness, tuple(absent)
+            info,
+            slot.rows.columns(len(layers)),
+            slot.rows.visits(),
+            tuple(slot.cues),
+            slot.flatness,
+            tuple(absent),
         )
 
     # ------ checkpoints

@@ -151,7 +151,11 @@ class CueMeter:
         self._zero: tuple[NDArray[np.float32], NDArray[np.float32], float] | None = None
 
     def take(
-        self, stack: AdapterStack, slots: Sequence[int], steps: Sequence[int], heldout: Sequence[Sequence[Encoded]]
+        self,
+        stack: AdapterStack,
+        slots: Sequence[int],
+        steps: Sequence[int],
+        heldout: Sequence[Sequence[Encoded]],
     ) -> list[Cue]:
         """One cue for each of ``slots``; at step 0 the benchmark is that of the plain base, scored once."""
         began = time.perf_counter()
@@ -213,7 +217,11 @@ def measure_flatness(
     for direction in range(FLATNESS_DIRECTIONS):
         draws = [
             [
-                (name, torch.randn(a.shape, generator=g).to(a.device), torch.randn(b.shape, generator=g).to(b.device))
+                (
+                    name,
+                    torch.randn(a.shape, generator=g).to(a.device),
+                    torch.randn(b.shape, generator=g).to(b.device),
+                )
                 for name, a, b in stack.matrices(slot, recipe)
             ]
             for slot, recipe, g in zip(slots, recipes, generators, strict=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Base:
     """A frozen base: model in evaluation mode, tokenizer, and a fingerprint of its weights."""
 
@@ -32,6 +32,11 @@ class Base:
     def context_tokens(self) -> int:
         """Longest sequence the model takes."""
         return int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the frozen weights."""
+        return next(self.model.parameters()).dtype
 
     @property
     def pad_id(self) -> int:
@@ -75,7 +80,11 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         tokenizer = load_tokenizer(location)
         model = AutoModelForCausalLM.from_pretrained(
-            location, config=config, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
+            location,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
             attn_implementation="eager" if where == "cpu" else "sdpa",
         )
     except (OSError, ValueError, KeyError, ImportError) as error:

@@ -54,7 +54,12 @@ def run_probes(
             prepared[key] = prepare_data(base, task.examples, task.recipe)
         jobs.append(
             Job(
-                str(index), prepared[key], task.recipe, task.finals, task.checkpoint_dir, task.resume_from,
+                str(index),
+                prepared[key],
+                task.recipe,
+                task.finals,
+                task.checkpoint_dir,
+                task.resume_from,
                 task.save_dir,
             )
         )

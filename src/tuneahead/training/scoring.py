@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional
 from tuneahead.benchmark.choice import BenchmarkScore, summarise_choices, summarise_matches
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.errors import BenchmarkError
-from tuneahead.training.batches import pack
+from tuneahead.training.batches import Packed, pack
 from tuneahead.training.encode import Encoded, render_prompt, resolve_template
 from tuneahead.training.lora import AdapterStack, AnswerHead, answer_head
 from tuneahead.training.models import Base
@@ -54,6 +55,8 @@ class EncodedBenchmark:
     benchmark: Benchmark
     trees: tuple[Tree, ...]
     stops: tuple[int, ...]
+    shared: bool = True
+    """Whether the base lets options share their prompt's work."""
 
 
 def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "auto") -> EncodedBenchmark:
@@ -88,7 +91,9 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "auto") -
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) == 1:
             stops.add(ids[0])
-    return EncodedBenchmark(benchmark, tuple(trees), tuple(sorted(stops)))
+    window = getattr(base.model.config, "sliding_window", None) or 1 << 30
+    shared = obeys_masks(base) and max(tree.length for tree in trees) <= window
+    return EncodedBenchmark(benchmark, tuple(trees), tuple(sorted(stops)), shared)
 
 
 @torch.no_grad()
@@ -96,8 +101,50 @@ def score_stack(
     base: Base, encoded: EncodedBenchmark, stack: AdapterStack | None, slots: Sequence[int]
 ) -> list[BenchmarkScore]:
     """Score the benchmark with each of ``slots`` (the plain base when ``stack`` is None)."""
+    if not encoded.shared:
+        return _score_apart(base, encoded, stack, slots)
+    logprob, matched = _score_trees(base, encoded, encoded.trees, stack, slots)
+    return _summarise(encoded.benchmark, logprob, matched)
+
+
+def _summarise(
+    benchmark: Benchmark, logprob: NDArray[np.float64], matched: NDArray[np.bool_]
+) -> list[BenchmarkScore]:
+    if benchmark.metric == "exact_match":
+        return [summarise_matches(benchmark, own) for own in matched]
+    return [summarise_choices(benchmark, own) for own in logprob]
+
+
+def _score_apart(
+    base: Base, encoded: EncodedBenchmark, stack: AdapterStack | None, slots: Sequence[int]
+) -> list[BenchmarkScore]:
+    """The same scores with a row for every branch: for bases in which branches can't share a row."""
+    single = [
+        Tree(tree.prompt, (branch,), tree.keep_last) for tree in encoded.trees for branch in tree.branches
+    ]
+    flat_logprob, flat_matched = _score_trees(base, encoded, single, stack, slots)
+    width = len(flat_logprob)
+    branches = max(len(tree.branches) for tree in encoded.trees)
+    logprob = np.full((width, len(encoded.trees), branches), np.nan)
+    matched = np.zeros((width, len(encoded.trees)), bool)
+    at = 0
+    for index, tree in enumerate(encoded.trees):
+        stop = at + len(tree.branches)
+        logprob[:, index, : len(tree.branches)] = flat_logprob[:, at:stop, 0]
+        matched[:, index] = flat_matched[:, at:stop].any(1)
+        at = stop
+    return _summarise(encoded.benchmark, logprob, matched)
+
+
+def _score_trees(
+    base: Base,
+    encoded: EncodedBenchmark,
+    trees: Sequence[Tree],
+    stack: AdapterStack | None,
+    slots: Sequence[int],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Log-probability sums (width, trees, branches) and greedy matches (width, trees)."""
     width = max(1, len(slots)) if stack is not None else 1
-    trees = encoded.trees
     branches = max(len(tree.branches) for tree in trees)
     logprob = np.full((width, len(trees), branches), np.nan)
     matched = np.zeros((width, len(trees)), bool)
@@ -111,9 +158,7 @@ def score_stack(
                     sums, hits = batch.run(base, head, width, encoded.stops)
             logprob[:, chosen, : sums.shape[2]] = sums
             matched[:, chosen] = hits
-    if encoded.benchmark.metric == "exact_match":
-        return [summarise_matches(encoded.benchmark, matched[s]) for s in range(width)]
-    return [summarise_choices(encoded.benchmark, logprob[s]) for s in range(width)]
+    return logprob, matched
 
 
 def score_benchmark(base: Base, benchmark: Benchmark, template: str = "auto") -> BenchmarkScore:
@@ -160,7 +205,9 @@ class _TreeBatch:
                 places[row, at:stop] = len(tree.prompt) + np.arange(len(inputs))
                 visible[row, 0, at:stop, len(tree.prompt) : at] = False
                 for offset, token in enumerate(branch):
-                    reads.append((row, index, len(tree.prompt) - 1 if offset == 0 else at + offset - 1, token))
+                    reads.append(
+                        (row, index, len(tree.prompt) - 1 if offset == 0 else at + offset - 1, token)
+                    )
                 if tree.keep_last:
                     reads.append((row, index, stop - 1, -1))
                 at = stop
@@ -183,11 +230,10 @@ class _TreeBatch:
         unique = torch.from_numpy(self.unique).to(self.device)
         shift = torch.arange(width, device=self.device).unsqueeze(1) * (rows * length)
         head.positions = (unique.unsqueeze(0) + shift).flatten()
-        dtype = next(base.model.parameters()).dtype
         arguments: dict[str, Tensor] = {}
         if self.branching:
-            hidden = torch.zeros(self.visible.shape, dtype=dtype, device=self.device)
-            hidden.masked_fill_(~self.visible, torch.finfo(dtype).min)
+            hidden = torch.zeros(self.visible.shape, dtype=base.dtype, device=self.device)
+            hidden.masked_fill_(~self.visible, torch.finfo(base.dtype).min)
             arguments = {
                 "attention_mask": hidden.repeat(width, 1, 1, 1),
                 "position_ids": self.places.repeat(width, 1),
@@ -202,7 +248,9 @@ class _TreeBatch:
         chosen = logits[:, lookup, target.clamp(min=0)] - log_z[:, lookup]
         token = (target >= 0).cpu().numpy()
         hit = np.where(
-            token, (best == target).cpu().numpy(), torch.isin(best, torch.tensor(stops, device=self.device)).cpu().numpy()
+            token,
+            (best == target).cpu().numpy(),
+            torch.isin(best, torch.tensor(stops, device=self.device)).cpu().numpy(),
         )
         return self._collect(chosen.double().cpu().numpy(), hit, token, width)
 
@@ -235,34 +283,58 @@ def text_losses(
     most = max((len(batch) for batch in batches), default=0)
     with answer_head(base) as head:
         for start in range(0, most, step):
-            packed = pack([batch[start : start + step] for batch in batches], base.pad_id, base.device)
+            parts = [batch[start : start + step] for batch in batches]
+            packed = pack(parts, base.pad_id, base.device, several_per_line=shares_lines(base, parts))
             if stack is None:
-                row_nll = _row_nll(base, head, packed.ids, packed.positions, packed.labels, packed.owner)
+                row_nll = rows_nll(base, head, packed)
             else:
                 with stack.using(slots):
-                    row_nll = _row_nll(base, head, packed.ids, packed.positions, packed.labels, packed.owner)
-            sums += row_nll.view(len(batches), packed.rows).sum(1).double().cpu().numpy()
-            counts = torch.bincount(packed.owner, minlength=len(batches) * packed.rows)
-            tokens += counts.view(len(batches), packed.rows).sum(1).cpu().numpy()
+                    row_nll = rows_nll(base, head, packed)
+            sums += [float(own.double().sum()) for own in packed.by_slot(row_nll)]
+            tokens += [sum(row.answer_tokens for row in part) for part in parts]
     with np.errstate(invalid="ignore"):
         return np.where(tokens > 0, sums / np.maximum(tokens, 1), np.nan)
 
 
-def _row_nll(
-    base: Base, head: AnswerHead, ids: Tensor, positions: Tensor, labels: Tensor, owner: Tensor
-) -> Tensor:
-    nll = answer_nll(base, head, ids, positions, labels)
-    return torch.zeros(ids.shape[0], device=ids.device).index_add(0, owner, nll)
+def rows_nll(base: Base, head: AnswerHead, packed: Packed) -> Tensor:
+    """Summed loss of every row in nats: (rows of all slots,)."""
+    nll = answer_nll(base, head, packed)
+    return torch.zeros(packed.starts[-1], device=nll.device).index_add(0, packed.owner, nll)
 
 
-def answer_nll(base: Base, head: AnswerHead, ids: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
+def answer_nll(base: Base, head: AnswerHead, packed: Packed) -> Tensor:
     """Loss of every answer token in nats, (N,), in fp32; differentiable."""
-    if not len(positions):
-        return torch.zeros(0, device=ids.device)
-    head.positions = positions
-    logits = base.model(input_ids=ids, use_cache=False).logits[0]
+    if not len(packed.positions):
+        return torch.zeros(0, device=packed.ids.device)
+    head.positions = packed.positions
+    logits = base.model(**packed.inputs(base.dtype), use_cache=False).logits[0]
     head.positions = None
-    return functional.cross_entropy(logits.float(), labels, reduction="none")
+    return functional.cross_entropy(logits.float(), packed.labels, reduction="none")
+
+
+def shares_lines(base: Base, batches: Sequence[Sequence[Encoded]]) -> bool:
+    """Whether rows may share a line: the model obeys explicit masks and no row leaves its window."""
+    window = getattr(base.model.config, "sliding_window", None) or 1 << 30
+    longest = max((len(row.ids) for batch in batches for row in batch), default=0)
+    return longest <= window and obeys_masks(base)
+
+
+@cache
+def obeys_masks(base: Base) -> bool:
+    """Whether the base gives a row the same scores alone and behind another one under a mask.
+
+    Attention models do; recurrent ones do not, and then neither lines nor prompts are shared.
+    """
+    rows = [Encoded((5, 6, 7, 8, 9, 4), (True,) * 6, 1), Encoded((9, 7, 5, 4, 6), (True,) * 5, 2)]
+    losses = []
+    with torch.no_grad(), answer_head(base) as head:
+        for several in (False, True):
+            packed = pack([rows], base.pad_id, base.device, several_per_line=several)
+            losses.append(answer_nll(base, head, packed))
+    close = torch.allclose(
+        losses[0], losses[1], rtol=2e-2 if base.dtype != torch.float32 else 1e-4, atol=1e-4
+    )
+    return bool(close)
 
 
 def reference_rows(base: Base, texts: Sequence[str], max_length: int = 256) -> list[Encoded]:
@@ -273,4 +345,3 @@ def reference_rows(base: Base, texts: Sequence[str], max_length: int = 256) -> l
         if len(ids) > 1:
             rows.append(Encoded(tuple(ids), (True,) * len(ids), index + 1))
     return rows
-
