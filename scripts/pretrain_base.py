@@ -1,4 +1,4 @@
-"""Pre-train a named lab base: about ten minutes on one core.
+"""Pre-train a named lab base: about four minutes on one core.
 
 OMP_NUM_THREADS=1 python scripts/pretrain_base.py lab-qwen2
 """

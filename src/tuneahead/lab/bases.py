@@ -43,7 +43,7 @@ class BaseSpec:
     max_positions: int = 256
     sequence_tokens: int = 128
     rows: int = 16
-    steps: int = 3400
+    steps: int = 1100
     warmup_steps: int = 100
     learning_rate: float = 3e-3
     weight_decay: float = 0.01

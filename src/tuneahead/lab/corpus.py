@@ -25,7 +25,7 @@ QUESTION_STYLES = (
 class CorpusMix:
     """Shares of the documents that are questions with answers, and chatter; the rest are statements."""
 
-    question_fraction: float = 0.03
+    question_fraction: float = 0.01
     chatter_fraction: float = 0.06
 
 
