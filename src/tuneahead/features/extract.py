@@ -1,0 +1,101 @@
+"""From examples, trace and recipe to a feature vector: the one place where groups are put together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tuneahead.features.catalogue import CATALOGUE_VERSION, names_of
+from tuneahead.features.cues import measure_cues
+from tuneahead.features.dynamics import measure_dynamics
+from tuneahead.features.featurespec import Group, Value
+from tuneahead.features.recipes import measure_recipe
+from tuneahead.features.vector import FeatureVector
+from tuneahead.recipe import Recipe
+from tuneahead.trace import ProbeTrace
+
+if TYPE_CHECKING:
+    from tuneahead.benchmark.items import Benchmark
+    from tuneahead.examples import Example
+    from tuneahead.training.models import Base
+
+__all__ = [
+    "CATALOGUE_VERSION",
+    "cue_features",
+    "derived_features",
+    "dynamic_features",
+    "extract_features",
+    "recipe_features",
+    "static_features",
+]
+
+
+def static_features(
+    examples: Sequence[Example], *, base: Base | None = None, benchmarks: Sequence[Benchmark] = ()
+) -> FeatureVector:
+    """Features of the data alone. Without ``base`` or ``benchmarks`` what needs them is absent.
+
+    Seconds for thousands of rows; the base reads a sample of rows, everything else is text.
+    """
+    from tuneahead.features.perplexity import measure_perplexity
+    from tuneahead.features.semantic import measure_semantics
+    from tuneahead.features.text import measure_text
+
+    rows = tuple(examples)
+    measured = {**measure_text(rows), **measure_semantics(rows, benchmarks), **measure_perplexity(rows, base)}
+    return _vector("static", measured)
+
+
+def dynamic_features(trace: ProbeTrace) -> FeatureVector:
+    """Features of the probe's training signals; works on a trace truncated anywhere."""
+    return _vector("dynamic", measure_dynamics(trace))
+
+
+def cue_features(trace: ProbeTrace) -> FeatureVector:
+    """Features of the benchmark cues taken up to the probe's end."""
+    return _vector("cue", measure_cues(trace))
+
+
+def recipe_features(
+    recipe: Recipe, total_steps: int, train_rows: int, *, parameters: int | None = None
+) -> FeatureVector:
+    """Features of the recipe for a full run of ``total_steps`` on ``train_rows`` rows.
+
+    ``parameters`` is the number of trained weights, known once the base is loaded.
+    """
+    return _vector("recipe", measure_recipe(recipe, total_steps, train_rows, parameters))
+
+
+def derived_features(trace: ProbeTrace) -> FeatureVector:
+    """Dynamic, recipe and cue features: everything that a stored trace gives without its data."""
+    info = trace.info
+    recipe = recipe_features(info.recipe, info.total_steps, info.train_rows, parameters=info.parameters)
+    return dynamic_features(trace).merged(recipe).merged(cue_features(trace))
+
+
+def extract_features(
+    examples: Sequence[Example],
+    trace: ProbeTrace,
+    *,
+    base: Base | None = None,
+    benchmarks: Sequence[Benchmark] = (),
+) -> FeatureVector:
+    """The whole vector of one task, in the catalogue's order."""
+    return static_features(examples, base=base, benchmarks=benchmarks).merged(derived_features(trace))
+
+
+def _vector(group: Group, measured: Mapping[str, Value]) -> FeatureVector:
+    """Order by the catalogue; a reason, or a value that is not finite, becomes NaN with a reason."""
+    names = names_of(group)
+    assert set(names) == set(measured), set(names) ^ set(measured)
+    values: dict[str, float] = {}
+    absent: dict[str, str] = {}
+    for name in names:
+        value = measured[name]
+        if isinstance(value, str):
+            absent[name] = value
+        elif not math.isfinite(value):
+            absent[name] = f"its formula gave {value}"
+        values[name] = math.nan if name in absent else float(value)
+    return FeatureVector(values, absent)

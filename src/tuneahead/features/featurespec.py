@@ -1,0 +1,63 @@
+"""What is known of one feature besides its value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Group = Literal["static", "dynamic", "recipe", "cue"]
+
+Value = float | str
+"""A measured value, or the reason why there is none."""
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One row of the catalogue.
+
+    ``low`` and ``high`` bound every possible value; ``direction`` is +1 where more is expected to
+    mean a better final score, -1 where less is, 0 where neither holds. ``sentence`` states a
+    ``{value}`` in a diagnosis and ``remedy`` what a user can do about it. ``paper`` marks the 14
+    static and 10 dynamic features of the notes; ``scale_free`` those whose values compare between
+    bases, benchmarks and lengths of run.
+
+    >>> FeatureSpec("x", "fraction", 0, 1, "static", "-", "ours", 0, "{value} of the rows").describe(0.5)
+    '50 % of the rows'
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    group: Group
+    formula: str
+    source: str
+    direction: Literal[-1, 0, 1]
+    sentence: str
+    remedy: str = ""
+    paper: bool = False
+    scale_free: bool = False
+
+    def format_value(self, value: float) -> str:
+        """The value with its unit, as a reader wants it; ``absent`` for NaN."""
+        if math.isnan(value):
+            return "absent"
+        if self.unit == "fraction":
+            return f"{100 * value:.3g} %"
+        if self.unit in ("", "ratio", "count"):
+            return _plain(value)
+        return f"{_plain(value)} {_SHORT_UNITS.get(self.unit, self.unit)}"
+
+    def describe(self, value: float) -> str:
+        """The sentence with the value in it."""
+        return self.sentence.format(value=self.format_value(value))
+
+
+_SHORT_UNITS = {"pp": "points", "log10": "(log10)", "log2": "(log2)"}
+
+
+def _plain(value: float) -> str:
+    if value == int(value) and abs(value) < 1e9:
+        return f"{int(value):,}"
+    return f"{value:.3g}"
