@@ -116,8 +116,9 @@ FEATURES = FeatureVector(
 )
 
 
-def made_assessment(score_pp: float = 58.3, *, goal: Goal = Goal(minimum_pp=52.0)) -> Assessment:
+def made_assessment(score_pp: float = 58.3, *, minimum_pp: float = 52.0) -> Assessment:
     """A forecast of ``score_pp`` with an interval of 3.1 points to either side."""
+    goal = Goal(minimum_pp=minimum_pp)
     forecast = Forecast(score_pp, score_pp - 3.1, score_pp + 3.1, 0.9, base_pp=31.4, probe_pp=47.0)
     attributions = (
         Attribution("cue_gain_pp", 15.6, 0.0, "The benchmark score already rose during the probe."),
@@ -149,7 +150,12 @@ def made_assessment(score_pp: float = 58.3, *, goal: Goal = Goal(minimum_pp=52.0
         baseline_pp=baseline,
         attributions=attributions,
         fixes=(
-            Fix("Remove near-duplicates", "38 rows repeat others and the model over-fits to them.", "near_duplicate_ratio", -2.4),
+            Fix(
+                "Remove near-duplicates",
+                "38 rows repeat others and the model over-fits to them.",
+                "near_duplicate_ratio",
+                -2.4,
+            ),
             Fix("Add data", "352 rows are few for 840 steps: every row is seen 21 times.", "rows", -1.2),
         ),
         ranges={

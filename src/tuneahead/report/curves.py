@@ -39,7 +39,8 @@ def probe_intro(assessment: Assessment) -> str:
         text += f", made in {words.duration(assessment.costs.probe_seconds)}"
     finite = loss[np.isfinite(loss)]
     if len(finite) > 10:
-        text += f". Training loss went from {number(float(finite[:5].mean()))} to {number(float(finite[-5:].mean()))}"
+        first, last = float(finite[:5].mean()), float(finite[-5:].mean())
+        text += f". Training loss went from {number(first)} to {number(last)}"
     if trace.info.failure:
         text += f". It ended early: {trace.info.failure}"
     return text + "."
@@ -63,9 +64,12 @@ def _loss(trace: ProbeTrace) -> Markup:
     reading = f"Training loss over {len(x)} steps, last {number(float(loss[-1]))} nats per token"
     if held:
         series.append(
-            Series("held out", [float(c.step) for c in held], [c.heldout_loss_nats for c in held], "line-2", True)
+            Series(
+                "held out", [float(c.step) for c in held], [c.heldout_loss_nats for c in held], "line-2", True
+            )
         )
-        reading += f"; held-out loss from {number(held[0].heldout_loss_nats)} to {number(held[-1].heldout_loss_nats)}"
+        first, last = held[0].heldout_loss_nats, held[-1].heldout_loss_nats
+        reading += f"; held-out loss from {number(first)} to {number(last)}"
     return line_chart(Chart("Loss", "nats per answer token", reading + ".", floor=0.0), series)
 
 
@@ -73,7 +77,7 @@ def _gradient(trace: ProbeTrace) -> Markup:
     norm = np.asarray(trace.steps.grad_norm, float)
     reading = f"Gradient norm before clipping, median {number(float(np.median(norm)))}."
     clip = trace.info.recipe.max_grad_norm
-    marks = ()
+    marks: tuple[Mark, ...] = ()
     finite = norm[np.isfinite(norm)]
     if clip is not None and len(finite) and clip <= 1.5 * float(finite.max()):
         marks = (Mark("clipping", clip, "chance"),)
@@ -88,8 +92,12 @@ def _benchmark(trace: ProbeTrace) -> Markup:
     y = [cue.accuracy_pp for cue in cues]
     chance = trace.info.chance_pp
     marks = (Mark("chance", chance, "chance"),) if chance > 0 else ()
-    reading = "Benchmark cue: " + ", ".join(f"{number_pp(c.accuracy_pp)} % at step {c.step}" for c in cues) + "."
-    unit = f"% of {len(cues[0].margin_nats):,} items" + (f"; dotted: chance {number_pp(chance)}" if marks else "")
+    reading = (
+        "Benchmark cue: " + ", ".join(f"{number_pp(c.accuracy_pp)} % at step {c.step}" for c in cues) + "."
+    )
+    unit = f"% of {len(cues[0].margin_nats):,} items" + (
+        f"; dotted: chance {number_pp(chance)}" if marks else ""
+    )
     chart = Chart("Benchmark cue", unit, reading, marks=marks)
     return line_chart(chart, [Series("accuracy", [float(c.step) for c in cues], y, "line-1", True)])
 
@@ -97,6 +105,6 @@ def _benchmark(trace: ProbeTrace) -> Markup:
 def _reference(trace: ProbeTrace) -> Markup:
     cues = [cue for cue in trace.cues if math.isfinite(cue.reference_loss_nats)]
     y = [cue.reference_loss_nats for cue in cues]
-    reading = f"Loss on fixed reference text from {number(y[0])} to {number(y[-1])} nats per token; rising means forgetting."
+    reading = f"Loss on reference text from {number(y[0])} to {number(y[-1])}; rising means forgetting."
     chart = Chart("Forgetting", "loss on reference text, nats per token", reading)
     return line_chart(chart, [Series("reference", [float(c.step) for c in cues], y, "line-1", True)])

@@ -1,59 +1,46 @@
-"""Which rows the model learns at once, wavers on, or never believes: a map of the training data.
-
-Source: data cartography (confidence and variability of each row over the visits of the probe).
-"""
+"""Which rows the model learns at once, wavers on, or never believes: a map of the training data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneahead.trace import ProbeTrace, RowVisits
+from tuneahead.features.cartography import EASY, HARD, row_map
+from tuneahead.trace import ProbeTrace
 
-EASY_CONFIDENCE = 0.6
-HARD_CONFIDENCE = 0.3
+FEWEST_ROWS = 10
+Kind = Literal["easy", "ambiguous", "hard"]
 
 
 @dataclass(frozen=True)
 class DataMap:
-    """Rows with two visits or more; all arrays ``(rows,)``.
+    """Rows visited twice or more; all arrays ``(rows,)``, with the meaning of ``RowMap``'s.
 
-    ``confidence`` is the mean over visits of the answer's probability per token (geometric
-    mean), ``variability`` its standard deviation. ``row`` is the index into the training rows.
+    ``row`` is the index into the training rows.
     """
 
-    row: NDArray[np.int64]
+    row: NDArray[np.int32]
     confidence: NDArray[np.float64]
     variability: NDArray[np.float64]
 
     @property
-    def kind(self) -> list[str]:
-        """``easy``, ``ambiguous`` or ``hard`` for each row, by its confidence."""
-        return [
-            "easy" if c >= EASY_CONFIDENCE else "hard" if c < HARD_CONFIDENCE else "ambiguous"
-            for c in self.confidence
-        ]
+    def kinds(self) -> list[Kind]:
+        """``easy``, ``hard``, or ``ambiguous`` in between, by each row's mean confidence."""
+        return ["easy" if c >= EASY else "hard" if c <= HARD else "ambiguous" for c in self.confidence]
 
     def hardest(self, count: int = 20) -> list[int]:
         """Indices of the least believed hard rows, worst first."""
-        order = np.argsort(self.confidence, kind="stable")
-        return [int(self.row[i]) for i in order[:count] if self.confidence[i] < HARD_CONFIDENCE]
+        order = np.argsort(self.confidence, kind="stable")[:count]
+        return [int(self.row[i]) for i in order if self.confidence[i] <= HARD]
 
 
 def data_map(trace: ProbeTrace) -> DataMap | None:
     """The map of a trace, or None when fewer than ten rows were visited twice."""
-    visits = trace.visits
-    rows, index, visited = np.unique(visits.row, return_inverse=True, return_counts=True)
-    keep = visited >= 2
-    if int(keep.sum()) < 10:
+    found = row_map(trace.visits)
+    again = found.visits >= 2
+    if int(again.sum()) < FEWEST_ROWS:
         return None
-    probability = _token_probability(visits)
-    mean = np.bincount(index, probability) / visited
-    square = np.bincount(index, (probability - mean[index]) ** 2) / visited
-    return DataMap(rows[keep].astype(np.int64), mean[keep], np.sqrt(square[keep]))
-
-
-def _token_probability(visits: RowVisits) -> NDArray[np.float64]:
-    return np.exp(-visits.nll_nats.astype(float) / np.maximum(visits.tokens, 1))
+    return DataMap(found.row[again], found.confidence[again], found.variability[again])

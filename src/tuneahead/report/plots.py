@@ -71,7 +71,9 @@ def number(value: float) -> str:
         return "n/a" if math.isnan(value) else ("∞" if value > 0 else "−∞")
     size = abs(value)
     if size != 0 and (size < 1e-3 or size >= 1e6):
-        return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−", 1 if value < 0 else 0)
+        return (
+            f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−", 1 if value < 0 else 0)
+        )
     digits = 0 if size >= 100 or float(value).is_integer() else 1 if size >= 10 else 2 if size >= 1 else 3
     text = f"{value:,.{digits}f}"
     return text.replace("-", "−")
@@ -137,7 +139,9 @@ def _score_row(row: ScoreRow, scale: Scale, backdrop: str) -> str:
         )
         shown += f" <small>{number_pp(row.low_pp)} – {number_pp(row.high_pp)}</small>"
     if math.isfinite(row.value_pp):
-        parts.append(f'<circle class="dot {escape(row.css)}" cx="{scale.percent(row.value_pp):.2f}%" cy="50%" r="6"/>')
+        parts.append(
+            f'<circle class="dot {escape(row.css)}" cx="{scale.percent(row.value_pp):.2f}%" cy="50%" r="6"/>'
+        )
     return (
         f'<div class="score-row {escape(row.css)}"><span class="score-name">{escape(row.label)}</span>'
         f'<svg class="area" aria-hidden="true">{"".join(parts)}</svg>'
@@ -243,10 +247,9 @@ def _line(series: Series, x_scale: Scale, y_scale: Scale) -> list[str]:
     if series.dots:
         for x, y in zip(series.x, series.y, strict=True):
             if math.isfinite(y):
-                out.append(
-                    f'<circle class="{escape(series.css)} point" cx="{x_scale.percent(x):.2f}%" '
-                    f'cy="{100 - y_scale.percent(y):.2f}%" r="4"><title>step {number(x)}: {number(y)}</title></circle>'
-                )
+                title = f"<title>step {number(x)}: {number(y)}</title>"
+                place = f'cx="{x_scale.percent(x):.2f}%" cy="{100 - y_scale.percent(y):.2f}%"'
+                out.append(f'<circle class="{escape(series.css)} point" {place} r="4">{title}</circle>')
     return out
 
 
@@ -282,7 +285,8 @@ def scatter(chart: Chart, points: Sequence[tuple[float, float, str]], y_range: t
     x_scale = Scale(0.0, max([x for x, _, _ in points], default=0.0) * 1.05 or 1.0)
     y_scale = Scale(*y_range)
     dots = "".join(
-        f'<circle class="{escape(css)}" cx="{x_scale.percent(x):.2f}%" cy="{100 - y_scale.percent(y):.2f}%" r="3"/>'
+        f'<circle class="{escape(css)}" cx="{x_scale.percent(x):.2f}%" '
+        f'cy="{100 - y_scale.percent(y):.2f}%" r="3"/>'
         for x, y, css in points
     )
     return _frame(chart, _grid(y_scale, "y") + dots, (x_scale, y_scale), "")

@@ -30,6 +30,7 @@ def write_html(assessment: Assessment, path: str | Path) -> Path:
         target.write_text(render_html(assessment), encoding="utf-8")
     except OSError as error:
         raise TuneAheadError(
-            f"can't write the report to {target}: {error.strerror}", remedy="give a path in a folder you can write to"
+            f"can't write the report to {target}: {error.strerror}",
+            remedy="give a path in a folder you can write to",
         ) from None
     return target

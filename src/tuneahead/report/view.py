@@ -11,11 +11,17 @@ from markupsafe import Markup
 from tuneahead.assessment import Assessment
 from tuneahead.report import plots, words
 from tuneahead.report.curves import curves, probe_intro
-from tuneahead.report.datamap import data_map
+from tuneahead.report.datamap import Kind, data_map
 from tuneahead.report.plots import number_pp
 from tuneahead.verdict import Decision
 
 SHOWN_REASONS = 8
+SHOWN_DOTS = 800
+MAP_NOTES: dict[Kind, str] = {
+    "easy": "the model is sure of the answer",
+    "ambiguous": "in between: where most is learned",
+    "hard": "hardly believed: mislabelled, noisy or not learned yet",
+}
 ICONS: dict[Decision, str] = {
     "GO": '<circle cx="24" cy="24" r="24"/><path class="cut" d="M13.5 25 L21 32 L35 17"/>',
     "NO_GO": '<path d="M14.1 0 H33.9 L48 14.1 V33.9 L33.9 48 H14.1 L0 33.9 V14.1 Z"/>'
@@ -150,7 +156,9 @@ def report_view(assessment: Assessment) -> ReportView:
             FixView(
                 fix.title,
                 fix.reason,
-                f"costs {number_pp(-fix.contribution_pp)} points in this forecast" if fix.contribution_pp < 0 else "",
+                f"costs {number_pp(-fix.contribution_pp)} points in this forecast"
+                if fix.contribution_pp < 0
+                else "",
             )
             for fix in assessment.fixes
         ),
@@ -174,7 +182,9 @@ def _scores(assessment: Assessment) -> tuple[Markup | None, str]:
     if math.isfinite(assessment.base_pp):
         rows.append(plots.ScoreRow("Base model", assessment.base_pp, "base"))
     if math.isfinite(assessment.probe_pp):
-        rows.append(plots.ScoreRow(f"After {assessment.task.probe_steps} steps", assessment.probe_pp, "probe"))
+        rows.append(
+            plots.ScoreRow(f"After {assessment.task.probe_steps} steps", assessment.probe_pp, "probe")
+        )
     if (forecast := assessment.forecast) is not None:
         rows.append(
             plots.ScoreRow("Forecast", forecast.score_pp, "forecast", forecast.low_pp, forecast.high_pp)
@@ -204,22 +214,39 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
                 "Predicted score",
                 number_pp(forecast.score_pp),
                 "%",
-                f"{number_pp(forecast.low_pp)} to {number_pp(forecast.high_pp)} with {forecast.level:.0%} confidence",
+                f"{forecast.level:.0%} interval {number_pp(forecast.low_pp)} to {number_pp(forecast.high_pp)}",
             )
         )
-        out.append(Figure("Predicted gain", words.signed_pp(forecast.score_pp - assessment.base_pp), "points"))
+        out.append(
+            Figure("Predicted gain", words.signed_pp(forecast.score_pp - assessment.base_pp), "points")
+        )
     if assessment.outcome is not None and forecast is not None:
         off = assessment.outcome.score_pp - forecast.score_pp
         out.append(
-            Figure("Measured score", number_pp(assessment.outcome.score_pp), "%", f"{words.signed_pp(off)} to forecast")
+            Figure(
+                "Measured score",
+                number_pp(assessment.outcome.score_pp),
+                "%",
+                f"{words.signed_pp(off)} to forecast",
+            )
         )
     if math.isfinite(costs.full_run_seconds):
         out.append(
-            Figure("Full run would take", words.duration(costs.full_run_seconds), "", f"{assessment.task.total_steps:,} steps")
+            Figure(
+                "Full run would take",
+                words.duration(costs.full_run_seconds),
+                "",
+                f"{assessment.task.total_steps:,} steps",
+            )
         )
     if math.isfinite(costs.probe_seconds):
         out.append(
-            Figure("The probe took", words.duration(costs.probe_seconds), "", f"{assessment.task.probe_steps:,} steps")
+            Figure(
+                "The probe took",
+                words.duration(costs.probe_seconds),
+                "",
+                f"{assessment.task.probe_steps:,} steps",
+            )
         )
     out.append(Figure("Training data", f"{assessment.data.rows:,}", "rows", _tokens_note(assessment)))
     return tuple(out)
@@ -239,8 +266,7 @@ def _reasons(assessment: Assessment) -> tuple[ReasonRow, ...]:
     ordered = sorted(assessment.attributions, key=lambda a: -abs(a.contribution_pp))
     shown, rest = ordered[:SHOWN_REASONS], ordered[SHOWN_REASONS:]
     steps = [
-        (words.feature_label(a.feature), words.feature_value(a.feature, a.value), a.sentence, a.contribution_pp)
-        for a in shown
+        (words.feature_label(a.feature), words.value_beside(a), a.sentence, a.contribution_pp) for a in shown
     ]
     if rest:
         steps.append((f"{len(rest)} other properties", "", "", sum(a.contribution_pp for a in rest)))
@@ -257,7 +283,14 @@ def _reasons(assessment: Assessment) -> tuple[ReasonRow, ...]:
     for level, (label, value, sentence, points) in zip(levels, steps, strict=False):
         css = "up" if points >= 0 else "down"
         rows.append(
-            ReasonRow(label, value, sentence, words.signed_pp(points), css, bar(float(level), float(level + points), css))
+            ReasonRow(
+                label,
+                value,
+                sentence,
+                words.signed_pp(points),
+                css,
+                bar(float(level), float(level + points), css),
+            )
         )
     end = bar(forecast.score_pp, forecast.score_pp, "total")
     rows.append(ReasonRow("Forecast", "", "", number_pp(forecast.score_pp), "total", end))
@@ -292,8 +325,8 @@ def _map(assessment: Assessment) -> tuple[MapView | None, str]:
     if found is None:
         seen = len(trace.visits.row) / max(1, trace.info.train_rows)
         return None, f"A row was seen {seen:.1f} times on average during the probe; a map needs two visits."
-    kinds = found.kind
-    counts = {name: kinds.count(name) for name in ("easy", "ambiguous", "hard")}
+    kinds = found.kinds
+    counts = {name: kinds.count(name) for name in MAP_NOTES}
     total = len(kinds)
     chart = plots.Chart(
         "Confidence by variability",
@@ -301,14 +334,20 @@ def _map(assessment: Assessment) -> tuple[MapView | None, str]:
         f"Data map of {total} rows: " + ", ".join(f"{n} {name}" for name, n in counts.items()) + ".",
         x_label="variability over visits",
     )
-    limit = np.linspace(0, total - 1, min(total, 800)).astype(int)  # more dots only make the file heavier
+    limit = np.linspace(0, total - 1, min(total, SHOWN_DOTS)).astype(
+        int
+    )  # more dots only make the file heavier
     points = [(float(found.variability[i]), float(found.confidence[i]), kinds[i]) for i in limit]
-    notes = {"easy": "learned at once", "ambiguous": "wavering: where most is learned", "hard": "never believed: mislabelled, noisy or beyond reach"}
     shares = tuple(
-        Share(f"{100 * counts[name] / total:.0f} %", name, notes[name], name) for name in counts
+        Share(f"{100 * count / total:.0f} %", name, MAP_NOTES[name], name) for name, count in counts.items()
     )
     intro = f"Each dot is one of {total:,} training rows seen at least twice during the probe."
-    return MapView(intro, plots.scatter(chart, points, (0.0, 1.0)), shares, ", ".join(map(str, assessment.hard_rows[:20]))), ""
+    return MapView(
+        intro,
+        plots.scatter(chart, points, (0.0, 1.0)),
+        shares,
+        ", ".join(map(str, assessment.hard_rows[:20])),
+    ), ""
 
 
 def _provenance(assessment: Assessment) -> tuple[Group, ...]:

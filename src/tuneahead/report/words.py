@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 
 from tuneahead.assessment import Assessment
+from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
 from tuneahead.report.plots import number, number_pp
-from tuneahead.verdict import Decision, Finding
+from tuneahead.verdict import Attribution, Decision, Finding
 
 VERDICTS: dict[Decision, str] = {"GO": "Go", "NO_GO": "No go", "UNSURE": "Unsure"}
+TERMS = {
+    BASE_TERM: "Base model's score",
+    GAIN_TERM: "Gain so far",
+    HEADROOM_TERM: "Head-room of the benchmark",
+    LIMIT_TERM: "Limit of the scale",
+}
+UNIT_SUFFIXES = ("_pp", "_nats", "_tokens", "_seconds", "_fraction")
 SEVERITIES = {"stop": "Stop", "warn": "Warning", "note": "Note"}
 
 
@@ -34,14 +42,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def quantity(value: float, unit: str = "") -> str:
-    """A figure with its unit; fractions are shown as percentages."""
-    if unit == "fraction" and math.isfinite(value):
-        return f"{number(100 * value)} %"
-    plain = unit in ("", "1", "ratio", "count", "log10", "cosine", "fraction")
-    return number(value) if plain else f"{number(value)} {unit}"
-
-
 def lead(assessment: Assessment) -> str:
     """The one sentence below the verdict."""
     forecast, base = assessment.forecast, assessment.base_pp
@@ -53,7 +53,8 @@ def lead(assessment: Assessment) -> str:
     if any(finding.severity == "stop" for finding in assessment.findings):
         return "Training was not started: preflight found a sure reason to stop."
     if math.isfinite(assessment.probe_pp):
-        return f"No forecast. If nothing changed after the probe, it would score {number_pp(assessment.probe_pp)} %."
+        score = number_pp(assessment.probe_pp)
+        return f"No forecast. If nothing changed after the probe, it would score {score} %."
     return "No forecast."
 
 
@@ -78,11 +79,26 @@ def rows_text(finding: Finding) -> str:
 
 
 def feature_label(name: str) -> str:
-    """A feature's name as plain words."""
-    text = name.replace("_", " ").strip()
+    """A feature's name as plain words; its unit stands with the value."""
+    if name in TERMS:
+        return TERMS[name]
+    text = name
+    for unit in UNIT_SUFFIXES:
+        text = text.removesuffix(unit)
+    text = text.replace("_", " ").strip()
     return text[:1].upper() + text[1:]
 
 
 def feature_value(name: str, value: float) -> str:
-    """A feature's value with its unit."""
-    return quantity(value)
+    """A feature's value with its unit, as the catalogue writes it."""
+    spec = known_spec(name)
+    if spec is None or not math.isfinite(value):
+        return number(value)
+    return spec.format_value(value)
+
+
+def value_beside(attribution: Attribution) -> str:
+    """The value to print beside a reason's name: none where its sentence states it."""
+    if attribution.sentence or not math.isfinite(attribution.value):
+        return ""
+    return feature_value(attribution.feature, attribution.value)

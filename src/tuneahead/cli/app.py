@@ -1,0 +1,106 @@
+"""The entry point: registers the commands and turns errors into one clear message and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from tuneahead.cli import history, judge
+from tuneahead.errors import TuneAheadError
+
+EXIT_OK, EXIT_INTERNAL, EXIT_USER = 0, 1, 2
+EXIT_INTERRUPTED = 130
+
+HELP = """Know how a fine-tune will score, and why, after its first 100 steps.
+
+Give a data set and a recipe. TuneAhead checks the data, trains the first 100
+steps of that very run, and forecasts the final benchmark score with an
+interval, the reasons, and a verdict: go, no go or unsure.
+
+[bold]First steps[/bold]
+
+  tuneahead demo                                see it on two made data sets
+
+  tuneahead check data.jsonl                    look at the data, train nothing
+
+  tuneahead assess data.jsonl --gain 3          is this run worth it?
+
+  tuneahead assess data.jsonl -s lora_rank=16 --html report.html
+
+  tuneahead rank data.jsonl -r a.yaml -r b.yaml    which recipe first?
+
+[bold]From your own runs[/bold]
+
+  tuneahead build --store runs.sqlite           make many runs to learn from
+
+  tuneahead fit --store runs.sqlite -o mine     fit a predictor to them
+
+  tuneahead assess data.jsonl --predictor mine
+
+Results go to stdout, progress to stderr. Exit codes: 0 done, 1 internal error,
+2 wrong input or usage; with --exit-code also 3 for no go and 4 for unsure."""
+
+app = typer.Typer(
+    name="tuneahead",
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tuneahead {version('tuneahead')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end."),
+    ] = False,
+) -> None:
+    pass
+
+
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    judge.check,
+    judge.assess,
+    judge.rank,
+    judge.probe,
+    judge.report,
+    judge.demo,
+    history.build,
+    history.fit,
+    history.backtest,
+)
+for _command in _COMMANDS:
+    app.command()(_command)
+app.add_typer(history.runs, name="runs")
+
+
+def main() -> None:
+    """Run the command line; user errors end with code 2 and one message on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a character shows a question mark; it must not end the program.
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(ValueError):
+                stream.reconfigure(errors="replace")
+    try:
+        app()
+    except TuneAheadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,243 @@
+"""Commands on runs already made or to be made: build, fit, backtest, runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuneahead.cli.options import DATA, OUTPUT, AsJson
+from tuneahead.errors import StoreError, TuneAheadError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tuneahead.history.store import RunRecord, RunStore
+    from tuneahead.predictor.table import FeatureTable
+
+StoreFile = Annotated[Path, typer.Option("--store", help="SQLite file that holds the runs.")]
+TableFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--table",
+        help="Feature table (Parquet) instead of a store.",
+        rich_help_panel=DATA,
+        show_default=False,
+    ),
+]
+MaybeStore = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", help="SQLite file that holds the runs.", rich_help_panel=DATA, show_default=False
+    ),
+]
+BenchmarkOf = Annotated[
+    str, typer.Option(help="Benchmark whose scores are learned, from a store.", rich_help_panel=DATA)
+]
+
+
+def build(
+    store: StoreFile = Path("runs.sqlite"),
+    datasets: Annotated[int, typer.Option(min=1, help="Data sets to generate, healthy and broken.")] = 40,
+    recipes: Annotated[int, typer.Option(min=1, help="Recipes to run on each.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
+    width: Annotated[int, typer.Option(min=1, help="Runs trained side by side in one process.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the plan.")] = 0,
+) -> None:
+    """Make many small full runs in the lab to learn from; start it again to go on."""
+    from tuneahead.build.execute import execute
+    from tuneahead.build.plan import lab_plan
+
+    execute(lab_plan(datasets, recipes, seed), store, workers=workers, width=width)
+    done = len(_open(store).done_ids())
+    print(f"{store} holds {done:,} finished runs")
+
+
+def fit(
+    store: MaybeStore = None,
+    table: TableFile = None,
+    benchmark: BenchmarkOf = "lab-exam",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new predictor.")] = Path(
+        "predictor"
+    ),
+    preset: Annotated[str, typer.Option(help="default, quick or paper.")] = "default",
+    level: Annotated[float, typer.Option(help="Probability that the interval holds the score.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Seed of the cross-validation.")] = 0,
+) -> None:
+    """Fit a predictor to finished runs."""
+    from tuneahead.cli.progress import ProgressBar
+    from tuneahead.predictor.predictor import Predictor
+
+    rows = _table(store, table, benchmark)
+    with ProgressBar() as bar:
+        bar.stage(f"Fitting to {len(rows):,} tasks")
+        predictor = Predictor.fit(rows, preset=preset, seed=seed, level=level)
+    try:
+        predictor.save(out)
+    except OSError as error:
+        raise TuneAheadError(f"can't write {out}: {error.strerror}", remedy="give another --out") from None
+    origin = predictor.origin
+    print(f"{out}: fitted to {origin.rows:,} tasks on {origin.data_sets:,} data sets, preset {origin.preset}")
+
+
+def backtest(
+    store: MaybeStore = None,
+    table: TableFile = None,
+    benchmark: BenchmarkOf = "lab-exam",
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", "-p", help="grouped (default), random or family-out; may be repeated."),
+    ] = None,
+    system: Annotated[list[str] | None, typer.Option(help="Only this system; may be repeated.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown.", rich_help_panel=OUTPUT)
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how good forecasts are: hold runs out, predict them, compare with every simple rule."""
+    from tuneahead.backtest import BacktestOptions
+    from tuneahead.backtest import backtest as run_backtest
+    from tuneahead.cli.progress import ProgressBar
+
+    rows = _table(store, table, benchmark)
+    options = BacktestOptions(systems=tuple(system or ()), workers=workers, learning_curve=False)
+    with ProgressBar() as bar:
+        bar.stage(f"Backtesting on {len(rows):,} tasks")
+        result = run_backtest(rows, protocols=tuple(protocol or ("grouped",)), seed=seed, options=options)
+    if as_json:
+        print(result.to_json())
+    elif markdown:
+        print(result.to_markdown())
+    else:
+        from tuneahead.terminal import print_table
+
+        console = _console()
+        for one in result.tables:
+            print_table(console, one)
+
+
+runs = typer.Typer(no_args_is_help=True, help="List, show and score stored runs.")
+
+
+@runs.command("list")
+def list_runs(
+    store: StoreFile = Path("runs.sqlite"),
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to show.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List stored runs."""
+    from rich import box
+    from rich.table import Table
+
+    records = list(_open(store))
+    if as_json:
+        print(json.dumps([_summary(record) for record in records], indent=1))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("Run", "Base", "Family", "Scores", "Failure"):
+        table.add_column(title, overflow="fold")
+    for record in records[:limit]:
+        scores = ", ".join(f"{name} {score:.1f}" for name, score in sorted(record.scores.items()))
+        table.add_row(record.run_id, record.base, record.family, scores, record.failure)
+    console = _console()
+    console.print(table)
+    if len(records) > limit:
+        console.print(f"{len(records) - limit:,} more; see --limit")
+
+
+@runs.command("show")
+def show_run(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")],
+    store: StoreFile = Path("runs.sqlite"),
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: recipe, scores and what the probe measured."""
+    from tuneahead.terminal import print_trace
+
+    record = _get(_open(store), run_id)
+    summary = _summary(record)
+    if as_json:
+        print(json.dumps(summary, indent=1))
+        return
+    console = _console()
+    for name, value in summary.items():
+        console.print(f"{name:<12}{value}", markup=False)
+    print_trace(console, record.trace)
+
+
+@runs.command("record")
+def record_score(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")],
+    score: Annotated[
+        float, typer.Option(help="Measured final score in points, 0 to 100.", show_default=False)
+    ],
+    benchmark: Annotated[str, typer.Option(help="Name of the benchmark.")] = "lab-exam",
+    store: StoreFile = Path("runs.sqlite"),
+) -> None:
+    """Record the measured score of a run, so that the next fit learns from it."""
+    if not 0 <= score <= 100:
+        raise StoreError(f"--score {score:g} is not a score", remedy="scores are points from 0 to 100")
+    runs_of = _open(store)
+    _get(runs_of, run_id)
+    runs_of.record_score(run_id, benchmark, score)
+    print(f"{run_id}: {benchmark} {score:.2f}")
+
+
+def _table(store: Path | None, table: Path | None, benchmark: str) -> FeatureTable:
+    from tuneahead.predictor.table import read_table
+
+    if (store is None) == (table is None):
+        from tuneahead.workbench import shipped_table
+
+        if store is None and shipped_table().is_file():
+            return read_table(shipped_table())
+        raise TuneAheadError(
+            "give either --store or --table", remedy="--store runs.sqlite, as 'build' writes it"
+        )
+    if table is not None:
+        return read_table(table)
+    assert store is not None
+    return _open(store).table(benchmark=benchmark)
+
+
+def _open(path: Path) -> RunStore:
+    from tuneahead.history.store import RunStore
+
+    if not path.exists():
+        raise StoreError(
+            f"there is no store {path}", remedy="name one with --store, or make one with 'build'"
+        )
+    return RunStore(path)
+
+
+def _get(store: RunStore, run_id: str) -> RunRecord:
+    record = store.get(run_id)
+    if record is None:
+        raise StoreError(f"the store has no run {run_id!r}", remedy="see 'tuneahead runs list'")
+    return record
+
+
+def _summary(record: RunRecord) -> dict[str, object]:
+    return {
+        "run": record.run_id,
+        "task": record.task_id,
+        "data": record.data_id,
+        "family": record.family,
+        "base": record.base,
+        "seed": record.seed,
+        "recipe": record.recipe.model_dump(mode="json"),
+        "scores": dict(record.scores),
+        "base_scores": dict(record.base_scores),
+        "failure": record.failure,
+        "created": record.created,
+    }
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)

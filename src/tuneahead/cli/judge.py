@@ -1,0 +1,312 @@
+"""Commands that judge a data set: check, probe, assess, rank, report, demo."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuneahead.cli import options as opt
+from tuneahead.errors import TuneAheadError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tuneahead.assessment import Assessment
+    from tuneahead.recipe import Recipe
+    from tuneahead.trace import ProbeTrace
+
+EXIT_CODES = {"GO": 0, "NO_GO": 3, "UNSURE": 4}
+
+
+def check(
+    file: opt.DataFile,
+    recipe: opt.RecipeFile = None,
+    settings: opt.Settings = None,
+    mapping: opt.Mapping = None,
+    base: opt.BaseName = "lab",
+    benchmark: opt.BenchmarkName = "lab-exam",
+    as_json: opt.AsJson = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with 3 when a check says stop.")
+    ] = False,
+) -> None:
+    """Look at the data: preflight checks and measurements, no training."""
+    from tuneahead.cli.progress import ProgressBar
+    from tuneahead.judge import check as run_check
+    from tuneahead.judge import load_dataset
+    from tuneahead.terminal import print_checkup
+    from tuneahead.workbench import Setup
+
+    chosen = opt.read_recipe_options(recipe, settings)
+    dataset = load_dataset(file, opt.read_mapping(mapping))
+    with ProgressBar() as bar:
+        bar.stage("Checking")
+        checkup = run_check(dataset, chosen, bench=Setup(base=base, benchmark=benchmark))
+    if as_json:
+        print(checkup.to_json())
+    else:
+        print_checkup(_console(), checkup)
+    if exit_code and checkup.stopped:
+        raise typer.Exit(EXIT_CODES["NO_GO"])
+
+
+def probe(
+    file: opt.DataFile,
+    recipe: opt.RecipeFile = None,
+    settings: opt.Settings = None,
+    mapping: opt.Mapping = None,
+    base: opt.BaseName = "lab",
+    benchmark: opt.BenchmarkName = "lab-exam",
+    probe_steps: opt.ProbeSteps = 100,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the raw trace as safetensors.", rich_help_panel=opt.OUTPUT, show_default=False
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a checkpoint to go on from.", rich_help_panel=opt.OUTPUT, show_default=False
+        ),
+    ] = None,
+    device: opt.Device = "auto",
+    as_json: opt.AsJson = False,
+) -> None:
+    """Train only the first steps of a run and show what was measured."""
+    from tuneahead.cli.progress import ProgressBar
+    from tuneahead.judge import load_dataset
+    from tuneahead.judge import probe as run_probe
+    from tuneahead.terminal import print_trace
+    from tuneahead.workbench import Setup
+
+    chosen = opt.read_recipe_options(recipe, settings)
+    dataset = load_dataset(file, opt.read_mapping(mapping))
+    setup = Setup(base=base, benchmark=benchmark, probe_steps=probe_steps, device=device)
+    with ProgressBar() as bar:
+        trace = run_probe(dataset, chosen, bench=setup, checkpoint_dir=checkpoint, watch=bar)
+    if out is not None:
+        _write_bytes(out, trace.to_bytes())
+    if as_json:
+        print(json.dumps(_trace_summary(trace), indent=1))
+    else:
+        print_trace(_console(), trace)
+
+
+def assess(
+    file: opt.DataFile,
+    recipe: opt.RecipeFile = None,
+    settings: opt.Settings = None,
+    mapping: opt.Mapping = None,
+    base: opt.BaseName = "lab",
+    benchmark: opt.BenchmarkName = "lab-exam",
+    goal: opt.GoalScore = None,
+    gain: opt.GainPoints = None,
+    probe_steps: opt.ProbeSteps = 100,
+    predictor: opt.PredictorFolder = "",
+    device: opt.Device = "auto",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Then make the full run and compare.", rich_help_panel=opt.OUTPUT)
+    ] = False,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --verify: keep the trained adapter in this folder (PEFT's format).",
+            rich_help_panel=opt.OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    as_json: opt.AsJson = False,
+    html: opt.HtmlFile = None,
+    exit_code: opt.ExitCode = False,
+) -> None:
+    """Forecast the score of a full run from its first steps, with reasons and a verdict."""
+    from tuneahead.cli.progress import ProgressBar
+    from tuneahead.judge import assess as run_assess
+    from tuneahead.judge import load_dataset
+    from tuneahead.judge import verify as run_verify
+    from tuneahead.workbench import Setup, open_workbench, require_probe_steps
+
+    wanted = opt.read_goal(goal, gain)
+    chosen = opt.read_recipe_options(recipe, settings)
+    dataset = load_dataset(file, opt.read_mapping(mapping))
+    setup = Setup(base, benchmark, predictor, require_probe_steps(probe_steps), device=device)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if verify else None
+        bar = stack.enter_context(ProgressBar())
+        bar.stage(f"Loading base {base}")
+        bench = open_workbench(setup)
+        found = run_assess(dataset, chosen, goal=wanted, bench=bench, checkpoint_dir=folder, watch=bar)
+        if verify and found.trace is not None and not found.trace.info.failure:
+            found = run_verify(
+                found, dataset, bench=bench, checkpoint_dir=folder, save_dir=adapter, watch=bar
+            )
+    _show(found, as_json, html)
+    if exit_code:
+        raise typer.Exit(EXIT_CODES[found.verdict.decision])
+
+
+def rank(
+    file: opt.DataFile,
+    recipe: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--recipe",
+            "-r",
+            help="A recipe to compare; repeat it.",
+            rich_help_panel=opt.DATA,
+            show_default=False,
+        ),
+    ] = None,
+    settings: opt.Settings = None,
+    mapping: opt.Mapping = None,
+    base: opt.BaseName = "lab",
+    benchmark: opt.BenchmarkName = "lab-exam",
+    goal: opt.GoalScore = None,
+    gain: opt.GainPoints = None,
+    probe_steps: opt.ProbeSteps = 100,
+    predictor: opt.PredictorFolder = "",
+    device: opt.Device = "auto",
+    as_json: opt.AsJson = False,
+) -> None:
+    """Compare several recipes on one data set, all probed in one pass."""
+    from tuneahead.cli.progress import ProgressBar
+    from tuneahead.judge import load_dataset
+    from tuneahead.judge import rank as run_rank
+    from tuneahead.terminal import print_ranking
+    from tuneahead.workbench import Setup
+
+    paths = recipe or []
+    if len(paths) < 2:
+        raise TuneAheadError(
+            f"rank compares recipes, {len(paths)} given",
+            remedy="give -r first.yaml -r second.yaml, or use 'assess'",
+        )
+    chosen: dict[str, Recipe] = {str(path): opt.read_recipe_options(path, settings) for path in paths}
+    dataset = load_dataset(file, opt.read_mapping(mapping))
+    setup = Setup(base, benchmark, predictor, probe_steps, device=device)
+    with ProgressBar() as bar:
+        found = run_rank(
+            dataset, list(chosen.values()), goal=opt.read_goal(goal, gain), bench=setup, watch=bar
+        )
+    names = {one.fingerprint: name for name, one in reversed(chosen.items())}
+    labels = [names[one.recipe.fingerprint] for one in found]
+    if as_json:
+        ranked = [
+            {"recipe_file": label, **json.loads(one.to_json())}
+            for label, one in zip(labels, found, strict=True)
+        ]
+        print(json.dumps(ranked, indent=1))
+    else:
+        print_ranking(_console(), labels, found)
+
+
+def report(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="ASSESSMENT", help="JSON that 'assess --json' wrote.", show_default=False),
+    ],
+    html: Annotated[Path, typer.Option("--html", "-o", help="Where to write the page.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Make the HTML report of a saved assessment."""
+    from tuneahead.assessment import read_assessment
+    from tuneahead.report import write_html
+
+    print(write_html(read_assessment(file), html))
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for data and reports.")] = Path(
+        "tuneahead-demo"
+    ),
+) -> None:
+    """Assess a healthy and a broken data set on the packaged tiny model."""
+    from tuneahead.cli.progress import ProgressBar
+    from tuneahead.judge import assess as run_assess
+    from tuneahead.lab.datasets import broken_example, generate, healthy_example, write_jsonl
+    from tuneahead.recipe import Recipe
+    from tuneahead.report import write_html
+    from tuneahead.verdict import Goal
+    from tuneahead.workbench import Setup, open_workbench
+
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = Recipe(learning_rate=2e-3, batch_size=8, max_steps=1000)
+    console = _console()
+    pages = []
+    with ProgressBar() as bar:
+        bar.stage("Loading the lab's base")
+        bench = open_workbench(Setup())
+        for name, spec in (("healthy", healthy_example()), ("broken", broken_example())):
+            data = folder / f"{name}.jsonl"
+            write_jsonl(generate(spec), data)
+            found = run_assess(data, recipe, goal=Goal(gain_pp=3.0), bench=bench, watch=bar)
+            found.save(folder / f"{name}.json")
+            pages.append(write_html(found, folder / f"{name}.html"))
+            _print(console, found)
+    console.print("Reports: " + ", ".join(map(str, pages)), soft_wrap=True)
+
+
+def _show(found: Assessment, as_json: bool, html: Path | None) -> None:
+    from tuneahead.report import write_html
+
+    if as_json:
+        print(found.to_json())
+    else:
+        _print(_console(), found)
+    if html is not None:
+        print(f"report: {write_html(found, html)}", file=sys.stderr)
+
+
+def _print(console: Console, found: Assessment) -> None:
+    from tuneahead.terminal import print_assessment
+
+    print_assessment(console, found)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise TuneAheadError(f"can't write {path}: {error.strerror}", remedy="give another path") from None
+
+
+def _trace_summary(trace: ProbeTrace) -> dict[str, object]:
+    """The trace's main curves as plain JSON values, null where a measurement is absent."""
+
+    def plain(value: float) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    return {
+        "kind": "probe",
+        "base": trace.info.base,
+        "data_fingerprint": trace.info.data_fingerprint,
+        "total_steps": trace.info.total_steps,
+        "failure": trace.info.failure,
+        "loss_nats": [plain(value) for value in trace.steps.loss_nats],
+        "grad_norm": [plain(value) for value in trace.steps.grad_norm],
+        "cues": [
+            {
+                "step": cue.step,
+                "accuracy_pp": plain(cue.accuracy_pp),
+                "heldout_loss_nats": plain(cue.heldout_loss_nats),
+                "reference_loss_nats": plain(cue.reference_loss_nats),
+            }
+            for cue in trace.cues
+        ],
+    }

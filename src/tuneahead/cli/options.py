@@ -1,0 +1,162 @@
+"""Options that several commands share, and how their text becomes checked values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuneahead.errors import DataError, RecipeError, TuneAheadError
+
+if TYPE_CHECKING:
+    from tuneahead.dataset import ColumnMapping
+    from tuneahead.recipe import Recipe
+    from tuneahead.verdict import Goal
+
+JUDGED, DATA, OUTPUT = "What it is judged on", "Data and recipe", "Output"
+
+DataFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="Training data: JSONL, JSON, CSV, TSV or Parquet.", show_default=False
+    ),
+]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option("--recipe", "-r", help="Recipe as YAML or JSON.", rich_help_panel=DATA, show_default=False),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="NAME=VALUE",
+        help="Set one field of the recipe; may be repeated.",
+        rich_help_panel=DATA,
+        show_default=False,
+    ),
+]
+Mapping = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mapping",
+        "-m",
+        metavar="PART=COLUMN",
+        rich_help_panel=DATA,
+        show_default=False,
+        help="Name a column, as in prompt=question or answer=reply; may be repeated.",
+    ),
+]
+BaseName = Annotated[
+    str,
+    typer.Option(
+        "--base", "-b", help="'lab' (packaged tiny model), a folder or a hub id.", rich_help_panel=JUDGED
+    ),
+]
+BenchmarkName = Annotated[
+    str,
+    typer.Option(help="lab-exam, lab-truth, lab-generation, or a file of items.", rich_help_panel=JUDGED),
+]
+GoalScore = Annotated[
+    float | None,
+    typer.Option(
+        "--goal",
+        metavar="POINTS",
+        help="Score to reach, 0 to 100.",
+        rich_help_panel=JUDGED,
+        show_default=False,
+    ),
+]
+GainPoints = Annotated[
+    float | None,
+    typer.Option(
+        "--gain",
+        metavar="POINTS",
+        help="Points to gain over the base (default goal: no worse than it).",
+        rich_help_panel=JUDGED,
+        show_default=False,
+    ),
+]
+ProbeSteps = Annotated[
+    int, typer.Option(help="Length of the probe in optimiser steps.", rich_help_panel=JUDGED)
+]
+PredictorFolder = Annotated[
+    str,
+    typer.Option(
+        "--predictor",
+        help="Folder that 'fit' wrote (default: the shipped one).",
+        rich_help_panel=JUDGED,
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=JUDGED)]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON on stdout, nothing else.", rich_help_panel=OUTPUT)
+]
+HtmlFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--html", help="Write the report as one HTML file.", rich_help_panel=OUTPUT, show_default=False
+    ),
+]
+ExitCode = Annotated[
+    bool,
+    typer.Option("--exit-code", help="End with 0 for go, 3 for no go, 4 for unsure.", rich_help_panel=OUTPUT),
+]
+
+
+def read_recipe_options(path: Path | None, settings: list[str] | None) -> Recipe:
+    """The recipe of a file (or the defaults) with single fields set; raises :class:`RecipeError`."""
+    import yaml
+
+    from tuneahead.recipe import Recipe, read_recipe
+
+    recipe = Recipe() if path is None else read_recipe(path)
+    changes: dict[str, object] = {}
+    for name, text in _pairs(settings, "--set", "learning_rate=1e-3"):
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(
+                f"can't read the value of --set {name}={text}", remedy="give a plain value"
+            ) from None
+        changes[name] = tuple(value) if isinstance(value, list) else value
+    return recipe.replace(**changes) if changes else recipe
+
+
+def read_mapping(pairs: list[str] | None) -> ColumnMapping | None:
+    """The columns named on the command line; raises :class:`DataError` for an unknown part."""
+    from dataclasses import fields
+
+    from tuneahead.dataset import ColumnMapping
+
+    chosen = dict(_pairs(pairs, "--mapping", "prompt=question"))
+    known = [field.name for field in fields(ColumnMapping)]
+    for name in chosen:
+        if name not in known:
+            raise DataError(f"--mapping knows no part {name!r}", remedy=f"use one of {', '.join(known)}")
+    return ColumnMapping(**chosen) if chosen else None
+
+
+def read_goal(minimum_pp: float | None, gain_pp: float | None) -> Goal:
+    """The goal; raises :class:`TuneAheadError` when both kinds are given or the score is impossible."""
+    from tuneahead.verdict import Goal
+
+    if minimum_pp is not None and gain_pp is not None:
+        raise TuneAheadError("--goal and --gain were both given", remedy="give one of them")
+    if minimum_pp is not None and not 0 <= minimum_pp <= 100:
+        raise TuneAheadError(
+            f"--goal {minimum_pp:g} is not a score", remedy="scores are points from 0 to 100"
+        )
+    return Goal(minimum_pp, gain_pp)
+
+
+def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:
+    out = []
+    for text in texts or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip() or not value.strip():
+            raise TuneAheadError(f"{option} {text!r} is not NAME=VALUE", remedy=f"write {option} {example}")
+        out.append((name.strip(), value.strip()))
+    return out

@@ -1,0 +1,179 @@
+"""From what was measured to an assessment: forecast, reasons, fixes and verdict of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from tuneahead.assessment import NAN, Assessment, Checkup, FeatureRange, TaskInfo
+from tuneahead.features.vector import FeatureVector
+from tuneahead.report.datamap import data_map
+from tuneahead.verdict import Attribution, Finding, Fix, Forecast, Goal, Verdict, decide
+from tuneahead.workbench import PROBE_STEPS, Workbench
+
+if TYPE_CHECKING:
+    from tuneahead.dataset import Dataset
+    from tuneahead.trace import Cue
+    from tuneahead.training.encode import RunData
+    from tuneahead.training.loop import RunResult
+
+SHOWN_RANGES = 12
+
+
+@dataclass(frozen=True)
+class Task:
+    """One data set and recipe with what is known before the probe."""
+
+    dataset: Dataset
+    data: RunData
+    checkup: Checkup
+    info: TaskInfo
+
+
+def stopped(task: Task, goal: Goal) -> Assessment:
+    stop = next(f for f in task.checkup.findings if f.severity == "stop")
+    threshold = NAN if goal.minimum_pp is None else goal.minimum_pp
+    return replace(
+        _draft(task, goal),
+        verdict=Verdict("NO_GO", stop.message, threshold),
+        forecast_absent="preflight stopped the task before the probe",
+        fixes=_fixes((), task.checkup.findings),
+    )
+
+
+def _draft(task: Task, goal: Goal) -> Assessment:
+    return Assessment(
+        task=task.info,
+        data=task.checkup.data,
+        recipe=task.checkup.recipe,
+        goal=goal,
+        findings=task.checkup.findings,
+        features=task.checkup.features,
+        verdict=Verdict("UNSURE", "not judged yet", NAN),
+        costs=task.checkup.costs,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=package_version(),
+    )
+
+
+def package_version() -> str:
+    """Version of the installed package; ``0+source`` when run from a checkout."""
+    try:
+        return version("tuneahead")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, seconds: float) -> Assessment:
+    from tuneahead.features.extract import extract_features
+
+    trace = result.trace
+    metric = bench.benchmark.metric
+    base_pp = cue_score_pp(trace.cues[0] if trace.cues else None, metric)
+    probe_pp = cue_score_pp(trace.cue_at(task.info.probe_steps), metric)
+    features = extract_features(task.dataset.examples, trace, base=bench.base)
+    findings = task.checkup.findings
+    draft = replace(
+        _draft(task, goal),
+        features=features,
+        findings=findings,
+        base_pp=base_pp,
+        probe_pp=probe_pp,
+        trace=trace,
+        hard_rows=_hard_rows(task, result),
+        costs=replace(
+            task.checkup.costs,
+            probe_seconds=seconds,
+            full_run_seconds=_full_run_seconds(result, task.info.total_steps),
+        ),
+    )
+    absent = _no_forecast(draft, bench)
+    if bench.predictor is None or absent:
+        return _unforeseen(draft, absent)
+    forecast, baseline, attributions = _forecast(bench, features, draft)
+    return replace(
+        draft,
+        forecast=forecast,
+        baseline_pp=baseline,
+        attributions=attributions,
+        ranges=_ranges(bench),
+        verdict=decide(forecast, goal, findings),
+        fixes=_fixes(attributions, findings),
+    )
+
+
+def cue_score_pp(cue: Cue | None, metric: str) -> float:
+    """The benchmark's own metric on a cue's items, in points; NaN without a cue."""
+    if cue is None or not len(cue.margin_nats):
+        return NAN
+    return 100.0 * float(cue.right_probability.mean()) if metric == "mc2" else cue.accuracy_pp
+
+
+def _no_forecast(draft: Assessment, bench: Workbench) -> str:
+    if draft.trace is not None and draft.trace.info.failure:
+        return draft.trace.info.failure
+    if bench.predictor is None:
+        return bench.predictor_absent
+    if draft.task.probe_steps != PROBE_STEPS:
+        return f"the probe has {draft.task.probe_steps} steps, the predictor knows probes of {PROBE_STEPS}"
+    return ""
+
+
+def _unforeseen(draft: Assessment, absent: str) -> Assessment:
+    """Without a forecast: findings, the persistence figure, and UNSURE; NO_GO if the probe broke down."""
+    threshold = draft.goal.threshold_pp(draft.base_pp)
+    failure = draft.trace.info.failure if draft.trace is not None else ""
+    findings = draft.findings
+    if failure:
+        remedy = "lower the learning rate ten times, lengthen the warm-up, or train in fp32"
+        findings = (Finding("probe_failed", "stop", failure, remedy), *findings)
+        verdict = Verdict("NO_GO", f"the probe broke down: {failure}", threshold)
+    else:
+        verdict = Verdict("UNSURE", absent, threshold)
+    return replace(
+        draft, findings=findings, forecast_absent=absent, verdict=verdict, fixes=_fixes((), findings)
+    )
+
+
+def _forecast(
+    bench: Workbench, features: FeatureVector, draft: Assessment
+) -> tuple[Forecast, float, tuple[Attribution, ...]]:
+    assert bench.predictor is not None
+    chance = draft.task.chance_pp
+    forecast = bench.predictor.predict(features, draft.base_pp, draft.probe_pp, chance_pp=chance)
+    baseline, attributions = bench.predictor.explain(
+        features, draft.base_pp, draft.probe_pp, chance_pp=chance
+    )
+    return forecast, baseline, attributions
+
+
+def _fixes(attributions: tuple[Attribution, ...], findings: tuple[Finding, ...]) -> tuple[Fix, ...]:
+    from tuneahead.predictor.advice import advise
+
+    return tuple(advise(attributions, findings))
+
+
+def _ranges(bench: Workbench) -> Mapping[str, FeatureRange]:
+    from tuneahead.features.catalogue import CATALOGUE
+
+    assert bench.predictor is not None
+    domain = bench.predictor.domain
+    static = {spec.name for spec in CATALOGUE if spec.group == "static"}
+    spans = zip(domain.names, domain.low.tolist(), domain.high.tolist(), strict=True)
+    kept = [(name, FeatureRange(low, high)) for name, low, high in spans if name in static]
+    return dict(kept[:SHOWN_RANGES])
+
+
+def _hard_rows(task: Task, result: RunResult) -> tuple[int, ...]:
+    found = data_map(result.trace)
+    rows = task.data.train
+    return () if found is None else tuple(rows[i].row for i in found.hardest())
+
+
+def _full_run_seconds(result: RunResult, total_steps: int) -> float:
+    """Foreseen length of the full run: the mean of the probe's steps after the first few, times all steps."""
+    steps = result.trace.steps.seconds
+    return float(steps[min(5, len(steps) - 1) :].mean()) * total_steps if len(steps) else NAN

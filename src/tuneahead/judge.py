@@ -1,0 +1,256 @@
+"""Judging a task before its full run: preflight, probe, forecast, reasons, verdict."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from tuneahead.assessment import (
+    NAN,
+    Assessment,
+    Checkup,
+    Costs,
+    DataSummary,
+    Outcome,
+    TaskInfo,
+)
+from tuneahead.conclusion import Task, conclude, stopped
+from tuneahead.recipe import Recipe
+from tuneahead.verdict import Goal
+from tuneahead.workbench import Setup, Workbench, open_workbench, require_probe_steps
+
+if TYPE_CHECKING:
+    from tuneahead.dataset import ColumnMapping, Dataset
+    from tuneahead.trace import ProbeTrace
+    from tuneahead.training.encode import RunData
+
+
+class Watch(Protocol):
+    """Told what is going on, for a progress display."""
+
+    def stage(self, text: str, total_steps: int = 0) -> None:
+        """A new stage has begun; ``total_steps`` is 0 when its length is unknown."""
+
+    def advance(self, steps: int) -> None:
+        """``steps`` more optimiser steps were made."""
+
+
+class _Silent:
+    def stage(self, text: str, total_steps: int = 0) -> None:
+        """Say nothing."""
+
+    def advance(self, steps: int) -> None:
+        """Say nothing."""
+
+
+SILENT: Watch = _Silent()
+
+
+def load_dataset(data: str | Path | Dataset, mapping: ColumnMapping | None = None) -> Dataset:
+    """A data set as it is, or read from a file; raises :class:`~tuneahead.errors.DataError`."""
+    from tuneahead.dataset import Dataset, read_examples
+
+    return data if isinstance(data, Dataset) else read_examples(data, mapping=mapping)
+
+
+def check(
+    data: str | Path | Dataset, recipe: Recipe | None = None, *, bench: Setup | Workbench | None = None
+) -> Checkup:
+    """Preflight findings and static features of a data set, without any training.
+
+    ``data`` is a file or a :class:`Dataset`. Raises DataError, ModelError or BenchmarkError.
+
+    >>> check("tickets.jsonl").findings  # doctest: +SKIP
+    """
+    return _check(load_dataset(data), recipe or Recipe(), _open(bench))[0]
+
+
+def assess(
+    data: str | Path | Dataset,
+    recipe: Recipe | None = None,
+    *,
+    goal: Goal | None = None,
+    bench: Setup | Workbench | None = None,
+    checkpoint_dir: Path | None = None,
+    watch: Watch = SILENT,
+) -> Assessment:
+    """Probe a task and say what its full run would score, why, and whether it is worth it.
+
+    A preflight finding of severity ``stop`` ends it before the probe. With ``checkpoint_dir`` the
+    run can go on from the probe (see :func:`verify`). Raises DataError, ModelError, BenchmarkError
+    or PredictorError.
+
+    >>> assess("tickets.jsonl", Recipe(learning_rate=1e-3)).verdict.decision  # doctest: +SKIP
+    'GO'
+    """
+    folders = None if checkpoint_dir is None else [checkpoint_dir]
+    opened = _open(bench, watch)
+    return _assess_all(load_dataset(data), [recipe or Recipe()], opened, goal or Goal(), folders, watch)[0]
+
+
+def probe(
+    data: str | Path | Dataset,
+    recipe: Recipe | None = None,
+    *,
+    bench: Setup | Workbench | None = None,
+    checkpoint_dir: Path | None = None,
+    watch: Watch = SILENT,
+) -> ProbeTrace:
+    """Train the first steps of a run and return the raw trace, judging nothing."""
+    from tuneahead.training.probe import run_probe
+
+    opened, chosen = _open(bench, watch), recipe or Recipe()
+    dataset = load_dataset(data)
+    steps = min(opened.setup.probe_steps, chosen.total_steps(dataset.rows))
+    watch.stage("Probe", steps)
+    settings = opened.settings([steps])
+    return run_probe(
+        opened.base,
+        dataset.examples,
+        chosen.probe(steps),
+        settings,
+        checkpoint_dir=checkpoint_dir,
+        on_step=watch.advance,
+    ).trace
+
+
+def rank(
+    data: str | Path | Dataset,
+    recipes: Sequence[Recipe],
+    *,
+    goal: Goal | None = None,
+    bench: Setup | Workbench | None = None,
+    watch: Watch = SILENT,
+) -> tuple[Assessment, ...]:
+    """Assess several recipes on one data set in one stacked probe; best forecast first."""
+    opened = _open(bench, watch)
+    found = _assess_all(load_dataset(data), recipes, opened, goal or Goal(), None, watch)
+    return tuple(sorted(found, key=_expected_pp, reverse=True))
+
+
+def verify(
+    assessment: Assessment,
+    data: str | Path | Dataset,
+    *,
+    bench: Setup | Workbench | None = None,
+    checkpoint_dir: Path | None = None,
+    save_dir: Path | None = None,
+    watch: Watch = SILENT,
+) -> Assessment:
+    """Make the full run (from the probe's checkpoint if given), score it, and add the outcome."""
+    from tuneahead.training.probe import ProbeTask, run_probes
+
+    opened = _open(bench, watch)
+    done = assessment.task.probe_steps if checkpoint_dir is not None else 0
+    watch.stage("Full run", assessment.task.total_steps - done)
+    task = ProbeTask(
+        "full",
+        load_dataset(data).examples,
+        assessment.recipe.full(),
+        finals=(opened.benchmark,),
+        resume_from=checkpoint_dir,
+        save_dir=save_dir,
+    )
+    settings = opened.settings([assessment.task.probe_steps])
+    result = run_probes(opened.base, [task], settings, width=1, on_step=watch.advance)[0]
+    score = result.scores.get(opened.benchmark.name, NAN)
+    outcome = Outcome(score, result.steps, result.seconds, str(save_dir or ""))
+    return replace(assessment, outcome=outcome)
+
+
+def _open(bench: Setup | Workbench | None, watch: Watch = SILENT) -> Workbench:
+    if isinstance(bench, Workbench):
+        return bench
+    setup = bench or Setup()
+    require_probe_steps(setup.probe_steps)
+    watch.stage(f"Loading base {setup.base}")
+    return open_workbench(setup)
+
+
+def _expected_pp(assessment: Assessment) -> float:
+    """What a task is ranked by: its forecast, else its score at the probe's end, else last."""
+    best = assessment.probe_pp if assessment.forecast is None else assessment.forecast.score_pp
+    return best if math.isfinite(best) else -math.inf
+
+
+def _check(dataset: Dataset, recipe: Recipe, bench: Workbench) -> tuple[Checkup, RunData]:
+    from tuneahead.features.extract import static_features
+    from tuneahead.preflight import preflight
+    from tuneahead.training.encode import data_fingerprint, encode_examples, split_data
+
+    began = time.perf_counter()
+    findings = preflight(
+        dataset.examples, recipe, tokenizer=bench.base.tokenizer, benchmarks=(bench.benchmark,)
+    )
+    encoded = encode_examples(dataset.examples, bench.base.tokenizer, recipe)
+    summary = DataSummary(
+        path=str(dataset.path),
+        format=dataset.format,
+        rows=dataset.rows,
+        fingerprint=dataset.fingerprint,
+        tokens=float(sum(len(row.ids) for row in encoded)),
+        answer_tokens=float(sum(row.answer_tokens for row in encoded)),
+    )
+    features = static_features(dataset.examples, base=bench.base, benchmarks=(bench.benchmark,))
+    seconds = time.perf_counter() - began
+    checkup = Checkup(summary, recipe, tuple(findings), features, Costs(check_seconds=seconds))
+    return checkup, split_data(encoded, data_fingerprint(dataset.examples))
+
+
+def _assess_all(
+    dataset: Dataset,
+    recipes: Sequence[Recipe],
+    bench: Workbench,
+    goal: Goal,
+    folders: Sequence[Path] | None,
+    watch: Watch,
+) -> list[Assessment]:
+    from tuneahead.training.probe import ProbeTask, run_probes
+
+    watch.stage("Preflight and static features")
+    tasks = [_task(dataset, recipe, bench) for recipe in recipes]
+    going = [i for i, task in enumerate(tasks) if not task.checkup.stopped]
+    found: dict[int, Assessment] = {
+        i: stopped(task, goal) for i, task in enumerate(tasks) if task.checkup.stopped
+    }
+    if going:
+        steps = bench.setup.probe_steps
+        watch.stage("Probe", sum(tasks[i].info.probe_steps for i in going))
+        began = time.perf_counter()
+        jobs = [
+            ProbeTask(
+                str(i),
+                dataset.examples,
+                tasks[i].checkup.recipe.probe(steps),
+                checkpoint_dir=None if folders is None else folders[i],
+            )
+            for i in going
+        ]
+        settings = bench.settings(tasks[i].info.probe_steps for i in going)
+        results = run_probes(bench.base, jobs, settings, on_step=watch.advance)
+        seconds = (time.perf_counter() - began) / len(going)
+        for i, result in zip(going, results, strict=True):
+            found[i] = conclude(tasks[i], result, bench, goal, seconds)
+    return [found[i] for i in range(len(tasks))]
+
+
+def _task(dataset: Dataset, recipe: Recipe, bench: Workbench) -> Task:
+    checkup, data = _check(dataset, recipe.full(), bench)
+    total = recipe.total_steps(len(data.train)) if data.train else 0
+    info = TaskInfo(
+        base=bench.base.name,
+        base_fingerprint=bench.base.fingerprint,
+        benchmark=bench.benchmark.name,
+        benchmark_items=len(bench.benchmark.items),
+        chance_pp=bench.benchmark.chance_pp,
+        probe_steps=min(bench.setup.probe_steps, total),
+        total_steps=total,
+        train_rows=len(data.train),
+        heldout_rows=len(data.heldout),
+        device=bench.base.device,
+    )
+    return Task(dataset, data, checkup, info)

@@ -1,0 +1,296 @@
+"""Assessments as text for a terminal: health card, forecast bar, reasons and fixes.
+
+Nothing here parses markup from data: names and messages are added as plain text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from tuneahead.assessment import Assessment, Checkup, DataSummary
+from tuneahead.backtest_tables import Table as ResultTable
+from tuneahead.backtest_tables import show
+from tuneahead.report import plots, words
+from tuneahead.trace import ProbeTrace
+from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity
+
+COLOURS: dict[Decision, str] = {"GO": "green", "NO_GO": "red", "UNSURE": "yellow"}
+SEVERITY_STYLES: dict[Severity, str] = {"stop": "bold red", "warn": "yellow", "note": "dim"}
+SHOWN_REASONS = 8
+LABEL_CELLS = 16
+TRACK_CELLS = 52
+HALF_BAR_CELLS = 10
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """Drawing characters, with plain ones for terminals that know no Unicode."""
+
+    point: str
+    span: str
+    goal: str
+    rest: str
+    bar: str
+
+    @classmethod
+    def of(cls, console: Console) -> Glyphs:
+        """The set that ``console`` can show."""
+        if "utf" in (console.encoding or "").lower():
+            return cls("●", "━", "┊", " ", "█")
+        return cls("o", "=", "|", " ", "#")
+
+
+def _points(value: float) -> str:
+    # A hyphen here: not every terminal's encoding has the minus sign that the page uses.
+    return plots.number_pp(value).replace("−", "-")
+
+
+def _signed(value: float) -> str:
+    return words.signed_pp(value).replace("−", "-").replace("±", "")
+
+
+def _value(name: str, value: float) -> str:
+    return words.feature_value(name, value).replace("−", "-").replace("∞", "inf")
+
+
+def print_assessment(console: Console, assessment: Assessment) -> None:
+    """Print the whole assessment."""
+    glyphs = Glyphs.of(console)
+    console.print(_verdict_panel(assessment, glyphs, console.width))
+    _print_section(console, "Data", _data_card(assessment.data, assessment.findings))
+    if assessment.attributions and assessment.forecast is not None:
+        _print_section(console, "Reasons", _reasons(assessment, glyphs))
+    if assessment.fixes:
+        _print_section(console, "What to do", _fixes(assessment.fixes))
+    console.print(_costs(assessment), style="dim")
+
+
+def print_checkup(console: Console, checkup: Checkup) -> None:
+    """Print preflight findings and static features."""
+    _print_section(console, "Data", _data_card(checkup.data, checkup.findings))
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(overflow="fold")
+    table.add_column(justify="right")
+    for name, value in checkup.features.values.items():
+        if math.isfinite(value):
+            table.add_row(Text(words.feature_label(name)), Text(_value(name, value)))
+    if table.row_count:
+        _print_section(console, "Measured", table)
+    console.print(
+        f"Checked in {words.duration(checkup.costs.check_seconds)}, nothing was trained.", style="dim"
+    )
+
+
+def print_trace(console: Console, trace: ProbeTrace) -> None:
+    """Print what a probe measured: loss and gradient norm in five parts, and the cues."""
+    loss, norm = trace.steps.loss_nats, trace.steps.grad_norm
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Training", title_justify="left")
+    for title in ("Steps", "Loss (nats per token)", "Gradient norm"):
+        table.add_column(title, justify="right", overflow="fold")
+    for part in np.array_split(np.arange(len(loss)), min(5, len(loss)) or 1):
+        if len(part):
+            table.add_row(
+                f"{part[0] + 1} to {part[-1] + 1}", f"{loss[part].mean():.3f}", f"{norm[part].mean():.3f}"
+            )
+    console.print(table)
+    cues = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Cues", title_justify="left")
+    for title in ("Step", "Benchmark %", "Held-out loss", "Reference loss"):
+        cues.add_column(title, justify="right", overflow="fold")
+    for cue in trace.cues:
+        cues.add_row(
+            str(cue.step),
+            _points(cue.accuracy_pp),
+            _nats(cue.heldout_loss_nats),
+            _nats(cue.reference_loss_nats),
+        )
+    console.print(cues)
+    if trace.info.failure:
+        console.print(Text(f"The probe ended early: {trace.info.failure}", style="bold red"))
+
+
+def _nats(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "n/a"
+
+
+def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[Assessment]) -> None:
+    """Print several assessments of one data set, in the order given."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", justify="right")
+    table.add_column("Recipe", overflow="fold")
+    for title in ("After probe", "Forecast", "Interval", "Full run"):
+        table.add_column(title, justify="right", overflow="fold")
+    table.add_column("Verdict")
+    for place, (name, one) in enumerate(zip(names, assessments, strict=True), 1):
+        forecast = one.forecast
+        decision = one.verdict.decision
+        table.add_row(
+            str(place),
+            Text(name),
+            _points(one.probe_pp),
+            "n/a" if forecast is None else _points(forecast.score_pp),
+            "" if forecast is None else f"{_points(forecast.low_pp)} to {_points(forecast.high_pp)}",
+            words.duration(one.costs.full_run_seconds),
+            Text(words.VERDICTS[decision], style=COLOURS[decision]),
+        )
+    console.print(table)
+
+
+def print_table(console: Console, table: ResultTable) -> None:
+    """Print one table of a backtest."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=table.title, title_justify="left")
+    for place, name in enumerate(table.columns):
+        numeric = any(isinstance(row[place], int | float) for row in table.rows)
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(Text(show(cell)) for cell in row))
+    console.print(shown)
+    if table.note:
+        console.print(Text(table.note, style="dim"))
+
+
+def _print_section(console: Console, title: str, body: RenderableType) -> None:
+    console.print(Text(title, style="bold"))
+    console.print(body)
+    console.print()
+
+
+def _verdict_panel(assessment: Assessment, glyphs: Glyphs, width: int) -> Panel:
+    decision = assessment.verdict.decision
+    head = Text(words.VERDICTS[decision].upper(), style=f"bold {COLOURS[decision]}")
+    head.append("  " + words.lead(assessment), style="not bold default")
+    parts: list[RenderableType] = [head, Text(words.reason(assessment), style="dim")]
+    bars = _score_rows(assessment, glyphs, min(TRACK_CELLS, width - LABEL_CELLS - 30))
+    if bars:
+        parts += [Text(""), *bars]
+    title = Text(f"{assessment.data.path} on {assessment.task.base}, {assessment.task.benchmark}")
+    title.truncate(max(20, width - 8), overflow="ellipsis")
+    return Panel(
+        Group(*parts), title=title, title_align="left", border_style=COLOURS[decision], padding=(1, 2)
+    )
+
+
+def _score_rows(assessment: Assessment, glyphs: Glyphs, cells: int) -> list[Text]:
+    forecast, outcome = assessment.forecast, assessment.outcome
+    rows = [("Base", assessment.base_pp, math.nan, math.nan, "default")]
+    rows.append(
+        (f"After {assessment.task.probe_steps} steps", assessment.probe_pp, math.nan, math.nan, "default")
+    )
+    if forecast is not None:
+        rows.append(("Forecast", forecast.score_pp, forecast.low_pp, forecast.high_pp, "bold cyan"))
+    if outcome is not None:
+        rows.append(("Measured", outcome.score_pp, math.nan, math.nan, "bold"))
+    rows = [row for row in rows if math.isfinite(row[1])]
+    if not rows or cells < 12:
+        return []
+    goal = assessment.verdict.threshold_pp
+    known = [value for row in rows for value in (*row[1:4], goal) if math.isfinite(value)]
+    low, high = min(known) - 1.0, max(known) + 1.0
+
+    def cell(value: float) -> int:
+        return round((value - low) / (high - low) * (cells - 1))
+
+    lines = []
+    for label, value, start, end, style in rows:
+        track = [glyphs.rest] * cells
+        if math.isfinite(start) and math.isfinite(end):
+            track[cell(start) : cell(end) + 1] = glyphs.span * (cell(end) - cell(start) + 1)
+        if math.isfinite(goal):
+            track[cell(goal)] = glyphs.goal
+        track[cell(value)] = glyphs.point
+        line = Text(f"{label:<{LABEL_CELLS}}", no_wrap=True)
+        line.append("".join(track), style=style)
+        line.append(f" {_points(value):>6}", style="bold")
+        if math.isfinite(start):
+            line.append(f"  {_points(start)} to {_points(end)}", style="dim")
+        lines.append(line)
+    if math.isfinite(goal):
+        text = f"goal {_points(goal)}"
+        at = max(0, min(cells - len(text), cell(goal) - len(text) // 2))
+        lines.append(Text(" " * (LABEL_CELLS + at) + text, style="dim", no_wrap=True))
+    return lines
+
+
+def _data_card(data: DataSummary, findings: tuple[Finding, ...]) -> RenderableType:
+    line = Text(f"{data.rows:,} rows, {data.format}")
+    if math.isfinite(data.tokens):
+        line.append(f", {data.tokens:,.0f} tokens of which {data.answer_tokens:,.0f} are trained")
+    if not findings:
+        return Group(line, Text("All preflight checks passed.", style="green"))
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        body = Text(finding.message)
+        body.append(f"\n{finding.remedy}", style="dim")
+        if rows := words.rows_text(finding):
+            body.append(f"\n{rows}", style="dim")
+        table.add_row(Text(words.SEVERITIES[finding.severity], style=SEVERITY_STYLES[finding.severity]), body)
+    return Group(line, table)
+
+
+def _reasons(assessment: Assessment, glyphs: Glyphs) -> Table:
+    ordered = sorted(assessment.attributions, key=lambda a: -abs(a.contribution_pp))
+    shown, rest = ordered[:SHOWN_REASONS], ordered[SHOWN_REASONS:]
+    if rest:
+        total = sum(a.contribution_pp for a in rest)
+        shown.append(Attribution(f"{len(rest)} other properties", math.nan, total))
+    largest = max((abs(a.contribution_pp) for a in shown), default=0.0) or 1.0
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(
+        Text(" " * HALF_BAR_CELLS + glyphs.goal), _points(assessment.baseline_pp), Text("average task")
+    )
+    for one in shown:
+        what = Text(words.feature_label(one.feature))
+        what.append(f"  {one.sentence or words.value_beside(one)}", style="dim")
+        table.add_row(_signed_bar(one.contribution_pp, largest, glyphs), _signed(one.contribution_pp), what)
+    assert assessment.forecast is not None
+    end = Text(_points(assessment.forecast.score_pp), style="bold")
+    table.add_row(Text(" " * HALF_BAR_CELLS + glyphs.goal), end, Text("forecast", style="bold"))
+    return table
+
+
+def _signed_bar(value: float, largest: float, glyphs: Glyphs) -> Text:
+    length = max(1, round(abs(value) / largest * HALF_BAR_CELLS)) if value else 0
+    bar = glyphs.bar * length
+    left = bar.rjust(HALF_BAR_CELLS) if value < 0 else " " * HALF_BAR_CELLS
+    right = bar.ljust(HALF_BAR_CELLS) if value > 0 else " " * HALF_BAR_CELLS
+    return Text.assemble((left, "red"), glyphs.goal, (right, "green"))
+
+
+def _fixes(fixes: tuple[Fix, ...]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for place, fix in enumerate(fixes, 1):
+        body = Text(fix.title)
+        body.append(f"\n{fix.reason}", style="dim")
+        table.add_row(f"{place}.", body)
+    return table
+
+
+def _costs(assessment: Assessment) -> Text:
+    costs = assessment.costs
+    parts = []
+    if math.isfinite(costs.probe_seconds):
+        parts.append(f"The probe took {words.duration(costs.probe_seconds)}")
+    if math.isfinite(costs.full_run_seconds):
+        parts.append(
+            f"the full run of {assessment.task.total_steps:,} steps would take "
+            f"about {words.duration(costs.full_run_seconds)}"
+        )
+    if assessment.outcome is not None and assessment.forecast is not None:
+        off = assessment.outcome.score_pp - assessment.forecast.score_pp
+        parts.append(f"the full run measured {_signed(off)} points against the forecast")
+    return Text("; ".join(parts) + "." if parts else "Nothing was trained.")

@@ -1,0 +1,136 @@
+"""What tasks are judged on, loaded once: base model, benchmark, probe settings and predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneahead.errors import BenchmarkError, PredictorError
+
+if TYPE_CHECKING:
+    from tuneahead.benchmark.items import Benchmark
+    from tuneahead.predictor.predictor import Predictor
+    from tuneahead.training.measure import ProbeSettings
+    from tuneahead.training.models import Base
+
+PROBE_STEPS = 100
+"""Length of the probes that shipped predictors learned from, in optimiser steps."""
+_SHIPPED = ("predictor", "shipped", "lab-qwen2")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Names of what a task is judged on.
+
+    ``base`` is ``lab`` (the packaged tiny model), a folder or a hub id; ``benchmark`` is
+    ``lab-exam``, ``lab-truth``, ``lab-generation`` or a file of items; ``predictor`` is a folder
+    that ``tuneahead fit`` wrote, empty for the shipped one. ``probe_steps`` counts optimiser steps.
+    """
+
+    base: str = "lab"
+    benchmark: str = "lab-exam"
+    predictor: str = ""
+    probe_steps: int = PROBE_STEPS
+    precision: str = "auto"
+    device: str = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Workbench:
+    """The loaded parts of a :class:`Setup`; open one with :func:`open_workbench` and use it for many tasks.
+
+    ``predictor`` is None when none knows this base and benchmark; ``predictor_absent`` says why.
+    """
+
+    setup: Setup
+    base: Base
+    benchmark: Benchmark
+    predictor: Predictor | None
+    predictor_absent: str
+
+    def settings(self, lengths: Iterable[int]) -> ProbeSettings:
+        """What probes of these lengths record; a cue is taken at the end of each."""
+        from tuneahead.lab.exam import reference_statements
+        from tuneahead.training.measure import ProbeSettings
+
+        ends = set(lengths)
+        steps = max(ends)
+        usual = {step for step in ProbeSettings().cue_steps if step < steps}
+        return ProbeSettings(
+            record_steps=steps,
+            cue_steps=tuple(sorted(usual | ends)),
+            cue_benchmark=self.benchmark,
+            reference_texts=tuple(reference_statements()),
+            flatness_at=steps,
+        )
+
+
+def open_workbench(setup: Setup = Setup()) -> Workbench:
+    """Load base, benchmark and predictor; raises ModelError, BenchmarkError or PredictorError."""
+    from tuneahead.training.models import load_base
+
+    benchmark = find_benchmark(setup.benchmark)
+    base = load_base(setup.base, precision=setup.precision, device=setup.device)
+    predictor, absent = find_predictor(setup.predictor, base.name, benchmark.name)
+    return Workbench(setup, base, benchmark, predictor, absent)
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """A lab benchmark by its name, or the items of a file; raises :class:`BenchmarkError`."""
+    from tuneahead.lab import exam
+
+    made = {"lab-exam": exam.lab_exam, "lab-truth": exam.lab_truth, "lab-generation": exam.lab_generation}
+    if name in made:
+        return made[name]()
+    if Path(name).suffix and Path(name).exists():
+        from tuneahead.benchmark.files import read_benchmark
+
+        return read_benchmark(name)
+    raise BenchmarkError(
+        f"unknown benchmark {name!r}",
+        remedy=f"use one of {', '.join(made)}, or the path of a JSONL file of items",
+    )
+
+
+def shipped_predictor() -> Path:
+    """Folder of the predictor that comes with the package."""
+    from importlib.resources import files
+
+    return Path(str(files("tuneahead").joinpath(*_SHIPPED)))
+
+
+def shipped_table() -> Path:
+    """Feature table that the shipped predictor was fitted to."""
+    return shipped_predictor() / "table.parquet"
+
+
+def find_predictor(folder: str, base: str, benchmark: str) -> tuple[Predictor | None, str]:
+    """The predictor in ``folder`` (empty: the shipped one) if it knows this base and benchmark, else why not.
+
+    Source: method.md, "From one base and benchmark to another": with no row of its own, a base
+    gets no forecast.
+    """
+    from tuneahead.predictor.predictor import load_predictor
+
+    if not folder and not shipped_predictor().is_dir():
+        return None, "this installation ships no predictor"
+    predictor = load_predictor(folder or shipped_predictor())
+    origin = predictor.origin
+    for kind, name, known in (("base", base, origin.bases), ("benchmark", benchmark, origin.benchmarks)):
+        if name not in known:
+            return None, (
+                f"the predictor has seen no run of {kind} {name} (it knows {', '.join(known) or 'none'}); "
+                "record runs of your own and fit a predictor to them"
+            )
+    return predictor, ""
+
+
+def require_probe_steps(steps: int) -> int:
+    """Check a probe's length; raises :class:`PredictorError` below five steps."""
+    if steps < 5:
+        raise PredictorError(
+            f"a probe of {steps} steps tells nothing", remedy="use 50 to 200 steps; 100 is usual"
+        )
+    return steps
