@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from tuneahead.workbench import Workbench as Workbench
     from tuneahead.workbench import open_workbench as open_workbench
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "assessment": ("Assessment", "Checkup", "read_assessment"),
     "benchmark.items": ("Benchmark",),

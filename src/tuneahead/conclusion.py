@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from tuneahead import __version__
 from tuneahead.assessment import NAN, Assessment, Checkup, FeatureRange, TaskInfo
 from tuneahead.features.vector import FeatureVector
 from tuneahead.report.datamap import data_map
@@ -55,16 +55,8 @@ def _draft(task: Task, goal: Goal) -> Assessment:
         verdict=Verdict("UNSURE", "not judged yet", NAN),
         costs=task.checkup.costs,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=package_version(),
+        version=__version__,
     )
-
-
-def package_version() -> str:
-    """Version of the installed package; ``0+source`` when run from a checkout."""
-    try:
-        return version("tuneahead")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, seconds: float) -> Assessment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PROBE_STEPS = 100
 """Length of the probes that shipped predictors learned from, in optimiser steps."""
+MOST_CUE_ITEMS = 1000
 _SHIPPED = ("predictor", "shipped", "lab-qwen2")
 
 
@@ -61,17 +62,26 @@ class Workbench:
         return ProbeSettings(
             record_steps=steps,
             cue_steps=tuple(sorted(usual | ends)),
-            cue_benchmark=self.benchmark,
+            cue_benchmark=cue_items(self.benchmark),
             reference_texts=tuple(reference_statements()),
             flatness_at=steps,
         )
 
 
+def cue_items(benchmark: Benchmark) -> Benchmark:
+    """The items asked in passing: all of them, or an even thousand of a longer benchmark."""
+    count = len(benchmark.items)
+    if count <= MOST_CUE_ITEMS:
+        return benchmark
+    kept = tuple(benchmark.items[i * count // MOST_CUE_ITEMS] for i in range(MOST_CUE_ITEMS))
+    return replace(benchmark, items=kept)  # type: ignore[arg-type]
+
+
 def open_workbench(setup: Setup = Setup()) -> Workbench:
     """Load base, benchmark and predictor; raises ModelError, BenchmarkError or PredictorError."""
+    benchmark = find_benchmark(setup.benchmark)
     from tuneahead.training.models import load_base
 
-    benchmark = find_benchmark(setup.benchmark)
     base = load_base(setup.base, precision=setup.precision, device=setup.device)
     predictor, absent = find_predictor(setup.predictor, base.name, benchmark.name)
     return Workbench(setup, base, benchmark, predictor, absent)

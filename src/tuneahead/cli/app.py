@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from tuneahead import __version__
 from tuneahead.cli import history, judge
 from tuneahead.errors import TuneAheadError
 
@@ -58,9 +59,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"tuneahead {version('tuneahead')}")
+        typer.echo(f"tuneahead {__version__}")
         raise typer.Exit
 
 

@@ -44,15 +44,26 @@ def build(
     recipes: Annotated[int, typer.Option(min=1, help="Recipes to run on each.")] = 3,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
     width: Annotated[int, typer.Option(min=1, help="Runs trained side by side in one process.")] = 8,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each task.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the plan.")] = 0,
 ) -> None:
     """Make many small full runs in the lab to learn from; start it again to go on."""
-    from tuneahead.build.execute import execute
+    from tuneahead.build.execute import BuildOptions, BuildProgress, execute
     from tuneahead.build.plan import lab_plan
+    from tuneahead.cli.progress import ProgressBar
 
-    execute(lab_plan(datasets, recipes, seed), store, workers=workers, width=width)
-    done = len(_open(store).done_ids())
-    print(f"{store} holds {done:,} finished runs")
+    plan = lab_plan(datasets, recipes, seed=seed, seeds=tuple(range(seeds)))
+    with ProgressBar() as bar:
+        bar.stage("Starting workers")
+
+        def show(progress: BuildProgress) -> None:
+            text = f"{progress.runs_done:,} of {progress.runs_total:,} runs, steps"
+            bar.measure(text, progress.steps_done, progress.steps_total)
+
+        summary = execute(plan, store, BuildOptions(workers=workers, width=width), show)
+    print(f"{store}: {summary.stored:,} runs made, {summary.present:,} were there")
+    for run_id, reason in summary.given_up.items():
+        print(f"given up: {run_id}: {reason}")
 
 
 def fit(
@@ -133,7 +144,7 @@ def list_runs(
     from rich import box
     from rich.table import Table
 
-    records = list(_open(store))
+    records = list(_open(store).records())
     if as_json:
         print(json.dumps([_summary(record) for record in records], indent=1))
         return
@@ -158,7 +169,7 @@ def show_run(
     """Show one run: recipe, scores and what the probe measured."""
     from tuneahead.terminal import print_trace
 
-    record = _get(_open(store), run_id)
+    record = _open(store).get(run_id)
     summary = _summary(record)
     if as_json:
         print(json.dumps(summary, indent=1))
@@ -179,11 +190,7 @@ def record_score(
     store: StoreFile = Path("runs.sqlite"),
 ) -> None:
     """Record the measured score of a run, so that the next fit learns from it."""
-    if not 0 <= score <= 100:
-        raise StoreError(f"--score {score:g} is not a score", remedy="scores are points from 0 to 100")
-    runs_of = _open(store)
-    _get(runs_of, run_id)
-    runs_of.record_score(run_id, benchmark, score)
+    _open(store).record_score(run_id, benchmark, score)
     print(f"{run_id}: {benchmark} {score:.2f}")
 
 
@@ -212,13 +219,6 @@ def _open(path: Path) -> RunStore:
             f"there is no store {path}", remedy="name one with --store, or make one with 'build'"
         )
     return RunStore(path)
-
-
-def _get(store: RunStore, run_id: str) -> RunRecord:
-    record = store.get(run_id)
-    if record is None:
-        raise StoreError(f"the store has no run {run_id!r}", remedy="see 'tuneahead runs list'")
-    return record
 
 
 def _summary(record: RunRecord) -> dict[str, object]:

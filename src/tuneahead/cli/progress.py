@@ -49,6 +49,11 @@ class ProgressBar:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(text, total=total_steps or None)
 
+    def measure(self, text: str, done: int, total: int) -> None:
+        """Show ``done`` of ``total``, under a text that may change."""
+        if self._task is not None:
+            self._progress.update(self._task, description=text, completed=done, total=total)
+
     def advance(self, steps: int) -> None:
         """Count ``steps`` more."""
         if self._task is not None:

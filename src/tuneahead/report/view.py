@@ -214,7 +214,7 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
                 "Predicted score",
                 number_pp(forecast.score_pp),
                 "%",
-                f"{forecast.level:.0%} interval {number_pp(forecast.low_pp)} to {number_pp(forecast.high_pp)}",
+                f"{number_pp(forecast.low_pp)} to {number_pp(forecast.high_pp)} in {forecast.level:.0%} of cases",
             )
         )
         out.append(

@@ -1,0 +1,210 @@
+"""The HTML report: one file that loads nothing, says what was found, and draws it in the right place."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_assessment import made_assessment, made_trace
+
+from tuneahead.assessment import Assessment, Outcome
+from tuneahead.errors import TuneAheadError
+from tuneahead.report import plots, render_html, words, write_html
+from tuneahead.report.datamap import data_map
+from tuneahead.report.view import report_view
+from tuneahead.trace import RowVisits
+from tuneahead.verdict import Finding, Verdict
+
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Page(HTMLParser):
+    """Collects tags and text, and checks that every element is closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def stopped() -> Assessment:
+    finding = Finding("empty_answers", "stop", "every answer is empty", "map the right column", 352, (1, 2))
+    return replace(
+        made_assessment(),
+        findings=(finding,),
+        forecast=None,
+        attributions=(),
+        fixes=(),
+        trace=None,
+        ranges={},
+        base_pp=math.nan,
+        probe_pp=math.nan,
+        verdict=Verdict("NO_GO", finding.message, math.nan),
+    )
+
+
+def test_the_page_is_well_formed_and_loads_nothing() -> None:
+    html = render_html(made_assessment())
+    page = Page(html)
+    assert page.open == []
+    assert page.links == []
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not re.search(r"url\(|@import|https?://", html)
+
+
+def test_text_from_data_is_escaped() -> None:
+    found = made_assessment()
+    evil = Finding("x", "warn", "<script>alert(1)</script>", "<b>", 1, (1,))
+    html = render_html(replace(found, findings=(evil,)))
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "support &lt;tickets&gt;.jsonl" in html
+
+
+@pytest.mark.parametrize(("score", "word"), [(58.3, "Go"), (44.0, "No go"), (53.0, "Unsure")])
+def test_the_headline_is_the_verdict(score: float, word: str) -> None:
+    text = Page(render_html(made_assessment(score))).text
+    assert f" {word} Expected to score {score} %" in text
+
+
+def test_the_reasons_start_at_the_baseline_and_add_up_to_the_forecast() -> None:
+    view = report_view(made_assessment())
+    points = [float(row.points.replace("−", "-")) for row in view.reasons]
+    assert points[0] == 43.7
+    assert points[-1] == 58.3
+    assert sum(points[:-1]) == pytest.approx(58.3, abs=0.5)  # ten rounded figures
+    assert view.reasons[-2].label == "3 other properties"
+    assert points[-2] == -0.2  # -0.2 + 0.1 - 0.05, rounded
+
+
+def test_a_task_stopped_by_preflight_shows_the_reason_and_no_forecast() -> None:
+    page = Page(render_html(stopped()))
+    assert "Training was not started" in page.text
+    assert "every answer is empty" in page.text
+    assert "Why this forecast" not in page.text
+    assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+
+
+def test_without_forecast_the_score_at_the_probe_is_what_is_said() -> None:
+    found = replace(
+        made_assessment(), forecast=None, attributions=(), verdict=Verdict("UNSURE", "unknown base", 52.0)
+    )
+    text = Page(render_html(found)).text
+    assert "If nothing changed after the probe, it would score 47.0 %" in text
+    assert "Unknown base." in text
+
+
+def test_a_measured_outcome_stands_beside_the_forecast() -> None:
+    text = Page(render_html(replace(made_assessment(), outcome=Outcome(56.9, 840, 33.0)))).text
+    assert "Measured score 56.9 %" in text
+    assert "−1.4 to forecast" in text
+
+
+def test_a_probe_without_second_visits_says_why_there_is_no_map() -> None:
+    trace = made_trace()
+    once = np.arange(50)
+    visits = RowVisits(
+        *(column[once] for column in (trace.visits.step, once, trace.visits.nll_nats, trace.visits.tokens))
+    )
+    text = Page(render_html(replace(made_assessment(), trace=replace(trace, visits=visits)))).text
+    assert "a map needs two visits" in text
+
+
+def test_writing_into_a_file_used_as_folder_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TuneAheadError, match="can't write the report"):
+        write_html(made_assessment(), tmp_path / "file" / "report.html")
+
+
+def test_the_scale_maps_its_ends_to_0_and_100_percent_and_keeps_outliers_inside() -> None:
+    scale = plots.Scale(20.0, 60.0)
+    assert [scale.percent(v) for v in (20.0, 30.0, 60.0, 999.0)] == [0.0, 25.0, 100.0, 100.0]
+    assert scale.ticks(4) == (20.0, 30.0, 40.0, 50.0, 60.0)
+    assert plots.tick_labels((0.0, 0.25, 0.5)) == ["0.00", "0.25", "0.50"]
+
+
+def test_a_scale_of_equal_values_still_has_a_width() -> None:
+    scale = plots.scale_over([5.0, 5.0, math.nan])
+    assert scale.low < 5.0 < scale.high
+
+
+def test_a_line_with_an_absent_value_has_a_gap() -> None:
+    chart = plots.Chart("t", "u", "r")
+    drawn = plots.line_chart(chart, [plots.Series("s", [0, 1, 2, 3, 4], [1.0, 2.0, math.nan, 2.0, 1.0])])
+    assert drawn.count("<polyline") == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.24, "4.2 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (math.nan, "n/a")],
+)
+def test_durations_are_written_as_people_say_them(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+def test_rows_are_named_and_the_rest_counted() -> None:
+    assert words.rows_text(Finding("c", "warn", "m", "r", 10, (3, 5, 9))) == "rows 3, 5, 9 and 7 more"
+    assert words.rows_text(Finding("c", "warn", "m", "r", 1, (3,))) == "row 3"
+
+
+def test_the_map_holds_confidence_and_spread_of_rows_seen_twice() -> None:
+    visits = RowVisits(
+        step=np.repeat(np.arange(2), 12).astype(np.int32),
+        row=np.tile(np.arange(12), 2).astype(np.int32),
+        nll_nats=np.log(np.repeat([1 / 0.2, 1 / 0.8], 12)).astype(np.float32) * 3,
+        tokens=np.full(24, 3, np.int32),
+    )
+    found = data_map(replace(made_trace(), visits=visits))
+    assert found is not None
+    assert found.confidence == pytest.approx([0.5] * 12, abs=1e-6)  # mean of 0.2 and 0.8
+    assert found.variability == pytest.approx([0.3] * 12, abs=1e-6)
+    assert found.kinds == ["ambiguous"] * 12
+    assert found.hardest() == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_real_browser_draws_the_page(tmp_path: Path, width: int) -> None:
+    page = write_html(made_assessment(), tmp_path / "report.html")
+    picture = tmp_path / "report.png"
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--window-size={width},2000",
+        f"--screenshot={picture}",
+    ]
+    subprocess.run(["chromium", *flags, page.as_uri()], check=True, capture_output=True, timeout=120)
+    assert picture.stat().st_size > 50_000  # an empty page is a few kB

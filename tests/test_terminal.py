@@ -1,0 +1,95 @@
+"""Terminal output: the same findings as text, at any width and in any encoding."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from made_assessment import made_assessment, made_trace
+from rich.console import Console
+
+from tuneahead.assessment import Checkup
+from tuneahead.terminal import print_assessment, print_checkup, print_ranking, print_trace
+
+
+def console(width: int = 100, encoding: str = "utf-8") -> Console:
+    return Console(file=io.TextIOWrapper(io.BytesIO(), encoding=encoding), width=width)
+
+
+def shown(target: Console) -> str:
+    target.file.flush()
+    buffer = target.file.buffer  # type: ignore[attr-defined]
+    return str(buffer.getvalue().decode(target.file.encoding))
+
+
+def test_an_assessment_says_verdict_forecast_reasons_and_fixes() -> None:
+    target = console()
+    print_assessment(target, made_assessment())
+    text = shown(target)
+    for part in (
+        "GO  Expected to score 58.3 %",
+        "55.2 to 61.4",
+        "goal 52.0",
+        "Remove near-duplicates",
+        "+14.9",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    target = console(width)
+    print_assessment(target, made_assessment())
+    print_ranking(target, ["a.yaml", "recipes/long-name.yaml"], [made_assessment(), made_assessment(44.0)])
+    print_trace(target, made_trace())
+    assert max(len(line) for line in shown(target).splitlines()) <= width
+
+
+def test_the_whole_interval_is_readable_in_60_columns() -> None:
+    target = console(60)
+    print_assessment(target, made_assessment())
+    assert "55.2 to 61.4" in shown(target)
+
+
+def test_a_terminal_without_unicode_gets_plain_characters() -> None:
+    target = console(encoding="cp1252")
+    print_assessment(target, made_assessment())
+    assert "GO  Expected" in shown(target)
+
+
+def test_the_points_lie_in_the_order_of_the_scores() -> None:
+    target = console()
+    print_assessment(target, made_assessment())
+    lines = shown(target).splitlines()
+    at = [
+        next(line.index("●") for line in lines if label in line)
+        for label in ("Base ", "After 100", "Forecast ")
+    ]
+    assert at == sorted(at)
+
+
+def test_markup_in_names_is_shown_not_obeyed() -> None:
+    found = made_assessment()
+    found = replace(found, data=replace(found.data, path="[red]x[/red].jsonl"))
+    target = console()
+    print_assessment(target, found)
+    assert "[red]x[/red].jsonl" in shown(target)
+
+
+def test_a_ranking_keeps_the_order_given() -> None:
+    target = console()
+    print_ranking(target, ["good.yaml", "bad.yaml"], [made_assessment(), made_assessment(44.0)])
+    text = shown(target)
+    assert text.index("good.yaml") < text.index("bad.yaml")
+    assert "No go" in text
+
+
+def test_a_checkup_shows_findings_and_measured_features_only() -> None:
+    found = made_assessment()
+    target = console()
+    print_checkup(target, Checkup(found.data, found.recipe, found.findings, found.features))
+    text = shown(target)
+    assert "38 rows are nearly the same" in text
+    assert "Near duplicate ratio" in text
+    assert "nan" not in text.lower()
