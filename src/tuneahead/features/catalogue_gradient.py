@@ -78,7 +78,7 @@ GRADIENT: tuple[FeatureSpec, ...] = (
     _free(
         name="grad_noise_scale_log10", unit="log10", low=-_INF, high=_INF, direction=-1, source=_NOISE_SCALE,
         formula="log10 of rows per step x n / (1 - n), n = grad_noise_ratio; absent unless 0 < n < 1",
-        sentence="a batch of 10 to the power {value} rows would have as much signal as noise", remedy=_BATCH,
+        sentence="a batch of {value} rows would have as much signal as noise", remedy=_BATCH,
     ),
     _row(
         name="grad_sparsity_fraction", unit="fraction", low=0, high=1, direction=0, source=_NOTES, paper=True,

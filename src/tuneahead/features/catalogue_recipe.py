@@ -18,43 +18,43 @@ RECIPE: tuple[FeatureSpec, ...] = (
     _row(
         name="learning_rate_log10", unit="log10", low=-_INF, high=_INF, source=_METHOD,
         formula="log10 of the peak learning rate",
-        sentence="the learning rate is 10 to the power {value}", remedy=_RATE,
+        sentence="the learning rate is {value}", remedy=_RATE,
     ),
     _row(
         name="scaled_rate_log10", unit="log10", low=-_INF, high=_INF, source="method.md, scale-free twins",
         formula="log10 of learning rate x alpha / rank", scale_free=True,
-        sentence="learning rate times LoRA scale is 10 to the power {value}", remedy=_RATE,
+        sentence="learning rate times LoRA scale is {value}", remedy=_RATE,
     ),
     _row(
         name="rate_per_row_log10", unit="log10", low=-_INF, high=_INF, source="ours",
         formula="log10 of learning rate / rows per step",
-        sentence="the learning rate per row of a batch is 10 to the power {value}", remedy=_RATE,
+        sentence="the learning rate per row of a batch is {value}", remedy=_RATE,
     ),
     _row(
         name="rate_sum_log10", unit="log10", low=-_INF, high=_INF, source="method.md, learning rate x steps",
         formula="log10 of the sum of the learning rates of all steps of the full run",
-        sentence="learning rates over the whole run sum to 10 to the power {value}", remedy=_LENGTH,
+        sentence="the learning rates of the whole run sum to {value}", remedy=_LENGTH,
     ),
     _row(
         name="scaled_rate_sum_log10", unit="log10", low=-_INF, high=_INF, source="ours", scale_free=True,
         formula="rate_sum_log10 + log10(alpha / rank)",
-        sentence="scaled learning rates over the whole run sum to 10 to the power {value}", remedy=_LENGTH,
+        sentence="the scaled learning rates of the whole run sum to {value}", remedy=_LENGTH,
     ),
     _row(
         name="total_steps_log10", unit="log10", low=0, high=_INF, source=_METHOD,
         formula="log10 of the optimiser steps of the full run",
-        sentence="the full run has 10 to the power {value} steps", remedy=_LENGTH,
+        sentence="the full run has {value} steps", remedy=_LENGTH,
     ),
     _row(
         name="rows_per_step_log10", unit="log10", low=0, high=_INF, source=_METHOD,
         formula="log10 of batch size x gradient accumulation steps",
-        sentence="a step sees 10 to the power {value} rows",
+        sentence="a step sees {value} rows",
         remedy="noisy gradients ask for a larger batch, few steps for a smaller one",
     ),
     _row(
         name="rows_trained_log10", unit="log10", low=0, high=_INF, source="ours",
         formula="log10 of total steps x min(rows per step, training rows)",
-        sentence="the full run looks at 10 to the power {value} rows", remedy=_LENGTH,
+        sentence="the full run looks at {value} rows", remedy=_LENGTH,
     ),
     _row(
         name="full_epochs", unit="epochs", low=0, high=_INF, source="method.md, steps over steps per epoch",
@@ -70,7 +70,7 @@ RECIPE: tuple[FeatureSpec, ...] = (
     ),
     _row(
         name="lora_rank_log2", unit="log2", low=0, high=_INF, source=_METHOD,
-        formula="log2 of the LoRA rank r", sentence="the LoRA rank is 2 to the power {value}", remedy=_RANK,
+        formula="log2 of the LoRA rank r", sentence="the LoRA rank is {value}", remedy=_RANK,
     ),
     _row(
         name="lora_scale", unit="ratio", low=0, high=_INF, source="method.md, rank scaling", scale_free=True,
@@ -94,20 +94,20 @@ RECIPE: tuple[FeatureSpec, ...] = (
     ),
     _row(
         name="schedule_linear", unit="", low=0, high=1, source=_METHOD, scale_free=True,
-        formula="1 when the learning rate falls linearly, else 0", sentence="linear schedule: {value}",
+        formula="1 when the learning rate falls linearly, else 0", sentence="the schedule is linear: {value} (1 yes, 0 no)",
     ),
     _row(
         name="schedule_cosine", unit="", low=0, high=1, source=_METHOD, scale_free=True,
-        formula="1 when the learning rate falls as a cosine, else 0", sentence="cosine schedule: {value}",
+        formula="1 when the learning rate falls as a cosine, else 0", sentence="the schedule is cosine: {value} (1 yes, 0 no)",
     ),
     _row(
         name="schedule_constant", unit="", low=0, high=1, source=_METHOD, scale_free=True,
-        formula="1 when the learning rate stays after warm-up, else 0", sentence="constant schedule: {value}",
+        formula="1 when the learning rate stays after warm-up, else 0", sentence="the schedule is constant: {value} (1 yes, 0 no)",
         remedy="a rate that falls to 0 usually ends better",
     ),
     _row(
         name="clipping", unit="", low=0, high=1, source=_METHOD, scale_free=True,
-        formula="1 when the gradient norm is clipped, else 0", sentence="clipping is on: {value}",
+        formula="1 when the gradient norm is clipped, else 0", sentence="gradients are clipped: {value} (1 yes, 0 no)",
         remedy="set max_grad_norm to 1",
     ),
     _row(
@@ -117,7 +117,7 @@ RECIPE: tuple[FeatureSpec, ...] = (
     ),
     _row(
         name="window_log2", unit="log2", low=1, high=_INF, source="method.md, sequence length",
-        formula="log2 of max_length in tokens", sentence="rows are cut at 2 to the power {value} tokens",
+        formula="log2 of max_length in tokens", sentence="rows are cut at {value} tokens",
         remedy="raise max_length when preflight reports cut answers",
     ),
     _row(
@@ -129,6 +129,6 @@ RECIPE: tuple[FeatureSpec, ...] = (
     _row(
         name="trained_parameters_log10", unit="log10", low=0, high=_INF, source="method.md, target modules",
         formula="log10 of the number of trained weights (from the trace)",
-        sentence="10 to the power {value} weights are trained", remedy=_RANK,
+        sentence="{value} weights are trained", remedy=_RANK,
     ),
 )

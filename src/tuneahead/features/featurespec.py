@@ -40,9 +40,15 @@ class FeatureSpec:
     scale_free: bool = False
 
     def format_value(self, value: float) -> str:
-        """The value with its unit, as a reader wants it; ``absent`` for NaN."""
+        """The value with its unit, as a reader wants it: percent, and numbers instead of logarithms.
+
+        >>> FeatureSpec("x", "log10", 0, 9, "static", "-", "ours", 0, "{value}").format_value(3.0)
+        '1,000'
+        """
         if math.isnan(value):
             return "absent"
+        if self.unit in _BASES:
+            return _plain(_BASES[self.unit] ** value)
         if self.unit == "fraction":
             return f"{100 * value:.3g} %"
         if self.unit in ("", "ratio", "count"):
@@ -54,10 +60,13 @@ class FeatureSpec:
         return self.sentence.format(value=self.format_value(value))
 
 
-_SHORT_UNITS = {"pp": "points", "log10": "(log10)", "log2": "(log2)"}
+_SHORT_UNITS = {"pp": "points"}
+_BASES = {"log10": 10.0, "log2": 2.0}
 
 
 def _plain(value: float) -> str:
-    if value == int(value) and abs(value) < 1e9:
-        return f"{int(value):,}"
+    if abs(value) >= 1e15 or not math.isfinite(value):
+        return f"{value:.3g}"
+    if abs(value) >= 100 or abs(value - round(value)) < 1e-9:
+        return f"{round(value):,}"
     return f"{value:.3g}"

@@ -1,0 +1,178 @@
+"""Static features from sentence vectors, and the likeness of the data to a benchmark."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.examples import Example
+from tuneahead.features.featurespec import Value
+from tuneahead.features.text import Texts, sample_rows, texts_of
+
+if TYPE_CHECKING:
+    from wordllama.inference import WordLlamaInference
+
+Vectors = NDArray[np.float32]
+
+SAMPLE_ROWS = 2_000
+SAMPLE_ITEMS = 1_000
+SAMPLE_SEED = 23
+NEIGHBOURS = 5
+OUTLIER_Z = 3.5
+MIN_DEVIATION = 0.01
+COVERED_COSINE = 0.7
+_DISPERSION = ("outlier_fraction", "embedding_spread", "embedding_dimensions", "nearest_row_similarity")
+_PAIRS = ("prompt_answer_similarity", "prompt_answer_similarity_gap")
+_LIKENESS = ("benchmark_similarity", "benchmark_nearest_similarity", "benchmark_coverage_fraction",
+             "benchmark_relevance")
+_FORM = ("benchmark_form_fraction", "answer_is_option_fraction", "option_coverage_fraction",
+         "option_length_mismatch")
+
+
+def measure_semantics(examples: Sequence[Example], benchmarks: Sequence[Benchmark] = ()) -> dict[str, Value]:
+    """Every feature of sentence vectors and of the benchmarks, by name: a value or the reason for none."""
+    texts = texts_of(sample_rows(examples, SAMPLE_ROWS))
+    prompts, answers = embed(texts.prompts), embed(texts.answers)
+    return {
+        **dispersion_features(embed(texts.rows)),
+        **pair_features(prompts, answers),
+        **likeness_features(prompts, benchmarks),
+        **form_features(texts, benchmarks),
+    }
+
+
+def embed(texts: Sequence[str]) -> Vectors:
+    """Unit vectors of the texts, ``(texts, 256)``; rows of NaN for texts without a known token."""
+    if not texts:
+        return np.zeros((0, 256), np.float32)
+    # Long texts add time, not meaning: their beginning says what they are about.
+    vectors: Vectors = np.asarray(_encoder().embed([text[:2_000] for text in texts], norm=False), np.float32)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.where(length > 0, vectors / np.maximum(length, 1e-12), np.nan).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _encoder() -> WordLlamaInference:
+    from pathlib import Path
+
+    import wordllama
+
+    return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+
+
+def dispersion_features(vectors: Vectors) -> dict[str, Value]:
+    """How the rows lie: outliers, spread, dimensions, nearest neighbours. ``vectors`` is (rows, d)."""
+    vectors = vectors[np.isfinite(vectors).all(axis=1)]
+    rows = len(vectors)
+    if rows < 2:
+        return dict.fromkeys(_DISPERSION, f"needs 2 rows with known words, the data have {rows}")
+    centre = vectors.mean(axis=0)
+    power = np.linalg.eigvalsh(np.cov((vectors - centre).T.astype(float), bias=True)).clip(0)
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -2)
+    nearest = np.sort(similarity, axis=1)[:, -min(NEIGHBOURS, rows - 1) :]
+    return {
+        "outlier_fraction": outlier_fraction(1 - nearest.mean(axis=1)),
+        "embedding_spread": float(1 - centre @ centre),
+        "embedding_dimensions": float(power.sum() ** 2 / (power**2).sum())
+        if power.sum() > 1e-9
+        else "all rows have the same vector",
+        "nearest_row_similarity": float(np.clip(nearest[:, -1], -1, 1).mean()),
+    }
+
+
+def outlier_fraction(distance: NDArray[np.floating]) -> float:
+    """Share of distances whose robust z-score (median, scaled median deviation) exceeds 3.5."""
+    middle = np.median(distance)
+    # In very uniform data everything a hair away would else count as an outlier.
+    deviation = max(1.4826 * float(np.median(np.abs(distance - middle))), MIN_DEVIATION)
+    return float(np.mean((distance - middle) / deviation > OUTLIER_Z))
+
+
+def pair_features(prompts: Vectors, answers: Vectors) -> dict[str, Value]:
+    """Likeness of prompts and answers, and how much of it is owed to the pairing."""
+    known = np.isfinite(prompts).all(axis=1) & np.isfinite(answers).all(axis=1)
+    prompts, answers = prompts[known], answers[known]
+    if not len(prompts):
+        return dict.fromkeys(_PAIRS, "no row has known words in prompt and answer")
+    own = float((prompts * answers).sum(axis=1).mean())
+    if len(prompts) < 2:
+        return {_PAIRS[0]: own, _PAIRS[1]: "a single row can't be compared with others"}
+    # The mean over all pairs, without those of a row with itself.
+    count = len(prompts)
+    everyone = (float(prompts.sum(axis=0) @ answers.sum(axis=0)) - own * count) / (count * (count - 1))
+    return {_PAIRS[0]: own, _PAIRS[1]: own - everyone}
+
+
+def likeness_features(prompts: Vectors, benchmarks: Sequence[Benchmark]) -> dict[str, Value]:
+    """How near the prompts are to the benchmark's, ``prompts`` is (rows, d)."""
+    if not benchmarks:
+        return dict.fromkeys(_LIKENESS, "no benchmark was given")
+    items = embed([item.prompt for benchmark in benchmarks for item in benchmark.items])
+    items = _spread(items[np.isfinite(items).all(axis=1)])
+    prompts = prompts[np.isfinite(prompts).all(axis=1)]
+    if not len(items) or not len(prompts):
+        return dict.fromkeys(_LIKENESS, "no prompt has a known word")
+    between = np.clip(items @ prompts.T, -1, 1)  # (items, rows)
+    means = items.mean(axis=0), prompts.mean(axis=0)
+    lengths = float(np.linalg.norm(means[0]) * np.linalg.norm(means[1]))
+    nearest = between.max(axis=1)
+    return {
+        "benchmark_similarity": float(np.clip(means[0] @ means[1] / max(lengths, 1e-12), -1, 1)),
+        "benchmark_nearest_similarity": float(nearest.mean()),
+        "benchmark_coverage_fraction": float(np.mean(nearest >= COVERED_COSINE)),
+        "benchmark_relevance": float(between.max(axis=0).mean()),
+    }
+
+
+def form_features(texts: Texts, benchmarks: Sequence[Benchmark]) -> dict[str, Value]:
+    """Whether prompts and answers look like the benchmark's: first word, last sign, options, lengths."""
+    if not benchmarks:
+        return dict.fromkeys(_FORM, "no benchmark was given")
+    items = [item for benchmark in benchmarks for item in benchmark.items]
+    wanted = {form for item in items if (form := _form_of(item.prompt))}
+    forms = [form for prompt in texts.prompts if (form := _form_of(prompt))]
+    options = texts_of(
+        Example("", text, 0)
+        for item in items
+        for text in (item.options if isinstance(item, ChoiceItem) else item.answers)
+    )
+    known = {tuple(words) for words in options.answer_words if words}
+    said = Counter(tuple(words) for words in texts.answer_words if words)
+    answer_words = float(np.mean([len(words) for words in texts.answer_words])) if texts.answer_words else 0.0
+    option_words = float(np.mean([len(words) for words in options.answer_words])) if options.answer_words else 0.0
+    out: dict[str, Value] = {
+        "benchmark_form_fraction": float(np.mean([form in wanted for form in forms]))
+        if forms
+        else "no row has a prompt",
+        "option_length_mismatch": abs(math.log(answer_words / option_words))
+        if answer_words > 0 and option_words > 0
+        else "answers or options hold no word",
+    }
+    if not said or not known:
+        return {**out, **dict.fromkeys(_FORM[1:3], "answers or options hold no word")}
+    matched = sum(count for answer, count in said.items() if answer in known)
+    return {
+        **out,
+        "answer_is_option_fraction": matched / said.total(),
+        "option_coverage_fraction": len(known & set(said)) / len(known),
+    }
+
+
+def _form_of(prompt: str) -> tuple[str, str] | None:
+    """First word and last visible sign: what a template leaves the same."""
+    words = prompt.split(maxsplit=1)
+    return (words[0].casefold(), prompt.rstrip()[-1]) if words else None
+
+
+def _spread(vectors: Vectors) -> Vectors:
+    if len(vectors) <= SAMPLE_ITEMS:
+        return vectors
+    return vectors[np.random.default_rng(SAMPLE_SEED).choice(len(vectors), SAMPLE_ITEMS, replace=False)]
