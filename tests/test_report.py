@@ -131,14 +131,32 @@ def test_a_measured_outcome_stands_beside_the_forecast() -> None:
     assert "−1.4 to forecast" in text
 
 
-def test_a_probe_without_second_visits_says_why_there_is_no_map() -> None:
+def test_rows_seen_once_are_mapped_by_the_step_of_their_visit() -> None:
     trace = made_trace()
-    once = np.arange(50)
     visits = RowVisits(
-        *(column[once] for column in (trace.visits.step, once, trace.visits.nll_nats, trace.visits.tokens))
+        step=np.arange(20, dtype=np.int32),
+        row=np.arange(20, dtype=np.int32)[::-1].copy(),
+        nll_nats=np.full(20, np.log(10), np.float32),
+        tokens=np.ones(20, np.int32),
     )
-    text = Page(render_html(replace(made_assessment(), trace=replace(trace, visits=visits)))).text
-    assert "a map needs two visits" in text
+    once = replace(trace, visits=visits)
+    found = data_map(once)
+    assert found is not None
+    assert not found.repeated
+    assert found.across.tolist() == list(range(20, 0, -1))  # row 0 came last, at step 20
+    assert found.kinds == ["hard"] * 20
+    assert set(found.hardest()) == set(range(10))  # the rows of the later half
+    assert "drawn at the step" in Page(render_html(replace(made_assessment(), trace=once))).text
+
+
+def test_a_trace_with_few_visits_has_no_map() -> None:
+    trace = made_trace()
+    visits = RowVisits(*(getattr(trace.visits, name)[:5] for name in ("step", "row", "nll_nats", "tokens")))
+    assert data_map(replace(trace, visits=visits)) is None
+    assert (
+        "Data map"
+        not in Page(render_html(replace(made_assessment(), trace=replace(trace, visits=visits)))).text
+    )
 
 
 def test_writing_into_a_file_used_as_folder_is_a_user_error(tmp_path: Path) -> None:
@@ -188,7 +206,8 @@ def test_the_map_holds_confidence_and_spread_of_rows_seen_twice() -> None:
     found = data_map(replace(made_trace(), visits=visits))
     assert found is not None
     assert found.confidence == pytest.approx([0.5] * 12, abs=1e-6)  # mean of 0.2 and 0.8
-    assert found.variability == pytest.approx([0.3] * 12, abs=1e-6)
+    assert found.repeated
+    assert found.across == pytest.approx([0.3] * 12, abs=1e-6)
     assert found.kinds == ["ambiguous"] * 12
     assert found.hardest() == []
 

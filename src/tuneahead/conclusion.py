@@ -34,6 +34,7 @@ class Task:
 
 
 def stopped(task: Task, goal: Goal) -> Assessment:
+    """The assessment of a task that preflight stops: NO_GO, with no probe made."""
     stop = next(f for f in task.checkup.findings if f.severity == "stop")
     threshold = NAN if goal.minimum_pp is None else goal.minimum_pp
     return replace(
@@ -60,13 +61,14 @@ def _draft(task: Task, goal: Goal) -> Assessment:
 
 
 def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, seconds: float) -> Assessment:
-    from tuneahead.features.extract import extract_features
+    """The assessment of a probed task; ``seconds`` is the wall-clock time of its probe."""
+    from tuneahead.features.extract import derived_features
 
     trace = result.trace
     metric = bench.benchmark.metric
     base_pp = cue_score_pp(trace.cues[0] if trace.cues else None, metric)
     probe_pp = cue_score_pp(trace.cue_at(task.info.probe_steps), metric)
-    features = extract_features(task.dataset.examples, trace, base=bench.base)
+    features = task.checkup.features.merged(derived_features(trace))
     findings = task.checkup.findings
     draft = replace(
         _draft(task, goal),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +19,7 @@ from tuneahead.assessment import (
     TaskInfo,
 )
 from tuneahead.conclusion import Task, conclude, stopped
+from tuneahead.features.vector import FeatureVector
 from tuneahead.recipe import Recipe
 from tuneahead.verdict import Goal
 from tuneahead.workbench import Setup, Workbench, open_workbench, require_probe_steps
@@ -50,6 +51,14 @@ class _Silent:
 SILENT: Watch = _Silent()
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Static features of a data set, the same for every recipe, and what they cost."""
+
+    features: FeatureVector
+    seconds: float
+
+
 def load_dataset(data: str | Path | Dataset, mapping: ColumnMapping | None = None) -> Dataset:
     """A data set as it is, or read from a file; raises :class:`~tuneahead.errors.DataError`."""
     from tuneahead.dataset import Dataset, read_examples
@@ -66,7 +75,8 @@ def check(
 
     >>> check("tickets.jsonl").findings  # doctest: +SKIP
     """
-    return _check(load_dataset(data), recipe or Recipe(), _open(bench))[0]
+    dataset, opened = load_dataset(data), _open(bench)
+    return _check(dataset, recipe or Recipe(), opened, _measure(dataset, opened))[0]
 
 
 def assess(
@@ -177,8 +187,15 @@ def _expected_pp(assessment: Assessment) -> float:
     return best if math.isfinite(best) else -math.inf
 
 
-def _check(dataset: Dataset, recipe: Recipe, bench: Workbench) -> tuple[Checkup, RunData]:
+def _measure(dataset: Dataset, bench: Workbench) -> Measured:
     from tuneahead.features.extract import static_features
+
+    began = time.perf_counter()
+    features = static_features(dataset.examples, base=bench.base, benchmarks=(bench.benchmark,))
+    return Measured(features, time.perf_counter() - began)
+
+
+def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> tuple[Checkup, RunData]:
     from tuneahead.preflight import preflight
     from tuneahead.training.encode import data_fingerprint, encode_examples, split_data
 
@@ -195,9 +212,8 @@ def _check(dataset: Dataset, recipe: Recipe, bench: Workbench) -> tuple[Checkup,
         tokens=float(sum(len(row.ids) for row in encoded)),
         answer_tokens=float(sum(row.answer_tokens for row in encoded)),
     )
-    features = static_features(dataset.examples, base=bench.base, benchmarks=(bench.benchmark,))
-    seconds = time.perf_counter() - began
-    checkup = Checkup(summary, recipe, tuple(findings), features, Costs(check_seconds=seconds))
+    seconds = measured.seconds + time.perf_counter() - began
+    checkup = Checkup(summary, recipe, tuple(findings), measured.features, Costs(check_seconds=seconds))
     return checkup, split_data(encoded, data_fingerprint(dataset.examples))
 
 
@@ -212,7 +228,8 @@ def _assess_all(
     from tuneahead.training.probe import ProbeTask, run_probes
 
     watch.stage("Preflight and static features")
-    tasks = [_task(dataset, recipe, bench) for recipe in recipes]
+    measured = _measure(dataset, bench)
+    tasks = [_task(dataset, recipe, bench, measured) for recipe in recipes]
     going = [i for i, task in enumerate(tasks) if not task.checkup.stopped]
     found: dict[int, Assessment] = {
         i: stopped(task, goal) for i, task in enumerate(tasks) if task.checkup.stopped
@@ -238,8 +255,8 @@ def _assess_all(
     return [found[i] for i in range(len(tasks))]
 
 
-def _task(dataset: Dataset, recipe: Recipe, bench: Workbench) -> Task:
-    checkup, data = _check(dataset, recipe.full(), bench)
+def _task(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> Task:
+    checkup, data = _check(dataset, recipe.full(), bench, measured)
     total = recipe.total_steps(len(data.train)) if data.train else 0
     info = TaskInfo(
         base=bench.base.name,

@@ -106,5 +106,5 @@ def _reference(trace: ProbeTrace) -> Markup:
     cues = [cue for cue in trace.cues if math.isfinite(cue.reference_loss_nats)]
     y = [cue.reference_loss_nats for cue in cues]
     reading = f"Loss on reference text from {number(y[0])} to {number(y[-1])}; rising means forgetting."
-    chart = Chart("Forgetting", "loss on reference text, nats per token", reading)
+    chart = Chart("Forgetting", "loss on reference text", reading)
     return line_chart(chart, [Series("reference", [float(c.step) for c in cues], y, "line-1", True)])

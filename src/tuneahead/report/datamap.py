@@ -1,4 +1,4 @@
-"""Which rows the model learns at once, wavers on, or never believes: a map of the training data."""
+"""Which rows the model is sure of, wavers on, or hardly believes: a map of the training data."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ Kind = Literal["easy", "ambiguous", "hard"]
 
 @dataclass(frozen=True)
 class DataMap:
-    """Rows visited twice or more; all arrays ``(rows,)``, with the meaning of ``RowMap``'s.
+    """Visited training rows; all arrays ``(rows,)``.
 
-    ``row`` is the index into the training rows.
+    ``row`` is the index into the training rows, ``confidence`` the mean probability of the answer
+    per token over the row's visits. ``across`` is the standard deviation over visits where rows
+    came twice (``repeated``), else the optimiser step of the only visit. Source: data cartography
+    (see ``features.cartography``); the map of single visits is ours.
     """
 
     row: NDArray[np.int32]
     confidence: NDArray[np.float64]
-    variability: NDArray[np.float64]
+    across: NDArray[np.float64]
+    repeated: bool
 
     @property
     def kinds(self) -> list[Kind]:
@@ -32,15 +36,25 @@ class DataMap:
         return ["easy" if c >= EASY else "hard" if c <= HARD else "ambiguous" for c in self.confidence]
 
     def hardest(self, count: int = 20) -> list[int]:
-        """Indices of the least believed hard rows, worst first."""
-        order = np.argsort(self.confidence, kind="stable")[:count]
-        return [int(self.row[i]) for i in order if self.confidence[i] <= HARD]
+        """Indices of the least believed hard rows, worst first.
+
+        Single visits of the first half are passed over: at that time the model had learned little.
+        """
+        late = np.ones(len(self.row), bool) if self.repeated else self.across >= np.median(self.across)
+        order = [
+            i for i in np.argsort(self.confidence, kind="stable") if late[i] and self.confidence[i] <= HARD
+        ]
+        return [int(self.row[i]) for i in order[:count]]
 
 
 def data_map(trace: ProbeTrace) -> DataMap | None:
-    """The map of a trace, or None when fewer than ten rows were visited twice."""
+    """The map of a trace, or None when it visited fewer than ten rows."""
     found = row_map(trace.visits)
     again = found.visits >= 2
-    if int(again.sum()) < FEWEST_ROWS:
+    if int(again.sum()) >= max(FEWEST_ROWS, len(found.row) // 2):
+        return DataMap(found.row[again], found.confidence[again], found.variability[again], True)
+    if len(found.row) < FEWEST_ROWS:
         return None
-    return DataMap(found.row[again], found.confidence[again], found.variability[again])
+    _, first = np.unique(trace.visits.row, return_index=True)
+    steps = np.asarray(trace.visits.step, float)[first] + 1
+    return DataMap(found.row, found.confidence, steps, False)

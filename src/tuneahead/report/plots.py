@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+NARROWEST_PP = 12.0
+"""Scores closer than this are drawn close: a point of difference must not look like ten."""
 STROKE_PATH = (
     '<svg x="0" y="0" width="100%" height="100%" viewBox="0 0 100 100" preserveAspectRatio="none" '
     'aria-hidden="true"><polyline class="{css}" vector-effect="non-scaling-stroke" points="{points}"/></svg>'
@@ -52,13 +54,16 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
     return [f"{tick:,.{digits}f}".replace("-", "−") for tick in ticks]
 
 
-def scale_over(values: Iterable[float], *, pad_fraction: float = 0.08, floor: float | None = None) -> Scale:
-    """A scale that holds every finite value with some air; never of zero width."""
+def scale_over(
+    values: Iterable[float], *, pad_fraction: float = 0.08, floor: float | None = None, least: float = 0.0
+) -> Scale:
+    """A scale that holds every finite value with some air; never of zero width, nor narrower than ``least``."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return Scale(0.0, 1.0)
     low, high = min(finite), max(finite)
     air = (high - low) * pad_fraction or max(abs(high) * 0.1, 0.5)
+    air = max(air, (least - (high - low)) / 2)
     low = low - air
     if floor is not None:
         low = max(floor, low)
@@ -102,7 +107,7 @@ class Mark:
 def score_chart(rows: Sequence[ScoreRow], marks: Sequence[Mark]) -> Markup:
     """Scores in percentage points as one dot a row on a common axis, the goal as a line across."""
     values = [v for row in rows for v in (row.value_pp, row.low_pp, row.high_pp)]
-    scale = scale_over([*values, *(mark.value for mark in marks)], pad_fraction=0.12)
+    scale = scale_over([*values, *(mark.value for mark in marks)], pad_fraction=0.12, least=NARROWEST_PP)
     lines = [_grid(scale, "x")]
     for mark in marks:
         x = scale.percent(mark.value)

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tuneahead.assessment import Assessment
+from tuneahead.features.catalogue import names_of
 from tuneahead.report import plots, words
 from tuneahead.report.curves import curves, probe_intro
 from tuneahead.report.datamap import Kind, data_map
@@ -17,6 +18,7 @@ from tuneahead.verdict import Decision
 
 SHOWN_REASONS = 8
 SHOWN_DOTS = 800
+MAP_UNIT = "probability of each row's answer, per token"
 MAP_NOTES: dict[Kind, str] = {
     "easy": "the model is sure of the answer",
     "ambiguous": "in between: where most is learned",
@@ -124,16 +126,14 @@ class ReportView:
     health_intro: str
     findings: tuple[FindingView, ...]
     strips: tuple[Strip, ...]
-    strips_against: str
+    strips_title: str
     map: MapView | None
-    map_absent: str
     provenance: tuple[Group, ...]
 
 
 def report_view(assessment: Assessment) -> ReportView:
     """Turn an assessment into what the page shows."""
     scores, reading = _scores(assessment)
-    view, map_absent = _map(assessment)
     decision = assessment.verdict.decision
     return ReportView(
         title=assessment.data.path.replace("\\", "/").rsplit("/", 1)[-1],
@@ -170,9 +170,10 @@ def report_view(assessment: Assessment) -> ReportView:
             for f in assessment.findings
         ),
         strips=_strips(assessment),
-        strips_against="the tasks the predictor learned from",
-        map=view,
-        map_absent=map_absent,
+        strips_title="Measured against the tasks the predictor learned from"
+        if assessment.ranges
+        else "Measured",
+        map=_map(assessment),
         provenance=_provenance(assessment),
     )
 
@@ -209,12 +210,13 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
     out = []
     forecast, costs = assessment.forecast, assessment.costs
     if forecast is not None:
+        interval = f"{number_pp(forecast.low_pp)} to {number_pp(forecast.high_pp)}"
         out.append(
             Figure(
                 "Predicted score",
                 number_pp(forecast.score_pp),
                 "%",
-                f"{number_pp(forecast.low_pp)} to {number_pp(forecast.high_pp)} in {forecast.level:.0%} of cases",
+                f"{interval} at {forecast.level:.0%} confidence",
             )
         )
         out.append(
@@ -306,48 +308,44 @@ def _health_intro(assessment: Assessment) -> str:
 
 
 def _strips(assessment: Assessment) -> tuple[Strip, ...]:
+    """Key static features against the usual range; the paper's plain values where no range is known."""
+    values = assessment.features.values
+    names = [*assessment.ranges] or [name for name in names_of("static", paper=True) if name in values]
     out = []
-    for name, span in assessment.ranges.items():
-        value = assessment.features.values.get(name, math.nan)
-        if not (math.isfinite(value) and math.isfinite(span.low) and math.isfinite(span.high)):
+    for name in names:
+        value, span = values.get(name, math.nan), assessment.ranges.get(name)
+        if not math.isfinite(value):
             continue
-        note = "below usual" if value < span.low else "above usual" if value > span.high else ""
-        bar = plots.range_strip(value, span.low, span.high)
+        note, bar = "", Markup("<i></i>")
+        if span is not None and math.isfinite(span.low) and math.isfinite(span.high):
+            note = "below usual" if value < span.low else "above usual" if value > span.high else ""
+            bar = plots.range_strip(value, span.low, span.high)
         out.append(Strip(words.feature_label(name), words.feature_value(name, value), note, bar))
     return tuple(out)
 
 
-def _map(assessment: Assessment) -> tuple[MapView | None, str]:
-    trace = assessment.trace
-    if trace is None:
-        return None, ""
-    found = data_map(trace)
+def _map(assessment: Assessment) -> MapView | None:
+    found = data_map(assessment.trace) if assessment.trace is not None else None
     if found is None:
-        seen = len(trace.visits.row) / max(1, trace.info.train_rows)
-        return None, f"A row was seen {seen:.1f} times on average during the probe; a map needs two visits."
+        return None
     kinds = found.kinds
     counts = {name: kinds.count(name) for name in MAP_NOTES}
     total = len(kinds)
-    chart = plots.Chart(
-        "Confidence by variability",
-        "of each row's answer, 0 to 1",
-        f"Data map of {total} rows: " + ", ".join(f"{n} {name}" for name, n in counts.items()) + ".",
-        x_label="variability over visits",
-    )
-    limit = np.linspace(0, total - 1, min(total, SHOWN_DOTS)).astype(
-        int
-    )  # more dots only make the file heavier
-    points = [(float(found.variability[i]), float(found.confidence[i]), kinds[i]) for i in limit]
+    reading = f"Data map of {total} rows: " + ", ".join(f"{n} {name}" for name, n in counts.items()) + "."
+    if found.repeated:
+        intro = f"Each dot is one of {total:,} training rows that came at least twice during the probe."
+        chart = plots.Chart("Confidence by variability", MAP_UNIT, reading, "standard deviation over visits")
+    else:
+        intro = f"Each dot is one of {total:,} training rows, drawn at the step at which it came by."
+        chart = plots.Chart("Confidence by step", MAP_UNIT, reading)
+    # More dots than this only make the file heavier.
+    shown = np.linspace(0, total - 1, min(total, SHOWN_DOTS)).astype(int)
+    points = [(float(found.across[i]), float(found.confidence[i]), kinds[i]) for i in shown]
     shares = tuple(
         Share(f"{100 * count / total:.0f} %", name, MAP_NOTES[name], name) for name, count in counts.items()
     )
-    intro = f"Each dot is one of {total:,} training rows seen at least twice during the probe."
-    return MapView(
-        intro,
-        plots.scatter(chart, points, (0.0, 1.0)),
-        shares,
-        ", ".join(map(str, assessment.hard_rows[:20])),
-    ), ""
+    rows = ", ".join(map(str, assessment.hard_rows))
+    return MapView(intro, plots.scatter(chart, points, (0.0, 1.0)), shares, rows)
 
 
 def _provenance(assessment: Assessment) -> tuple[Group, ...]:
