@@ -57,7 +57,7 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
 def scale_over(
     values: Iterable[float], *, pad_fraction: float = 0.08, floor: float | None = None, least: float = 0.0
 ) -> Scale:
-    """A scale that holds every finite value with some air; never of zero width, nor narrower than ``least``."""
+    """A scale that holds every finite value with some air, at least ``least`` wide."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return Scale(0.0, 1.0)

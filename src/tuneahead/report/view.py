@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
@@ -13,6 +12,18 @@ from tuneahead.features.catalogue import names_of
 from tuneahead.report import plots, words
 from tuneahead.report.curves import curves, probe_intro
 from tuneahead.report.datamap import Kind, data_map
+from tuneahead.report.page import (
+    Figure,
+    FindingView,
+    FixView,
+    Group,
+    MapView,
+    ReasonRow,
+    ReportView,
+    Share,
+    Strip,
+    VerdictView,
+)
 from tuneahead.report.plots import number_pp
 from tuneahead.verdict import Decision
 
@@ -31,104 +42,6 @@ ICONS: dict[Decision, str] = {
     "UNSURE": '<path d="M24 0 L48 24 L24 48 L0 24 Z"/><path class="cut" d="M18.5 19.5 a5.5 5.5 0 1 1 8 4.9 '
     'c-1.8 .9 -2.5 2 -2.5 4"/><circle class="cut-dot" cx="24" cy="35.5" r="2.8"/>',
 }
-
-
-@dataclass(frozen=True)
-class VerdictView:
-    word: str
-    css: str
-    icon: Markup
-    lead: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Figure:
-    label: str
-    value: str
-    unit: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class ReasonRow:
-    label: str
-    value: str
-    sentence: str
-    points: str
-    css: str
-    bar: Markup
-
-
-@dataclass(frozen=True)
-class FixView:
-    title: str
-    reason: str
-    points: str
-
-
-@dataclass(frozen=True)
-class FindingView:
-    severity: str
-    word: str
-    message: str
-    remedy: str
-    rows: str
-
-
-@dataclass(frozen=True)
-class Strip:
-    label: str
-    value: str
-    note: str
-    bar: Markup
-
-
-@dataclass(frozen=True)
-class Share:
-    value: str
-    label: str
-    note: str
-    css: str
-
-
-@dataclass(frozen=True)
-class MapView:
-    intro: str
-    chart: Markup
-    shares: tuple[Share, ...]
-    rows: str
-
-
-@dataclass(frozen=True)
-class Group:
-    title: str
-    rows: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class ReportView:
-    """Everything the template prints, in the order of the page."""
-
-    title: str
-    base: str
-    benchmark: str
-    created: str
-    version: str
-    verdict: VerdictView
-    scores: Markup | None
-    scores_reading: str
-    figures: tuple[Figure, ...]
-    reasons: tuple[ReasonRow, ...]
-    fixes: tuple[FixView, ...]
-    curves: tuple[Markup, ...]
-    probe_intro: str
-    health_intro: str
-    findings: tuple[FindingView, ...]
-    strips: tuple[Strip, ...]
-    strips_title: str
-    map: MapView | None
-    provenance: tuple[Group, ...]
 
 
 def report_view(assessment: Assessment) -> ReportView:
