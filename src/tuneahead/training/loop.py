@@ -6,6 +6,7 @@ A slot whose run has ended takes the next run. K = 1 is the plain case and the s
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -41,6 +42,9 @@ from tuneahead.training.scoring import (
     score_stack,
     shares_lines,
 )
+
+# Adapters live in flat rows on purpose; torch would rather have every matrix on its own.
+warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,41 @@
+"""Make the lab's meta-data set: python scripts/build_lab.py STORE [--datasets 220 --recipes 6 --hours 2].
+
+Resumes where it stopped; the same plan gives the same runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tuneahead.build.execute import BuildOptions, BuildProgress, execute
+from tuneahead.build.plan import lab_plan
+
+
+def main() -> None:
+    """Execute the plan and print a line a minute."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--datasets", type=int, default=220)
+    parser.add_argument("--recipes", type=int, default=6)
+    parser.add_argument("--base", default="lab")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--hours", type=float)
+    given = parser.parse_args()
+    last = 0.0
+
+    def show(progress: BuildProgress) -> None:
+        nonlocal last
+        if time.monotonic() - last > 60:
+            last = time.monotonic()
+            left = progress.seconds_left / 60
+            print(f"{progress.runs_done} of {progress.runs_total} runs, {left:.0f} min left", flush=True)
+
+    options = BuildOptions(given.base, given.workers, stop_seconds=given.hours and given.hours * 3600)
+    print(execute(lab_plan(given.datasets, given.recipes), given.store, options, show), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

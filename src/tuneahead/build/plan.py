@@ -1,0 +1,96 @@
+"""Which runs a meta-data set consists of: a stable list, so that a build can stop and go on anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuneahead.lab.datasets import DatasetSpec, sample_specs
+from tuneahead.recipe import Recipe
+
+SHORTEST_RUN_STEPS, LONGEST_RUN_STEPS = 300, 1500
+LOWEST_RATE, HIGHEST_RATE = 1e-4, 1.5e-2
+_TARGETS = (("all-linear",), ("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj", "o_proj"))
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """One task: a generated data set and a recipe, to be run once for each seed."""
+
+    spec: DatasetSpec
+    recipe: Recipe
+    seeds: tuple[int, ...] = (0,)
+
+    @property
+    def data_id(self) -> str:
+        """Identifier of the data set: the group that no split may cut."""
+        return self.spec.dataset_id
+
+    @property
+    def task_id(self) -> str:
+        """Identifier of data set and recipe, whatever the seed and the base."""
+        text = f"{self.data_id} {self.recipe.replace(seed=0).fingerprint}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run of a task: one seed."""
+
+    task: TaskPlan
+    seed: int
+
+    @property
+    def recipe(self) -> Recipe:
+        """The task's recipe under this run's seed."""
+        return self.task.recipe.replace(seed=self.seed)
+
+    def run_id(self, base: str) -> str:
+        """Identifier of the run on a base."""
+        return f"{base}-{self.task.task_id}-{self.seed}"
+
+
+def sample_recipe(rng: random.Random) -> Recipe:
+    """A recipe as people choose them: rates over two decades, runs of 300 to 1,500 steps.
+
+    Steps are log-uniform, so that a probe of 100 steps is a sixth of a run on average.
+    """
+    rank = rng.choice((2, 4, 8, 16))
+    steps = math.exp(rng.uniform(math.log(SHORTEST_RUN_STEPS), math.log(LONGEST_RUN_STEPS)))
+    rate = math.exp(rng.uniform(math.log(LOWEST_RATE), math.log(HIGHEST_RATE)))
+    return Recipe(
+        learning_rate=float(f"{rate:.2e}"),
+        schedule=rng.choice(("linear", "linear", "cosine", "constant")),
+        warmup_ratio=rng.choice((0.0, 0.03, 0.1)),
+        batch_size=rng.choice((4, 4, 8, 8, 16)),
+        max_steps=round(steps),
+        lora_rank=rank,
+        lora_alpha=float(rank * rng.choice((1, 2))),
+        lora_dropout=rng.choice((0.0, 0.0, 0.0, 0.1)),
+        target_modules=rng.choices(_TARGETS, (0.6, 0.2, 0.2))[0],
+        weight_decay=rng.choice((0.0, 0.01, 0.1)),
+        max_grad_norm=rng.choice((None, 0.3, 1.0, 1.0)),
+        max_length=128,
+        template="raw",
+    )
+
+
+def lab_plan(datasets: int, recipes: int, *, seed: int = 0, seeds: Sequence[int] = (0,)) -> list[TaskPlan]:
+    """``datasets`` generated data sets with ``recipes`` recipes each, data set after data set.
+
+    A longer plan begins with the shorter one, as long as ``recipes`` and ``seed`` stay the same.
+    """
+    tasks = []
+    for number, spec in enumerate(sample_specs(datasets, seed)):
+        rng = random.Random(f"recipes {seed} {number}")
+        tasks += [TaskPlan(spec, sample_recipe(rng), tuple(seeds)) for _ in range(recipes)]
+    return tasks
+
+
+def runs_of(plan: Sequence[TaskPlan]) -> list[RunPlan]:
+    """Every run of a plan: first seeds first, so that an unfinished build has all tasks once."""
+    most = max((len(task.seeds) for task in plan), default=0)
+    return [RunPlan(task, task.seeds[i]) for i in range(most) for task in plan if i < len(task.seeds)]

@@ -1,0 +1,229 @@
+"""The history of runs: raw traces and scores in one SQLite file, appended and never edited.
+
+A run's true score may be added later (``record_score``), because a user's run is often judged
+elsewhere; scores are rows of their own table. Every statement is plain SQL, so that another
+database can take SQLite's place.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tuneahead.errors import StoreError
+from tuneahead.features.vector import FeatureVector
+from tuneahead.recipe import Recipe, make_recipe
+from tuneahead.trace import ProbeTrace, trace_from_bytes
+
+SCHEMA = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    run_id TEXT PRIMARY KEY, task_id TEXT NOT NULL, data_id TEXT NOT NULL, family TEXT NOT NULL,
+    base TEXT NOT NULL, seed INTEGER NOT NULL, recipe TEXT NOT NULL, trace BLOB NOT NULL,
+    data_spec TEXT NOT NULL, seconds REAL NOT NULL, steps INTEGER NOT NULL, failure TEXT NOT NULL,
+    origin TEXT NOT NULL, created TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS runs_by_task ON runs (task_id);
+CREATE TABLE IF NOT EXISTS scores (
+    run_id TEXT NOT NULL, benchmark TEXT NOT NULL, subject TEXT NOT NULL, kind TEXT NOT NULL,
+    score_pp REAL NOT NULL, created TEXT NOT NULL,
+    PRIMARY KEY (run_id, benchmark, subject, kind)
+);
+CREATE TABLE IF NOT EXISTS statics (
+    data_id TEXT NOT NULL, base TEXT NOT NULL, version TEXT NOT NULL, vector TEXT NOT NULL,
+    PRIMARY KEY (data_id, base, version)
+);
+"""
+_COLUMNS = (
+    "run_id, task_id, data_id, family, base, seed, recipe, trace, data_spec, seconds, steps, failure, "
+    "origin, created"
+)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run: what was trained, its trace, and its scores in percentage points.
+
+    ``base_scores`` are those of the plain base on the same benchmarks. ``data_spec`` is JSON from
+    which generated data can be made again, or empty. ``origin`` says where the run was made
+    (``lab``, ``assess``, ``trainer``, ``import``).
+    """
+
+    run_id: str
+    task_id: str
+    data_id: str
+    family: str
+    base: str
+    seed: int
+    recipe: Recipe
+    trace: ProbeTrace
+    scores: Mapping[str, float] = field(default_factory=dict)
+    base_scores: Mapping[str, float] = field(default_factory=dict)
+    subject_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    data_spec: str = ""
+    seconds: float = float("nan")
+    steps: int = 0
+    failure: str = ""
+    origin: str = "lab"
+    created: str = ""
+
+
+class RunStore:
+    """A history in one file; safe for several processes at once.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     len(RunStore(Path(folder) / "runs.sqlite"))
+    0
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._connect() as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.executescript(_TABLES)
+                connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
+                (found,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+        except OSError as error:
+            raise StoreError(f"can't create {self.path}: {error.strerror}", remedy="check the folder") from None
+        if found != str(SCHEMA):
+            raise StoreError(
+                f"{self.path} has schema {found}, this version reads {SCHEMA}",
+                remedy="use the version of tuneahead that wrote it, or start a new store",
+            )
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        # One connection an operation: nothing is shared between threads or forked processes.
+        connection = None
+        try:
+            connection = sqlite3.connect(self.path, timeout=60)
+            with connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"history {self.path}: {error}", remedy="check free disk space and that the file is a run store"
+            ) from None
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def __len__(self) -> int:
+        with self._connect() as connection:
+            return int(connection.execute("SELECT COUNT(*) FROM runs").fetchone()[0])
+
+    def add(self, record: RunRecord) -> bool:
+        """Store a run and its scores in one transaction; False when ``run_id`` is there already."""
+        now = record.created or datetime.now(UTC).isoformat(timespec="seconds")
+        row = (
+            record.run_id, record.task_id, record.data_id, record.family, record.base, record.seed,
+            record.recipe.model_dump_json(), record.trace.to_bytes(), record.data_spec, record.seconds,
+            record.steps, record.failure, record.origin, now,
+        )  # fmt: skip
+        with self._connect() as connection:
+            marks = ", ".join("?" * len(row))
+            done = connection.execute(f"INSERT OR IGNORE INTO runs ({_COLUMNS}) VALUES ({marks})", row)
+            if done.rowcount == 0:
+                return False
+            connection.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?)", _scores(record, now))
+        return True
+
+    def done_ids(self) -> set[str]:
+        """Identifiers of every stored run."""
+        with self._connect() as connection:
+            return {row[0] for row in connection.execute("SELECT run_id FROM runs")}
+
+    def get(self, run_id: str) -> RunRecord:
+        """One run; raises :class:`StoreError` when there is none of that name."""
+        for record in self.records([run_id]):
+            return record
+        raise StoreError(f"no run {run_id!r} in {self.path}", remedy="list the runs with: tuneahead runs list")
+
+    def records(self, run_ids: Sequence[str] | None = None) -> Iterator[RunRecord]:
+        """All runs in the order they were stored, or those named."""
+        with self._connect() as connection:
+            found = connection.execute("SELECT run_id FROM runs ORDER BY rowid").fetchall()
+            wanted = [row[0] for row in found] if run_ids is None else list(run_ids)
+            for run_id in wanted:
+                row = connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+                if row is not None:
+                    scores = connection.execute(
+                        "SELECT benchmark, subject, kind, score_pp FROM scores WHERE run_id = ?", (run_id,)
+                    ).fetchall()
+                    yield _record(row, scores)
+
+    def record_score(self, run_id: str, benchmark: str, score_pp: float) -> None:
+        """Add the true score of a run that is in the store, in percentage points (0 to 100)."""
+        if not 0 <= score_pp <= 100:
+            raise StoreError(f"score {score_pp} is outside 0 to 100", remedy="give percentage points, such as 61.2")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with self._connect() as connection:
+            if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
+                raise StoreError(f"no run {run_id!r} in {self.path}", remedy="list them: tuneahead runs list")
+            connection.execute(
+                "INSERT OR REPLACE INTO scores VALUES (?, ?, '', 'final', ?, ?)", (run_id, benchmark, score_pp, now)
+            )
+
+    def add_static(self, data_id: str, base: str, version: str, vector: FeatureVector) -> None:
+        """Keep a data set's static features; they depend on data, base and catalogue version only."""
+        text = json.dumps({"values": dict(vector.values), "absent": dict(vector.absent)})
+        with self._connect() as connection:
+            connection.execute("INSERT OR REPLACE INTO statics VALUES (?, ?, ?, ?)", (data_id, base, version, text))
+
+    def static(self, data_id: str, base: str, version: str) -> FeatureVector | None:
+        """Static features kept earlier, or None."""
+        with self._connect() as connection:
+            row = connection.execute(
+                "SELECT vector FROM statics WHERE data_id = ? AND base = ? AND version = ?", (data_id, base, version)
+            ).fetchone()
+        if row is None:
+            return None
+        loaded = json.loads(row[0])
+        return FeatureVector(loaded["values"], loaded["absent"])
+
+
+def _scores(record: RunRecord, now: str) -> list[tuple[str, str, str, str, float, str]]:
+    rows = []
+    for kind, scores in (("final", record.scores), ("base", record.base_scores)):
+        rows += [(record.run_id, name, "", kind, float(pp), now) for name, pp in scores.items()]
+    for name, subjects in record.subject_scores.items():
+        rows += [(record.run_id, name, subject, "final", float(pp), now) for subject, pp in subjects.items()]
+    return rows
+
+
+def _record(row: Sequence[object], scores: Sequence[tuple[str, str, str, float]]) -> RunRecord:
+    values = dict(zip(_COLUMNS.replace(" ", "").split(","), row, strict=True))
+    recipe = make_recipe(json.loads(str(values["recipe"])))
+    blob = values["trace"]
+    assert isinstance(blob, bytes)
+    subjects: dict[str, dict[str, float]] = {}
+    for name, subject, kind, pp in scores:
+        if subject and kind == "final":
+            subjects.setdefault(name, {})[subject] = pp
+    return RunRecord(
+        run_id=str(values["run_id"]),
+        task_id=str(values["task_id"]),
+        data_id=str(values["data_id"]),
+        family=str(values["family"]),
+        base=str(values["base"]),
+        seed=int(str(values["seed"])),
+        recipe=recipe,
+        trace=trace_from_bytes(blob),
+        scores={name: pp for name, subject, kind, pp in scores if kind == "final" and not subject},
+        base_scores={name: pp for name, subject, kind, pp in scores if kind == "base"},
+        subject_scores=subjects,
+        data_spec=str(values["data_spec"]),
+        seconds=float(str(values["seconds"])) if values["seconds"] is not None else float("nan"),
+        steps=int(str(values["steps"])),
+        failure=str(values["failure"]),
+        origin=str(values["origin"]),
+        created=str(values["created"]),
+    )
