@@ -1,0 +1,1 @@
+"""Checks of data, recipe and probe; ``tuneahead.preflight`` lists and runs them."""

@@ -1,0 +1,186 @@
+"""Token measures of the rows: what fits the window, what is trained, how rows end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneahead.errors import ModelError
+from tuneahead.examples import Example, Message
+from tuneahead.recipe import Recipe
+from tuneahead.survey import Survey, Window
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tuneahead.training.encode import Encoded
+
+_BATCH_ROWS = 1_000
+_UNCUT_TOKENS = 1 << 20
+# No tokenizer in use has tokens of more characters on average over a text: a text cut to
+# this many per token of the window still overfills it.
+_CHARACTERS_PER_TOKEN = 64
+_END_TOKENS = 3
+
+
+@dataclass(frozen=True)
+class TokenMeasures:
+    """What tokenising showed.
+
+    ``masked`` and ``cut`` are row numbers among ``examined`` long rows that have an answer, of
+    ``long_rows`` in all. ``mean_tokens`` is the mean length within the window over the sample,
+    ``ended_fraction`` the share of its rows whose trained tokens close with a special token
+    (NaN if no row fits). ``split_markers`` are families of template markers that are no single
+    tokens of this tokenizer. ``too_long`` are rows that, within the window, hold more than the
+    ``context_tokens`` that the base reads (0 where its tokenizer names no limit).
+    ``failure`` says why nothing could be measured.
+    """
+
+    template: str
+    masked: NDArray[np.int64]
+    cut: NDArray[np.int64]
+    examined: int
+    long_rows: int
+    mean_tokens: float
+    ended_fraction: float
+    end_token: str
+    pad_is_end: bool
+    too_long: NDArray[np.int64]
+    context_tokens: int
+    has_chat_template: bool
+    split_markers: frozenset[str] = frozenset()
+    failure: str = ""
+    remedy: str = ""
+
+
+MARKER_TOKENS = {
+    "ChatML": "<|im_start|>",
+    "Llama 3": "<|start_header_id|>",
+    "Gemma": "<start_of_turn>",
+    "Zephyr": "<|user|>",
+    "end of text": "<|endoftext|>",
+}
+
+
+def find_window(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Window:
+    """What the template adds to a row, measured on tiny rows; raises :class:`ModelError`."""
+    short = _encode([Example("a", "b", 1)], tokenizer, recipe)[0]
+    turns = tuple(Message("user" if i % 2 == 0 else "assistant", "a") for i in range(6))
+    few, many = (len(_encode([Example("a", "a", 1, turns[:n])], tokenizer, recipe)[0].ids) for n in (2, 6))
+    fits = min(recipe.max_length, _context_tokens(tokenizer) or recipe.max_length)
+    return Window(fits, len(short.ids) + 2, max(0, many - few) // 4 + 2)
+
+
+def _context_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
+    # Without a limit transformers says 10**30.
+    limit = getattr(tokenizer, "model_max_length", None)
+    return int(limit) if limit is not None and limit < 10**9 else 0
+
+
+def measure_tokens(survey: Survey, tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> TokenMeasures:
+    """Tokenise the long rows and the sample of a survey, and sum up what matters.
+
+    A base whose template can't be applied gives measures with a ``failure`` instead of an error.
+    """
+    from tuneahead.training.encode import resolve_template
+
+    try:
+        template = resolve_template(recipe.template, tokenizer)
+        masked, cut, too_long = _window_rows(survey.long_rows, tokenizer, recipe)
+        mean_tokens, ended = _sample_measures(survey.sample, tokenizer, recipe)
+    except ModelError as error:
+        none = np.empty(0, np.int64)
+        empty = TokenMeasures("", none, none, 0, 0, np.nan, np.nan, "", False, none, 0, False)
+        return replace(empty, failure=error.message, remedy=error.remedy)
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    return TokenMeasures(
+        template=template,
+        masked=masked,
+        cut=cut,
+        examined=sum(bool(row.answer.strip()) for row in survey.long_rows),
+        long_rows=survey.long_count,
+        mean_tokens=mean_tokens,
+        ended_fraction=ended,
+        end_token=str(tokenizer.eos_token) if end is not None else "",
+        pad_is_end=end is not None and end == pad,
+        too_long=too_long,
+        context_tokens=_context_tokens(tokenizer),
+        has_chat_template=bool(getattr(tokenizer, "chat_template", None)),
+        split_markers=frozenset(
+            family
+            for family, token in MARKER_TOKENS.items()
+            if len(tokenizer(token, add_special_tokens=False)["input_ids"]) != 1
+        ),
+    )
+
+
+def _window_rows(
+    rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    masked: list[int] = []
+    cut: list[int] = []
+    too_long: list[int] = []
+    context = _context_tokens(tokenizer) or _UNCUT_TOKENS
+    answered = [row for row in rows if row.answer.strip()]
+    for at in range(0, len(answered), _BATCH_ROWS):
+        batch = [_trimmed(row, recipe.max_length) for row in answered[at : at + _BATCH_ROWS]]
+        for example in _encode(batch, tokenizer, recipe):
+            if min(len(example.ids), recipe.max_length) > context:
+                too_long.append(example.row)
+            inside = sum(example.answer[1 : recipe.max_length])
+            if inside == 0:
+                masked.append(example.row)
+            elif inside < example.answer_tokens:
+                cut.append(example.row)
+    return np.array(masked, np.int64), np.array(cut, np.int64), np.array(too_long, np.int64)
+
+
+def _sample_measures(
+    sample: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
+) -> tuple[float, float]:
+    special = set(tokenizer.all_special_ids)
+    lengths: list[int] = []
+    ended: list[bool] = []
+    for at in range(0, len(sample), _BATCH_ROWS):
+        batch = [_trimmed(row, recipe.max_length) for row in sample[at : at + _BATCH_ROWS]]
+        for example in _encode(batch, tokenizer, recipe):
+            lengths.append(min(len(example.ids), recipe.max_length))
+            if len(example.ids) <= recipe.max_length and example.answer_tokens:
+                trained = [token for token, own in zip(example.ids, example.answer, strict=True) if own]
+                ended.append(not special.isdisjoint(trained[-_END_TOKENS:]))
+    return (
+        float(np.mean(lengths)) if lengths else float("nan"),
+        float(np.mean(ended)) if ended else float("nan"),
+    )
+
+
+def _encode(rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> list[Encoded]:
+    from jinja2 import TemplateError
+
+    from tuneahead.training.encode import encode_examples
+
+    uncut = recipe.model_copy(update={"max_length": _UNCUT_TOKENS})
+    try:
+        return encode_examples(rows, tokenizer, uncut)
+    except TemplateError as error:
+        # Chat templates refuse what they don't know: a system turn, two user turns in a row.
+        if len(rows) > 1:
+            return [row for example in rows for row in _encode([example], tokenizer, recipe)]
+        raise ModelError(
+            f"the base's chat template refuses row {rows[0].row}: {error}",
+            remedy="change the turns of such rows, or use template: raw",
+        ) from None
+
+
+def _trimmed(example: Example, max_length: int) -> Example:
+    limit = _CHARACTERS_PER_TOKEN * max_length
+    if len(example.prompt) <= limit and len(example.answer) <= limit:
+        return example
+    turns = example.messages
+    if turns is not None:
+        turns = tuple(Message(turn.role, turn.content[:limit]) for turn in turns)
+    return replace(example, prompt=example.prompt[:limit], answer=example.answer[:limit], messages=turns)

@@ -1,0 +1,114 @@
+"""Checks of the probe's trace: what went wrong while it trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneahead.trace import Cue, ProbeTrace
+from tuneahead.verdict import Finding
+
+_WINDOW_STEPS = 10
+_SPIKE_NATS = 0.5
+_SPIKE_FRACTION = 0.25
+_FLAT_FRACTION = 0.01
+_NO_MOVE = 1e-6
+_NO_CHANGE_NATS = 1e-4
+_MIN_STEPS = 20
+
+
+def not_finite(trace: ProbeTrace) -> Iterator[Finding]:
+    """A loss or gradient that is NaN or infinite, or a run that ended early."""
+    steps = trace.steps
+    loss = steps.loss_nats
+    trained = np.asarray(steps.answer_tokens) > 0
+    bad_loss = np.flatnonzero(trained & ~np.isfinite(loss))
+    norm = np.asarray(steps.grad_norm)
+    # A column of NaN throughout is a measurement that was not taken.
+    bad_norm = np.flatnonzero(~np.isfinite(norm) & ~np.isnan(norm).all())
+    remedy = "lower the learning rate, clip gradients (max_grad_norm: 1.0), or use bf16 instead of fp16"
+    if len(bad_loss) or len(bad_norm):
+        what, at = ("loss", bad_loss[0]) if len(bad_loss) else ("gradient norm", bad_norm[0])
+        value = loss[at] if what == "loss" else norm[at]
+        count = len(bad_loss) or len(bad_norm)
+        message = f"the {what} is {value} at step {at + 1} of the probe ({count} steps in all)"
+        yield Finding("not-finite", "stop", message, remedy, int(count))
+    elif trace.info.failure:
+        yield Finding("not-finite", "stop", f"the probe ended early: {trace.info.failure}", remedy)
+    if len(trained) and not trained.any():
+        yield Finding(
+            "not-finite",
+            "stop",
+            "no step of the probe had an answer token to train on",
+            "check max_length and the answers",
+        )
+
+
+def loss_spike(trace: ProbeTrace) -> Iterator[Finding]:
+    """The loss jumped up and did not come back within the probe."""
+    smooth = _smoothed(trace)
+    if len(smooth) < 2 or not np.isfinite(smooth).all():
+        return
+    low = int(smooth.argmin())
+    rise = float(smooth[-1] - smooth[low])
+    if rise > max(_SPIKE_NATS, _SPIKE_FRACTION * float(smooth[low])):
+        yield Finding(
+            "loss-spike",
+            "warn",
+            f"the loss rose from {smooth[low]:.2f} to {smooth[-1]:.2f} nats a token after step "
+            f"{low + _WINDOW_STEPS} and did not recover within the probe",
+            "lower the learning rate (a tenth often cures it), warm up longer, or clip gradients harder",
+        )
+
+
+def no_effect(trace: ProbeTrace) -> Iterator[Finding]:
+    """The adapter did not move, or its movement changed nothing that was measured."""
+    if len(trace.steps) == 0:
+        return
+    distance = float(trace.steps.distance[-1])
+    remedy = "check that the adapter's layers are trained, that answers are not masked, and the learning rate"
+    if np.isfinite(distance) and distance < _NO_MOVE:
+        message = f"after {len(trace.steps)} steps the adapter is {distance:.2g} away from its start"
+        yield Finding("no-effect", "stop", f"{message}: nothing is being trained", remedy)
+        return
+    if len(trace.cues) < 2:
+        return
+    first, last = trace.cues[0], trace.cues[-1]
+    losses = abs(last.heldout_loss_nats - first.heldout_loss_nats)
+    margins = np.abs(last.margin_nats - first.margin_nats) if _comparable(first, last) else np.array([np.nan])
+    changes = [float(value) for value in (losses, np.max(margins)) if np.isfinite(value)]
+    if changes and max(changes) < _NO_CHANGE_NATS:
+        message = f"held-out loss and benchmark cues are the same at steps {first.step} and {last.step}"
+        yield Finding("no-effect", "stop", f"{message}: the adapter has no effect on the model", remedy)
+
+
+def flat_loss(trace: ProbeTrace) -> Iterator[Finding]:
+    """The training loss does not fall."""
+    loss = trace.steps.loss_nats
+    if len(loss) < _MIN_STEPS or not np.isfinite(loss).all():
+        return
+    span = max(5, len(loss) // 5)
+    first, last = float(loss[:span].mean()), float(loss[-span:].mean())
+    noise = float(np.sqrt(loss[:span].var(ddof=1) / span + loss[-span:].var(ddof=1) / span))
+    if first - last < max(_FLAT_FRACTION * first, noise):
+        yield Finding(
+            "flat-loss",
+            "warn",
+            f"the loss does not fall over the probe: {first:.2f} nats a token in its first {span} steps, "
+            f"{last:.2f} in its last {span} (noise {noise:.2f})",
+            "raise the learning rate if it is low; else check whether answers follow from prompts",
+        )
+
+
+def _comparable(first: Cue, last: Cue) -> bool:
+    return len(first.margin_nats) == len(last.margin_nats) > 0
+
+
+def _smoothed(trace: ProbeTrace) -> NDArray[np.float64]:
+    """Running mean of the loss over ten steps."""
+    loss = trace.steps.loss_nats
+    if len(loss) < _WINDOW_STEPS:
+        return np.empty(0)
+    return np.convolve(loss, np.full(_WINDOW_STEPS, 1 / _WINDOW_STEPS), "valid")

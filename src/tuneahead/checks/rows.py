@@ -1,0 +1,201 @@
+"""Checks of single rows: empty, broken, unreadable, and how their answers are spread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tuneahead.checks.check import Context, found, share
+from tuneahead.survey import LANGUAGES
+from tuneahead.textstats import Damage
+from tuneahead.verdict import Finding
+
+_SAME_ANSWER_ROWS = 8
+_TOP_ANSWER_FRACTION = 0.9
+_TOP_ANSWER_ROWS = 20
+_GIBBERISH_FRACTION = 0.01
+_ECHO_FRACTION = 0.05
+_LANGUAGE_FRACTION = 0.02
+_LONG_FACTOR = 20
+_LONG_CHARACTERS = 1_000
+_LONG_MASS_FRACTION = 0.5
+
+
+def few_rows(context: Context) -> Iterator[Finding]:
+    """Fewer rows with an answer than one optimiser step takes."""
+    rows = int(np.count_nonzero(~context.survey.empty_answer))
+    need = context.recipe.rows_per_step
+    if rows == 0 and len(context.survey) == 0:
+        yield found("few-rows", "stop", "there are no training rows", "hand over a file that holds rows")
+    elif 0 < rows < need:
+        yield found(
+            "few-rows",
+            "warn",
+            f"{rows} rows with an answer are fewer than the {need} of one optimiser step",
+            "add rows, or lower batch_size or gradient_accumulation_steps",
+        )
+
+
+def empty_answers(context: Context) -> Iterator[Finding]:
+    """Answers that are empty or white space: nothing is trained on them."""
+    survey = context.survey
+    count = int(np.count_nonzero(survey.empty_answer))
+    if not count:
+        return
+    every = count == len(survey)
+    yield found(
+        "empty-answers",
+        "stop" if every else "warn",
+        "every answer is empty: there is nothing to train on"
+        if every
+        else f"{share(count, len(survey))} have an empty answer and train nothing",
+        "check that the right column holds the answers"
+        if every
+        else "remove these rows or fill in their answers",
+        rows=survey.row[survey.empty_answer],
+    )
+
+
+def empty_prompts(context: Context) -> Iterator[Finding]:
+    """Rows without a prompt: plain text, trained as a statement."""
+    survey = context.survey
+    mask = survey.empty_prompt & ~survey.empty_answer
+    if mask.any():
+        yield found(
+            "empty-prompts",
+            "note",
+            f"{share(int(mask.sum()), len(survey))} have no prompt and are trained as plain text",
+            "nothing, if plain text is meant; else check which column holds the prompts",
+            rows=survey.row[mask],
+        )
+
+
+_DAMAGE_NAMES = {
+    Damage.REPLACEMENT: "the replacement character U+FFFD",
+    Damage.MOJIBAKE: "mojibake, UTF-8 read as a single-byte encoding",
+    Damage.CONTROL: "NUL or other control characters",
+    Damage.PRIVATE: "private-use characters",
+}
+
+
+def broken_encoding(context: Context) -> Iterator[Finding]:
+    """Texts that were decoded or exported wrongly."""
+    survey = context.survey
+    mask = survey.damage > 0
+    if not mask.any():
+        return
+    kinds = [
+        f"{int(np.count_nonzero(survey.damage & kind)):,} with {name}"
+        for kind, name in _DAMAGE_NAMES.items()
+        if np.any(survey.damage & kind)
+    ]
+    private_only = not np.any(survey.damage & ~np.uint8(Damage.PRIVATE))
+    yield found(
+        "broken-encoding",
+        "note" if private_only else "warn",
+        f"{share(int(mask.sum()), len(survey))} hold broken characters: {'; '.join(kinds)}",
+        "export the data again as UTF-8, or repair these rows (the package ftfy mends mojibake)",
+        rows=survey.row[mask],
+    )
+
+
+def gibberish(context: Context) -> Iterator[Finding]:
+    """Rows of random letters or signs."""
+    survey = context.survey
+    mask = survey.gibberish
+    if mask.any():
+        yield found(
+            "gibberish",
+            "warn" if mask.mean() >= _GIBBERISH_FRACTION else "note",
+            f"{share(int(mask.sum()), len(survey))} look like random letters or signs",
+            "read these rows; remove them unless such strings are what the model shall learn",
+            rows=survey.row[mask],
+        )
+
+
+def echoed_prompts(context: Context) -> Iterator[Finding]:
+    """Answers that repeat their whole prompt."""
+    survey = context.survey
+    mask = survey.echo
+    if mask.any():
+        yield found(
+            "echoed-prompts",
+            "warn" if mask.mean() >= _ECHO_FRACTION else "note",
+            f"{share(int(mask.sum()), len(survey))} repeat the whole prompt in the answer",
+            "cut the prompt from the answer column: some exports store the whole text there",
+            rows=survey.row[mask],
+        )
+
+
+def same_answers(context: Context) -> Iterator[Finding]:
+    """One answer for all rows, or for nearly all."""
+    survey = context.survey
+    given = ~survey.empty_answer
+    rows = int(given.sum())
+    if rows < _SAME_ANSWER_ROWS:
+        return
+    values, counts = np.unique(survey.loose_answer[given], return_counts=True)
+    top = int(counts.max())
+    mask = given & (survey.loose_answer == values[counts.argmax()])
+    if len(values) == 1:
+        yield found(
+            "same-answers",
+            "stop",
+            f"all {rows:,} answers are the same: the model would learn to say it whatever is asked",
+            "check that the right column holds the answers",
+            rows=survey.row[mask],
+        )
+    elif rows >= _TOP_ANSWER_ROWS and top >= _TOP_ANSWER_FRACTION * rows:
+        yield found(
+            "same-answers",
+            "warn",
+            f"{share(top, len(survey))} have one and the same answer: the model may always give it",
+            "balance the answers, or check how they were made",
+            rows=survey.row[mask],
+        )
+
+
+def language_mix(context: Context) -> Iterator[Finding]:
+    """More than one language, where one can be told."""
+    survey = context.survey
+    counts = np.bincount(survey.language, minlength=len(LANGUAGES))
+    clear = int(counts[1:].sum())
+    if not clear:
+        return
+    named = [(int(counts[i]), i) for i in range(1, len(LANGUAGES)) if counts[i] >= _LANGUAGE_FRACTION * clear]
+    named.sort(reverse=True)
+    if len(named) < 2:
+        return
+    parts = ", ".join(f"{LANGUAGES[i]} {100 * count / clear:.0f} %" for count, i in named[:6])
+    minor = np.isin(survey.language, [i for _, i in named[1:]])
+    yield found(
+        "language-mix",
+        "note",
+        f"several languages: {parts} of the {clear:,} rows whose language is clear",
+        "nothing, if the mix is meant; the benchmark's language should be among them",
+        rows=survey.row[minor],
+    )
+
+
+def answer_lengths(context: Context) -> Iterator[Finding]:
+    """Answers far longer than the others: they dominate the loss, which is summed over tokens."""
+    survey = context.survey
+    given = ~survey.empty_answer
+    if not given.any():
+        return
+    lengths = survey.answer_characters[given]
+    median = float(np.median(lengths))
+    limit = max(_LONG_CHARACTERS, _LONG_FACTOR * median)
+    mask = given & (survey.answer_characters > limit)
+    if not mask.any():
+        return
+    mass = float(survey.answer_characters[mask].sum() / lengths.sum())
+    yield found(
+        "answer-lengths",
+        "warn" if mass >= _LONG_MASS_FRACTION else "note",
+        f"{share(int(mask.sum()), len(survey))} have answers above {limit:,.0f} characters, "
+        f"{100 * mass:.0f} % of all answer text (median {median:,.0f}, longest {int(lengths.max()):,})",
+        "read these rows: a missing line break or a whole document in one field is common",
+        rows=survey.row[mask],
+    )

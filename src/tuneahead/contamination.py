@@ -1,0 +1,186 @@
+"""Contamination: benchmark questions that stand in the training rows."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
+from tuneahead.examples import Example
+from tuneahead.words import Hashes, WordHasher, Words
+
+RUN_WORDS = 13
+"""Words in a row that a training row and a question must share. Source: GPT-3, appendix C."""
+
+SHORTEST_RUN_WORDS = 8
+"""Questions of 8 to 12 words match when they stand whole in a row; shorter ones must be its prompt."""
+
+BOILERPLATE_ITEMS = 5
+"""A run of words that more items of one benchmark share is part of how it asks, and is ignored."""
+
+_LABEL = re.compile(
+    r"^[\s#*]*(?:question|q|problem|instruction|input|user|human|prompt)\s*[:.)]\s*[\s*#]*", re.IGNORECASE
+)
+_CUE = re.compile(r"[\s#*]*\b(?:answer|a|response|output|assistant|solution)[\s*#]*:?[\s*#]*$", re.IGNORECASE)
+_CUE_CHARACTERS = 40
+_OPTION = re.compile(r"\n[ \t]*\(?[A-H][.):][ \t]")
+_INNER_LABEL = re.compile(r"\n[ \t#*]*(?:answer|a|response|output|assistant)[ \t*]*:[ \t#*]*", re.IGNORECASE)
+# Such questions live by their options: alone they say nothing.
+_OPEN = re.compile(r"\b(?:which|what|all|one|none) of (?:the following|these)\b|\bfollowing (?:is|are)\b")
+_EDGES = " \t\r\n.!?:;,\"'`*_-"
+_MOST_LINES = 40
+
+
+@dataclass(frozen=True)
+class Contamination:
+    """What of one benchmark stands in the training rows.
+
+    ``rows`` are the training rows (``(n,)``, ascending), ``item_ids`` the benchmark's items that
+    were found, of ``items`` in all. ``first_items[i]`` is an item found in ``rows[i]``.
+    """
+
+    benchmark: str
+    items: int
+    item_ids: tuple[str, ...]
+    rows: NDArray[np.int64]
+    first_items: tuple[str, ...]
+
+    @property
+    def fraction(self) -> float:
+        """Share of the benchmark's items that were found; NaN for an empty benchmark."""
+        return len(self.item_ids) / self.items if self.items else float("nan")
+
+
+class ContaminationSearch:
+    """Looks for the questions of several benchmarks in training rows, block by block.
+
+    A question counts as found when a training row (prompt and answer) shares a run of 13 words
+    with it; when a question of 8 to 12 words stands in it whole; or when a shorter one is the
+    row's prompt, one of its lines, or with its answer the whole row. Words are compared without
+    case and punctuation; short questions keep their inner signs (``2 + 2`` is not ``2 - 2``).
+    Exact up to collisions of 64-bit hashes. Source: runs of 13 words as in GPT-3 (Brown et al.
+    2020, appendix C) and lm-evaluation-harness; the rule for short questions is ours.
+    """
+
+    def __init__(self, benchmarks: Iterable[Benchmark]) -> None:
+        self._found = [_Index(benchmark) for benchmark in benchmarks]
+
+    def add(self, words: Words, rows: NDArray[np.int64], examples: Sequence[Example]) -> None:
+        """Add a block: the words of prompt and answer of each row, its number and its example."""
+        for index in self._found:
+            index.look_up_runs(words, rows)
+            index.look_up_keys(rows, examples)
+
+    def finish(self) -> tuple[Contamination, ...]:
+        """One result per benchmark, in the order given."""
+        return tuple(index.result() for index in self._found)
+
+
+class _Index:
+    def __init__(self, benchmark: Benchmark) -> None:
+        items: Sequence[ChoiceItem | GenerationItem] = benchmark.items
+        self._name = benchmark.name
+        self._ids = [item.item_id for item in items]
+        self._keys: dict[str, list[int]] = defaultdict(list)
+        self._hits: dict[int, set[int]] = defaultdict(set)
+        stems = [question_stem(item.prompt) for item in items]
+        asked = Counter(question_key(stem) for stem in stems)
+        for i, (item, stem) in enumerate(zip(items, stems, strict=True)):
+            key = question_key(stem)
+            if key and asked[key] == 1 and not _OPEN.search(key):
+                self._keys[key].append(i)
+            for answer in _right_answers(item):
+                self._keys[question_key(f"{stem.strip()} {answer}")].append(i)
+        self._keys.pop("", None)
+        self._runs = _run_index(stems, [item.prompt for item in items])
+
+    def look_up_runs(self, words: Words, rows: NDArray[np.int64]) -> None:
+        for size, (hashes, items) in self._runs.items():
+            runs = words.runs(size)
+            if not len(runs.hashes):
+                continue
+            place = np.minimum(np.searchsorted(hashes, runs.hashes), len(hashes) - 1)
+            hit = np.flatnonzero(hashes[place] == runs.hashes)
+            owner = np.searchsorted(runs.offsets, hit, side="right") - 1
+            for row, at in zip(rows[owner].tolist(), place[hit].tolist(), strict=True):
+                self._hits[row].update(items[at])
+
+    def look_up_keys(self, rows: NDArray[np.int64], examples: Sequence[Example]) -> None:
+        for row, example in zip(rows.tolist(), examples, strict=True):
+            for key in _row_keys(example):
+                items = self._keys.get(key)
+                if items:
+                    self._hits[row].update(items)
+
+    def result(self) -> Contamination:
+        rows = sorted(self._hits)
+        found = sorted(set().union(*self._hits.values()))
+        return Contamination(
+            self._name,
+            len(self._ids),
+            tuple(self._ids[i] for i in found),
+            np.array(rows, np.int64),
+            tuple(self._ids[min(self._hits[row])] for row in rows),
+        )
+
+
+def question_stem(prompt: str) -> str:
+    """The question itself: without ``Question:`` before it, options and ``Answer:`` after it."""
+    text = _LABEL.sub("", prompt, count=1).rstrip()
+    head, tail = text[:-_CUE_CHARACTERS], text[-_CUE_CHARACTERS:]
+    stem = head + _CUE.sub("", tail, count=1)
+    option = _OPTION.search(stem)
+    return stem[: option.start()] if option else stem
+
+
+def question_key(text: str) -> str:
+    """``text`` without case, repeated spaces and outer punctuation."""
+    return " ".join(text.casefold().split()).strip(_EDGES)
+
+
+def _right_answers(item: ChoiceItem | GenerationItem) -> tuple[str, ...]:
+    if isinstance(item, GenerationItem):
+        return item.answers
+    return tuple(item.options[i] for i in item.gold)
+
+
+def _row_keys(example: Example) -> Iterator[str]:
+    asked = example.prompt
+    if example.messages:
+        asked = next((m.content for m in reversed(example.messages) if m.role == "user"), asked)
+    stem = question_stem(asked)
+    yield question_key(f"{stem.strip()} {_INNER_LABEL.sub(' ', _LABEL.sub('', example.answer, count=1))}")
+    yield question_key(stem)
+    if "\n" in asked:
+        for line in asked.split("\n", _MOST_LINES)[:_MOST_LINES]:
+            yield question_key(question_stem(line))
+
+
+def _run_index(stems: Sequence[str], prompts: Sequence[str]) -> dict[int, tuple[Hashes, list[list[int]]]]:
+    """By run length: sorted hashes of runs, and for each the items that hold it."""
+    hasher = WordHasher()
+    owners: dict[int, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for words, sizes in (
+        (hasher.words(prompts), (RUN_WORDS,)),
+        (hasher.words(stems), tuple(range(SHORTEST_RUN_WORDS, RUN_WORDS))),
+    ):
+        lengths = np.diff(words.offsets)
+        for size in sizes:
+            runs = words.runs(size)
+            whole = size < RUN_WORDS
+            for item in np.flatnonzero(lengths == size if whole else lengths >= size).tolist():
+                for value in runs.hashes[runs.offsets[item] : runs.offsets[item + 1]].tolist():
+                    owners[size][value].add(item)
+    index = {}
+    for size, by_hash in owners.items():
+        kept = sorted(
+            (value, sorted(items)) for value, items in by_hash.items() if len(items) <= BOILERPLATE_ITEMS
+        )
+        if kept:
+            index[size] = (np.array([value for value, _ in kept], np.uint64), [items for _, items in kept])
+    return index

@@ -1,0 +1,97 @@
+"""Preflight: sure failures are found before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from tuneahead.benchmark.items import Benchmark
+from tuneahead.checks import copies, probe, rows, settings, tokens
+from tuneahead.checks.check import Check, Context
+from tuneahead.checks.encoding import find_window, measure_tokens
+from tuneahead.errors import ModelError
+from tuneahead.examples import Example
+from tuneahead.recipe import Recipe
+from tuneahead.survey import take_survey
+from tuneahead.trace import ProbeTrace
+from tuneahead.verdict import Finding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHECKS: tuple[Check, ...] = (
+    Check("few-rows", "Fewer rows than one step takes", rows.few_rows),
+    Check("empty-answers", "Empty answers", rows.empty_answers),
+    Check("masked-answers", "Prompts that fill the window", tokens.masked_answers),
+    Check("cut-answers", "Answers cut by the window", tokens.cut_answers),
+    Check("same-answers", "All answers the same", rows.same_answers),
+    Check("contamination", "Benchmark questions in the training rows", copies.contamination),
+    Check("conflicting-answers", "Same prompt, different answers", copies.conflicting_answers),
+    Check("exact-duplicates", "Exact copies", copies.exact_duplicates),
+    Check("near-duplicates", "Near-duplicates", copies.near_duplicates),
+    Check("chat-template", "Template mismatch", tokens.chat_template),
+    Check("end-token", "End of sequence not trained", tokens.end_token),
+    Check("pad-token", "Pad token is the end token", tokens.pad_token),
+    Check("broken-encoding", "Broken characters", rows.broken_encoding),
+    Check("gibberish", "Gibberish", rows.gibberish),
+    Check("echoed-prompts", "Prompt repeated in the answer", rows.echoed_prompts),
+    Check("learning-rate", "Learning rate out of bounds", settings.learning_rate),
+    Check("lora-rank", "Rank or scale out of bounds", settings.lora_rank),
+    Check("window-length", "Rows longer than the base reads", settings.window_length),
+    Check("many-epochs", "Too many epochs", settings.many_epochs),
+    Check("answer-lengths", "Very long answers", rows.answer_lengths),
+    Check("empty-prompts", "Rows without a prompt", rows.empty_prompts),
+    Check("language-mix", "Several languages", rows.language_mix),
+    Check("token-budget", "Token budget", tokens.token_budget),
+)
+"""Every check before training, gravest first; ``name`` is the anchor in docs/checks.md."""
+
+PROBE_CHECKS: tuple[tuple[str, Callable[[ProbeTrace], Iterator[Finding]]], ...] = (
+    ("not-finite", probe.not_finite),
+    ("no-effect", probe.no_effect),
+    ("loss-spike", probe.loss_spike),
+    ("flat-loss", probe.flat_loss),
+)
+"""Every check of a probe's trace, with the name of its findings."""
+
+_ORDER = {"stop": 0, "warn": 1, "note": 2}
+
+
+def preflight(
+    examples: Iterable[Example],
+    recipe: Recipe,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    benchmarks: Iterable[Benchmark] = (),
+) -> tuple[Finding, ...]:
+    """Check rows and recipe without a model; findings come gravest first.
+
+    ``examples`` is a :class:`~tuneahead.dataset.Dataset` or any stream of examples, read once.
+    Without a ``tokenizer`` the checks that count tokens are left out; without ``benchmarks``
+    the search for contamination is. Cost is linear: a million rows of 60 tokens take minutes.
+
+    >>> [f.check for f in preflight([Example("Hi", "", 1)], Recipe()) if f.severity == "stop"]
+    ['empty-answers']
+    """
+    window = None
+    if tokenizer is not None:
+        try:
+            window = find_window(tokenizer, recipe)
+        except ModelError:
+            # The same error comes up in measure_tokens, which turns it into a finding.
+            window = None
+    survey = take_survey(examples, window=window, benchmarks=benchmarks)
+    measures = None if tokenizer is None else measure_tokens(survey, tokenizer, recipe)
+    return run_checks(Context(survey, recipe, measures))
+
+
+def run_checks(context: Context) -> tuple[Finding, ...]:
+    """The findings of every check on a survey that was taken already, gravest first."""
+    findings = [finding for check in CHECKS for finding in check.run(context)]
+    return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
+
+
+def probe_findings(trace: ProbeTrace) -> tuple[Finding, ...]:
+    """What went wrong in a probe: loss or gradient not finite, no effect, spike, loss not falling."""
+    findings = [finding for _, check in PROBE_CHECKS for finding in check(trace)]
+    return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))

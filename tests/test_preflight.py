@@ -1,0 +1,492 @@
+"""Preflight: each check fires on its defect and stays silent without it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.dataset import Example, Message, read_examples
+from tuneahead.preflight import CHECKS, PROBE_CHECKS, preflight, probe_findings
+from tuneahead.recipe import Recipe
+from tuneahead.trace import Cue, ProbeTrace, RowVisits, StepColumns, TraceInfo
+from tuneahead.verdict import Finding
+
+CAPITALS = {
+    "Peru": "Lima", "Ecuador": "Quito", "Colombia": "Bogota", "France": "Paris", "Italy": "Rome",
+    "Spain": "Madrid", "Portugal": "Lisbon", "Austria": "Vienna", "Germany": "Berlin", "Norway": "Oslo",
+    "Czechia": "Prague", "Greece": "Athens", "Egypt": "Cairo", "Tunisia": "Tunis", "Senegal": "Dakar",
+    "Ghana": "Accra",
+}  # fmt: skip
+DOCS = Path(__file__).parent.parent / "docs" / "checks.md"
+
+
+def _clean(copies: int = 1) -> list[Example]:
+    """Sixteen good rows; further copies ask for other things, all different."""
+    rows = [
+        Example(f"What is the capital of {land}?", city, 0) for land, city in zip(LANDS, CITIES, strict=True)
+    ]
+    for i in range(1, copies):
+        rows += [
+            Example(f"How is {land} written with {i} marks?", f"{land}{'!' * i} or {i}", 0) for land in LANDS
+        ]
+    return [replace(row, row=i) for i, row in enumerate(rows, 1)]
+
+
+def _with(*rows: tuple[str, str], copies: int = 1) -> list[Example]:
+    """Clean rows and then these: their row numbers start at 17 for one copy."""
+    clean = _clean(copies)
+    return clean + [Example(p, a, len(clean) + i) for i, (p, a) in enumerate(rows, 1)]
+
+
+def _only(findings: tuple[Finding, ...], name: str) -> list[Finding]:
+    return [finding for finding in findings if finding.check == name]
+
+
+def _one(findings: tuple[Finding, ...], name: str) -> Finding:
+    (finding,) = _only(findings, name)
+    assert finding.remedy and finding.message
+    return finding
+
+
+@pytest.fixture(scope="module")
+def tokenizer():  # type: ignore[no-untyped-def]
+    """The lab's tokenizer: byte-level, with an end token and a pad token of its own."""
+    from transformers import AutoTokenizer
+
+    from tuneahead.lab.bases import lab_base_path
+
+    return AutoTokenizer.from_pretrained(lab_base_path())
+
+
+@pytest.fixture
+def chat(tokenizer):  # type: ignore[no-untyped-def]
+    """The same with a chat template in the style of ChatML."""
+    import copy
+
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|endoftext|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return other
+
+
+def test_clean_rows_give_notes_only(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    findings = preflight(_clean(), Recipe(), tokenizer=tokenizer)
+    assert [f.check for f in findings] == ["token-budget"]
+
+
+def test_a_data_set_and_a_stream_give_the_same_findings(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "p", "answer": "a"}\n{"prompt": "p", "answer": ""}\n')
+    data = read_examples(path)
+    assert preflight(data, Recipe()) == preflight(iter(data), Recipe())
+
+
+def test_findings_come_gravest_first() -> None:
+    findings = preflight(_with(("x", ""), ("", "note")), Recipe(learning_rate=0.5))
+    assert [f.severity for f in findings] == sorted(
+        (f.severity for f in findings), key=["stop", "warn", "note"].index
+    )
+    assert findings[0].check == "learning-rate"
+
+
+def test_no_rows_stop() -> None:
+    assert _one(preflight([], Recipe()), "few-rows").severity == "stop"
+
+
+def test_fewer_rows_than_a_step_warn() -> None:
+    recipe = Recipe(batch_size=8, gradient_accumulation_steps=4)
+    assert _one(preflight(_clean(), recipe), "few-rows").severity == "warn"
+    assert not _only(preflight(_clean(2), recipe), "few-rows")
+
+
+def test_empty_answers_warn_with_their_rows_and_stop_when_all_are() -> None:
+    finding = _one(preflight(_with(("p", ""), ("q", "yes"), ("r", " \n\t")), Recipe()), "empty-answers")
+    assert (finding.severity, finding.count, finding.rows) == ("warn", 2, (17, 19))
+    rows = [replace(row, answer=" ") for row in _clean()]
+    assert _one(preflight(rows, Recipe()), "empty-answers").severity == "stop"
+    assert not _only(preflight(_clean(), Recipe()), "empty-answers")
+
+
+def test_empty_prompts_are_a_note() -> None:
+    finding = _one(preflight(_with(("", "A statement."), ("", "")), Recipe()), "empty-prompts")
+    assert (finding.severity, finding.rows) == ("note", (17,))
+
+
+def test_only_the_first_twenty_rows_are_named_but_all_counted() -> None:
+    finding = _one(preflight(_with(*[("p", "")] * 50), Recipe()), "empty-answers")
+    assert finding.count == 50 and finding.rows == tuple(range(17, 37))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("caf\ufffd", "U+FFFD"),
+        ("cafÃ©", "mojibake"),
+        ("itâ€™s", "mojibake"),
+        ("ðŸ™‚", "mojibake"),
+        ("a\0b", "NUL"),
+        ("a\x1bb", "NUL"),
+        ("x \ue123", "private-use"),
+    ],
+)
+def test_broken_characters_are_found(text: str, words: str) -> None:
+    for row in ((text, "a"), ("p", text)):
+        finding = _one(preflight(_with(row), Recipe()), "broken-encoding")
+        assert words in finding.message and finding.rows == (17,)
+
+
+@pytest.mark.parametrize(
+    "text", ["café São Paulo NÃO", "東京 🙂 Größe", "tab\tand\nline", "Привет мир", "5 € – „gut“"]
+)
+def test_sound_text_of_any_language_is_not_broken(text: str) -> None:
+    assert not _only(preflight(_with((text, text)), Recipe()), "broken-encoding")
+
+
+def test_gibberish_is_found_and_code_sums_and_other_languages_are_not() -> None:
+    rng = random.Random(3)
+    noise = [
+        " ".join("".join(rng.choices("abcdefghijklmnopqrstuvwxyz#%", k=7)) for _ in range(6))
+        for _ in range(10)
+    ]
+    finding = _one(preflight(_with(*[(text, "no") for text in noise]), Recipe()), "gibberish")
+    assert finding.severity == "warn" and finding.count >= 9 and min(finding.rows) >= 17
+    assert _one(preflight(_with(("p", "#$%^&*()_+{}|:<>?~!@#$")), Recipe()), "gibberish").rows == (17,)
+    sound = [
+        ("Fix this", "def add(a: int, b: int) -> int:\n    return (a + b) % 7  # wraps"),
+        ("345 + 678 * (12 - 7) =", "3735"),
+        ("Translate", "Wir müssen die Straße überqueren, bevor der Zug abfährt."),
+        ("Translate", "Zażółć gęślą jaźń, a potem wróć do domu przez most"),
+        ("翻訳", "東京は日本の首都であり、世界最大の都市の一つです。"),
+        ("List", "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |"),
+    ]
+    assert not _only(preflight(_with(*sound), Recipe()), "gibberish")
+
+
+def test_prompts_repeated_in_the_answer_are_found() -> None:
+    asked = "Tell me what the capital of Bolivia is."
+    finding = _one(
+        preflight(_with((asked, f"{asked} It is Sucre."), (asked, "Sucre")), Recipe()), "echoed-prompts"
+    )
+    assert finding.rows == (17,)
+    turns = (Message("system", "Be brief."), Message("user", asked), Message("assistant", f"{asked} Sucre"))
+    chat = Example(f"Be brief.\n\n{asked}", f"{asked} Sucre", 99, turns)
+    assert _one(preflight([*_clean(), chat], Recipe()), "echoed-prompts").rows == (99,)
+    assert not _only(preflight(_with(("Say hi", "Say hi")), Recipe()), "echoed-prompts")
+
+
+def test_one_answer_for_all_rows_stops_and_for_most_warns() -> None:
+    rows = [replace(row, answer=answer) for row, answer in zip(_clean(), ["Yes", "yes."] * 8, strict=True)]
+    assert _one(preflight(rows, Recipe()), "same-answers").severity == "stop"
+    mostly = [replace(row, answer="yes" if row.row > 3 else row.answer) for row in _clean(2)]
+    assert _one(preflight(mostly, Recipe()), "same-answers").severity == "warn"
+    assert not _only(preflight(_clean(), Recipe()), "same-answers")
+
+
+def test_a_mix_of_languages_is_a_note() -> None:
+    german = [
+        ("Was ist die Hauptstadt von Peru?", f"Das ist nicht schwer: es ist {city}.") for city in CITIES
+    ]
+    finding = _one(preflight(_with(*german), Recipe()), "language-mix")
+    assert "German" in finding.message and "English" in finding.message and finding.severity == "note"
+    russian = [("Столица Перу?", f"Это город Лима, номер {i}") for i in range(4)]
+    assert "cyrillic script 20 %" in _one(preflight(_with(*russian), Recipe()), "language-mix").message
+    assert not _only(preflight(_clean(3), Recipe()), "language-mix")
+
+
+def test_answers_far_longer_than_the_rest_are_found() -> None:
+    finding = _one(preflight(_with(("p", "word " * 1000)), Recipe()), "answer-lengths")
+    assert finding.severity == "warn" and finding.rows == (17,)
+    assert not _only(preflight(_with(("p", "word " * 100)), Recipe()), "answer-lengths")
+
+
+def test_exact_copies_are_counted_without_the_first() -> None:
+    rows = _with(("p", "a b"), ("q", "c"), ("p ", "a  b"), ("p", "a b"), ("p", "A b"))
+    finding = _one(preflight(rows, Recipe()), "exact-duplicates")
+    assert (finding.severity, finding.count, finding.rows) == ("warn", 2, (19, 20))
+    assert not _only(preflight(_clean(), Recipe()), "exact-duplicates")
+
+
+def test_contradictions_are_grouped_and_spelling_is_none() -> None:
+    rows = _with(
+        ("Is it?", "yes"), ("Sure?", "Yes"), ("Is it?", "no"), ("Sure?", "yes."), ("Is it?", "yes"),
+        ("", "a"), ("", "b"), ("Why?", ""), ("Why?", "so"),
+    )  # fmt: skip
+    finding = _one(preflight(rows, Recipe()), "conflicting-answers")
+    assert (finding.count, finding.rows) == (3, (17, 19, 21))
+    assert "rows 17, 19, 21" in finding.message and "1 prompts" in finding.message
+    assert not _only(preflight(_clean(), Recipe()), "conflicting-answers")
+
+
+def test_near_duplicates_name_the_row_they_resemble() -> None:
+    text = "Write a short and friendly letter to your neighbour about the noise of last night in the garden"
+    text += ", and do not forget to say thanks"
+    rows = _with((text, "Dear neighbour, we must talk."), (text + " please", "Dear neighbour, we must talk."))
+    finding = _one(preflight(rows, Recipe()), "near-duplicates")
+    assert finding.rows == (18,) and "18 (like 17)" in finding.message
+    assert not _only(preflight(_clean(), Recipe()), "near-duplicates")
+
+
+def _benchmark(items: int) -> Benchmark:
+    question = "In which year was the {}th lighthouse of the northern coast built?"
+    made = [
+        ChoiceItem(f"item-{i}", f"Question: {question.format(i)}\nAnswer:", ("1801", "1902"), (0,))
+        for i in range(items)
+    ]
+    return Benchmark("coast", "accuracy", made)
+
+
+def test_benchmark_questions_warn_and_stop_from_one_percent() -> None:
+    planted = ("Please tell: in which year was the 7th lighthouse of the northern coast built", "1801")
+    finding = _one(preflight(_with(planted), Recipe(), benchmarks=[_benchmark(200)]), "contamination")
+    assert (finding.severity, finding.rows) == ("warn", (17,))
+    assert "1 of 200 questions of coast" in finding.message and "item-7 in row 17" in finding.message
+    assert (
+        _one(preflight(_with(planted), Recipe(), benchmarks=[_benchmark(100)]), "contamination").severity
+        == "stop"
+    )
+    assert not _only(preflight(_clean(), Recipe(), benchmarks=[_benchmark(100)]), "contamination")
+
+
+def test_masked_answers_stop_when_all_and_warn_when_some(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    rows = _with(("word " * 200, "lost"), ("short", "kept"), ("word " * 300, "lost too"))
+    finding = _one(preflight(rows, Recipe(max_length=64), tokenizer=tokenizer), "masked-answers")
+    assert (finding.severity, finding.rows) == ("warn", (17, 19))
+    long = [Example("word " * 200, "lost", i) for i in range(1, 9)]
+    assert (
+        _one(preflight(long, Recipe(max_length=64), tokenizer=tokenizer), "masked-answers").severity == "stop"
+    )
+    assert not _only(preflight(rows, Recipe(max_length=2048), tokenizer=tokenizer), "masked-answers")
+    assert not _only(preflight(rows, Recipe(max_length=64)), "masked-answers")
+
+
+def test_answers_cut_by_the_window_are_counted_apart_from_masked_ones(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    rows = _with(("short", "word " * 200), ("word " * 200, "lost"))
+    finding = _one(preflight(rows, Recipe(max_length=64), tokenizer=tokenizer), "cut-answers")
+    assert (finding.severity, finding.rows) == ("warn", (17,))
+    assert not _only(preflight(_clean(), Recipe(max_length=64), tokenizer=tokenizer), "cut-answers")
+
+
+def test_every_window_gives_the_verdict_of_encoding_each_row(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    from tuneahead.training.encode import encode_examples
+
+    rng = random.Random(5)
+    rows = [Example("ab é東 " * rng.randint(0, 9), "no wü " * rng.randint(1, 9), i) for i in range(1, 200)]
+    for window in (8, 16, 32, 64):
+        recipe = Recipe(max_length=window)
+        encoded = encode_examples(rows, tokenizer, recipe)
+        whole = encode_examples(rows, tokenizer, Recipe(max_length=4096))
+        masked = sum(e.answer_tokens == 0 for e in encoded)
+        cut = sum(0 < e.answer_tokens < w.answer_tokens for e, w in zip(encoded, whole, strict=True))
+        findings = preflight(rows, recipe, tokenizer=tokenizer)
+        for name, count in (("masked-answers", masked), ("cut-answers", cut)):
+            assert sum(f.count for f in _only(findings, name)) == count, (window, name)
+
+
+def test_a_tokenizer_without_end_or_with_a_shared_pad_token_is_reported(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    import copy
+
+    shared = copy.deepcopy(tokenizer)
+    shared.pad_token = shared.eos_token
+    assert _one(preflight(_clean(), Recipe(), tokenizer=shared), "pad-token").severity == "warn"
+    endless = copy.deepcopy(tokenizer)
+    endless.eos_token = None
+    assert "no end-of-sequence" in _one(preflight(_clean(), Recipe(), tokenizer=endless), "end-token").message
+
+
+def test_a_template_that_never_closes_the_answer_is_reported(chat) -> None:  # type: ignore[no-untyped-def]
+    assert not _only(preflight(_clean(), Recipe(), tokenizer=chat), "end-token")
+    chat.chat_template = chat.chat_template.replace("<|endoftext|>", "")
+    assert "never learn to stop" in _one(preflight(_clean(), Recipe(), tokenizer=chat), "end-token").message
+
+
+def test_rows_with_template_markers_clash_with_another_template(tokenizer, chat) -> None:  # type: ignore[no-untyped-def]
+    marked = _with(("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Hello<|im_end|>"))
+    alpaca = _with(("### Instruction:\nSay hi\n\n### Response:\n", "Hi"))
+    assert _one(preflight(marked, Recipe()), "chat-template").severity == "note"
+    finding = _one(preflight(marked, Recipe(), tokenizer=chat), "chat-template")
+    assert "ChatML" in finding.message and "second time" in finding.message and finding.rows == (17,)
+    assert "fall apart" in _one(preflight(marked, Recipe(), tokenizer=tokenizer), "chat-template").message
+    twice = preflight(alpaca, Recipe(template="alpaca"), tokenizer=tokenizer)
+    assert "second time" in _one(twice, "chat-template").message
+    assert not _only(preflight(alpaca, Recipe(template="raw"), tokenizer=tokenizer), "chat-template")
+
+
+def test_conversations_need_a_chat_template(tokenizer, chat) -> None:  # type: ignore[no-untyped-def]
+    turns = (Message("user", "Hi"), Message("assistant", "Hello"))
+    rows = [*_clean(), Example("Hi", "Hello", 17, turns)]
+    finding = _one(preflight(rows, Recipe(), tokenizer=tokenizer), "chat-template")
+    assert finding.rows == (17,) and "no chat template" in finding.message
+    assert not _only(preflight(rows, Recipe(), tokenizer=chat), "chat-template")
+    stop = _one(preflight(rows, Recipe(template="chat"), tokenizer=tokenizer), "chat-template")
+    assert stop.severity == "stop" and stop.remedy
+
+
+def test_a_chat_template_that_refuses_a_row_stops_and_names_it(chat) -> None:  # type: ignore[no-untyped-def]
+    chat.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+        + chat.chat_template
+    )
+    turns = (Message("system", "S"), Message("user", "Hi"), Message("assistant", "Hello"))
+    rows = [*_clean(), Example("S\n\nHi", "Hello", 17, turns)]
+    finding = _one(preflight(rows, Recipe(), tokenizer=chat), "chat-template")
+    assert finding.severity == "stop" and "refuses row 17: no system turns" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("rate", "severity"), [(0.2, "stop"), (0.05, "warn"), (1e-7, "warn"), (2e-2, ""), (2e-4, ""), (1e-6, "")]
+)
+def test_learning_rates_out_of_bounds(rate: float, severity: str) -> None:
+    findings = _only(preflight(_clean(), Recipe(learning_rate=rate)), "learning-rate")
+    assert [f.severity for f in findings] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("rank", "alpha", "count"), [(8, 16, 0), (256, 512, 0), (512, 512, 1), (1, 64, 1), (64, 1, 1)]
+)
+def test_ranks_and_scales_out_of_bounds(rank: int, alpha: float, count: int) -> None:
+    findings = _only(preflight(_clean(), Recipe(lora_rank=rank, lora_alpha=alpha)), "lora-rank")
+    assert len(findings) == count
+
+
+def test_too_many_epochs_warn() -> None:
+    recipe = Recipe(batch_size=8, max_steps=34)
+    assert "17 times over the 16 rows" in _one(preflight(_clean(), recipe), "many-epochs").message
+    assert not _only(preflight(_clean(), Recipe(batch_size=8, max_steps=32)), "many-epochs")
+
+
+def test_a_window_beyond_the_base_warns(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    import copy
+
+    small = copy.deepcopy(tokenizer)
+    small.model_max_length = 64
+    rows = _with(("word " * 100, "so"), ("short", "so"))
+    finding = _one(preflight(rows, Recipe(max_length=512), tokenizer=small), "window-length")
+    assert (finding.severity, finding.rows) == ("warn", (17,))
+    assert not _only(preflight(rows, Recipe(max_length=64), tokenizer=small), "window-length")
+    assert not _only(preflight(_clean(), Recipe(max_length=512), tokenizer=small), "window-length")
+
+
+def test_the_token_budget_counts_steps_times_rows_times_tokens(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    recipe = Recipe(batch_size=4, epochs=2)
+    rows = [Example("", "Lima", i) for i in range(1, 9)]
+    per_row = len(tokenizer("Lima", add_special_tokens=False)["input_ids"]) + 1
+    message = _one(preflight(rows, recipe, tokenizer=tokenizer), "token-budget").message
+    assert f"4 steps over 8 rows (2.0 epochs): about {16 * per_row} tokens ({per_row} a row)" in message
+    assert "guessed" in _one(preflight(rows, recipe), "token-budget").message
+
+
+def _trace(loss: np.ndarray, **changes: object) -> ProbeTrace:
+    steps = len(loss)
+    ones = np.ones(steps, np.float32)
+    unit = (
+        "grad_norm",
+        "dot_previous",
+        "dot_mean",
+        "mean_norm",
+        "small_gradients",
+        "seconds",
+        "peak_memory_mb",
+    )
+    fields: dict[str, np.ndarray] = dict.fromkeys(unit, ones)
+    fields["loss_sum_nats"] = loss.astype(np.float32) * 10
+    fields["answer_tokens"] = ones * 10
+    fields["learning_rate"] = ones * 1e-3
+    fields["update_norm"] = ones * 0.1
+    fields["distance"] = np.arange(1, steps + 1, dtype=np.float32) * 0.1
+    fields["layer_grad_norm"] = np.ones((steps, 2), np.float32)
+    info = TraceInfo(
+        "b", "f", "d", Recipe(), 1000, 90, 10, 500, ("q", "v"), failure=str(changes.pop("failure", ""))
+    )
+    cues = changes.pop("cues", ())
+    none = np.empty(0, np.int32)
+    visits = RowVisits(none, none, np.empty(0, np.float32), none)
+    return ProbeTrace(info, StepColumns(**{**fields, **changes}), visits, cues)  # type: ignore[arg-type]
+
+
+def _falling(steps: int = 100) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return 3.0 * np.exp(-np.arange(steps) / 40) + 0.5 + rng.normal(0, 0.1, steps)
+
+
+def _names(trace: ProbeTrace) -> list[tuple[str, str]]:
+    return [(finding.check, finding.severity) for finding in probe_findings(trace)]
+
+
+def test_a_healthy_probe_gives_no_findings() -> None:
+    assert _names(_trace(_falling())) == []
+
+
+def test_values_that_are_not_finite_stop_with_their_step() -> None:
+    loss = _falling()
+    loss[41] = np.nan
+    (finding, *_) = probe_findings(_trace(loss))
+    assert (finding.check, finding.severity) == ("not-finite", "stop") and "nan at step 42" in finding.message
+    norm = np.ones(100, np.float32)
+    norm[9] = np.inf
+    (finding,) = probe_findings(_trace(_falling(), grad_norm=norm))
+    assert "gradient norm is inf at step 10" in finding.message
+    assert ("not-finite", "stop") in _names(_trace(_falling(), failure="loss not finite at step 12"))
+    assert ("not-finite", "stop") in _names(_trace(_falling(), answer_tokens=np.zeros(100, np.float32)))
+
+
+def test_a_gradient_norm_that_was_not_measured_is_no_failure() -> None:
+    assert _names(_trace(_falling(), grad_norm=np.full(100, np.nan, np.float32))) == []
+
+
+def test_a_spike_counts_only_without_recovery() -> None:
+    rising, recovered = _falling(), _falling()
+    rising[70:] += 2.0
+    recovered[50:60] += 2.0
+    assert ("loss-spike", "warn") in _names(_trace(rising))
+    assert _names(_trace(recovered)) == []
+
+
+def _cue(step: int, loss: float, margin: float) -> Cue:
+    margins = np.full(4, margin, np.float32)
+    return Cue(step, loss, loss, np.full(4, 0.5, np.float32), margins)
+
+
+def test_an_adapter_without_effect_stops() -> None:
+    assert ("no-effect", "stop") in _names(_trace(_falling(), distance=np.zeros(100, np.float32)))
+    same = (_cue(0, 2.0, 0.3), _cue(100, 2.0, 0.3))
+    assert ("no-effect", "stop") in _names(_trace(_falling(), cues=same))
+    moved = (_cue(0, 2.0, 0.3), _cue(100, 2.0, 0.4))
+    assert _names(_trace(_falling(), cues=moved)) == []
+
+
+def test_a_loss_that_does_not_fall_warns() -> None:
+    flat = 2.0 + np.random.default_rng(1).normal(0, 0.1, 100)
+    assert _names(_trace(flat)) == [("flat-loss", "warn")]
+
+
+def test_every_check_has_its_section_in_the_docs_and_no_section_is_left_over() -> None:
+    sections = [line[3:].strip() for line in DOCS.read_text().splitlines() if line.startswith("## ")]
+    names = [check.name for check in CHECKS] + [name for name, _ in PROBE_CHECKS]
+    assert len(set(names)) == len(names)
+    assert sorted(sections) == sorted(names)
+
+
+def test_every_check_of_the_registry_fires_under_its_own_name(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    source = Path(__file__).read_text()
+    for check in CHECKS:
+        assert f'"{check.name}"' in source
+
+
+def _stream(rows: list[Example], read: list[int]) -> Iterator[Example]:
+    for row in rows:
+        read.append(row.row)
+        yield row
+
+
+def test_rows_are_read_once(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    read: list[int] = []
+    preflight(_stream(_clean(3), read), Recipe(), tokenizer=tokenizer, benchmarks=[_benchmark(10)])
+    assert read == list(range(1, 49))
