@@ -28,12 +28,11 @@ DOCS = Path(__file__).parent.parent / "docs" / "checks.md"
 
 def _clean(copies: int = 1) -> list[Example]:
     """Sixteen good rows; further copies ask for other things, all different."""
-    rows = [
-        Example(f"What is the capital of {land}?", city, 0) for land, city in zip(LANDS, CITIES, strict=True)
-    ]
+    rows = [Example(f"What is the capital of {land}?", city, 0) for land, city in CAPITALS.items()]
     for i in range(1, copies):
         rows += [
-            Example(f"How is {land} written with {i} marks?", f"{land}{'!' * i} or {i}", 0) for land in LANDS
+            Example(f"How is {land} written with {i} marks?", f"{land}{'!' * i} or {i}", 0)
+            for land in CAPITALS
         ]
     return [replace(row, row=i) for i, row in enumerate(rows, 1)]
 
@@ -192,7 +191,8 @@ def test_one_answer_for_all_rows_stops_and_for_most_warns() -> None:
 
 def test_a_mix_of_languages_is_a_note() -> None:
     german = [
-        ("Was ist die Hauptstadt von Peru?", f"Das ist nicht schwer: es ist {city}.") for city in CITIES
+        ("Was ist die Hauptstadt von Peru?", f"Das ist nicht schwer: es ist {city}.")
+        for city in CAPITALS.values()
     ]
     finding = _one(preflight(_with(*german), Recipe()), "language-mix")
     assert "German" in finding.message and "English" in finding.message and finding.severity == "note"
