@@ -16,7 +16,13 @@ AMBIGUOUS_SD = 0.2
 
 _CONFIDENCE = ("confidence_mean", "confidence_end", "easy_rows_fraction", "hard_rows_fraction")
 _REPEATED = ("variability_mean", "ambiguous_rows_fraction", "revisit_gain")
-_SPREAD = ("row_loss_cv", "row_loss_p10_nats", "row_loss_p90_nats", "token_loss_slope_nats", "answer_start_nats")
+_SPREAD = (
+    "row_loss_cv",
+    "row_loss_p10_nats",
+    "row_loss_p90_nats",
+    "token_loss_slope_nats",
+    "answer_start_nats",
+)
 _SEEN = ("epochs_seen", "rows_seen_fraction", "revisit_fraction")
 
 
@@ -38,7 +44,8 @@ class RowMap:
 def visit_confidence(visits: RowVisits) -> NDArray[np.float64]:
     """Probability of the answer per token at each visit, ``(visits,)``."""
     tokens = np.maximum(np.asarray(visits.tokens, float), 1)
-    return np.exp(-np.asarray(visits.nll_nats, float) / tokens)
+    confidence: NDArray[np.float64] = np.exp(-np.asarray(visits.nll_nats, float) / tokens)
+    return confidence
 
 
 def row_map(visits: RowVisits) -> RowMap:
@@ -57,7 +64,9 @@ def row_features(trace: ProbeTrace) -> dict[str, Value]:
     finite = np.isfinite(visits.nll_nats) & (visits.tokens > 0)
     if not finite.any():
         return dict.fromkeys(names, "the visits of training rows were not recorded")
-    visits = RowVisits(*(column[finite] for column in (visits.step, visits.row, visits.nll_nats, visits.tokens)))
+    visits = RowVisits(
+        visits.step[finite], visits.row[finite], visits.nll_nats[finite], visits.tokens[finite]
+    )
     by_row, seen = row_map(visits), visit_confidence(visits)
     last = {int(row): at for at, row in enumerate(visits.row)}
     latest = seen[list(last.values())]
@@ -100,7 +109,7 @@ def _spread(visits: RowVisits) -> dict[str, Value]:
     per_token = nll / tokens
     low, high = np.quantile(per_token, [0.1, 0.9])
     out: dict[str, Value] = {
-        "row_loss_cv": float(per_token.std() / per_token.mean()) if per_token.mean() > 0 else "every loss is 0",
+        "row_loss_cv": float(per_token.std() / per_token.mean()) if per_token.any() else "every loss is 0",
         "row_loss_p10_nats": float(low),
         "row_loss_p90_nats": float(high),
     }

@@ -24,7 +24,7 @@ def spec(name: str) -> FeatureSpec:
 
 
 def names_of(*groups: Group, paper: bool = False) -> tuple[str, ...]:
-    """Names in the catalogue's order, of some groups (all when none is given); ``paper`` for the 24 of the notes.
+    """Names in the catalogue's order: of some groups, or of all; with ``paper`` only the 24 of the notes.
 
     >>> len(names_of("static", paper=True)), len(names_of("dynamic", paper=True))
     (14, 10)

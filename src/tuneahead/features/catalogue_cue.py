@@ -93,7 +93,8 @@ _SCORES = (
     ),
     _row(
         name="extrapolated_score_pp", unit="pp", low=0, high=100, direction=1,
-        formula="score at the full run's last step on s0 + g (1 - exp(-t / tau)) fitted to all cues, tau at most "
+        formula="score at the full run's last step on s0 + g (1 - exp(-t / tau)) fitted to all cues, tau at "
+        "most "
         "twice the last cue's step, kept in [0, 100]",
         source="method.md, Early-Stop Extrapolation",
         sentence="the curve through the cue scores ends at {value}", remedy=_DATA,
@@ -218,7 +219,8 @@ _KEPT = (
     ),
     _row(
         name="subject_worst_fall_pp", unit="pp", low=0, high=100, direction=-1,
-        formula="largest fall of a subject's score since step 0, 0 when none fell (subjects of 3 items or more)",
+        formula="largest fall of a subject's score since step 0, 0 when none fell (subjects of 3 items or "
+        "more)",
         sentence="the subject that suffers most lost {value}",
         remedy="mix in rows of the subject that falls, or lower the learning rate",
     ),

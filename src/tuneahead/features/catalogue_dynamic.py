@@ -28,7 +28,8 @@ _LOSS = (
         sentence="{value} of the steps had a loss or gradient that is not a number", remedy=_RATE,
     ),
     _row(
-        name="initial_loss_nats", unit="nats/token", low=0, high=_INF, direction=-1, source=_NOTES, paper=True,
+        name="initial_loss_nats", unit="nats/token", low=0, high=_INF, direction=-1, source=_NOTES,
+        paper=True,
         formula="summed loss / answer tokens over the first 3 steps",
         sentence="the loss begins at {value}", remedy=_MISMATCH,
     ),
@@ -205,7 +206,8 @@ _ROWS = (
     ),
     _row(
         name="token_loss_slope_nats", unit="nats/token", low=-_INF, high=_INF, direction=-1,
-        formula="least-squares slope of the rows' summed loss on their answer tokens, second half of the visits",
+        formula="least-squares slope of the rows' summed loss on their answer tokens, second half of the "
+        "visits",
         sentence="each further answer token costs {value}", remedy=_LEARN,
     ),
     _row(

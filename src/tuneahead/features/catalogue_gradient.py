@@ -129,7 +129,8 @@ GRADIENT: tuple[FeatureSpec, ...] = (
     _row(
         name="flatness_rise_nats", unit="nats/token", low=-_INF, high=_INF, direction=-1, source=_MOVEMENT,
         paper=True,
-        formula="mean rise of the loss when each adapter matrix is moved by the largest measured share of its norm "
+        formula="mean rise of the loss when each adapter matrix is moved by the largest measured share of "
+        "its norm "
         "in random directions",
         sentence="shaking the adapter raises the loss by {value}", remedy=_RATE,
     ),

@@ -94,20 +94,24 @@ RECIPE: tuple[FeatureSpec, ...] = (
     ),
     _row(
         name="schedule_linear", unit="", low=0, high=1, source=_METHOD, scale_free=True,
-        formula="1 when the learning rate falls linearly, else 0", sentence="the schedule is linear: {value} (1 yes, 0 no)",
+        formula="1 when the learning rate falls linearly, else 0",
+        sentence="the schedule is linear: {value} (1 yes, 0 no)",
     ),
     _row(
         name="schedule_cosine", unit="", low=0, high=1, source=_METHOD, scale_free=True,
-        formula="1 when the learning rate falls as a cosine, else 0", sentence="the schedule is cosine: {value} (1 yes, 0 no)",
+        formula="1 when the learning rate falls as a cosine, else 0",
+        sentence="the schedule is cosine: {value} (1 yes, 0 no)",
     ),
     _row(
         name="schedule_constant", unit="", low=0, high=1, source=_METHOD, scale_free=True,
-        formula="1 when the learning rate stays after warm-up, else 0", sentence="the schedule is constant: {value} (1 yes, 0 no)",
+        formula="1 when the learning rate stays after warm-up, else 0",
+        sentence="the schedule is constant: {value} (1 yes, 0 no)",
         remedy="a rate that falls to 0 usually ends better",
     ),
     _row(
         name="clipping", unit="", low=0, high=1, source=_METHOD, scale_free=True,
-        formula="1 when the gradient norm is clipped, else 0", sentence="gradients are clipped: {value} (1 yes, 0 no)",
+        formula="1 when the gradient norm is clipped, else 0",
+        sentence="gradients are clipped: {value} (1 yes, 0 no)",
         remedy="set max_grad_norm to 1",
     ),
     _row(
@@ -122,7 +126,8 @@ RECIPE: tuple[FeatureSpec, ...] = (
     ),
     _row(
         name="targeted_fraction", unit="fraction", low=0, high=1, source="method.md, target modules",
-        formula="share of the seven projections of a decoder block (q, k, v, o, gate, up, down) that are adapted; "
+        formula="share of the seven projections of a decoder block (q, k, v, o, gate, up, down) that are "
+        "adapted; "
         "1 for all-linear", scale_free=True,
         sentence="{value} of the usual layers are adapted", remedy="adapt all linear layers",
     ),

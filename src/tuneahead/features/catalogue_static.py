@@ -26,12 +26,18 @@ _KNOWN = "the base gives many of these answers already: replace those rows by on
 _VECTORS = (
     _free(
         name="outlier_fraction", unit="fraction", low=0, high=1, direction=-1, source=_SEMANTIC, paper=True,
-        formula="share of rows (sample of 2,000) whose mean cosine distance to their 5 nearest rows has a robust "
-        "z-score above 3.5 (median, 1.4826 x median deviation, at least 0.01); wordllama vectors",
+        formula="share of different rows (sample of 2,000) whose local outlier factor (Breunig et al. 2000, "
+        "20 neighbours, cosine distance of wordllama vectors) exceeds 1.5",
+        sentence="{value} of the rows lie apart from those they resemble most", remedy=_STRAY,
+    ),
+    _free(
+        name="isolated_fraction", unit="fraction", low=0, high=1, direction=-1,
+        formula="share of different rows (sample of 2,000) whose nearest other has a cosine below 0.5",
         sentence="{value} of the rows resemble no other", remedy=_STRAY,
     ),
     _free(
-        name="prompt_answer_similarity", unit="ratio", low=-1, high=1, direction=0, source=_SEMANTIC, paper=True,
+        name="prompt_answer_similarity", unit="ratio", low=-1, high=1, direction=0, source=_SEMANTIC,
+        paper=True,
         formula="mean cosine of the vectors of prompt and answer (sample of 2,000 rows)",
         sentence="prompts and answers have a similarity of {value}", remedy=_PAIRS,
     ),
@@ -70,7 +76,7 @@ _LIKENESS = (
     ),
     _free(
         name="benchmark_coverage_fraction", unit="fraction", low=0, high=1, direction=1, source=_PROXY,
-        formula="share of benchmark items whose nearest prompt has a cosine of 0.7 or more",
+        formula="share of benchmark items whose nearest prompt has a cosine of 0.85 or more",
         sentence="{value} of the benchmark items have a prompt like them", remedy=_TOPIC,
     ),
     _free(
@@ -102,13 +108,16 @@ _LIKENESS = (
 
 _BASE = (
     _row(
-        name="reference_loss_nats", unit="nats/token", low=0, high=_INF, direction=-1, source=_MODEL, paper=True,
-        formula="the base's loss per answer token given the prompt: log of the reference perplexity (sample of up to "
+        name="reference_loss_nats", unit="nats/token", low=0, high=_INF, direction=-1, source=_MODEL,
+        paper=True,
+        formula="the base's loss per answer token given the prompt: log of the reference perplexity (sample "
+        "of up to "
         "128 rows and about 8,192 tokens, template auto)",
         sentence="the base's loss on the answers is {value}", remedy=_MISMATCH,
     ),
     _row(
-        name="reference_loss_sd_nats", unit="nats/token", low=0, high=_INF, direction=0, source=_MODEL, paper=True,
+        name="reference_loss_sd_nats", unit="nats/token", low=0, high=_INF, direction=0, source=_MODEL,
+        paper=True,
         formula="standard deviation over rows of the base's loss per answer token",
         sentence="the base's loss varies by {value} between rows", remedy=_STRAY,
     ),
@@ -134,7 +143,8 @@ _BASE = (
     ),
     _free(
         name="base_knows_fraction", unit="fraction", low=0, high=1, direction=0,
-        formula="share of rows all of whose answer tokens (closing special tokens apart) are the base's first choice",
+        formula="share of rows all of whose answer tokens (closing special tokens apart) are the base's "
+        "first choice",
         sentence="the base gives {value} of the answers already", remedy=_KNOWN,
     ),
     _row(
@@ -144,7 +154,8 @@ _BASE = (
     ),
     _row(
         name="prompt_gain_nats", unit="nats/token", low=-_INF, high=_INF, direction=1,
-        formula="answer_alone_loss_nats - loss given the prompt: what a prompt tells the base about its answer",
+        formula="answer_alone_loss_nats - loss given the prompt: what a prompt tells the base about its "
+        "answer",
         sentence="a prompt saves the base {value}", remedy=_PAIRS,
     ),
     _free(

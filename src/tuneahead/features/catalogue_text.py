@@ -31,7 +31,8 @@ _SIZE = (
         "whatever the base", sentence="a row has {value} on average", remedy=_SHORT,
     ),
     _row(
-        name="length_variance_words2", unit="words²", low=0, high=_INF, direction=0, source=_GLOBAL, paper=True,
+        name="length_variance_words2", unit="words²", low=0, high=_INF, direction=0, source=_GLOBAL,
+        paper=True,
         formula="variance over rows of the words of prompt and answer",
         sentence="the rows' length has a variance of {value}",
     ),
@@ -58,7 +59,8 @@ _SIZE = (
     ),
     _row(
         name="answer_length_p10_words", unit="words", low=0, high=_INF, direction=0,
-        formula="10 % quantile of the answers' words", sentence="a tenth of the answers are no longer than {value}",
+        formula="10 % quantile of the answers' words",
+        sentence="a tenth of the answers are no longer than {value}",
         remedy="check that answers are not cut short",
     ),
     _row(
@@ -68,7 +70,8 @@ _SIZE = (
     ),
     _row(
         name="answer_length_p90_words", unit="words", low=0, high=_INF, direction=0,
-        formula="90 % quantile of the answers' words", sentence="a tenth of the answers are longer than {value}",
+        formula="90 % quantile of the answers' words",
+        sentence="a tenth of the answers are longer than {value}",
         remedy=_SHORT,
     ),
     _row(
@@ -85,7 +88,8 @@ _SIZE = (
 
 _CHARACTERS = (
     _row(
-        name="special_character_fraction", unit="fraction", low=0, high=1, direction=-1, source=_GLOBAL, paper=True,
+        name="special_character_fraction", unit="fraction", low=0, high=1, direction=-1, source=_GLOBAL,
+        paper=True,
         formula="visible characters that are neither letters nor digits / visible characters",
         sentence="{value} of the characters are special", remedy=_CLEAN,
     ),
@@ -113,23 +117,27 @@ _CHARACTERS = (
 
 _WORDS = (
     _row(
-        name="prompt_type_token_ratio", unit="fraction", low=0, high=1, direction=1, source=_LEXICAL, paper=True,
+        name="prompt_type_token_ratio", unit="fraction", low=0, high=1, direction=1, source=_LEXICAL,
+        paper=True,
         formula="distinct words / words over all prompts",
         sentence="{value} of the prompts' words are new ones", remedy=_VARY,
     ),
     _row(
-        name="answer_type_token_ratio", unit="fraction", low=0, high=1, direction=1, source=_LEXICAL, paper=True,
+        name="answer_type_token_ratio", unit="fraction", low=0, high=1, direction=1, source=_LEXICAL,
+        paper=True,
         formula="distinct words / words over all answers",
         sentence="{value} of the answers' words are new ones", remedy=_VARY,
     ),
     _row(
-        name="ngram_repetition_fraction", unit="fraction", low=0, high=1, direction=-1, source=_LEXICAL, paper=True,
+        name="ngram_repetition_fraction", unit="fraction", low=0, high=1, direction=-1, source=_LEXICAL,
+        paper=True,
         formula="1 - distinct / all runs of three words within rows",
         sentence="{value} of the word triples are repeats", remedy=_VARY,
     ),
     _row(
         name="parse_depth_mean", unit="links", low=0, high=_INF, direction=0, source=_LEXICAL, paper=True,
-        formula="mean over up to 200 sampled prompts (1,000 characters each) of the links between the deepest word "
+        formula="mean over up to 200 sampled prompts (1,000 characters each) of the links between the "
+        "deepest word "
         "and the root of its sentence in the dependency parse (spaCy en_core_web_sm)",
         sentence="prompts are {value} deep in their grammar", remedy="ask in simpler sentences",
     ),
@@ -151,12 +159,14 @@ _WORDS = (
     _row(
         name="answer_loop_fraction", unit="fraction", low=0, high=1, direction=-1,
         formula="mean over answers of four words or more of 1 - distinct / all word pairs",
-        sentence="{value} of the word pairs within an answer repeat", remedy="remove answers that run in circles",
+        sentence="{value} of the word pairs within an answer repeat",
+        remedy="remove answers that run in circles",
     ),
     _row(
         name="word_kl_nats", unit="nats", low=-_INF, high=_INF, direction=-1, paper=True,
         source="notes, Key Designs 1 (model-based complexity); reference: wordfreq's English list",
-        formula="sum over words of letters of p ln(p / q), p their share in the data, q their share in English, at "
+        formula="sum over words of letters of p ln(p / q), p their share in the data, q their share in "
+        "English, at "
         "least 1e-9", sentence="the words lie {value} from everyday English", remedy=_CLEAN,
     ),
     _row(
@@ -170,7 +180,8 @@ _COPIED = (
     _row(
         name="near_duplicate_fraction", unit="fraction", low=0, high=1, direction=-1, paper=True,
         source="notes, Key Designs 1 (semantic diversity: MinHash)",
-        formula="share of rows equal to an earlier one or sharing 80 % of its word triples (Jaccard; MinHash bands, "
+        formula="share of rows equal to an earlier one or sharing 80 % of its word triples (Jaccard; "
+        "MinHash bands, "
         "then compared exactly)",
         sentence="{value} of the rows are copies or near-copies of others", remedy=_COPIES,
     ),

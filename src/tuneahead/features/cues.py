@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.features.featurespec import Value
+from tuneahead.features.series import Floats, ratio
 from tuneahead.trace import Cue, ProbeTrace
-
-Floats = NDArray[np.float64]
 
 NAMED_STEPS = (10, 25, 50, 100)
 CLOSE_NATS = 0.25
@@ -62,11 +61,14 @@ def measure_cues(trace: ProbeTrace) -> dict[str, Value]:
     cues = sorted((cue for cue in trace.cues if len(cue.margin_nats)), key=lambda cue: cue.step)
     chance = trace.info.chance_pp
     none = next((why for what, why in trace.absent if what == "benchmark cues"), "no benchmark cue was taken")
-    out = _named_steps(cues, len(trace.steps), none)
+    out = _named_steps(cues, none)
     base = cues[0] if cues and cues[0].step == 0 else None
     out |= _base(base, chance, "no benchmark cue was taken at step 0" if cues else none)
-    if not cues or cues[-1].step == 0:
+    broken = bool(cues) and not np.isfinite(cues[-1].margin_nats).all()
+    if not cues or cues[-1].step == 0 or broken:
         reason = "no benchmark cue was taken after step 0" if cues else none
+        if broken:
+            reason = f"the margins at step {cues[-1].step} are not finite: the run has diverged"
         names = _AT_END + _SINCE_BASE + _BETWEEN + _EXTRAPOLATED + _SUBJECT_END + _SUBJECT_CHANGE
         return {**out, **dict.fromkeys(names, reason)}
     end = cues[-1]
@@ -105,11 +107,13 @@ def saturating_score_pp(steps: Sequence[int], scores_pp: Sequence[float], at_ste
     return min(100.0, max(0.0, value))
 
 
-def _named_steps(cues: Sequence[Cue], steps: int, none: str) -> dict[str, Value]:
+def _named_steps(cues: Sequence[Cue], none: str) -> dict[str, Value]:
     by_step = {cue.step: cue.accuracy_pp for cue in cues}
-    missing = f"no benchmark cue was taken at that step of {steps}"
     return {
-        f"score_at_{step}_pp": by_step.get(step, missing if cues else none) for step in NAMED_STEPS
+        f"score_at_{step}_pp": by_step.get(
+            step, f"no benchmark cue was taken at step {step}" if cues else none
+        )
+        for step in NAMED_STEPS
     }
 
 
@@ -140,7 +144,7 @@ def _at_end(end: Cue, chance: float) -> dict[str, Value]:
         "margin_q75_nats": q75,
         "margin_near_zero_fraction": float(np.mean(np.abs(margin) < CLOSE_NATS)),
         "margin_close_fraction": float(np.mean(np.abs(margin) < CLOSE_SHARE * sd)) if sd > 0 else no_spread,
-        "margin_mean_over_sd": float(margin.mean()) / sd if sd > 0 else no_spread,
+        "margin_mean_over_sd": ratio(float(margin.mean()), sd, no_spread),
     }
 
 
@@ -155,7 +159,8 @@ def _since_base(base: Cue, end: Cue, cues: Sequence[Cue], chance: float) -> dict
     scores = np.array([cue.accuracy_pp for cue in cues])
     slope = float(time @ scores / (time @ time))
     room = headroom_pp(chance)
-    change: Value = float((after - before)[knew].mean()) if knew.any() else "the base answers no item right"
+    nothing_known = "the base answers no item right"
+    change: Value = float((after - before)[knew].mean()) if knew.any() else nothing_known
     flat = "the base's margins are all equal"
     probability = np.asarray(end.right_probability, float) - np.asarray(base.right_probability, float)
     return {
@@ -165,17 +170,21 @@ def _since_base(base: Cue, end: Cue, cues: Sequence[Cue], chance: float) -> dict
         "score_slope_headroom": slope / room,
         "score_drop_pp": float(scores.max()) - end.accuracy_pp,
         "right_probability_gain": float(probability.mean()),
-        "margin_shift": float((after - before).mean()) / spread if spread > 0 else flat,
-        "margin_sd_ratio": float(after.std()) / spread if spread > 0 else flat,
+        "margin_shift": ratio(float((after - before).mean()), spread, flat),
+        "margin_sd_ratio": ratio(float(after.std()), spread, flat),
         "known_margin_change_nats": change,
-        "known_margin_change_sd": change if isinstance(change, str) else change / spread if spread > 0 else flat,
+        "known_margin_change_sd": ratio(change, spread, flat) if isinstance(change, float) else change,
         "base_agreement_fraction": float(np.mean(knew == knows)),
-        "base_margin_correlation": float(np.corrcoef(before, after)[0, 1]) if varies else "margins do not vary",
-        "known_kept_fraction": float(knows[knew].mean()) if knew.any() else "the base answers no item right",
+        "base_margin_correlation": _correlation(before, after) if varies else "margins do not vary",
+        "known_kept_fraction": float(knows[knew].mean()) if knew.any() else nothing_known,
         "unknown_learned_fraction": float(knows[~knew].mean())
         if (~knew).any()
         else "the base answers every item right",
     }
+
+
+def _correlation(x: Floats, y: Floats) -> float:
+    return float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
 
 
 def _between(cues: Sequence[Cue], chance: float) -> dict[str, Value]:

@@ -24,8 +24,15 @@ SAMPLE_TOKENS = 8_192
 SAMPLE_SEED = 29
 LOGITS_PER_PASS = 32_000_000
 
-_REFERENCE = ("reference_loss_nats", "reference_loss_sd_nats", "reference_loss_cv", "reference_loss_p10_nats",
-              "reference_loss_p90_nats", "base_token_accuracy", "base_knows_fraction")
+_REFERENCE = (
+    "reference_loss_nats",
+    "reference_loss_sd_nats",
+    "reference_loss_cv",
+    "reference_loss_p10_nats",
+    "reference_loss_p90_nats",
+    "base_token_accuracy",
+    "base_knows_fraction",
+)
 _ALONE = ("answer_alone_loss_nats", "prompt_gain_nats", "prompt_gain_ratio")
 _SWAPPED = ("own_prompt_gain_nats", "own_prompt_gain_ratio")
 
@@ -164,7 +171,9 @@ def reference_features(own: AnswerLosses) -> dict[str, Value]:
     return {
         "reference_loss_nats": own.mean_nats,
         "reference_loss_sd_nats": float(per_token.std()),
-        "reference_loss_cv": float(per_token.std() / per_token.mean()) if per_token.any() else "every loss is 0",
+        "reference_loss_cv": float(per_token.std() / per_token.mean())
+        if per_token.any()
+        else "every loss is 0",
         "reference_loss_p10_nats": low,
         "reference_loss_p90_nats": high,
         "base_token_accuracy": float(own.hits.sum() / own.tokens.sum()),

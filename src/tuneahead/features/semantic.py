@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.examples import Example
 from tuneahead.features.featurespec import Value
-from tuneahead.features.text import Texts, sample_rows, texts_of
+from tuneahead.features.rows import Texts, sample_rows, texts_of
 
 if TYPE_CHECKING:
     from wordllama.inference import WordLlamaInference
@@ -24,16 +24,30 @@ Vectors = NDArray[np.float32]
 SAMPLE_ROWS = 2_000
 SAMPLE_ITEMS = 1_000
 SAMPLE_SEED = 23
-NEIGHBOURS = 5
-OUTLIER_Z = 3.5
-MIN_DEVIATION = 0.01
-COVERED_COSINE = 0.7
-_DISPERSION = ("outlier_fraction", "embedding_spread", "embedding_dimensions", "nearest_row_similarity")
+NEIGHBOURS = 20
+OUTLIER_FACTOR = 1.5
+ISOLATED_COSINE = 0.5
+COVERED_COSINE = 0.85
+_DISPERSION = (
+    "outlier_fraction",
+    "isolated_fraction",
+    "embedding_spread",
+    "embedding_dimensions",
+    "nearest_row_similarity",
+)
 _PAIRS = ("prompt_answer_similarity", "prompt_answer_similarity_gap")
-_LIKENESS = ("benchmark_similarity", "benchmark_nearest_similarity", "benchmark_coverage_fraction",
-             "benchmark_relevance")
-_FORM = ("benchmark_form_fraction", "answer_is_option_fraction", "option_coverage_fraction",
-         "option_length_mismatch")
+_LIKENESS = (
+    "benchmark_similarity",
+    "benchmark_nearest_similarity",
+    "benchmark_coverage_fraction",
+    "benchmark_relevance",
+)
+_FORM = (
+    "benchmark_form_fraction",
+    "answer_is_option_fraction",
+    "option_coverage_fraction",
+    "option_length_mismatch",
+)
 
 
 def measure_semantics(examples: Sequence[Example], benchmarks: Sequence[Benchmark] = ()) -> dict[str, Value]:
@@ -68,32 +82,43 @@ def _encoder() -> WordLlamaInference:
 
 
 def dispersion_features(vectors: Vectors) -> dict[str, Value]:
-    """How the rows lie: outliers, spread, dimensions, nearest neighbours. ``vectors`` is (rows, d)."""
-    vectors = vectors[np.isfinite(vectors).all(axis=1)]
+    """How the rows lie: outliers, spread, dimensions, nearest neighbours. ``vectors`` is (rows, d).
+
+    Copies are taken out first: they would make a place look crowded.
+    """
+    vectors = np.unique(vectors[np.isfinite(vectors).all(axis=1)], axis=0)
     rows = len(vectors)
-    if rows < 2:
-        return dict.fromkeys(_DISPERSION, f"needs 2 rows with known words, the data have {rows}")
+    if rows < 3:
+        return dict.fromkeys(_DISPERSION, f"needs 3 different rows with known words, the data have {rows}")
     centre = vectors.mean(axis=0)
     power = np.linalg.eigvalsh(np.cov((vectors - centre).T.astype(float), bias=True)).clip(0)
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -2)
-    nearest = np.sort(similarity, axis=1)[:, -min(NEIGHBOURS, rows - 1) :]
+    distance = 1 - np.clip(vectors @ vectors.T, -1, 1)
+    np.fill_diagonal(distance, np.inf)
+    nearest = distance.min(axis=1)
     return {
-        "outlier_fraction": outlier_fraction(1 - nearest.mean(axis=1)),
-        "embedding_spread": float(1 - centre @ centre),
+        "outlier_fraction": float(np.mean(outlier_factors(distance) > OUTLIER_FACTOR)),
+        "isolated_fraction": float(np.mean(nearest > 1 - ISOLATED_COSINE)),
+        "embedding_spread": float(np.clip(1 - centre @ centre, 0, 1)),
         "embedding_dimensions": float(power.sum() ** 2 / (power**2).sum())
         if power.sum() > 1e-9
         else "all rows have the same vector",
-        "nearest_row_similarity": float(np.clip(nearest[:, -1], -1, 1).mean()),
+        "nearest_row_similarity": float(1 - nearest.mean()),
     }
 
 
-def outlier_fraction(distance: NDArray[np.floating]) -> float:
-    """Share of distances whose robust z-score (median, scaled median deviation) exceeds 3.5."""
-    middle = np.median(distance)
-    # In very uniform data everything a hair away would else count as an outlier.
-    deviation = max(1.4826 * float(np.median(np.abs(distance - middle))), MIN_DEVIATION)
-    return float(np.mean((distance - middle) / deviation > OUTLIER_Z))
+def outlier_factors(distance: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Local outlier factor of each row from ``distance``, (rows, rows) with infinity on the diagonal.
+
+    About 1 inside a cluster of any density, larger for rows that lie apart from the rows they
+    are nearest to. Source: Breunig et al. 2000, with 20 neighbours.
+    """
+    k = min(NEIGHBOURS, len(distance) - 1)
+    near = np.argpartition(distance, k - 1, axis=1)[:, :k]
+    to_near = np.take_along_axis(distance, near, axis=1).astype(float)
+    reach = np.maximum(to_near, to_near.max(axis=1)[near])
+    density = 1 / np.maximum(reach.mean(axis=1), 1e-6)
+    factors: NDArray[np.float64] = density[near].mean(axis=1) / density
+    return factors
 
 
 def pair_features(prompts: Vectors, answers: Vectors) -> dict[str, Value]:
@@ -147,7 +172,9 @@ def form_features(texts: Texts, benchmarks: Sequence[Benchmark]) -> dict[str, Va
     known = {tuple(words) for words in options.answer_words if words}
     said = Counter(tuple(words) for words in texts.answer_words if words)
     answer_words = float(np.mean([len(words) for words in texts.answer_words])) if texts.answer_words else 0.0
-    option_words = float(np.mean([len(words) for words in options.answer_words])) if options.answer_words else 0.0
+    option_words = (
+        float(np.mean([len(words) for words in options.answer_words])) if options.answer_words else 0.0
+    )
     out: dict[str, Value] = {
         "benchmark_form_fraction": float(np.mean([form in wanted for form in forms]))
         if forms

@@ -1,0 +1,73 @@
+"""Write docs/features.md from the catalogue of features.
+
+python scripts/write_feature_page.py
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from tuneahead.features.catalogue import CATALOGUE, FeatureSpec, names_of
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "features.md"
+GROUPS = {
+    "static": "Static: the data alone",
+    "dynamic": "Dynamic: the probe's loss, gradients, weights and rows",
+    "recipe": "Recipe: the hyper-parameters",
+    "cue": "Cues: what a small part of the benchmark said during the probe",
+}
+DIRECTIONS = {1: "more is better", -1: "less is better", 0: "neither"}
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    counts = {group: len(names_of(group)) for group in GROUPS}  # type: ignore[arg-type]
+    lines = [
+        "# Features",
+        "",
+        f"TuneAhead knows {len(CATALOGUE)} features of a fine-tuning task: "
+        + ", ".join(f"{count} {group}" for group, count in counts.items())
+        + ". Each is computed in one place, from the examples or from the stored trace of the probe, and can be "
+        "computed again at any time without a GPU. What was not measured is absent, with the reason; it is never 0.",
+        "",
+        f"The {len(names_of(paper=True))} features marked **P** are the set called `paper`: 14 static and 10 dynamic "
+        "ones. **S** marks features without a scale of their own: they compare between bases, benchmarks and lengths "
+        "of run. Direction says what is expected to go with a better final score. Words are lower-case runs of letters "
+        "and digits, counted the same way whatever the base; tokens are the base's.",
+        "",
+        "This page is written by `scripts/write_feature_page.py` from the catalogue "
+        "(`tuneahead.features.catalogue.CATALOGUE`).",
+    ]
+    for group, title in GROUPS.items():
+        lines += ["", f"## {title}", ""]
+        lines += ["| feature | unit, range | direction | formula | in a diagnosis | what to do | source |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [_line(row) for row in CATALOGUE if row.group == group]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: FeatureSpec) -> str:
+    marks = " ".join(mark for mark, has in (("**P**", row.paper), ("**S**", row.scale_free)) if has)
+    sentence = row.sentence.replace("{value}", "*x*")
+    cells = (
+        f"`{row.name}` {marks}".strip(),
+        f"{row.unit or 'number'}, {_bound(row.low)} to {_bound(row.high)}",
+        DIRECTIONS[row.direction],
+        row.formula,
+        sentence,
+        row.remedy or "-",
+        row.source,
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _bound(value: float) -> str:
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return f"{value:g}"
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")

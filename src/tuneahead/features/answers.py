@@ -1,0 +1,94 @@
+"""Static features of copies, answers and prompts: what is repeated, what is said, how it begins."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from tuneahead.duplicates import find_near_duplicates
+from tuneahead.examples import Example
+from tuneahead.features.featurespec import Value
+from tuneahead.features.rows import NO_ANSWERS, NO_PROMPTS, NO_ROWS, Texts, value_or
+
+
+def copy_features(examples: Sequence[Example]) -> dict[str, Value]:
+    """Copies, near-copies and contradictions, over all rows."""
+    if not examples:
+        return dict.fromkeys(
+            ("exact_duplicate_fraction", "near_duplicate_fraction", "contradiction_fraction"), NO_ROWS
+        )
+    seen: set[tuple[str, str]] = set()
+    copies: set[int] = set()
+    answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for index, row in enumerate(examples):
+        key = (row.prompt.strip(), row.answer.strip())
+        if key in seen:
+            copies.add(index)
+        seen.add(key)
+        if key[0]:
+            answers[key[0]][key[1].casefold()] += 1
+    found = find_near_duplicates(f"{row.prompt} {row.answer}" for row in examples)
+    near = copies.union(found.later.tolist())
+    prompted = sum(counter.total() for counter in answers.values())
+    torn = sum(counter.total() for counter in answers.values() if len(counter) > 1)
+    return {
+        "exact_duplicate_fraction": len(copies) / len(examples),
+        "near_duplicate_fraction": len(near) / len(examples),
+        "contradiction_fraction": torn / prompted if prompted else NO_PROMPTS,
+    }
+
+
+def answer_features(texts: Texts) -> dict[str, Value]:
+    """Variety and form of the answers."""
+    names = (
+        "empty_answer_fraction",
+        "distinct_answer_fraction",
+        "top_answer_fraction",
+        "answer_entropy_fraction",
+        "answer_opening_fraction",
+        "answer_in_prompt_fraction",
+    )
+    if not texts.answers:
+        return dict.fromkeys(names, NO_ROWS)
+    said = [answer.strip() for answer in texts.answers]
+    counts = Counter(answer for answer in said if answer)
+    out: dict[str, Value] = {"empty_answer_fraction": 1 - counts.total() / len(said)}
+    if not counts:
+        return {**out, **dict.fromkeys(names[1:], NO_ANSWERS)}
+    share = np.array(list(counts.values()), float) / counts.total()
+    entropy = float(-(share * np.log(share)).sum())
+    copied = [
+        f" {' '.join(answer)} " in f" {' '.join(prompt)} "
+        for prompt, answer in zip(texts.prompt_words, texts.answer_words, strict=True)
+        if prompt and answer
+    ]
+    return {
+        **out,
+        "distinct_answer_fraction": len(counts) / counts.total(),
+        "top_answer_fraction": float(share.max()),
+        "answer_entropy_fraction": entropy / math.log(counts.total())
+        if counts.total() > 1
+        else "only one answer",
+        "answer_opening_fraction": value_or(_top_opening(texts.answer_words, 2), "no answer has two words"),
+        "answer_in_prompt_fraction": float(np.mean(copied)) if copied else NO_PROMPTS,
+    }
+
+
+def prompt_features(texts: Texts) -> dict[str, Value]:
+    """Form of the prompts."""
+    asked = [prompt for prompt in texts.prompts if prompt.strip()]
+    out: dict[str, Value] = {
+        "empty_prompt_fraction": 1 - len(asked) / len(texts.prompts) if texts.prompts else NO_ROWS,
+        "prompt_opening_fraction": value_or(_top_opening(texts.prompt_words, 3), "no prompt has three words"),
+    }
+    if not asked:
+        return {**out, "question_prompt_fraction": NO_PROMPTS}
+    return {**out, "question_prompt_fraction": sum("?" in p or "\uff1f" in p for p in asked) / len(asked)}
+
+
+def _top_opening(words: Iterable[Sequence[str]], size: int) -> float:
+    openings = Counter(tuple(row[:size]) for row in words if len(row) >= size)
+    return max(openings.values()) / openings.total() if openings else math.nan
