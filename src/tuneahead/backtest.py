@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from tuneahead.backtest_tables import Scored, Table, decision_table, metric_table, trail_table
+from tuneahead.backtest_runs import Outcome, Plan, run_plans
+from tuneahead.backtest_tables import Cell, Scored, Table, decision_table, metric_table, trail_table
 from tuneahead.errors import PredictorError
-from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, Estimate, System
+from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, System
 from tuneahead.predictor.metrics import decisions, measure, noise_floor_pp, rmse, task_costs
-from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.splits import Fold, folds_for
-from tuneahead.predictor.table import FeatureTable, Floats
+from tuneahead.predictor.table import FeatureTable, Floats, Mask, Rows
 
 Protocols = Sequence[str]
 LEARNING_SIZES = (25, 50, 100, 200, 400)
 PAPER_TAU_PP = 55.0
+LEARNING = "learning "
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,6 @@ class BacktestOptions:
     taus_pp: tuple[float, ...] = ()
     probe_steps: int = 100
     probe_tables: Mapping[int, FeatureTable] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Held-out predictions of one system under one protocol, ``(n,)`` over all tasks; NaN where not held out."""
-
-    system: System
-    score_pp: Floats
-    low_pp: Floats
-    high_pp: Floats
-    reason: str = ""
-
-    @property
-    def has_interval(self) -> bool:
-        """Whether the system gives intervals."""
-        return bool(np.isfinite(self.low_pp).any())
 
 
 @dataclass(frozen=True)
@@ -78,7 +62,7 @@ class BacktestResult:
 
     def to_markdown(self) -> str:
         """All tables, one below the other."""
-        head = f"{self.tasks} tasks on {self.data_sets} data sets, seed {self.seed}. Errors in percentage points."
+        head = f"{self.tasks} tasks on {self.data_sets} data sets, seed {self.seed}. Errors in points."
         return "\n\n".join([head, *(table.to_markdown() for table in self.tables)]) + "\n"
 
     def to_json(self) -> str:
@@ -89,7 +73,9 @@ class BacktestResult:
             "seed": self.seed,
             "tables": [table.to_record() for table in self.tables],
             "predictions": {
-                protocol: self._rows(found[OURS.name]) for protocol, found in self.outcomes.items() if OURS.name in found
+                protocol: self._rows(found[OURS.name])
+                for protocol, found in self.outcomes.items()
+                if OURS.name in found
             },
         }
         return json.dumps(record, indent=1, allow_nan=False)
@@ -118,14 +104,20 @@ def backtest(
     """
     chosen = options or BacktestOptions()
     rows = table.scored()
-    folds = {protocol: folds_for(rows, protocol, seed=seed, k=chosen.folds) for protocol in protocols}
-    outcomes = _run_all(rows, folds, chosen, seed)
+    plans = {
+        protocol: Plan(_systems(protocol, chosen), folds_for(rows, protocol, seed=seed, k=chosen.folds))
+        for protocol in protocols
+    }
+    sizes = _learning_plans(rows, plans["grouped"].folds, seed) if _learns(protocols, chosen) else {}
+    found = run_plans(rows, {**plans, **sizes}, seed=seed, workers=chosen.workers)
+    outcomes = {protocol: found[protocol] for protocol in protocols}
     measured = _measured_rows(rows)
     tables: list[Table] = []
     for protocol in protocols:
         tables += _protocol_tables(rows, protocol, outcomes[protocol], measured, chosen, seed)
-    if chosen.learning_curve and "grouped" in protocols:
-        tables.append(_learning_curve(rows, folds["grouped"], measured, outcomes["grouped"].get(OURS.name), seed))
+    if sizes:
+        curve = {key: found[key][OURS.name] for key in sizes}
+        tables.append(_learning_curve(rows, plans, curve, outcomes["grouped"], measured))
     if chosen.probe_tables:
         tables.append(_probe_lengths(chosen, seed))
     return BacktestResult(
@@ -139,66 +131,27 @@ def backtest(
     )
 
 
-def _systems(protocol: str, options: BacktestOptions) -> list[System]:
-    systems = [*BASELINES, OURS]
-    if options.ablations and protocol != "family-out":
-        systems += ABLATIONS
-    return [s for s in systems if not options.systems or s.name in options.systems]
+def _systems(protocol: str, options: BacktestOptions) -> tuple[System, ...]:
+    ablations = ABLATIONS if options.ablations and protocol == "grouped" else ()
+    systems = (*BASELINES, OURS, *ablations)
+    return tuple(s for s in systems if not options.systems or s.name in options.systems)
 
 
-def _measured_rows(rows: FeatureTable) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _learns(protocols: Protocols, options: BacktestOptions) -> bool:
+    wanted = not options.systems or OURS.name in options.systems
+    return options.learning_curve and "grouped" in protocols and wanted
+
+
+def _measured_rows(rows: FeatureTable) -> Mask:
     several = rows.seeds >= 2
     return several if several.sum() >= 50 else np.ones(len(rows), bool)
-
-
-_SHARED: list[FeatureTable] = []
-
-
-def _share(rows: FeatureTable) -> None:
-    _SHARED[:] = [rows]
-
-
-def _one(job: tuple[System, Fold, int]) -> Estimate:
-    system, fold, seed = job
-    rows = _SHARED[0]
-    return system.run(rows.select(fold.train), rows.select(fold.test), seed)
-
-
-def _run_all(
-    rows: FeatureTable, folds: Mapping[str, Sequence[Fold]], options: BacktestOptions, seed: int
-) -> dict[str, dict[str, Outcome]]:
-    jobs = [
-        (protocol, system, fold)
-        for protocol, parts in folds.items()
-        for system in _systems(protocol, options)
-        for fold in parts
-    ]
-    work = [(index[1], index[2], seed) for index in jobs]
-    if options.workers > 1:
-        with ProcessPoolExecutor(options.workers, initializer=_share, initargs=(rows,)) as pool:
-            estimates = list(pool.map(_one, work))
-    else:
-        _share(rows)
-        estimates = [_one(job) for job in work]
-    found: dict[str, dict[str, Outcome]] = {protocol: {} for protocol in folds}
-    for (protocol, system, fold), estimate in zip(jobs, estimates, strict=True):
-        blank = [np.full(len(rows), np.nan) for _ in range(3)]
-        outcome = found[protocol].setdefault(system.name, Outcome(system, *blank))
-        outcome.score_pp[fold.test] = estimate.score_pp
-        if estimate.low_pp is not None and estimate.high_pp is not None:
-            outcome.low_pp[fold.test], outcome.high_pp[fold.test] = estimate.low_pp, estimate.high_pp
-        if estimate.reason and not outcome.reason:
-            found[protocol][system.name] = Outcome(
-                system, outcome.score_pp, outcome.low_pp, outcome.high_pp, estimate.reason
-            )
-    return found
 
 
 def _protocol_tables(
     rows: FeatureTable,
     protocol: str,
     outcomes: Mapping[str, Outcome],
-    measured: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    measured: Mask,
     options: BacktestOptions,
     seed: int,
 ) -> list[Table]:
@@ -214,13 +167,14 @@ def _protocol_tables(
     tables = [metric_table(f"main {protocol}", f"Held-out error, {protocol}", main, floor, note)]
     ablation = [s for name, s in scored.items() if name in names]
     if ablation:
-        note = "Every row uses the same two cheap models (ridge and boosted trees), so that only the features differ."
+        note = "All rows use the same two cheap models (ridge and boosted trees): only the features differ."
         tables.append(metric_table(f"ablation {protocol}", f"Ablation, {protocol}", ablation, floor, note))
     if OURS.name in outcomes:
-        tables += _decision_tables(part, protocol, {k: _part(o, measured) for k, o in outcomes.items()}, options)
+        tables += _decision_tables(
+            part, protocol, {name: outcome.select(measured) for name, outcome in outcomes.items()}, options
+        )
     if protocol == "random" and OURS.name in outcomes:
-        train = rows.select(np.flatnonzero(~np.isfinite(outcomes[OURS.name].score_pp)))
-        tables.append(trail_table(Predictor.fit(train, seed=seed).origin.trail))
+        tables.append(trail_table(outcomes[OURS.name].trail))
     return tables
 
 
@@ -228,22 +182,14 @@ def _worst_first(system: Scored) -> float:
     return -system.metrics.rmse_pp if system.metrics.n else -np.inf
 
 
-def _part(outcome: Outcome, measured: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Outcome:
-    return Outcome(outcome.system, outcome.score_pp[measured], outcome.low_pp[measured], outcome.high_pp[measured])
-
-
-def _scored(
-    part: FeatureTable, measured: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], outcome: Outcome, seed: int
-) -> Scored:
-    found = _part(outcome, measured)
+def _scored(part: FeatureTable, measured: Mask, outcome: Outcome, seed: int) -> Scored:
+    found = outcome.select(measured)
     low, high = (found.low_pp, found.high_pp) if outcome.has_interval else (None, None)
     metrics = measure(found.score_pp, part.score_pp, low=low, high=high, groups=part.data_ids, seed=seed)
     return Scored(outcome.system.name, outcome.system.label, metrics, outcome.reason)
 
 
-def _protocol_note(
-    protocol: str, rows: FeatureTable, measured: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
-) -> str:
+def _protocol_note(protocol: str, rows: FeatureTable, measured: Mask) -> str:
     what = {
         "grouped": "No data set is on both sides of a fold; every task is held out once.",
         "random": "One random split as in the paper; data sets may be on both sides.",
@@ -251,7 +197,9 @@ def _protocol_note(
     }[protocol]
     if measured.all():
         return what
-    return f"{what} Measured on the {int(measured.sum())} tasks of {len(rows)} whose score is a mean over seeds."
+    return (
+        f"{what} Measured on the {int(measured.sum())} tasks of {len(rows)} whose score is a mean over seeds."
+    )
 
 
 def _decision_tables(
@@ -265,44 +213,49 @@ def _decision_tables(
     for name, label in (("persistence", "persistence"), ("paper", "paper preset, prediction")):
         if name in outcomes:
             rules[label] = outcomes[name].score_pp
-    found = [(label, decisions(upper, part.score_pp, tau, costs)) for tau in taus for label, upper in rules.items()]
+    found = [
+        (label, decisions(upper, part.score_pp, tau, costs)) for tau in taus for label, upper in rules.items()
+    ]
     note = (
-        "Run when the prediction (or the interval's upper end) reaches tau. Every probe is paid for, and a run"
-        " that goes on continues from its probe."
+        "Run when the prediction (or the interval's upper end) reaches tau. Every probe is paid for,"
+        " and a run that goes on continues from its probe."
     )
     if protocol == "random":
         note += " Paper, tau 55: 58.4 % saved, 94.5 % of good runs kept."
     curve_taus = np.unique(np.round(np.nanquantile(part.score_pp, np.linspace(0.02, 0.98, 33)), 1))
-    curve = [("default, prediction", decisions(ours.score_pp, part.score_pp, float(t), costs)) for t in curve_taus]
+    curve = [
+        ("default, prediction", decisions(ours.score_pp, part.score_pp, float(t), costs)) for t in curve_taus
+    ]
     return [
         decision_table(f"decisions {protocol}", f"Decisions, {protocol}", found, note),
         decision_table(f"decision curve {protocol}", f"Decisions at every tau, {protocol}", curve, ""),
     ]
 
 
-def _learning_curve(
-    rows: FeatureTable,
-    folds: Sequence[Fold],
-    measured: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-    full: Outcome | None,
-    seed: int,
-) -> Table:
-    """RMSE on the first two folds' tasks after fitting on ever more rows (whole data sets) of the others."""
+def _learning_plans(rows: FeatureTable, folds: Sequence[Fold], seed: int) -> dict[str, Plan]:
+    """For each size a plan that fits on that many rows (whole data sets) of the first two folds' others."""
     used = folds[:2]
-    test = np.concatenate([fold.test for fold in used])
-    test = test[measured[test]]
-    cells: list[tuple[str | float | int | None, ...]] = []
+    plans = {}
     for size in LEARNING_SIZES:
         if size >= 0.9 * min(len(fold.train) for fold in used):
             break
-        score, low, high = (np.full(len(rows), np.nan) for _ in range(3))
-        for fold in used:
-            train = rows.select(_first_data_sets(rows, fold, size, seed))
-            found = Predictor.fit(train, seed=seed).predict_table(rows.select(fold.test))
-            score[fold.test], low[fold.test], high[fold.test] = found.score_pp, found.low_pp, found.high_pp
-        cells.append(_curve_row(size, score, low, high, rows, test))
-    if full is not None:
-        cells.append(_curve_row(len(used[0].train), full.score_pp, full.low_pp, full.high_pp, rows, test))
+        parts = tuple(Fold(fold.name, _first_data_sets(rows, fold, size, seed), fold.test) for fold in used)
+        plans[f"{LEARNING}{size}"] = Plan((OURS,), parts)
+    return plans
+
+
+def _learning_curve(
+    rows: FeatureTable,
+    plans: Mapping[str, Plan],
+    curve: Mapping[str, Outcome],
+    grouped: Mapping[str, Outcome],
+    measured: Mask,
+) -> Table:
+    used = plans["grouped"].folds[:2]
+    test = np.concatenate([fold.test for fold in used])
+    test = test[measured[test]]
+    cells = [_curve_row(int(key[len(LEARNING) :]), outcome, rows, test) for key, outcome in curve.items()]
+    cells.append(_curve_row(len(used[0].train), grouped[OURS.name], rows, test))
     note = (
         f"Fitted on whole data sets of the training folds, measured on {len(test)} held-out tasks;"
         f" persistence there: {rmse(rows.probe_pp[test], rows.score_pp[test]):.2f}."
@@ -311,39 +264,33 @@ def _learning_curve(
     return Table("learning curve", "Error by number of past runs", columns, tuple(cells), note)
 
 
-def _curve_row(
-    size: int, score: Floats, low: Floats, high: Floats, rows: FeatureTable, test: np.ndarray[tuple[int, ...], np.dtype[np.intp]]
-) -> tuple[str | float | int | None, ...]:
-    found = measure(score[test], rows.score_pp[test], low=low[test], high=high[test])
+def _curve_row(size: int, outcome: Outcome, rows: FeatureTable, test: Rows) -> tuple[Cell, ...]:
+    part = outcome.select(test)
+    found = measure(part.score_pp, rows.score_pp[test], low=part.low_pp, high=part.high_pp)
     return size, found.rmse_pp, 100.0 * found.coverage, found.width_pp
 
 
-def _first_data_sets(rows: FeatureTable, fold: Fold, size: int, seed: int) -> list[int]:
-    ids = list(dict.fromkeys(rows.data_ids[i] for i in fold.train))
-    np.random.default_rng(seed).shuffle(ids)
+def _first_data_sets(rows: FeatureTable, fold: Fold, size: int, seed: int) -> Rows:
     by_id: dict[str, list[int]] = {}
     for i in fold.train:
         by_id.setdefault(rows.data_ids[i], []).append(int(i))
-    taken: list[int] = []
-    for data_id in ids:
-        taken += by_id[data_id]
-        if len(taken) >= size:
-            break
-    return taken[:size]
+    ids = list(by_id)
+    np.random.default_rng(seed).shuffle(ids)
+    taken = [i for data_id in ids for i in by_id[data_id]]
+    return np.array(taken[:size], np.intp)
 
 
 def _probe_lengths(options: BacktestOptions, seed: int) -> Table:
-    cells: list[tuple[str | float | int | None, ...]] = []
+    cells: list[tuple[Cell, ...]] = []
+    simple = next(system for system in BASELINES if system.name == "persistence")
     for steps, table in sorted(options.probe_tables.items()):
         rows = table.scored()
         measured = _measured_rows(rows)
-        folds = folds_for(rows, "grouped", seed=seed, k=options.folds)
-        chosen = BacktestOptions(systems=(OURS.name, "persistence"), ablations=False, workers=options.workers)
-        found = _run_all(rows, {"grouped": folds}, chosen, seed)["grouped"]
-        ours = _part(found[OURS.name], measured)
-        truth = rows.score_pp[measured]
-        metrics = measure(ours.score_pp, truth, low=ours.low_pp, high=ours.high_pp)
-        simple = rmse(found["persistence"].score_pp[measured], truth)
-        cells.append((steps, metrics.rmse_pp, metrics.r2, 100.0 * metrics.within_3, metrics.width_pp, simple))
+        plan = Plan((OURS, simple), folds_for(rows, "grouped", seed=seed, k=options.folds))
+        found = run_plans(rows, {"grouped": plan}, seed=seed, workers=options.workers)["grouped"]
+        ours, truth = found[OURS.name].select(measured), rows.score_pp[measured]
+        m = measure(ours.score_pp, truth, low=ours.low_pp, high=ours.high_pp)
+        persistence = rmse(found[simple.name].score_pp[measured], truth)
+        cells.append((steps, m.rmse_pp, m.r2, 100.0 * m.within_3, m.width_pp, persistence))
     columns = ("probe steps", "RMSE", "R2", "within 3 pp %", "width", "persistence RMSE")
     return Table("probe length", "Error by length of the probe, grouped", columns, tuple(cells))

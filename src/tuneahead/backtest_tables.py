@@ -35,7 +35,9 @@ class Table:
 
     def to_markdown(self) -> str:
         """A GitHub table under a heading, numbers right-aligned, with the note below."""
-        numeric = [any(isinstance(row[i], int | float) for row in self.rows) for i in range(len(self.columns))]
+        numeric = [
+            any(isinstance(row[i], int | float) for row in self.rows) for i in range(len(self.columns))
+        ]
         lines = [f"### {self.title}", "", "| " + " | ".join(self.columns) + " |"]
         lines.append("|" + "|".join(" ---: " if number else " --- " for number in numeric) + "|")
         lines += ["| " + " | ".join(show(cell) for cell in row) + " |" for row in self.rows]
@@ -43,7 +45,9 @@ class Table:
 
     def to_record(self) -> dict[str, object]:
         """The same as JSON values; NaN becomes null."""
-        rows = [[None if isinstance(c, float) and not math.isfinite(c) else c for c in row] for row in self.rows]
+        rows = [
+            [None if isinstance(c, float) and not math.isfinite(c) else c for c in row] for row in self.rows
+        ]
         return {
             "name": self.name,
             "title": self.title,
@@ -94,7 +98,11 @@ def metric_table(name: str, title: str, systems: Sequence[Scored], floor_pp: flo
     """Systems by metrics, best last as given, with the seed-noise floor as the last row."""
     rows: list[tuple[Cell, ...]] = [_metric_row(system) for system in systems]
     rows.append(("Seed-noise floor", floor_pp, *(None,) * (len(METRIC_COLUMNS) - 2)))
-    reasons = [f"{s.label}: not run, {s.reason}." if not s.metrics.n else f"{s.label}: {s.reason}." for s in systems if s.reason]
+    reasons = [
+        f"{s.label}: not run, {s.reason}." if not s.metrics.n else f"{s.label}: {s.reason}."
+        for s in systems
+        if s.reason
+    ]
     return Table(name, title, METRIC_COLUMNS, tuple(rows), " ".join([note, *reasons]))
 
 

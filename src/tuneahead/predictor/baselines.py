@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tuneahead.predictor.curves import SizeLaw, extrapolate, saturating_shapes
+from tuneahead.predictor.fitting import seed_weights
 from tuneahead.predictor.models import Ridge, learn_columns
-from tuneahead.predictor.predictor import Predictor, seed_weights
+from tuneahead.predictor.predictor import Predictor
+from tuneahead.predictor.selection import TrailEntry
 from tuneahead.predictor.splits import grouped_folds
 from tuneahead.predictor.table import (
-    CUE_PREFIX,
     DATA_ROWS,
     EMBEDDING_PREFIX,
-    FINAL_STEPS,
     PROXY,
     SIMILARITY_PREFIX,
     FeatureTable,
@@ -27,17 +28,32 @@ from tuneahead.predictor.table import (
 from tuneahead.predictor.tuning import QUICK, Contestant, Preset
 
 LOSS_CURVE = (
-    "initial_loss",
-    "final_loss",
-    "loss_slope",
+    "initial_loss_nats",
     "loss_decay_slope",
-    "loss_variance",
-    "loss_drop",
-    "loss_ratio",
+    "loss_variance_nats2",
+    "loss_end_nats",
+    "loss_fall_nats",
+    "loss_end_ratio",
+    "loss_max_ratio",
+    "loss_cv",
+    "loss_slope_early",
+    "loss_slope_late",
+    "loss_curvature_nats",
+    "loss_power_exponent",
+    "loss_noise_ratio",
+    "loss_autocorrelation",
+    "loss_spike_fraction",
 )
 """Catalogue names that describe the training loss over the probe and nothing else."""
 SIMILARITY = ("benchmark_similarity", "benchmark_similarity_max", "domain_similarity")
-CARTOGRAPHY = ("easy_share", "ambiguous_share", "hard_share", "confidence_mean", "variability_mean")
+CARTOGRAPHY = (
+    "confidence_mean",
+    "confidence_end",
+    "variability_mean",
+    "easy_rows_fraction",
+    "hard_rows_fraction",
+    "ambiguous_rows_fraction",
+)
 MIN_TRAINING_ROWS = 10
 
 
@@ -49,6 +65,7 @@ class Estimate:
     low_pp: Floats | None = None
     high_pp: Floats | None = None
     reason: str = ""
+    trail: tuple[TrailEntry, ...] = ()
 
 
 Run = Callable[[FeatureTable, FeatureTable, int], Estimate]
@@ -80,7 +97,7 @@ def base(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
 
 
 def persistence(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
-    """The benchmark score at the probe's end: what the rest of the run adds is nothing. Source: method.md, "Baselines"."""
+    """The benchmark score at the probe's end: what the rest of the run adds is nothing."""
     return Estimate(test.probe_pp.copy())
 
 
@@ -94,7 +111,7 @@ def persistence_and_mean_gain(train: FeatureTable, test: FeatureTable, seed: int
 
 
 def early_stop(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
-    """Early-Stop Extrapolation: a saturating curve through the checkpoint scores, read at the run's last step.
+    """Early-Stop Extrapolation: a saturating curve through the checkpoint scores, read at the last step.
 
     Each row gets its own level and amplitude by least squares; the curve's shape (exponential or
     power, and its time scale) is the one with the least error on the training rows.
@@ -103,47 +120,23 @@ def early_stop(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
     if len(steps) < 2 or train.cue_steps != test.cue_steps:
         return not_run(test, "fewer than two checkpoint scores are stored")
     best, best_error = None, np.inf
-    for shape in _shapes():
-        error = _extrapolate(train, steps, shape) - train.score_pp
+    for shape in saturating_shapes():
+        error = extrapolate(train, steps, shape) - train.score_pp
         error = error[np.isfinite(error)]
         if len(error) and float(np.mean(error**2)) < best_error:
             best, best_error = shape, float(np.mean(error**2))
     if best is None:
         return not_run(test, "no training row has two checkpoint scores and its number of steps")
-    return Estimate(_extrapolate(test, steps, best))
+    return Estimate(extrapolate(test, steps, best))
 
 
-def _shapes() -> list[Callable[[Floats], Floats]]:
-    shapes: list[Callable[[Floats], Floats]] = []
-    for scale in (10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0):
-        shapes.append(lambda t, s=scale: np.exp(-t / s))  # type: ignore[misc]
-        shapes.append(lambda t, s=scale: (1.0 + t / s) ** -0.5)  # type: ignore[misc]
-        shapes.append(lambda t, s=scale: (1.0 + t / s) ** -1.0)  # type: ignore[misc]
-    return shapes
-
-
-def _extrapolate(table: FeatureTable, steps: Floats, shape: Callable[[Floats], Floats]) -> Floats:
-    scores = np.column_stack([table.extra(f"{CUE_PREFIX}{int(step)}") for step in steps])
-    final = table.extra(FINAL_STEPS)
-    decay, at_end = shape(steps), shape(final)
-    known = np.isfinite(scores)
-    count = known.sum(1)
-    safe = np.maximum(count, 1)
-    filled = np.where(known, scores, 0.0)
-    mean_decay = (known * decay).sum(1) / safe
-    mean_score = filled.sum(1) / safe
-    deviation = (decay - mean_decay[:, None]) * known
-    spread = (deviation**2).sum(1)
-    slope = (deviation * filled).sum(1) / np.where(spread > 0, spread, 1.0)
-    found = np.clip(mean_score + slope * (at_end - mean_decay), 0.0, 100.0)
-    return np.where((count >= 2) & np.isfinite(final), found, np.nan)
-
-
-RESTRICTED = Preset("restricted", QUICK.contestants, anchors=("base", "raw"), context=False)
+RESTRICTED = Preset("restricted", QUICK.contestants, anchors=("base", "raw"), context=False, folds=3)
 """Ridge or boosted trees without sight of any benchmark score taken during the probe."""
 
 
-def regress(train: FeatureTable, test: FeatureTable, names: Sequence[str], preset: Preset, seed: int) -> Estimate:
+def regress(
+    train: FeatureTable, test: FeatureTable, names: Sequence[str], preset: Preset, seed: int
+) -> Estimate:
     """The predictor family on some features only; not run when there are none or too few rows."""
     if not names:
         return not_run(test, "the table holds none of the features it needs")
@@ -191,7 +184,7 @@ def early_dynamics(train: FeatureTable, test: FeatureTable, seed: int) -> Estima
 
 
 def proxy_lm(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
-    """ProxyLM: the same task really fine-tuned on a smaller model; its score with data features in a regressor.
+    """ProxyLM: the task really fine-tuned on a smaller model; its score and data features in a regressor.
 
     Source: arXiv 2406.09334. Rows whose proxy was not trained are not predicted.
     """
@@ -204,7 +197,9 @@ def proxy_lm(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
     found = regress(tables[0].select(np.flatnonzero(known)), tables[1], tables[0].names, RESTRICTED, seed)
     score = np.where(reachable, found.score_pp, np.nan)
     missing = int((~reachable).sum())
-    return replace(found, score_pp=score, reason=f"{missing} tasks without a proxy run" if missing else found.reason)
+    return replace(
+        found, score_pp=score, reason=f"{missing} tasks without a proxy run" if missing else found.reason
+    )
 
 
 def cosmos_like(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
@@ -232,7 +227,8 @@ def scaling_law(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
     """A rectified power law in data size, fitted on other sizes of the same source.
 
     ``score = a - b / (d0 + rows ** beta)`` with b >= 0; d0 and beta are shared, a and b are the
-    source's own when it has three sizes or more in training, else those of all rows. Source: arXiv 2402.02314.
+    source's own when it has three sizes or more in training, else those of all rows.
+    Source: arXiv 2402.02314.
     """
     sizes, wanted = train.extra(DATA_ROWS), test.extra(DATA_ROWS)
     known = np.isfinite(sizes)
@@ -241,42 +237,13 @@ def scaling_law(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
     best, best_error = (1.0, 0.5), np.inf
     for offset in (0.0, 1.0, 10.0, 100.0):
         for power in (0.2, 0.35, 0.5, 0.75, 1.0):
-            law = _Law(train.select(np.flatnonzero(known)), offset, power)
+            law = SizeLaw(train.select(np.flatnonzero(known)), offset, power)
             error = float(np.mean((law.predict(law.train) - law.train.score_pp) ** 2))
             if error < best_error:
                 best, best_error = (offset, power), error
-    law = _Law(train.select(np.flatnonzero(known)), *best)
+    law = SizeLaw(train.select(np.flatnonzero(known)), *best)
     pooled = sum(source not in law.own for source in test.sources)
     return Estimate(law.predict(test), reason=f"{pooled} tasks by the law of all sources" if pooled else "")
-
-
-class _Law:
-    """``a - b / (d0 + rows ** beta)`` for one (d0, beta): a and b per source, or over all rows."""
-
-    def __init__(self, train: FeatureTable, offset: float, power: float) -> None:
-        self.train, self.offset, self.power = train, offset, power
-        self.everywhere = self._line(np.arange(len(train)))
-        self.own: dict[str, tuple[float, float]] = {}
-        sources = np.array(train.sources)
-        for source in set(train.sources):
-            rows = np.flatnonzero(sources == source)
-            if len(np.unique(train.extra(DATA_ROWS)[rows])) >= 3:
-                self.own[source] = self._line(rows)
-
-    def _term(self, table: FeatureTable) -> Floats:
-        return np.asarray(1.0 / (self.offset + table.extra(DATA_ROWS) ** self.power), float)
-
-    def _line(self, rows: np.ndarray[tuple[int, ...], np.dtype[np.intp]]) -> tuple[float, float]:
-        x, y = self._term(self.train)[rows], self.train.score_pp[rows]
-        spread = float(((x - x.mean()) ** 2).sum())
-        slope = float(((x - x.mean()) * y).sum()) / spread if spread > 0 else 0.0
-        slope = min(slope, 0.0)
-        return float(y.mean() - slope * x.mean()), slope
-
-    def predict(self, table: FeatureTable) -> Floats:
-        """Scores of all rows of ``table``, ``(n,)`` points."""
-        lines = np.array([self.own.get(source, self.everywhere) for source in table.sources])
-        return np.asarray(np.clip(lines[:, 0] + lines[:, 1] * self._term(table), 0.0, 100.0), float)
 
 
 def ridge(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
@@ -314,7 +281,7 @@ def _preset_system(preset: str | Preset) -> Run:
     def run(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
         predictor = Predictor.fit(train, preset=preset, seed=seed)
         found = predictor.predict_table(test)
-        return Estimate(found.score_pp, found.low_pp, found.high_pp)
+        return Estimate(found.score_pp, found.low_pp, found.high_pp, trail=predictor.origin.trail)
 
     return run
 
@@ -344,11 +311,22 @@ BASELINES: tuple[System, ...] = (
 )
 OURS = System("ours", "TuneAhead (default)", "ours", _preset_system("default"))
 ABLATIONS: tuple[System, ...] = (
-    System("full_quick", "All groups", "ablation", _ablation("static", "dynamic", "recipe", "cue", preset=QUICK)),
+    System(
+        "full_quick", "All groups", "ablation", _ablation("static", "dynamic", "recipe", "cue", preset=QUICK)
+    ),
     System("static_only", "Static + recipe", "ablation", _ablation("static", "recipe")),
     System("dynamic_only", "Dynamic + recipe", "ablation", _ablation("dynamic", "recipe")),
     System("without_cues", "Without benchmark cues", "ablation", _ablation("static", "dynamic", "recipe")),
-    System("without_static", "Without static", "ablation", _ablation("dynamic", "recipe", "cue", preset=QUICK)),
-    System("without_dynamic", "Without dynamic", "ablation", _ablation("static", "recipe", "cue", preset=QUICK)),
-    System("without_recipe", "Without the recipe", "ablation", _ablation("static", "dynamic", "cue", preset=QUICK)),
+    System(
+        "without_static", "Without static", "ablation", _ablation("dynamic", "recipe", "cue", preset=QUICK)
+    ),
+    System(
+        "without_dynamic", "Without dynamic", "ablation", _ablation("static", "recipe", "cue", preset=QUICK)
+    ),
+    System(
+        "without_recipe",
+        "Without the recipe",
+        "ablation",
+        _ablation("static", "dynamic", "cue", preset=QUICK),
+    ),
 )

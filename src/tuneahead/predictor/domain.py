@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneahead.predictor.table import Floats, group_index
+from tuneahead.predictor.table import Floats, Mask, Rows, group_index
 
 MARGIN = 0.25
 """A feature may leave the training range by this share of the range."""
@@ -37,7 +37,7 @@ class Domain:
     most_outside: float
     far: float
 
-    def outside(self, features: Floats) -> NDArrayBool:
+    def outside(self, features: Floats) -> Mask:
         """Which features leave their range, ``(n, d)``."""
         slack = MARGIN * (self.high - self.low) + 1e-9
         absent = ~np.isfinite(features)
@@ -48,21 +48,22 @@ class Domain:
         """Mean distance to the nearest training rows, ``(n,)``, per square root of features."""
         return _nearest(_standardised(features, self.centre, self.scale), self.points, None)
 
-    def contains(self, features: Floats) -> NDArrayBool:
+    def contains(self, features: Floats) -> Mask:
         """Whether each row lies in the region, ``(n,)``."""
         few = self.outside(features).sum(1) <= self.most_outside
-        return few & (self.distance(features) <= self.far)
+        return np.asarray(few & (self.distance(features) <= self.far), bool)
 
     def to_record(self) -> dict[str, object]:
         """Everything as JSON values; points are rounded to four digits."""
-        record: dict[str, object] = {"names": list(self.names), "most_outside": self.most_outside, "far": self.far}
+        record: dict[str, object] = {
+            "names": list(self.names),
+            "most_outside": self.most_outside,
+            "far": self.far,
+        }
         for name in ("low", "high", "always", "centre", "scale"):
             record[name] = getattr(self, name).tolist()
         record["points"] = np.round(self.points, 4).tolist()
         return record
-
-
-NDArrayBool = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
 def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) -> Domain:
@@ -100,7 +101,7 @@ def _standardised(features: Floats, centre: Floats, scale: Floats) -> Floats:
     return np.asarray(np.clip((filled - centre) / scale, -_FARTHEST, _FARTHEST), float)
 
 
-def _nearest(queries: Floats, points: Floats, groups: np.ndarray[tuple[int, ...], np.dtype[np.intp]] | None) -> Floats:
+def _nearest(queries: Floats, points: Floats, groups: Rows | None) -> Floats:
     squares = (queries**2).sum(1)[:, None] + (points**2).sum(1) - 2.0 * queries @ points.T
     distances = np.sqrt(np.maximum(squares, 0.0) / max(1, points.shape[1]))
     if groups is not None:
@@ -111,7 +112,7 @@ def _nearest(queries: Floats, points: Floats, groups: np.ndarray[tuple[int, ...]
     return np.asarray(np.where(finite, nearest, 0.0).sum(1) / np.maximum(finite.sum(1), 1), float)
 
 
-def _outside_counts(finite: Floats, index: np.ndarray[tuple[int, ...], np.dtype[np.intp]]) -> Floats:
+def _outside_counts(finite: Floats, index: Rows) -> Floats:
     counts = np.zeros(len(finite))
     for group in range(int(index.max()) + 1):
         inside, others = finite[index == group], finite[index != group]

@@ -23,11 +23,12 @@ LIMIT_TERM = "limit_pp"
 
 def known_spec(name: str) -> FeatureSpec | None:
     """The catalogue's entry for ``name``, or None for a feature that users brought themselves."""
+    from tuneahead.features.catalogue import spec
+
     try:
-        from tuneahead.features.catalogue import CATALOGUE
-    except ImportError:
+        return spec(name)
+    except KeyError:
         return None
-    return next((entry for entry in CATALOGUE if entry.name == name), None)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Typical:
 
 @dataclass(frozen=True)
 class Parts:
-    """One prediction taken apart: ``score = anchor + headroom * (constant + sum of shares)``, then limited to 0..100.
+    """One prediction taken apart: ``anchor + headroom * (constant + sum of shares)``, limited to 0..100.
 
     ``shares`` is ``(d,)`` in fractions of the head-room, over ``names``; the context columns among
     them are folded into the base and gain terms, which they are functions of.
@@ -68,7 +69,9 @@ def explain_parts(parts: Parts, typical: Typical) -> tuple[float, tuple[Attribut
     """
     points = parts.headroom_pp * parts.shares
     context = {
-        name: float(points[i]) for i, name in enumerate(parts.names) if name in ("base_level", "probe_level", "gain_level")
+        name: float(points[i])
+        for i, name in enumerate(parts.names)
+        if name in ("base_level", "probe_level", "gain_level")
     }
     base, gain = _anchor_terms(parts, typical)
     base += context.pop("base_level", 0.0)
@@ -131,7 +134,7 @@ def sentence_for(name: str, value: float) -> str:
     found = known_spec(name)
     if found is None or not found.sentence:
         return f"{name} = {value:.4g}"
-    return found.sentence.format(value=value)
+    return found.describe(value)
 
 
 def weighted_mean(values: Floats, weights: Floats) -> float:

@@ -15,13 +15,13 @@ from tuneahead.predictor.table import Floats, group_index
 NARROWER = 0.97
 """A locally scaled interval must be this much narrower on average to be used."""
 MIN_SCALED_ROWS = 120
-_TREES = Boosting("difficulty", {"learning_rate": 0.05, "num_leaves": 4, "lambda_l2": 10.0}, (60,))
+_TREES = Boosting("difficulty", {"num_leaves": 4, "feature_fraction": 0.4, "lambda_l2": 10.0}, (30,))
 _RIDGE = Ridge("difficulty")
 _RIDGE_SETTING = 6
 
 
 def grouped_quantile(scores: Floats, groups: Sequence[str], level: float) -> float:
-    """Bound that a new group's score stays below with probability ``level``; infinite when groups are too few.
+    """Bound that a new group's score stays below with probability ``level``; infinite with too few groups.
 
     Every group counts once, whatever its number of rows, and the unseen group counts as one that
     may be arbitrarily bad: with G groups the bound is finite only if ``level <= G / (G + 1)``. With
@@ -52,7 +52,7 @@ class Calibration:
     floor_pp: float = 1.0
 
     def half_width_pp(self, features: Floats, level: float) -> Floats:
-        """Half the interval's width, ``(n,)`` points, infinite when the history is too short for ``level``."""
+        """Half the interval's width, ``(n,)`` points, infinite if the history is too short."""
         bound = grouped_quantile(self.scores, self.groups, level)
         if self.difficulty is None:
             return np.full(len(features), bound)
@@ -84,7 +84,7 @@ def difficulty_text(calibration: Calibration) -> str:
 
 @dataclass(frozen=True)
 class Residuals:
-    """Out-of-fold residuals in points ``(n,)`` of training rows with ``features`` ``(n, d)`` and data set ids."""
+    """Out-of-fold residuals ``(n,)`` in points, with the rows' ``features`` ``(n, d)`` and data set ids."""
 
     residual_pp: Floats
     features: Floats
@@ -94,8 +94,8 @@ class Residuals:
 def calibrate(rows: Residuals, *, level: float = 0.9, seed: int = 0) -> Calibration:
     """Calibration from out-of-fold residuals: constant width, or scaled by a model of the difficulty.
 
-    The scaled kind is cross-fitted over groups and chosen only when it is at least 3 % narrower on average at the same
-    nominal coverage, and never under 120 rows or 20 data sets.
+    The scaled kind is cross-fitted over groups and chosen only when it is at least 3 % narrower on
+    average at the same nominal coverage, and never under 120 rows or 20 data sets.
     """
     size = np.abs(rows.residual_pp)
     plain = Calibration(size, rows.groups)

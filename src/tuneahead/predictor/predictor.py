@@ -12,36 +12,17 @@ import numpy as np
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.domain import Domain, domain_from_record, learn_domain
-from tuneahead.predictor.explain import Parts, Typical, explain_parts, known_spec, weighted_mean
-from tuneahead.predictor.intervals import Calibration, Residuals, calibrate, calibration_from_record, difficulty_text
-from tuneahead.predictor.models import Component, Trees, component_from_record
+from tuneahead.predictor.explain import Parts, Typical, explain_parts, weighted_mean
+from tuneahead.predictor.fitting import Member, calibration_of, find_preset, fit_members, prepare, single_row
+from tuneahead.predictor.intervals import Calibration, calibration_from_record, difficulty_text
+from tuneahead.predictor.models import Trees, component_from_record
 from tuneahead.predictor.selection import TrailEntry
 from tuneahead.predictor.table import FeatureTable, Floats
-from tuneahead.predictor.tuning import (
-    CONTEXT,
-    PRESETS,
-    Anchor,
-    CandidateFigure,
-    Choice,
-    Preset,
-    Problem,
-    anchor_points,
-    choose,
-    design,
-)
+from tuneahead.predictor.tuning import CONTEXT, Anchor, CandidateFigure, Preset, anchor_points, choose, design
 from tuneahead.verdict import Attribution, Forecast
 
 SCHEMA = 1
 _FILE = "predictor.json"
-
-
-@dataclass(frozen=True)
-class Member:
-    """One fitted model of the mixture, and which columns of the design it reads."""
-
-    weight: float
-    columns: tuple[int, ...]
-    component: Component
 
 
 @dataclass(frozen=True)
@@ -103,12 +84,12 @@ class Predictor:
         :class:`Preset`. Rows count by their number of seeds. Raises :class:`PredictorError` when
         nothing can be learnt.
         """
-        chosen = _preset(preset)
+        chosen = find_preset(preset)
         if not 0.0 < level < 1.0:
             raise PredictorError(f"level {level} is not a probability", remedy="use 0.9 for 90 %")
-        problem, rows = _problem(table, chosen)
+        problem, rows = prepare(table, chosen)
         choice = choose(problem, chosen, seed)
-        members, pool = _fit_members(problem, choice, seed)
+        members, pool = fit_members(problem, choice, seed)
         used = sorted({column for member in members for column in member.columns})
         weights = problem.weights
         gain = rows.probe_pp - rows.base_pp
@@ -117,7 +98,7 @@ class Predictor:
             context=chosen.context,
             anchor=choice.anchor,
             members=members,
-            calibration=_calibration(problem, choice, level, seed),
+            calibration=calibration_of(problem, choice, level, chosen.scaled_intervals),
             domain=learn_domain([problem.names[i] for i in used], problem.features[:, used], rows.data_ids),
             typical=Typical(
                 weighted_mean(rows.base_pp, weights),
@@ -167,7 +148,9 @@ class Predictor:
         table = self._one_row(vector, base_pp, probe_pp, chance_pp)
         found = self.predict_table(table, level=level)
         matrix = self._inputs(table)[0][:, self._domain_columns()]
-        names = [name for name, out in zip(self.domain.names, self.domain.outside(matrix)[0], strict=True) if out]
+        names = [
+            name for name, out in zip(self.domain.names, self.domain.outside(matrix)[0], strict=True) if out
+        ]
         return Forecast(
             score_pp=float(found.score_pp[0]),
             low_pp=float(found.low_pp[0]),
@@ -246,7 +229,11 @@ class Predictor:
             names = (*table.names, *missing)
             groups = (*table.groups, *("other" for _ in missing))
             table = replace(table, names=names, groups=groups, values=np.hstack([table.values, blank]))
-        return design(table, self.names, context=self.context), anchor_points(table, self.anchor), table.headroom_pp
+        return (
+            design(table, self.names, context=self.context),
+            anchor_points(table, self.anchor),
+            table.headroom_pp,
+        )
 
     def _mixture(self, matrix: Floats) -> Floats:
         total = np.zeros(len(matrix))
@@ -267,98 +254,6 @@ class Predictor:
         return single_row(self.names, vector, base_pp, probe_pp, chance)
 
 
-def single_row(
-    names: tuple[str, ...], vector: FeatureVector, base_pp: float, probe_pp: float, chance_pp: float
-) -> FeatureTable:
-    """A table of one task without outcome."""
-    nan = np.array([math.nan])
-    return FeatureTable(
-        names=names,
-        values=np.array([vector.aligned(names)], float),
-        score_pp=nan,
-        base_pp=np.array([base_pp]),
-        probe_pp=np.array([probe_pp]),
-        chance_pp=np.array([chance_pp]),
-        task_ids=("task",),
-        data_ids=("task",),
-        families=("",),
-        seeds=np.array([1.0]),
-        seed_sd_pp=nan,
-        bases=("",),
-        benchmarks=("",),
-        groups=tuple("other" for _ in names),
-    )
-
-
-def seed_weights(seeds: Floats) -> Floats:
-    """Row weights from numbers of seeds, mean 1: inverse variance when one seed's noise equals the model's error."""
-    weights = 1.0 / (1.0 + 1.0 / np.maximum(seeds, 1.0))
-    return np.asarray(weights / weights.mean(), float)
-
-
-def _preset(preset: str | Preset) -> Preset:
-    if isinstance(preset, Preset):
-        return preset
-    if preset not in PRESETS:
-        raise PredictorError(f"unknown preset {preset!r}", remedy=f"use one of {', '.join(PRESETS)}")
-    return PRESETS[preset]
-
-
-def paper_features(table: FeatureTable) -> tuple[str, ...]:
-    """The paper's 24 and the recipe among the table's features; all static, dynamic and recipe ones if it has none."""
-    named = [name for name in table.names if (spec := known_spec(name)) is not None and spec.paper]
-    recipe = table.of_group("recipe")
-    if not named:
-        return table.of_group("static", "dynamic", "recipe") or table.names
-    return tuple(name for name in table.names if name in named or name in recipe)
-
-
-def _problem(table: FeatureTable, preset: Preset) -> tuple[Problem, FeatureTable]:
-    rows = table.scored()
-    if not len(rows):
-        raise PredictorError("no row of the table has a score", remedy="finish some full runs first")
-    anchored = [np.isfinite(anchor_points(rows, anchor)) for anchor in preset.anchors]
-    # A few runs without a probe score (it failed) must not cost the best anchor.
-    for known in anchored:
-        if known.mean() >= 0.9:
-            rows = rows.select(np.flatnonzero(known))
-            break
-    names = paper_features(rows) if preset.paper_features else rows.names
-    problem = Problem(
-        names=(*names, *CONTEXT) if preset.context else names,
-        features=design(rows, names, context=preset.context),
-        score_pp=rows.score_pp,
-        anchor_pp={anchor: anchor_points(rows, anchor) for anchor in ("probe", "base", "raw")},
-        headroom_pp=rows.headroom_pp,
-        weights=seed_weights(rows.seeds),
-        data_ids=rows.data_ids,
-        recipe=rows.of_group("recipe"),
-    )
-    if not problem.names:
-        raise PredictorError("the table has no features", remedy="extract features before fitting")
-    return problem, rows
-
-
-def _fit_members(problem: Problem, choice: Choice, seed: int) -> tuple[tuple[Member, ...], tuple[TrailEntry, ...]]:
-    target = problem.target(choice.anchor)
-    everything = tuple(range(len(problem.names)))
-    kept = choice.selection.kept if choice.selection else problem.names
-    selected = tuple(i for i, name in enumerate(problem.names) if name in set(kept))
-    members = []
-    for contestant, setting, weight in choice.members:
-        columns = everything if contestant.pool == "all" else selected
-        path = contestant.learner.fit(problem.features[:, list(columns)], target, problem.weights, seed)
-        members.append(Member(weight, columns, path.at(setting)))
-    return tuple(members), choice.selection.trail if choice.selection else ()
-
-
-def _calibration(problem: Problem, choice: Choice, level: float, seed: int) -> Calibration:
-    residual = problem.score_pp - choice.out_of_fold_pp
-    if not np.isfinite(residual).all():
-        return Calibration(np.zeros(0), ())
-    return calibrate(Residuals(residual, problem.features, problem.data_ids), level=level, seed=seed)
-
-
 def load_predictor(folder: str | Path) -> Predictor:
     """Restore a saved predictor; raises :class:`PredictorError` when the folder holds none of this schema."""
     source = Path(folder)
@@ -367,7 +262,11 @@ def load_predictor(folder: str | Path) -> Predictor:
         if record["schema"] != SCHEMA:
             raise ValueError(f"schema {record['schema']}, this version reads {SCHEMA}")
         members = tuple(
-            Member(entry["weight"], tuple(entry["columns"]), component_from_record(entry["model"], _text(source, i)))
+            Member(
+                entry["weight"],
+                tuple(entry["columns"]),
+                component_from_record(entry["model"], _text(source, i)),
+            )
             for i, entry in enumerate(record["members"])
         )
         origin = dict(record["origin"])

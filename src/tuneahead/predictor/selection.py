@@ -25,7 +25,7 @@ _TREES = Boosting("selection", {"learning_rate": 0.1, "num_leaves": 4}, (100,))
 
 @dataclass(frozen=True)
 class TrailEntry:
-    """What happened to one feature: the step that dropped it (``kept`` if none did), and the figure it fell by."""
+    """What happened to one feature: the step that dropped it (or ``kept``), and the figure it fell by."""
 
     feature: str
     step: str
@@ -44,7 +44,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Training rows for selection: ``features`` ``(n, d)``, ``target_pp`` and ``weights`` ``(n,)``, data set ids."""
+    """What selection sees: ``features`` ``(n, d)``, ``target_pp`` and ``weights`` ``(n,)``, data set ids."""
 
     names: tuple[str, ...]
     features: Floats
@@ -53,7 +53,9 @@ class TrainingRows:
     data_ids: tuple[str, ...]
 
 
-def select_features(rows: TrainingRows, *, keep: Sequence[str] = (), seed: int = 0, most_checks: int = 40) -> Selection:
+def select_features(
+    rows: TrainingRows, *, keep: Sequence[str] = (), seed: int = 0, most_checks: int = 40
+) -> Selection:
     """Drop unimportant, directionless and redundant features, in that order.
 
     1. mean absolute SHAP value in the bottom 15th percentile; 2. |Spearman| of value and SHAP value
@@ -72,7 +74,10 @@ def select_features(rows: TrainingRows, *, keep: Sequence[str] = (), seed: int =
         if importance[i] <= bound:
             dropped[i] = ("importance", f"mean |SHAP| {importance[i]:.4f} pp, bound {bound:.4f}")
         elif not abs(direction[i]) >= MIN_DIRECTION:
-            dropped[i] = ("direction", f"|Spearman| {abs(direction[i]):.2f} of value and effect, bound {MIN_DIRECTION}")
+            dropped[i] = (
+                "direction",
+                f"|Spearman| {abs(direction[i]):.2f} of value and effect, bound {MIN_DIRECTION}",
+            )
     _prune_redundant(rows, importance, dropped, protected, seed=seed, most_checks=most_checks)
     trail = [
         TrailEntry(name, *dropped.get(i, ("kept", "")), float(importance[i]), float(direction[i]))
@@ -119,14 +124,19 @@ def _prune_redundant(
         without = [i for i in left if i != weaker]
         error = _validation_rmse(rows, without, fold.train, fold.test, seed)
         if error - current <= MAX_RMSE_GROWTH_PP:
-            reason = f"|Spearman| {strength:.2f} with {rows.names[stronger]}, RMSE {error - current:+.3f} pp without it"
-            dropped[weaker] = ("redundancy", reason)
+            growth = f"RMSE {error - current:+.3f} pp without it"
+            dropped[weaker] = (
+                "redundancy",
+                f"|Spearman| {strength:.2f} with {rows.names[stronger]}, {growth}",
+            )
             # Against the best RMSE so far, or many small losses would add up.
             left, current = without, min(current, error)
 
 
 def _correlated_pairs(features: Floats, columns: Sequence[int]) -> list[tuple[float, int, int]]:
-    ranked = np.column_stack([_filled_ranks(features[:, i]) for i in columns]) if columns else np.zeros((0, 0))
+    ranked = (
+        np.column_stack([_filled_ranks(features[:, i]) for i in columns]) if columns else np.zeros((0, 0))
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         strength = np.abs(np.nan_to_num(np.atleast_2d(np.corrcoef(ranked, rowvar=False))))
     pairs = [

@@ -29,7 +29,9 @@ def random_fold(table: FeatureTable, *, held_out: int | None = None, seed: int =
     Tasks averaged over the most seeds are held out first, for their score is the least noisy.
     """
     rows = len(table)
-    wanted = held_out if held_out is not None else min(PAPER_HELD_OUT, round(rows * PAPER_HELD_OUT / PAPER_TASKS))
+    wanted = (
+        held_out if held_out is not None else min(PAPER_HELD_OUT, round(rows * PAPER_HELD_OUT / PAPER_TASKS))
+    )
     if not 0 < wanted < rows:
         raise PredictorError(f"can't hold out {wanted} of {rows} tasks", remedy="collect more runs")
     shuffled = np.random.default_rng(seed).permutation(rows)

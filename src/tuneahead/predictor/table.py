@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from tuneahead.errors import PredictorError
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 SCHEMA = 1
 CUE_PREFIX = "cue_pp@"
@@ -95,8 +97,8 @@ class FeatureTable:
     def select(self, rows: Sequence[int] | NDArray[np.generic]) -> FeatureTable:
         """The table of some rows, by index or by mask, in the order given."""
         index = np.arange(len(self))[np.asarray(rows)] if len(rows) else np.zeros(0, np.intp)
-        columns = {name: getattr(self, name)[index] for name in ("values", *_COLUMNS)}
-        texts = {name: tuple(getattr(self, name)[i] for i in index) for name in _TEXTS}
+        columns: dict[str, Any] = {name: getattr(self, name)[index] for name in ("values", *_COLUMNS)}
+        texts: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in index) for name in _TEXTS}
         extras = {name: column[index] for name, column in self.extras.items()}
         return replace(self, **columns, **texts, extras=extras)
 
@@ -129,7 +131,9 @@ class FeatureTable:
     @property
     def cue_steps(self) -> tuple[int, ...]:
         """Steps at which cue scores are stored, ascending."""
-        return tuple(sorted(int(name[len(CUE_PREFIX) :]) for name in self.extras if name.startswith(CUE_PREFIX)))
+        return tuple(
+            sorted(int(name[len(CUE_PREFIX) :]) for name in self.extras if name.startswith(CUE_PREFIX))
+        )
 
     def extra(self, name: str) -> Floats:
         """An extra column, ``(n,)``; all NaN when the table has none of that name."""
@@ -178,8 +182,8 @@ def read_table(path: str | Path) -> FeatureTable:
         header = json.loads((arrow.schema.metadata or {})[b"tuneahead"])
         if header["schema"] != SCHEMA:
             raise KeyError(f"schema {header['schema']}")
-        columns = {name: arrow[name].to_numpy() for name in _COLUMNS}
-        texts = {name: tuple(arrow[name].to_pylist()) for name in _TEXTS}
+        columns: dict[str, Any] = {name: arrow[name].to_numpy() for name in _COLUMNS}
+        texts: dict[str, Any] = {name: tuple(arrow[name].to_pylist()) for name in _TEXTS}
         values = [arrow[f"f:{name}"].to_numpy() for name in header["names"]]
         extras = {name[2:]: arrow[name].to_numpy() for name in arrow.column_names if name.startswith("x:")}
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tuneahead.errors import PredictorError
-from tuneahead.predictor.models import PAPER_TREES, RANDOM_TREES, WIDE_TREES, Boosting, Learner, Ridge
+from tuneahead.predictor.models import GREEDY_TREES, PAPER_TREES, RANDOM_TREES, Boosting, Learner, Ridge
 from tuneahead.predictor.selection import Selection, TrainingRows, select_features
 from tuneahead.predictor.splits import Fold, grouped_folds
 from tuneahead.predictor.table import FeatureTable, Floats, Rows
@@ -21,7 +21,7 @@ CONTEXT = ("base_level", "probe_level", "gain_level")
 """Columns appended to the features: base, probe and probe minus base, over the benchmark's head-room."""
 SIMPLER = 0.995
 """A mixture must beat the best single model by this factor of its RMSE to be used."""
-_QUICK: tuple[Learner, ...] = (Ridge(), Boosting("quick", {"learning_rate": 0.1, "num_leaves": 4}, (40, 100)))
+_QUICK: tuple[Learner, ...] = (Ridge(), Boosting("trees", {**GREEDY_TREES, "learning_rate": 0.15}, (30, 60)))
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,19 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Preset:
-    """What a predictor may choose from. ``paper_features`` keeps the paper's 24 and the recipe only."""
+    """What a predictor may choose from. ``paper_features`` keeps the paper's 24 and the recipe only.
+
+    ``folds`` are those of the inner cross-validation; ``scaled_intervals`` allows widths that vary
+    with a task's difficulty.
+    """
 
     name: str
     contestants: tuple[Contestant, ...]
     anchors: tuple[Anchor, ...] = ("probe", "base", "raw")
     paper_features: bool = False
     context: bool = True
+    folds: int = 4
+    scaled_intervals: bool = False
 
     @property
     def selects(self) -> bool:
@@ -50,24 +56,27 @@ class Preset:
 
 PAPER = Preset(
     "paper",
-    (Contestant(Boosting("boosting", PAPER_TREES, (50, 100, 200, 300, 500, 800))),),
+    (Contestant(Boosting("boosting", PAPER_TREES, (50, 100, 200, 300, 500))),),
     anchors=("raw",),
     paper_features=True,
     context=False,
 )
+_GREEDY, _RANDOM = Boosting("greedy trees", GREEDY_TREES), Boosting("random trees", RANDOM_TREES)
 DEFAULT = Preset(
     "default",
     (
         Contestant(Ridge()),
         Contestant(Ridge("bent ridge", "hinge")),
-        Contestant(Boosting("boosting", PAPER_TREES)),
-        Contestant(Boosting("wide boosting", WIDE_TREES)),
-        Contestant(Boosting("random boosting", RANDOM_TREES)),
-        Contestant(Ridge("bent ridge", "hinge"), "selected"),
-        Contestant(Boosting("wide boosting", WIDE_TREES), "selected"),
+        Contestant(_GREEDY),
+        Contestant(_RANDOM),
+        Contestant(_GREEDY, "selected"),
+        Contestant(_RANDOM, "selected"),
     ),
+    scaled_intervals=True,
 )
-QUICK = Preset("quick", (Contestant(Ridge()), Contestant(Boosting("boosting", WIDE_TREES, (50, 100, 200)))))
+QUICK = Preset(
+    "quick", (Contestant(Ridge()), Contestant(Boosting("trees", GREEDY_TREES, (50, 100, 150)))), folds=3
+)
 """A cheap subset of the default for ablations, where many fits are compared with each other."""
 PRESETS = {preset.name: preset for preset in (PAPER, DEFAULT, QUICK)}
 
@@ -142,50 +151,61 @@ def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
     Selection, imputation and scaling are redone within each fold, so the out-of-fold predictions
     that come back may serve for calibration. Raises :class:`PredictorError` without any usable anchor.
     """
+    anchors = _usable_anchors(problem, preset)
+    folds = _inner_folds(problem.data_ids, preset.folds, seed)
+    if not folds:
+        return _without_comparison(problem, anchors[0])
+    figures = _compare_anchors(problem, anchors, folds, seed) if len(anchors) > 1 else []
+    anchor = min(figures, key=lambda figure: figure.rmse_pp).target if figures else anchors[0]
+    selected = _fold_selections(problem, anchor, folds, seed) if preset.selects else None
+    columns, settings = [], []
+    for contestant in preset.contestants:
+        pool = selected if contestant.pool == "selected" else None
+        path = _out_of_fold(problem, anchor, contestant.learner, folds, pool, seed)
+        setting, _ = _best_setting(problem, anchor, path)
+        settings.append(setting)
+        columns.append(path[:, setting])
+    predictions = np.column_stack(columns)
+    weights = mixture(predictions, problem.target(anchor), problem.weights * problem.headroom_pp**2)
+    found = list(zip(preset.contestants, settings, weights.tolist(), strict=True))
+    for (contestant, setting, weight), column in zip(found, columns, strict=True):
+        error = _error_pp(problem, anchor, column)
+        figures.append(
+            CandidateFigure(anchor, contestant.learner.name, contestant.pool, setting, error, weight)
+        )
+    out = np.clip(problem.anchor_pp[anchor] + problem.headroom_pp * (predictions @ weights), 0.0, 100.0)
+    selection = None
+    if preset.selects:
+        rows = problem.training_rows(anchor, np.arange(len(out)))
+        selection = select_features(rows, keep=problem.recipe, seed=seed)
+    members = tuple(member for member in found if member[2] > 0)
+    return Choice(anchor, members, out, tuple(figures), selection)
+
+
+def _usable_anchors(problem: Problem, preset: Preset) -> list[Anchor]:
     anchors = [anchor for anchor in preset.anchors if np.isfinite(problem.anchor_pp[anchor]).all()]
     if not anchors:
         raise PredictorError(
             f"preset {preset.name!r} needs {' or '.join(preset.anchors)} scores, and the table lacks some",
             remedy="record the base and probe scores of every run",
         )
-    anchor: Anchor = anchors[0]
-    folds = _inner_folds(problem.data_ids, seed)
-    if not folds:
-        return _without_comparison(problem, anchor)
-    figures: list[CandidateFigure] = []
-    if len(anchors) > 1:
-        for option in anchors:
-            for learner in _QUICK:
-                path = _out_of_fold(problem, option, learner, folds, None, seed)
-                setting, error = _best_setting(problem, option, path)
-                figures.append(CandidateFigure(option, f"{learner.name} (target)", "all", setting, error, 0.0))
-        anchor = min(figures, key=lambda figure: figure.rmse_pp).target
-    names = _fold_selections(problem, anchor, folds, seed) if preset.selects else None
-    columns, settings = [], []
-    for contestant in preset.contestants:
-        chosen = names if contestant.pool == "selected" else None
-        path = _out_of_fold(problem, anchor, contestant.learner, folds, chosen, seed)
-        setting, _ = _best_setting(problem, anchor, path)
-        settings.append(setting)
-        columns.append(path[:, setting])
-    predictions = np.column_stack(columns)
-    weights = mixture(predictions, problem.target(anchor), problem.weights * problem.headroom_pp**2)
-    for contestant, setting, column, weight in zip(preset.contestants, settings, columns, weights, strict=True):
-        error = _error_pp(problem, anchor, column)
-        figures.append(
-            CandidateFigure(anchor, contestant.learner.name, contestant.pool, setting, error, float(weight))
-        )
-    members = tuple(
-        (contestant, setting, float(weight))
-        for contestant, setting, weight in zip(preset.contestants, settings, weights, strict=True)
-        if weight > 0
-    )
-    out = np.clip(problem.anchor_pp[anchor] + problem.headroom_pp * (predictions @ weights), 0.0, 100.0)
-    selection = None
-    if preset.selects:
-        everything = np.arange(len(out))
-        selection = select_features(problem.training_rows(anchor, everything), keep=problem.recipe, seed=seed)
-    return Choice(anchor, members, out, tuple(figures), selection)
+    if {"base", "raw"} <= set(anchors):
+        apart = np.ptp(problem.anchor_pp["base"] - problem.anchor_pp["raw"])
+        if apart < 1e-9:
+            anchors.remove("raw")  # With one base score the two differ by a constant.
+    return anchors
+
+
+def _compare_anchors(
+    problem: Problem, anchors: Sequence[Anchor], folds: Sequence[Fold], seed: int
+) -> list[CandidateFigure]:
+    figures = []
+    for anchor in anchors:
+        for learner in _QUICK:
+            path = _out_of_fold(problem, anchor, learner, folds, None, seed)
+            setting, error = _best_setting(problem, anchor, path)
+            figures.append(CandidateFigure(anchor, f"{learner.name} (target)", "all", setting, error, 0.0))
+    return figures
 
 
 def _without_comparison(problem: Problem, anchor: Anchor) -> Choice:
@@ -207,7 +227,7 @@ def mixture(predictions: Floats, target: Floats, weights: Floats) -> Floats:
     count = predictions.shape[1]
     root = np.sqrt(weights)
     errors = [float(np.mean(weights * (predictions[:, i] - target) ** 2)) for i in range(count)]
-    single = np.eye(count)[int(np.argmin(errors))]
+    single: Floats = np.eye(count)[int(np.argmin(errors))]
     if count == 1 or len(target) < 4 * count:
         return single
     spread = predictions.mean(1, keepdims=True)
@@ -220,14 +240,15 @@ def mixture(predictions: Floats, target: Floats, weights: Floats) -> Floats:
         return single
     found /= found.sum()
     mixed = float(np.mean(weights * (predictions @ found - target) ** 2))
-    return found if mixed < SIMPLER**2 * min(errors) else single
+    return np.asarray(found, float) if mixed < SIMPLER**2 * min(errors) else single
 
 
-def _inner_folds(data_ids: Sequence[str], seed: int) -> tuple[Fold, ...]:
-    count = len(set(data_ids))
-    if count < 2:
+def _inner_folds(data_ids: Sequence[str], wanted: int, seed: int) -> tuple[Fold, ...]:
+    if len(set(data_ids)) < 2:
         return ()
-    return grouped_folds(data_ids, k=5 if len(data_ids) > 60 else 10, seed=seed + 1)
+    # Few rows are cheap to refit on, and each fold needs most of them.
+    few = len(data_ids) <= 60
+    return grouped_folds(data_ids, k=10 if few else wanted, seed=seed + 1)
 
 
 def _fold_selections(problem: Problem, anchor: Anchor, folds: Sequence[Fold], seed: int) -> list[list[int]]:

@@ -1,0 +1,73 @@
+"""What to do about it: remedies for preflight findings and for what pulls the forecast down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuneahead.predictor.explain import known_spec
+from tuneahead.verdict import Attribution, Finding, Fix
+
+MIN_HARM_PP = 0.25
+"""Remedies for less than a quarter of a point are not worth anybody's time."""
+LARGE_HARM_PP = 1.0
+MOST_FIXES = 8
+
+
+@dataclass(frozen=True)
+class _Harm:
+    """All features that share one remedy: their net contribution, and the worst of them."""
+
+    remedy: str
+    net_pp: float
+    worst: Attribution
+
+
+def advise(attributions: Sequence[Attribution], findings: Sequence[Finding]) -> tuple[Fix, ...]:
+    """Remedies, most harmful first, each once.
+
+    First what stops the run, then features that cost a point or more, then warnings, then
+    smaller costs and notes. Features with the same remedy count together, gains against losses,
+    so that two features telling one story are not blamed twice.
+    """
+    by_severity = {
+        severity: [_from_finding(finding) for finding in findings if finding.severity == severity]
+        for severity in ("stop", "warn", "note")
+    }
+    harms = sorted(_harms(attributions), key=lambda harm: harm.net_pp)
+    large = [_from_harm(harm) for harm in harms if harm.net_pp <= -LARGE_HARM_PP]
+    small = [_from_harm(harm) for harm in harms if -LARGE_HARM_PP < harm.net_pp <= -MIN_HARM_PP]
+    ranked = [*by_severity["stop"], *large, *by_severity["warn"], *small, *by_severity["note"]]
+    unique: dict[str, Fix] = {}
+    for fix in ranked:
+        if fix.title:
+            unique.setdefault(_key(fix.title), fix)
+    return tuple(unique.values())[:MOST_FIXES]
+
+
+def _harms(attributions: Sequence[Attribution]) -> list[_Harm]:
+    found: dict[str, _Harm] = {}
+    for attribution in attributions:
+        spec = known_spec(attribution.feature)
+        if spec is None or not spec.remedy:
+            continue
+        before = found.get(spec.remedy)
+        if before is None:
+            found[spec.remedy] = _Harm(spec.remedy, attribution.contribution_pp, attribution)
+            continue
+        worst = min(before.worst, attribution, key=lambda one: one.contribution_pp)
+        found[spec.remedy] = _Harm(spec.remedy, before.net_pp + attribution.contribution_pp, worst)
+    return list(found.values())
+
+
+def _from_harm(harm: _Harm) -> Fix:
+    reason = f"{harm.worst.sentence} ({harm.net_pp:+.1f} points)"
+    return Fix(harm.remedy, reason, harm.worst.feature, harm.net_pp)
+
+
+def _from_finding(finding: Finding) -> Fix:
+    return Fix(finding.remedy, finding.message, finding.check)
+
+
+def _key(title: str) -> str:
+    return " ".join(title.lower().split()).rstrip(".")

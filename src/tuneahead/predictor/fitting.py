@@ -1,0 +1,122 @@
+"""From a feature table to fitted models: preparing the training rows, and fitting what was chosen."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuneahead.errors import PredictorError
+from tuneahead.features.vector import FeatureVector
+from tuneahead.predictor.explain import known_spec
+from tuneahead.predictor.intervals import Calibration, Residuals, calibrate
+from tuneahead.predictor.models import Component
+from tuneahead.predictor.selection import TrailEntry
+from tuneahead.predictor.table import FeatureTable, Floats
+from tuneahead.predictor.tuning import CONTEXT, PRESETS, Choice, Preset, Problem, anchor_points, design
+
+
+@dataclass(frozen=True)
+class Member:
+    """One fitted model of the mixture, and which columns of the design it reads."""
+
+    weight: float
+    columns: tuple[int, ...]
+    component: Component
+
+
+def single_row(
+    names: tuple[str, ...], vector: FeatureVector, base_pp: float, probe_pp: float, chance_pp: float
+) -> FeatureTable:
+    """A table of one task without outcome."""
+    nan = np.array([math.nan])
+    return FeatureTable(
+        names=names,
+        values=np.array([vector.aligned(names)], float),
+        score_pp=nan,
+        base_pp=np.array([base_pp]),
+        probe_pp=np.array([probe_pp]),
+        chance_pp=np.array([chance_pp]),
+        task_ids=("task",),
+        data_ids=("task",),
+        families=("",),
+        seeds=np.array([1.0]),
+        seed_sd_pp=nan,
+        bases=("",),
+        benchmarks=("",),
+        groups=tuple("other" for _ in names),
+    )
+
+
+def seed_weights(seeds: Floats) -> Floats:
+    """Row weights from numbers of seeds, mean 1: inverse variances if a seed's noise equals the model's error."""
+    weights = 1.0 / (1.0 + 1.0 / np.maximum(seeds, 1.0))
+    return np.asarray(weights / weights.mean(), float)
+
+
+def find_preset(preset: str | Preset) -> Preset:
+    if isinstance(preset, Preset):
+        return preset
+    if preset not in PRESETS:
+        raise PredictorError(f"unknown preset {preset!r}", remedy=f"use one of {', '.join(PRESETS)}")
+    return PRESETS[preset]
+
+
+def paper_features(table: FeatureTable) -> tuple[str, ...]:
+    """The paper's 24 and the recipe; every static, dynamic and recipe feature if the table has none of them."""
+    named = [name for name in table.names if (spec := known_spec(name)) is not None and spec.paper]
+    recipe = table.of_group("recipe")
+    if not named:
+        return table.of_group("static", "dynamic", "recipe") or table.names
+    return tuple(name for name in table.names if name in named or name in recipe)
+
+
+def prepare(table: FeatureTable, preset: Preset) -> tuple[Problem, FeatureTable]:
+    rows = table.scored()
+    if not len(rows):
+        raise PredictorError("no row of the table has a score", remedy="finish some full runs first")
+    anchored = [np.isfinite(anchor_points(rows, anchor)) for anchor in preset.anchors]
+    # A few runs without a probe score (it failed) must not cost the best anchor.
+    for known in anchored:
+        if known.mean() >= 0.9:
+            rows = rows.select(np.flatnonzero(known))
+            break
+    names = paper_features(rows) if preset.paper_features else rows.names
+    problem = Problem(
+        names=(*names, *CONTEXT) if preset.context else names,
+        features=design(rows, names, context=preset.context),
+        score_pp=rows.score_pp,
+        anchor_pp={anchor: anchor_points(rows, anchor) for anchor in ("probe", "base", "raw")},
+        headroom_pp=rows.headroom_pp,
+        weights=seed_weights(rows.seeds),
+        data_ids=rows.data_ids,
+        recipe=rows.of_group("recipe"),
+    )
+    if not problem.names:
+        raise PredictorError("the table has no features", remedy="extract features before fitting")
+    return problem, rows
+
+
+def fit_members(
+    problem: Problem, choice: Choice, seed: int
+) -> tuple[tuple[Member, ...], tuple[TrailEntry, ...]]:
+    target = problem.target(choice.anchor)
+    everything = tuple(range(len(problem.names)))
+    kept = choice.selection.kept if choice.selection else problem.names
+    selected = tuple(i for i, name in enumerate(problem.names) if name in set(kept))
+    members = []
+    for contestant, setting, weight in choice.members:
+        columns = everything if contestant.pool == "all" else selected
+        path = contestant.learner.fit(problem.features[:, list(columns)], target, problem.weights, seed)
+        members.append(Member(weight, columns, path.at(setting)))
+    return tuple(members), choice.selection.trail if choice.selection else ()
+
+
+def calibration_of(problem: Problem, choice: Choice, level: float, scaled: bool) -> Calibration:
+    residual = problem.score_pp - choice.out_of_fold_pp
+    if not np.isfinite(residual).all():
+        return Calibration(np.zeros(0), ())
+    if not scaled:
+        return Calibration(np.abs(residual), problem.data_ids)
+    return calibrate(Residuals(residual, problem.features, problem.data_ids), level=level)
