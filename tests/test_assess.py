@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from made_assessment import made_assessment
 
 from tuneahead.assessment import Assessment, Outcome, assessment_from_json
-from tuneahead.errors import RecipeError, TuneAheadError
+from tuneahead.dataset import Dataset, read_examples
+from tuneahead.errors import PredictorError, RecipeError, TuneAheadError
+from tuneahead.judge import assess, check, rank, verify
+from tuneahead.lab.datasets import generate, healthy_example, write_jsonl
+from tuneahead.lab.exam import lab_exam
+from tuneahead.predictor.predictor import Predictor
+from tuneahead.predictor.table import FeatureTable
 from tuneahead.recipe import Recipe
-from tuneahead.verdict import Attribution, Fix
+from tuneahead.report import render_html
+from tuneahead.training.models import load_base
+from tuneahead.verdict import Attribution, Fix, Goal
+from tuneahead.workbench import Setup, Workbench
 
 
 def same_but_trace(a: Assessment, b: Assessment) -> bool:
@@ -86,3 +96,165 @@ def test_a_recipe_out_of_bounds_in_json_is_named() -> None:
 def test_the_recipe_is_the_one_given() -> None:
     found = replace(made_assessment(), recipe=Recipe(target_modules=("q_proj", "v_proj"), max_grad_norm=None))
     assert assessment_from_json(found.to_json()).recipe == found.recipe
+
+
+# ------ the real pipeline: the lab's base, forty of its questions, short runs
+
+
+RECIPE = Recipe(learning_rate=3e-3, batch_size=4, max_steps=120, lora_rank=4, max_length=64, template="raw")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    path = tmp_path_factory.mktemp("data") / "clean.jsonl"
+    write_jsonl(generate(healthy_example())[:120], path)
+    return read_examples(path)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Workbench:
+    exam = lab_exam()
+    short = replace(exam, items=exam.items[::20])
+    return Workbench(Setup(), load_base("lab"), short, None, "no predictor was fitted")
+
+
+@pytest.fixture(scope="module")
+def found(dataset: Dataset, bench: Workbench) -> Assessment:
+    """An assessment with a probe of 100 steps and a predictor fitted to tasks like it."""
+    return assess(
+        dataset, RECIPE, goal=Goal(gain_pp=1.0), bench=replace(bench, predictor=fitted(dataset, bench))
+    )
+
+
+def fitted(dataset: Dataset, bench: Workbench) -> Predictor:
+    names = (
+        "examples_log10",
+        "near_duplicate_fraction",
+        "learning_rate_log10",
+        "score_gain_pp",
+        "loss_end_nats",
+    )
+    draw = np.random.default_rng(0)
+    centre = assess(dataset, RECIPE, bench=bench)
+    rows = 40
+    values = np.array(centre.features.aligned(names))[None] + draw.normal(0, 0.3, (rows, len(names)))
+    probe_pp = centre.probe_pp + draw.normal(0, 2, rows)
+    table = FeatureTable(
+        names=names,
+        values=values,
+        score_pp=probe_pp + 4 * values[:, 0],
+        base_pp=np.full(rows, centre.base_pp),
+        probe_pp=probe_pp,
+        chance_pp=np.full(rows, 25.0),
+        task_ids=tuple(f"t{i}" for i in range(rows)),
+        data_ids=tuple(f"d{i // 2}" for i in range(rows)),
+        families=("clean",) * rows,
+        seeds=np.ones(rows),
+        seed_sd_pp=np.full(rows, math.nan),
+        bases=("lab-qwen2",) * rows,
+        benchmarks=("lab-exam",) * rows,
+    )
+    return Predictor.fit(table, preset="quick")
+
+
+def test_the_reasons_of_a_real_task_add_up_to_its_forecast(found: Assessment) -> None:
+    assert found.forecast is not None
+    total = found.baseline_pp + sum(a.contribution_pp for a in found.attributions)
+    assert total == pytest.approx(found.forecast.score_pp, abs=1e-6)
+    assert found.forecast.base_pp == found.base_pp
+    assert found.verdict.threshold_pp == pytest.approx(found.base_pp + 1.0)
+
+
+def test_a_real_assessment_survives_json_and_becomes_a_page(found: Assessment) -> None:
+    assert same_but_trace(assessment_from_json(found.to_json()), found)
+    assert "Why this forecast" in render_html(found)
+
+
+def test_the_probe_is_recorded_and_its_scores_are_those_of_its_cues(found: Assessment) -> None:
+    trace = found.trace
+    assert trace is not None
+    assert len(trace.steps) == 100
+    assert [cue.step for cue in trace.cues] == [0, 10, 25, 50, 100]
+    assert (found.base_pp, found.probe_pp) == (trace.cues[0].accuracy_pp, trace.cues[-1].accuracy_pp)
+    assert found.costs.full_run_seconds > 0
+    assert found.data.answer_tokens > 2 * found.data.rows  # every answer has a word and an end
+
+
+def test_a_base_the_predictor_does_not_know_gets_the_persistence_figure_and_unsure(
+    dataset: Dataset, bench: Workbench
+) -> None:
+    short = replace(bench, setup=Setup(probe_steps=10), predictor_absent="it has seen no run of base my-llm")
+    task = assess(dataset, RECIPE, goal=Goal(minimum_pp=30.0), bench=short)
+    assert task.forecast is None
+    assert task.verdict.decision == "UNSURE"
+    assert "no run of base my-llm" in task.verdict.reason
+    assert math.isfinite(task.probe_pp)
+
+
+def test_a_stopping_finding_ends_the_task_before_any_training(bench: Workbench, tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"q{i}", "completion": ""}) + "\n" for i in range(30)))
+    task = assess(path, RECIPE, bench=bench)
+    assert task.verdict.decision == "NO_GO"
+    assert task.trace is None
+    assert math.isnan(task.base_pp)
+    assert task.fixes
+    assert task.task.total_steps == 120
+
+
+def test_a_probe_that_blows_up_is_no_go_and_says_at_which_step(dataset: Dataset, bench: Workbench) -> None:
+    short = replace(bench, setup=Setup(probe_steps=30))
+    wild = RECIPE.replace(learning_rate=0.1, max_grad_norm=None, lora_alpha=1e30)
+    task = assess(dataset, wild, bench=short)
+    assert task.verdict.decision == "NO_GO"
+    assert task.trace is not None
+    assert "step" in task.verdict.reason
+    assert "The probe broke down" in render_html(task)
+
+
+def test_an_impossible_learning_rate_is_stopped_while_other_recipes_are_ranked(
+    dataset: Dataset, bench: Workbench
+) -> None:
+    short = replace(bench, setup=Setup(probe_steps=10))
+    recipes = [RECIPE.replace(learning_rate=10.0), RECIPE, RECIPE.replace(learning_rate=1e-6)]
+    ranked = rank(dataset, recipes, bench=short)
+    assert {one.recipe.learning_rate for one in ranked} == {10.0, 3e-3, 1e-6}
+    assert ranked[-1].recipe.learning_rate == 10.0
+    assert ranked[-1].verdict.decision == "NO_GO"
+    scores = [one.probe_pp for one in ranked[:2]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_run_that_goes_on_from_the_probe_ends_where_an_unbroken_one_does(
+    dataset: Dataset, bench: Workbench, tmp_path: Path
+) -> None:
+    short = replace(bench, setup=Setup(probe_steps=10))
+    recipe = RECIPE.replace(max_steps=20)
+    task = assess(dataset, recipe, bench=short, checkpoint_dir=tmp_path / "probe")
+    gone_on = verify(
+        task, dataset, bench=short, checkpoint_dir=tmp_path / "probe", save_dir=tmp_path / "adapter"
+    )
+    unbroken = verify(task, dataset, bench=short)
+    assert gone_on.outcome is not None and unbroken.outcome is not None
+    assert gone_on.outcome.score_pp == unbroken.outcome.score_pp
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_a_run_shorter_than_the_probe_is_probed_to_its_end(dataset: Dataset, bench: Workbench) -> None:
+    task = assess(dataset, RECIPE.replace(max_steps=12), bench=bench)
+    assert task.task.probe_steps == 12
+    assert task.trace is not None
+    assert task.trace.cue_at(12) is not None
+    assert "12 steps" in task.forecast_absent or task.forecast_absent == bench.predictor_absent
+
+
+def test_a_check_trains_nothing_and_measures_the_data(dataset: Dataset, bench: Workbench) -> None:
+    checkup = check(dataset, RECIPE, bench=bench)
+    assert not checkup.stopped
+    assert checkup.features["examples"] == 120
+    assert json.loads(checkup.to_json())["checkup"]["data"]["rows"] == 120
+
+
+def test_a_probe_of_two_steps_is_refused() -> None:
+    with pytest.raises(PredictorError, match="2 steps"):
+        assess("data.jsonl", bench=Setup(probe_steps=2))

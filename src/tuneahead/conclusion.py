@@ -63,13 +63,14 @@ def _draft(task: Task, goal: Goal) -> Assessment:
 def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, seconds: float) -> Assessment:
     """The assessment of a probed task; ``seconds`` is the wall-clock time of its probe."""
     from tuneahead.features.extract import derived_features
+    from tuneahead.preflight import probe_findings
 
     trace = result.trace
     metric = bench.benchmark.metric
     base_pp = cue_score_pp(trace.cues[0] if trace.cues else None, metric)
     probe_pp = cue_score_pp(trace.cue_at(task.info.probe_steps), metric)
     features = task.checkup.features.merged(derived_features(trace))
-    findings = task.checkup.findings
+    findings = _gravest_first((*probe_findings(trace), *task.checkup.findings))
     draft = replace(
         _draft(task, goal),
         features=features,
@@ -119,17 +120,13 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
 def _unforeseen(draft: Assessment, absent: str) -> Assessment:
     """Without a forecast: findings, the persistence figure, and UNSURE; NO_GO if the probe broke down."""
     threshold = draft.goal.threshold_pp(draft.base_pp)
-    failure = draft.trace.info.failure if draft.trace is not None else ""
-    findings = draft.findings
-    if failure:
-        remedy = "lower the learning rate ten times, lengthen the warm-up, or train in fp32"
-        findings = (Finding("probe_failed", "stop", failure, remedy), *findings)
-        verdict = Verdict("NO_GO", f"the probe broke down: {failure}", threshold)
-    else:
-        verdict = Verdict("UNSURE", absent, threshold)
-    return replace(
-        draft, findings=findings, forecast_absent=absent, verdict=verdict, fixes=_fixes((), findings)
-    )
+    stop = next((finding for finding in draft.findings if finding.severity == "stop"), None)
+    verdict = Verdict("NO_GO", stop.message, threshold) if stop else Verdict("UNSURE", absent, threshold)
+    return replace(draft, forecast_absent=absent, verdict=verdict, fixes=_fixes((), draft.findings))
+
+
+def _gravest_first(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: ("stop", "warn", "note").index(finding.severity)))
 
 
 def _forecast(

@@ -239,7 +239,7 @@ def demo(
     from tuneahead.workbench import Setup, open_workbench
 
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(learning_rate=2e-3, batch_size=8, max_steps=1000)
+    recipe = Recipe(learning_rate=2e-3, max_steps=1000, max_length=128)
     console = _console()
     pages = []
     with ProgressBar() as bar:
@@ -252,7 +252,7 @@ def demo(
             found.save(folder / f"{name}.json")
             pages.append(write_html(found, folder / f"{name}.html"))
             _print(console, found)
-    console.print("Reports: " + ", ".join(map(str, pages)), soft_wrap=True)
+    console.print("Open the reports in a browser: " + ", ".join(map(str, pages)), soft_wrap=True)
 
 
 def _show(found: Assessment, as_json: bool, html: Path | None) -> None:

@@ -51,7 +51,9 @@ def lead(assessment: Assessment) -> str:
         tail = f", {number_pp(abs(gain))} points {way} the base" if math.isfinite(gain) else ""
         return f"Expected to score {number_pp(forecast.score_pp)} % at the end of the full run{tail}."
     if any(finding.severity == "stop" for finding in assessment.findings):
-        return "Training was not started: preflight found a sure reason to stop."
+        if assessment.trace is None:
+            return "Training was not started: preflight found a sure reason to stop."
+        return "The probe broke down: the full run would too."
     if math.isfinite(assessment.probe_pp):
         score = number_pp(assessment.probe_pp)
         return f"No forecast. If nothing changed after the probe, it would score {score} %."
