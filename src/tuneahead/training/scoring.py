@@ -72,7 +72,7 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "auto") -
         start = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
         head = start + tokenizer(prompt, add_special_tokens=False)["input_ids"]
         tails = [tokenizer(lead + text, add_special_tokens=False)["input_ids"] for text in texts]
-        if not head or not all(tails):
+        if not head or not all(tails) or not all(text.strip() for text in texts):
             raise BenchmarkError(
                 f"item {item.item_id!r} of {benchmark.name} has an empty prompt or option",
                 remedy="give every item a prompt and non-empty options",

@@ -1,0 +1,106 @@
+"""The history of runs keeps what it was given, through interruptions and damage."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuneahead.errors import StoreError
+from tuneahead.features.vector import FeatureVector
+from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.recipe import Recipe
+from tuneahead.trace import Cue, Flatness, ProbeTrace, RowVisits, StepColumns, TraceInfo
+
+
+def make_record(run_id: str = "r1", steps: int = 3) -> RunRecord:
+    recipe = Recipe(max_steps=300, learning_rate=1e-3)
+    info = TraceInfo("lab", "f" * 16, "d" * 16, recipe, 300, 90, 10, 1000, ("layer 0", "layer 1"), "exam", ("a", "b"), 25.0)
+    line = np.arange(steps, dtype=np.float32)
+    columns = StepColumns(*([line] * 12), layer_grad_norm=np.ones((steps, 2), np.float32))
+    visits = RowVisits(
+        np.arange(steps, dtype=np.int32), np.arange(steps, dtype=np.int32), line, np.ones(steps, np.int32)
+    )
+    cue = Cue(0, 1.5, float("nan"), np.array([0.25, 0.5], np.float32), np.array([-1.0, 0.5], np.float32), 0.1)
+    flat = Flatness(2, 1.0, np.array([0.05], np.float32), np.array([[1.25]], np.float32))
+    trace = ProbeTrace(info, columns, visits, (cue,), flat, (("reference loss", "none given"),))
+    return RunRecord(
+        run_id, "t1", "d1", "clean", "lab", 0, recipe, trace, {"exam": 55.5}, {"exam": 40.0},
+        {"exam": {"a": 50.0, "b": 61.0}}, '{"seed": 1}', 12.5, 300,
+    )
+
+
+def test_a_run_comes_back_as_it_went_in(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "deep" / "runs.sqlite")
+    record = make_record()
+    assert store.add(record)
+    found = store.get("r1")
+    assert replace(found, trace=record.trace, created="") == record
+    assert found.trace.info == record.trace.info
+    assert found.trace.to_bytes() == record.trace.to_bytes()
+    np.testing.assert_array_equal(found.trace.steps.grad_norm, record.trace.steps.grad_norm)
+    assert found.created.endswith("+00:00")
+
+
+def test_the_same_run_is_stored_once_and_never_edited(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    assert store.add(make_record())
+    assert not store.add(replace(make_record(), scores={"exam": 99.0}))
+    assert len(store) == 1 and store.get("r1").scores == {"exam": 55.5}
+
+
+def test_a_score_can_be_recorded_later(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(replace(make_record(), scores={}))
+    store.record_score("r1", "mmlu", 61.2)
+    assert store.get("r1").scores == {"mmlu": 61.2}
+    with pytest.raises(StoreError, match="no run 'r2'"):
+        store.record_score("r2", "mmlu", 61.2)
+    with pytest.raises(StoreError, match=r"score 612.0 is outside 0 to 100"):
+        store.record_score("r1", "mmlu", 612.0)
+
+
+def test_static_features_are_kept_by_data_base_and_version(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add_static("d1", "lab", "1", FeatureVector({"x": 1.5, "y": float("nan")}, {"y": "no parser"}))
+    found = store.static("d1", "lab", "1")
+    assert found is not None and found["x"] == 1.5 and found.absent == {"y": "no parser"}
+    assert store.static("d1", "lab", "2") is None
+
+
+def _add_many(path: Path, prefix: str) -> None:
+    store = RunStore(path)
+    for number in range(10):
+        store.add(make_record(f"{prefix}{number}"))
+
+
+def test_several_processes_write_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    workers = [multiprocessing.get_context("spawn").Process(target=_add_many, args=(path, p)) for p in "ab"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert len(RunStore(path)) == 20
+
+
+def test_files_that_are_no_stores_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.sqlite").write_text("this is not a database, " * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        RunStore(tmp_path / "text.sqlite")
+    with pytest.raises(StoreError):
+        RunStore(tmp_path / "text.sqlite" / "below")
+
+
+def test_a_store_of_a_later_schema_is_refused(tmp_path: Path) -> None:
+    import sqlite3
+
+    store = RunStore(tmp_path / "runs.sqlite")
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+    with pytest.raises(StoreError, match="schema 99, this version reads 1"):
+        RunStore(store.path)
