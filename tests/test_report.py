@@ -111,7 +111,7 @@ def test_the_reasons_start_at_the_baseline_and_add_up_to_the_forecast() -> None:
 def test_a_task_stopped_by_preflight_shows_the_reason_and_no_forecast() -> None:
     page = Page(render_html(stopped()))
     assert "Training was not started" in page.text
-    assert "every answer is empty" in page.text
+    assert "Every answer is empty" in page.text
     assert "Why this forecast" not in page.text
     assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
 

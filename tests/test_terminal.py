@@ -64,7 +64,7 @@ def test_the_points_lie_in_the_order_of_the_scores() -> None:
     lines = shown(target).splitlines()
     at = [
         next(line.index("●") for line in lines if label in line)
-        for label in ("Base ", "After 100", "Forecast ")
+        for label in ("Base ", "At step 100", "Forecast ")
     ]
     assert at == sorted(at)
 

@@ -144,7 +144,8 @@ def _forecast(
 def _fixes(attributions: tuple[Attribution, ...], findings: tuple[Finding, ...]) -> tuple[Fix, ...]:
     from tuneahead.predictor.advice import advise
 
-    return tuple(advise(attributions, findings))
+    # A note asks for nothing, so it is no advice.
+    return tuple(advise(attributions, tuple(f for f in findings if f.severity != "note")))
 
 
 def _ranges(bench: Workbench) -> Mapping[str, FeatureRange]:

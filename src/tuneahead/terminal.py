@@ -182,7 +182,7 @@ def _score_rows(assessment: Assessment, glyphs: Glyphs, cells: int) -> list[Text
     forecast, outcome = assessment.forecast, assessment.outcome
     rows = [("Base", assessment.base_pp, math.nan, math.nan, "default")]
     rows.append(
-        (f"After {assessment.task.probe_steps} steps", assessment.probe_pp, math.nan, math.nan, "default")
+        (f"At step {assessment.task.probe_steps}", assessment.probe_pp, math.nan, math.nan, "default")
     )
     if forecast is not None:
         rows.append(("Forecast", forecast.score_pp, forecast.low_pp, forecast.high_pp, "bold cyan"))
@@ -229,8 +229,8 @@ def _data_card(data: DataSummary, findings: tuple[Finding, ...]) -> RenderableTy
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        body = Text(finding.message)
-        body.append(f"\n{finding.remedy}", style="dim")
+        body = Text(words.sentence(finding.message))
+        body.append(f"\n{words.sentence(finding.remedy)}", style="dim")
         if rows := words.rows_text(finding):
             body.append(f"\n{rows}", style="dim")
         table.add_row(Text(words.SEVERITIES[finding.severity], style=SEVERITY_STYLES[finding.severity]), body)
@@ -238,8 +238,7 @@ def _data_card(data: DataSummary, findings: tuple[Finding, ...]) -> RenderableTy
 
 
 def _reasons(assessment: Assessment, glyphs: Glyphs) -> Table:
-    ordered = sorted(assessment.attributions, key=lambda a: -abs(a.contribution_pp))
-    shown, rest = ordered[:SHOWN_REASONS], ordered[SHOWN_REASONS:]
+    shown, rest = words.ranked(assessment.attributions, SHOWN_REASONS)
     if rest:
         total = sum(a.contribution_pp for a in rest)
         shown.append(Attribution(f"{len(rest)} other properties", math.nan, total))
@@ -249,15 +248,15 @@ def _reasons(assessment: Assessment, glyphs: Glyphs) -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row(
-        Text(" " * HALF_BAR_CELLS + glyphs.goal), _points(assessment.baseline_pp), Text("average task")
+        Text(" " * HALF_BAR_CELLS + glyphs.goal), _points(assessment.baseline_pp), Text("Average task")
     )
     for one in shown:
         what = Text(words.feature_label(one.feature))
-        what.append(f"  {one.sentence or words.value_beside(one)}", style="dim")
+        what.append(f"  {words.sentence(one.sentence) or words.value_beside(one)}", style="dim")
         table.add_row(_signed_bar(one.contribution_pp, largest, glyphs), _signed(one.contribution_pp), what)
     assert assessment.forecast is not None
     end = Text(_points(assessment.forecast.score_pp), style="bold")
-    table.add_row(Text(" " * HALF_BAR_CELLS + glyphs.goal), end, Text("forecast", style="bold"))
+    table.add_row(Text(" " * HALF_BAR_CELLS + glyphs.goal), end, Text("Forecast", style="bold"))
     return table
 
 
@@ -274,8 +273,8 @@ def _fixes(fixes: tuple[Fix, ...]) -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
     for place, fix in enumerate(fixes, 1):
-        body = Text(fix.title)
-        body.append(f"\n{fix.reason}", style="dim")
+        body = Text(words.sentence(fix.title))
+        body.append(f"\n{words.sentence(fix.reason)}", style="dim")
         table.add_row(f"{place}.", body)
     return table
 

@@ -46,7 +46,6 @@ class FixView:
 
     title: str
     reason: str
-    points: str
 
 
 @dataclass(frozen=True)

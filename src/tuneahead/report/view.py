@@ -25,7 +25,7 @@ from tuneahead.report.page import (
     VerdictView,
 )
 from tuneahead.report.plots import number_pp
-from tuneahead.verdict import Decision
+from tuneahead.verdict import Decision, Finding
 
 SHOWN_REASONS = 8
 SHOWN_DOTS = 800
@@ -66,22 +66,12 @@ def report_view(assessment: Assessment) -> ReportView:
         figures=_figures(assessment),
         reasons=_reasons(assessment),
         fixes=tuple(
-            FixView(
-                fix.title,
-                fix.reason,
-                f"costs {number_pp(-fix.contribution_pp)} points in this forecast"
-                if fix.contribution_pp < 0
-                else "",
-            )
-            for fix in assessment.fixes
+            FixView(words.sentence(fix.title), words.sentence(fix.reason)) for fix in assessment.fixes
         ),
         curves=curves(assessment.trace) if assessment.trace else (),
         probe_intro=probe_intro(assessment),
         health_intro=_health_intro(assessment),
-        findings=tuple(
-            FindingView(f.severity, words.SEVERITIES[f.severity], f.message, f.remedy, words.rows_text(f))
-            for f in assessment.findings
-        ),
+        findings=tuple(_finding(f) for f in assessment.findings),
         strips=_strips(assessment),
         strips_title="Measured against the tasks the predictor learned from"
         if assessment.ranges
@@ -91,14 +81,22 @@ def report_view(assessment: Assessment) -> ReportView:
     )
 
 
+def _finding(finding: Finding) -> FindingView:
+    return FindingView(
+        finding.severity,
+        words.SEVERITIES[finding.severity],
+        words.sentence(finding.message),
+        words.sentence(finding.remedy),
+        words.rows_text(finding),
+    )
+
+
 def _scores(assessment: Assessment) -> tuple[Markup | None, str]:
     rows = []
     if math.isfinite(assessment.base_pp):
-        rows.append(plots.ScoreRow("Base model", assessment.base_pp, "base"))
+        rows.append(plots.ScoreRow("Base", assessment.base_pp, "base"))
     if math.isfinite(assessment.probe_pp):
-        rows.append(
-            plots.ScoreRow(f"After {assessment.task.probe_steps} steps", assessment.probe_pp, "probe")
-        )
+        rows.append(plots.ScoreRow(f"At step {assessment.task.probe_steps}", assessment.probe_pp, "probe"))
     if (forecast := assessment.forecast) is not None:
         rows.append(
             plots.ScoreRow("Forecast", forecast.score_pp, "forecast", forecast.low_pp, forecast.high_pp)
@@ -178,15 +176,15 @@ def _reasons(assessment: Assessment) -> tuple[ReasonRow, ...]:
     forecast = assessment.forecast
     if forecast is None or not assessment.attributions:
         return ()
-    ordered = sorted(assessment.attributions, key=lambda a: -abs(a.contribution_pp))
-    shown, rest = ordered[:SHOWN_REASONS], ordered[SHOWN_REASONS:]
+    shown, rest = words.ranked(assessment.attributions, SHOWN_REASONS)
     steps = [
-        (words.feature_label(a.feature), words.value_beside(a), a.sentence, a.contribution_pp) for a in shown
+        (words.feature_label(a.feature), words.value_beside(a), words.sentence(a.sentence), a.contribution_pp)
+        for a in shown
     ]
     if rest:
         steps.append((f"{len(rest)} other properties", "", "", sum(a.contribution_pp for a in rest)))
     levels = np.cumsum([assessment.baseline_pp, *(step[3] for step in steps)])
-    scale = plots.scale_over([*levels, forecast.score_pp], pad_fraction=0.06)
+    scale = plots.scale_over([*levels, forecast.score_pp], pad_fraction=0.06, least=plots.NARROWEST_PP)
     start = assessment.baseline_pp
 
     marks = (plots.Mark("", start, "grid"),)

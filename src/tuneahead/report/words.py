@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tuneahead.assessment import Assessment
 from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
@@ -16,7 +17,10 @@ TERMS = {
     HEADROOM_TERM: "Head-room of the benchmark",
     LIMIT_TERM: "Limit of the scale",
 }
-UNIT_SUFFIXES = ("_pp", "_nats", "_tokens", "_seconds", "_fraction")
+UNIT_SUFFIXES = ("_pp", "_nats", "_tokens", "_words", "_seconds", "_fraction", "_log10", "_log2", "_words2")
+SPELLED = {"grad": "gradient", "lora": "LoRA", "kl": "divergence", "sd": "spread", "cv": "relative spread"}
+SMALLEST_PP = 0.05
+"""Contributions that would be printed as 0.0 are summed up with the rest."""
 SEVERITIES = {"stop": "Stop", "warn": "Warning", "note": "Note"}
 
 
@@ -62,8 +66,7 @@ def lead(assessment: Assessment) -> str:
 
 def reason(assessment: Assessment) -> str:
     """The verdict's own reason, as a sentence; and why there is no forecast when there is none."""
-    text = assessment.verdict.reason.strip()
-    text = text[:1].upper() + text[1:]
+    text = sentence(assessment.verdict.reason.strip())
     if text and text[-1] not in ".!?":
         text += "."
     return text
@@ -87,8 +90,20 @@ def feature_label(name: str) -> str:
     text = name
     for unit in UNIT_SUFFIXES:
         text = text.removesuffix(unit)
-    text = text.replace("_", " ").strip()
-    return text[:1].upper() + text[1:]
+    return sentence(" ".join(SPELLED.get(word, word) for word in text.split("_") if word))
+
+
+def sentence(text: str) -> str:
+    """The text with a capital at its start, unless it starts with an identifier such as max_length."""
+    first = text.split(" ", 1)[0]
+    return text if "_" in first else text[:1].upper() + text[1:]
+
+
+def ranked(attributions: Sequence[Attribution], count: int) -> tuple[list[Attribution], list[Attribution]]:
+    """The ``count`` largest contributions that show in print, and all others."""
+    ordered = sorted(attributions, key=lambda a: -abs(a.contribution_pp))
+    shown = [a for a in ordered[:count] if abs(a.contribution_pp) >= SMALLEST_PP]
+    return shown, ordered[len(shown) :]
 
 
 def feature_value(name: str, value: float) -> str:
