@@ -28,13 +28,16 @@ def page() -> str:
         "",
         f"TuneAhead knows {len(CATALOGUE)} features of a fine-tuning task: "
         + ", ".join(f"{count} {group}" for group, count in counts.items())
-        + ". Each is computed in one place, from the examples or from the stored trace of the probe, and can be "
-        "computed again at any time without a GPU. What was not measured is absent, with the reason; it is never 0.",
+        + ". Each is computed in one place, from the examples or from the stored trace of the probe, and "
+        "can be computed again at any time without a GPU. What was not measured is absent, with the "
+        "reason; it is never 0.",
         "",
-        f"The {len(names_of(paper=True))} features marked **P** are the set called `paper`: 14 static and 10 dynamic "
-        "ones. **S** marks features without a scale of their own: they compare between bases, benchmarks and lengths "
-        "of run. Direction says what is expected to go with a better final score. Words are lower-case runs of letters "
-        "and digits, counted the same way whatever the base; tokens are the base's.",
+        f"The {len(names_of(paper=True))} features marked **P** are the set called `paper`: 14 static and "
+        "10 dynamic ones. **S** marks features without a scale of their own: they compare between bases, "
+        "benchmarks and lengths of run. Direction says what is expected to go with a better final score. "
+        "Words are lower-case runs of letters and digits, counted the same way whatever the base; tokens "
+        "are the base's. Means over rows are taken over at most 20,000 rows, drawn by a fixed seed, unless "
+        "the formula says otherwise. A logarithm is shown to a reader as the number itself.",
         "",
         "This page is written by `scripts/write_feature_page.py` from the catalogue "
         "(`tuneahead.features.catalogue.CATALOGUE`).",

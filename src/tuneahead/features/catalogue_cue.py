@@ -96,13 +96,13 @@ _SCORES = (
         formula="score at the full run's last step on s0 + g (1 - exp(-t / tau)) fitted to all cues, tau at "
         "most "
         "twice the last cue's step, kept in [0, 100]",
-        source="method.md, Early-Stop Extrapolation",
+        source="ours, after the Early-Stop baseline of arXiv 2606.17660",
         sentence="the curve through the cue scores ends at {value}", remedy=_DATA,
     ),
     _free(
         name="extrapolated_gain_headroom", unit="ratio", low=-_INF, high=_INF, direction=1,
         formula="(extrapolated_score_pp - probe_score_pp) / (100 - chance)",
-        source="method.md, Early-Stop Extrapolation",
+        source="ours, after the Early-Stop baseline of arXiv 2606.17660",
         sentence="the curve through the cue scores rises by another {value} of the head-room", remedy=_RATE,
     ),
 )

@@ -11,7 +11,7 @@ from tuneahead.features.featurespec import FeatureSpec
 _INF = math.inf
 _row = partial(FeatureSpec, group="dynamic", source="ours")
 _free = partial(_row, scale_free=True)
-_NOTES = "notes, Key Designs 1 (loss dynamics)"
+_NOTES = "arXiv 2606.17660, loss dynamics"
 _CARTOGRAPHY = "Swayamdipta et al. 2020 (arXiv 2009.10795)"
 
 _RATE = "lower the learning rate (a third, then a tenth) or lengthen the warm-up"
@@ -108,7 +108,7 @@ _LOSS = (
 _TEXTS = (
     _row(
         name="forgetting_nats", unit="nats/token", low=-_INF, high=_INF, direction=-1, paper=True,
-        source="method.md, The features (dynamic)",
+        source="ours, with the nine that arXiv 2606.17660 names",
         formula="loss on the reference text at the last cue minus that at step 0",
         sentence="the loss on general text rose by {value}", remedy=_FORGET,
     ),

@@ -10,8 +10,8 @@ from tuneahead.features.featurespec import FeatureSpec
 _INF = math.inf
 _row = partial(FeatureSpec, group="dynamic", source="ours")
 _free = partial(_row, scale_free=True)
-_NOTES = "notes, Key Designs 1 (gradient signals)"
-_MOVEMENT = "notes, Key Designs 1 (generalization cues)"
+_NOTES = "arXiv 2606.17660, gradient signals"
+_MOVEMENT = "arXiv 2606.17660, generalization cues"
 _NOISE_SCALE = "McCandlish et al. 2018 (arXiv 1812.06162), estimated from successive steps"
 
 _RATE = "lower the learning rate (a third, then a tenth) or lengthen the warm-up"

@@ -9,7 +9,7 @@ from tuneahead.features.featurespec import FeatureSpec
 
 _INF = math.inf
 _row = partial(FeatureSpec, group="recipe", direction=0)
-_METHOD = "method.md, The question"
+_METHOD = "ours, after arXiv 2606.17660 (hyper-parameters as inputs)"
 _RATE = "try a third and three times this rate in one ranking; a third is the safer side"
 _LENGTH = "compare fewer and more steps in one ranking"
 _RANK = "compare a rank of 4, 8 and 16 at the same alpha / rank"
@@ -21,7 +21,7 @@ RECIPE: tuple[FeatureSpec, ...] = (
         sentence="the learning rate is {value}", remedy=_RATE,
     ),
     _row(
-        name="scaled_rate_log10", unit="log10", low=-_INF, high=_INF, source="method.md, scale-free twins",
+        name="scaled_rate_log10", unit="log10", low=-_INF, high=_INF, source="ours",
         formula="log10 of learning rate x alpha / rank", scale_free=True,
         sentence="learning rate times LoRA scale is {value}", remedy=_RATE,
     ),
@@ -31,7 +31,7 @@ RECIPE: tuple[FeatureSpec, ...] = (
         sentence="the learning rate per row of a batch is {value}", remedy=_RATE,
     ),
     _row(
-        name="rate_sum_log10", unit="log10", low=-_INF, high=_INF, source="method.md, learning rate x steps",
+        name="rate_sum_log10", unit="log10", low=-_INF, high=_INF, source="ours",
         formula="log10 of the sum of the learning rates of all steps of the full run",
         sentence="the learning rates of the whole run sum to {value}", remedy=_LENGTH,
     ),
@@ -57,7 +57,7 @@ RECIPE: tuple[FeatureSpec, ...] = (
         sentence="the full run looks at {value} rows", remedy=_LENGTH,
     ),
     _row(
-        name="full_epochs", unit="epochs", low=0, high=_INF, source="method.md, steps over steps per epoch",
+        name="full_epochs", unit="epochs", low=0, high=_INF, source="ours",
         formula="total steps / steps per epoch", scale_free=True,
         sentence="the full run takes {value} over the data",
         remedy="beyond a few epochs rows are learned by heart: fewer steps or more rows",
@@ -73,7 +73,7 @@ RECIPE: tuple[FeatureSpec, ...] = (
         formula="log2 of the LoRA rank r", sentence="the LoRA rank is {value}", remedy=_RANK,
     ),
     _row(
-        name="lora_scale", unit="ratio", low=0, high=_INF, source="method.md, rank scaling", scale_free=True,
+        name="lora_scale", unit="ratio", low=0, high=_INF, source="ours", scale_free=True,
         formula="alpha / rank", sentence="adapter outputs are multiplied by {value}",
         remedy="keep alpha / rank between 1 and 4 and tune the learning rate instead",
     ),
@@ -120,19 +120,19 @@ RECIPE: tuple[FeatureSpec, ...] = (
         sentence="gradients are clipped to a norm of {value}", remedy="1 is usual",
     ),
     _row(
-        name="window_log2", unit="log2", low=1, high=_INF, source="method.md, sequence length",
+        name="window_log2", unit="log2", low=1, high=_INF, source="ours",
         formula="log2 of max_length in tokens", sentence="rows are cut at {value} tokens",
         remedy="raise max_length when preflight reports cut answers",
     ),
     _row(
-        name="targeted_fraction", unit="fraction", low=0, high=1, source="method.md, target modules",
+        name="targeted_fraction", unit="fraction", low=0, high=1, source="ours",
         formula="share of the seven projections of a decoder block (q, k, v, o, gate, up, down) that are "
         "adapted; "
         "1 for all-linear", scale_free=True,
         sentence="{value} of the usual layers are adapted", remedy="adapt all linear layers",
     ),
     _row(
-        name="trained_parameters_log10", unit="log10", low=0, high=_INF, source="method.md, target modules",
+        name="trained_parameters_log10", unit="log10", low=0, high=_INF, source="ours",
         formula="log10 of the number of trained weights (from the trace)",
         sentence="{value} weights are trained", remedy=_RANK,
     ),

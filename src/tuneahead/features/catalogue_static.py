@@ -11,9 +11,10 @@ from tuneahead.features.featurespec import FeatureSpec
 _INF = math.inf
 _row = partial(FeatureSpec, group="static", source="ours")
 _free = partial(_row, scale_free=True)
-_SEMANTIC = "notes, Key Designs 1 (semantic diversity)"
-_MODEL = "notes, Key Designs 1 (model-based complexity)"
-_PROXY = "method.md, Domain-Proxy"
+_SEMANTIC = "arXiv 2606.17660, semantic diversity"
+_MODEL = "arXiv 2606.17660, model-based complexity"
+_COMPLETED = "ours, with the twelve that arXiv 2606.17660 names"
+_PROXY = "ours, after the Domain-Proxy baseline of arXiv 2606.17660"
 
 _TOPIC = "add rows on the benchmark's subjects, in its kind of wording"
 _FORM = "write prompts in the benchmark's form, and answers like its options"
@@ -36,7 +37,7 @@ _VECTORS = (
         sentence="{value} of the rows resemble no other", remedy=_STRAY,
     ),
     _free(
-        name="prompt_answer_similarity", unit="ratio", low=-1, high=1, direction=0, source=_SEMANTIC,
+        name="prompt_answer_similarity", unit="ratio", low=-1, high=1, direction=0, source=_COMPLETED,
         paper=True,
         formula="mean cosine of the vectors of prompt and answer (sample of 2,000 rows)",
         sentence="prompts and answers have a similarity of {value}", remedy=_PAIRS,
@@ -116,7 +117,7 @@ _BASE = (
         sentence="the base's loss on the answers is {value}", remedy=_MISMATCH,
     ),
     _row(
-        name="reference_loss_sd_nats", unit="nats/token", low=0, high=_INF, direction=0, source=_MODEL,
+        name="reference_loss_sd_nats", unit="nats/token", low=0, high=_INF, direction=0, source=_COMPLETED,
         paper=True,
         formula="standard deviation over rows of the base's loss per answer token",
         sentence="the base's loss varies by {value} between rows", remedy=_STRAY,

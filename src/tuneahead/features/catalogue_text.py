@@ -10,8 +10,8 @@ from tuneahead.features.featurespec import FeatureSpec
 _INF = math.inf
 # Text features do not know the base: they compare between bases as they are.
 _row = partial(FeatureSpec, group="static", source="ours", scale_free=True)
-_GLOBAL = "notes, Key Designs 1 (global statistics)"
-_LEXICAL = "notes, Key Designs 1 (lexical diversity)"
+_GLOBAL = "arXiv 2606.17660, global statistics"
+_LEXICAL = "arXiv 2606.17660, lexical diversity"
 
 _MORE = "collect more rows"
 _CLEAN = "look at a sample of the rows for markup, broken encoding or noise, and clean it out"
@@ -164,7 +164,7 @@ _WORDS = (
     ),
     _row(
         name="word_kl_nats", unit="nats", low=-_INF, high=_INF, direction=-1, paper=True,
-        source="notes, Key Designs 1 (model-based complexity); reference: wordfreq's English list",
+        source="arXiv 2606.17660, model-based complexity; reference: wordfreq's English list",
         formula="sum over words of letters of p ln(p / q), p their share in the data, q their share in "
         "English, at "
         "least 1e-9", sentence="the words lie {value} from everyday English", remedy=_CLEAN,
@@ -179,7 +179,7 @@ _WORDS = (
 _COPIED = (
     _row(
         name="near_duplicate_fraction", unit="fraction", low=0, high=1, direction=-1, paper=True,
-        source="notes, Key Designs 1 (semantic diversity: MinHash)",
+        source="arXiv 2606.17660, semantic diversity (MinHash)",
         formula="share of rows equal to an earlier one or sharing 80 % of its word triples (Jaccard; "
         "MinHash bands, "
         "then compared exactly)",

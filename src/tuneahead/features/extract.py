@@ -39,10 +39,11 @@ def static_features(
     Seconds for thousands of rows; the base reads a sample of rows, everything else is text.
     """
     from tuneahead.features.perplexity import measure_perplexity
+    from tuneahead.features.rows import encodable_rows
     from tuneahead.features.semantic import measure_semantics
     from tuneahead.features.text import measure_text
 
-    rows = tuple(examples)
+    rows = encodable_rows(examples)
     measured = {**measure_text(rows), **measure_semantics(rows, benchmarks), **measure_perplexity(rows, base)}
     return _vector("static", measured)
 

@@ -120,11 +120,11 @@ def movement_features(trace: ProbeTrace) -> dict[str, Value]:
         "update_per_distance",
         "distance_exponent",
     )
-    if not np.isfinite(distance).any():
-        return dict.fromkeys(names, "the distance from the start was not recorded")
     finite = np.isfinite(distance) & np.isfinite(update)
+    if not finite.any():
+        return dict.fromkeys(names, "the adapter's movement was not recorded, or is not finite")
     distance, update = distance[finite], update[finite]
-    rates = np.asarray(steps.learning_rate, float)[finite]
+    rates = np.asarray(steps.learning_rate, float)[: np.flatnonzero(finite)[-1] + 1]
     end, tail = float(distance[-1]), last_fifth(len(distance))
     moved = distance > 0
     number = np.flatnonzero(finite).astype(float)[moved] + 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +17,8 @@ SAMPLE_SEED = 17
 NO_ROWS = "the data set holds no rows"
 NO_PROMPTS = "no row has a prompt"
 NO_ANSWERS = "no row has an answer"
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,23 @@ def sample_rows(examples: Sequence[Example], size: int) -> list[Example]:
         return list(examples)
     chosen = np.random.default_rng(SAMPLE_SEED).choice(len(examples), size, replace=False)
     return [examples[i] for i in np.sort(chosen)]
+
+
+def encodable(text: str) -> str:
+    """The text with halves of surrogate pairs, which no tokenizer takes, as replacement characters."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def encodable_rows(examples: Iterable[Example]) -> tuple[Example, ...]:
+    """Rows whose prompt and answer every tokenizer takes (JSON may hold half a surrogate pair)."""
+    cleaned = []
+    for row in examples:
+        turns = row.messages and tuple(
+            replace(turn, content=encodable(turn.content)) for turn in row.messages
+        )
+        clean = replace(row, prompt=encodable(row.prompt), answer=encodable(row.answer), messages=turns)
+        cleaned.append(clean)
+    return tuple(cleaned)
 
 
 def texts_of(examples: Iterable[Example]) -> Texts:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
 from tuneahead.examples import Example
 from tuneahead.features.featurespec import Value
-from tuneahead.features.rows import Texts, sample_rows, texts_of
+from tuneahead.features.rows import Texts, encodable, sample_rows, texts_of
 
 if TYPE_CHECKING:
     from wordllama.inference import WordLlamaInference
@@ -54,12 +54,12 @@ def measure_semantics(examples: Sequence[Example], benchmarks: Sequence[Benchmar
     """Every feature of sentence vectors and of the benchmarks, by name: a value or the reason for none."""
     texts = texts_of(sample_rows(examples, SAMPLE_ROWS))
     prompts, answers = embed(texts.prompts), embed(texts.answers)
-    return {
-        **dispersion_features(embed(texts.rows)),
-        **pair_features(prompts, answers),
-        **likeness_features(prompts, benchmarks),
-        **form_features(texts, benchmarks),
-    }
+    own = {**dispersion_features(embed(texts.rows)), **pair_features(prompts, answers)}
+    items = [item for benchmark in benchmarks for item in benchmark.items]
+    if not items:
+        return {**own, **dict.fromkeys(_LIKENESS + _FORM, "no benchmark was given")}
+    asked = embed([encodable(item.prompt) for item in items])
+    return {**own, **likeness_features(prompts, asked), **form_features(texts, items)}
 
 
 def embed(texts: Sequence[str]) -> Vectors:
@@ -136,11 +136,8 @@ def pair_features(prompts: Vectors, answers: Vectors) -> dict[str, Value]:
     return {_PAIRS[0]: own, _PAIRS[1]: own - everyone}
 
 
-def likeness_features(prompts: Vectors, benchmarks: Sequence[Benchmark]) -> dict[str, Value]:
-    """How near the prompts are to the benchmark's, ``prompts`` is (rows, d)."""
-    if not benchmarks:
-        return dict.fromkeys(_LIKENESS, "no benchmark was given")
-    items = embed([item.prompt for benchmark in benchmarks for item in benchmark.items])
+def likeness_features(prompts: Vectors, items: Vectors) -> dict[str, Value]:
+    """How near the prompts are to the benchmark's items: (rows, d) and (items, d)."""
     items = _spread(items[np.isfinite(items).all(axis=1)])
     prompts = prompts[np.isfinite(prompts).all(axis=1)]
     if not len(items) or not len(prompts):
@@ -157,11 +154,8 @@ def likeness_features(prompts: Vectors, benchmarks: Sequence[Benchmark]) -> dict
     }
 
 
-def form_features(texts: Texts, benchmarks: Sequence[Benchmark]) -> dict[str, Value]:
+def form_features(texts: Texts, items: Sequence[ChoiceItem | GenerationItem]) -> dict[str, Value]:
     """Whether prompts and answers look like the benchmark's: first word, last sign, options, lengths."""
-    if not benchmarks:
-        return dict.fromkeys(_FORM, "no benchmark was given")
-    items = [item for benchmark in benchmarks for item in benchmark.items]
     wanted = {form for item in items if (form := _form_of(item.prompt))}
     forms = [form for prompt in texts.prompts if (form := _form_of(prompt))]
     options = texts_of(
