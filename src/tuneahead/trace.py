@@ -51,7 +51,8 @@ class StepColumns:
     def loss_nats(self) -> NDArray[np.float64]:
         """Mean loss per answer token of each step, in nats."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(self.loss_sum_nats, float) / np.asarray(self.answer_tokens, float)
+            ratio: NDArray[np.float64] = self.loss_sum_nats.astype(float) / self.answer_tokens.astype(float)
+        return ratio
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from tuneahead.trace import Cue, Flatness, ProbeTrace, RowVisits, StepColumns, T
 
 def make_record(run_id: str = "r1", steps: int = 3) -> RunRecord:
     recipe = Recipe(max_steps=300, learning_rate=1e-3)
-    info = TraceInfo("lab", "f" * 16, "d" * 16, recipe, 300, 90, 10, 1000, ("layer 0", "layer 1"), "exam", ("a", "b"), 25.0)
+    info = TraceInfo(
+        "lab", "f" * 16, "d" * 16, recipe, 300, 90, 10, 1000, ("layer 0", "layer 1"), "exam", ("a", "b"), 25.0
+    )
     line = np.arange(steps, dtype=np.float32)
     columns = StepColumns(*([line] * 12), layer_grad_norm=np.ones((steps, 2), np.float32))
     visits = RowVisits(
@@ -28,8 +30,20 @@ def make_record(run_id: str = "r1", steps: int = 3) -> RunRecord:
     flat = Flatness(2, 1.0, np.array([0.05], np.float32), np.array([[1.25]], np.float32))
     trace = ProbeTrace(info, columns, visits, (cue,), flat, (("reference loss", "none given"),))
     return RunRecord(
-        run_id, "t1", "d1", "clean", "lab", 0, recipe, trace, {"exam": 55.5}, {"exam": 40.0},
-        {"exam": {"a": 50.0, "b": 61.0}}, '{"seed": 1}', 12.5, 300,
+        run_id,
+        "t1",
+        "d1",
+        "clean",
+        "lab",
+        0,
+        recipe,
+        trace,
+        {"exam": 55.5},
+        {"exam": 40.0},
+        {"exam": {"a": 50.0, "b": 61.0}},
+        '{"seed": 1}',
+        12.5,
+        300,
     )
 
 

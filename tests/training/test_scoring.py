@@ -34,7 +34,13 @@ def choices(count: int = 12, metric: str = "accuracy") -> Benchmark:
         return " ".join(WORDS[int(i)] for i in torch.randint(0, len(WORDS), (n,), generator=generator))
 
     items = [
-        ChoiceItem(str(i), pick(1 + i % 5), tuple(pick(1 + (i + j) % 3) for j in range(3 + i % 2)), (i % 3,), f"s{i % 2}")
+        ChoiceItem(
+            str(i),
+            pick(1 + i % 5),
+            tuple(pick(1 + (i + j) % 3) for j in range(3 + i % 2)),
+            (i % 3,),
+            f"s{i % 2}",
+        )
         for i in range(count)
     ]
     return Benchmark("choices", metric, items)  # type: ignore[arg-type]
@@ -69,7 +75,9 @@ def test_shared_prompts_give_the_scores_of_separate_passes(tmp_path: Path, archi
 def test_a_base_that_ignores_masks_is_scored_one_option_a_row(tiny: Base) -> None:
     benchmark = choices()
     encoded = encode_benchmark(tiny, benchmark)
-    apart = score_stack(tiny, type(encoded)(benchmark, encoded.trees, encoded.stops, shared=False), None, [0])[0]
+    apart = score_stack(
+        tiny, type(encoded)(benchmark, encoded.trees, encoded.stops, shared=False), None, [0]
+    )[0]
     together = score_stack(tiny, encoded, None, [0])[0]
     np.testing.assert_allclose(apart.margin_nats, together.margin_nats, rtol=1e-3, atol=1e-4)
     assert apart.score_pp == together.score_pp
@@ -88,7 +96,11 @@ def test_exact_match_equals_greedy_generation(tiny: Base) -> None:
     for index, prompt in enumerate(prompts):
         ids = tiny.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
         out = tiny.model.generate(
-            ids, max_new_tokens=2, do_sample=False, pad_token_id=0, eos_token_id=None,
+            ids,
+            max_new_tokens=2,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=None,
             attention_mask=torch.ones_like(ids),
         )[0, ids.shape[1] :].tolist()
         # Two greedy tokens as the answer: right exactly when the third greedy token stops.
@@ -105,10 +117,17 @@ def test_each_slot_is_scored_with_its_own_adapter(tiny: Base) -> None:
     recipe = Recipe(learning_rate=2e-2, max_steps=15, batch_size=4, warmup_ratio=0.0)
     benchmark = choices()
     jobs = [
-        Job(str(i), prepare_data(tiny, make_examples(30, seed=i), recipe), recipe.replace(seed=i), (benchmark,))
+        Job(
+            str(i),
+            prepare_data(tiny, make_examples(30, seed=i), recipe),
+            recipe.replace(seed=i),
+            (benchmark,),
+        )
         for i in range(3)
     ]
-    settings = ProbeSettings(record_steps=15, cue_steps=(0, 5, 15), cue_benchmark=benchmark, reference_texts=("red blue green",))
+    settings = ProbeSettings(
+        record_steps=15, cue_steps=(0, 5, 15), cue_benchmark=benchmark, reference_texts=("red blue green",)
+    )
     together = {r.job_id: r for r in train_stack(tiny, jobs, settings, width=3)}
     base_score = score_benchmark(tiny, benchmark)
     for job in jobs:
@@ -127,7 +146,10 @@ def test_each_slot_is_scored_with_its_own_adapter(tiny: Base) -> None:
 
 
 def test_losses_of_texts_are_means_over_answer_tokens(tiny: Base) -> None:
-    rows = [Encoded((3, 22, 25, 30), (False, False, True, True), 1), Encoded((5, 24, 26), (True, True, True), 2)]
+    rows = [
+        Encoded((3, 22, 25, 30), (False, False, True, True), 1),
+        Encoded((5, 24, 26), (True, True, True), 2),
+    ]
     with torch.no_grad():
         total = 0.0
         for row in rows:

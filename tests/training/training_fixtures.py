@@ -8,7 +8,10 @@ import torch
 
 from tuneahead.dataset import Example
 
-WORDS = "red blue green one two three four five six cat dog bird sun moon star tree sea sky".split()
+WORDS = [
+    *("red", "blue", "green", "one", "two", "three", "four", "five", "six"),
+    *("cat", "dog", "bird", "sun", "moon", "star", "tree", "sea", "sky"),
+]
 
 
 def write_tiny_model(folder: Path, seed: int = 0, architecture: str = "qwen2") -> Path:

@@ -74,7 +74,7 @@ class BuildSummary:
 def execute(
     plan: Sequence[TaskPlan],
     store_path: Path,
-    options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen value object
+    options: BuildOptions = BuildOptions(),
     on_progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuildSummary:
     """Make every run of ``plan`` that the store does not hold yet.
@@ -158,7 +158,9 @@ class _Builder:
                 self._bury(waiting, given_up)
                 if self.on_progress is not None:
                     spent = time.monotonic() - began
-                    self.on_progress(BuildProgress(present + self.stored, total, self.steps, steps_total, spent))
+                    self.on_progress(
+                        BuildProgress(present + self.stored, total, self.steps, steps_total, spent)
+                    )
         finally:
             self._close()
         return given_up
@@ -271,7 +273,9 @@ def _work(
 class _StepMeter:
     """Counts steps, tells the parent now and then, and ends the worker when the parent is gone."""
 
-    def __init__(self, number: int, messages: multiprocessing.Queue[tuple[str, int, object]], parent: int) -> None:
+    def __init__(
+        self, number: int, messages: multiprocessing.Queue[tuple[str, int, object]], parent: int
+    ) -> None:
         self.number = number
         self.messages = messages
         self.parent = parent

@@ -14,11 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneahead.errors import StoreError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.recipe import Recipe, make_recipe
 from tuneahead.trace import ProbeTrace, trace_from_bytes
+
+if TYPE_CHECKING:
+    from tuneahead.predictor.table import FeatureTable
 
 SCHEMA = 1
 _TABLES = """
@@ -93,7 +97,9 @@ class RunStore:
                 connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
                 (found,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
         except OSError as error:
-            raise StoreError(f"can't create {self.path}: {error.strerror}", remedy="check the folder") from None
+            raise StoreError(
+                f"can't create {self.path}: {error.strerror}", remedy="check the folder"
+            ) from None
         if found != str(SCHEMA):
             raise StoreError(
                 f"{self.path} has schema {found}, this version reads {SCHEMA}",
@@ -110,7 +116,8 @@ class RunStore:
                 yield connection
         except sqlite3.Error as error:
             raise StoreError(
-                f"history {self.path}: {error}", remedy="check free disk space and that the file is a run store"
+                f"history {self.path}: {error}",
+                remedy="check free disk space and that the file is a run store",
             ) from None
         finally:
             if connection is not None:
@@ -133,7 +140,9 @@ class RunStore:
             done = connection.execute(f"INSERT OR IGNORE INTO runs ({_COLUMNS}) VALUES ({marks})", row)
             if done.rowcount == 0:
                 return False
-            connection.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?)", _scores(record, now))
+            connection.executemany(
+                "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?)", _scores(record, now)
+            )
         return True
 
     def done_ids(self) -> set[str]:
@@ -145,7 +154,9 @@ class RunStore:
         """One run; raises :class:`StoreError` when there is none of that name."""
         for record in self.records([run_id]):
             return record
-        raise StoreError(f"no run {run_id!r} in {self.path}", remedy="list the runs with: tuneahead runs list")
+        raise StoreError(
+            f"no run {run_id!r} in {self.path}", remedy="list the runs with: tuneahead runs list"
+        )
 
     def records(self, run_ids: Sequence[str] | None = None) -> Iterator[RunRecord]:
         """All runs in the order they were stored, or those named."""
@@ -153,7 +164,9 @@ class RunStore:
             found = connection.execute("SELECT run_id FROM runs ORDER BY rowid").fetchall()
             wanted = [row[0] for row in found] if run_ids is None else list(run_ids)
             for run_id in wanted:
-                row = connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+                row = connection.execute(
+                    f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)
+                ).fetchone()
                 if row is not None:
                     scores = connection.execute(
                         "SELECT benchmark, subject, kind, score_pp FROM scores WHERE run_id = ?", (run_id,)
@@ -163,26 +176,38 @@ class RunStore:
     def record_score(self, run_id: str, benchmark: str, score_pp: float) -> None:
         """Add the true score of a run that is in the store, in percentage points (0 to 100)."""
         if not 0 <= score_pp <= 100:
-            raise StoreError(f"score {score_pp} is outside 0 to 100", remedy="give percentage points, such as 61.2")
+            raise StoreError(
+                f"score {score_pp} is outside 0 to 100", remedy="give percentage points, such as 61.2"
+            )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._connect() as connection:
             if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
                 raise StoreError(f"no run {run_id!r} in {self.path}", remedy="list them: tuneahead runs list")
             connection.execute(
-                "INSERT OR REPLACE INTO scores VALUES (?, ?, '', 'final', ?, ?)", (run_id, benchmark, score_pp, now)
+                "INSERT OR REPLACE INTO scores VALUES (?, ?, '', 'final', ?, ?)",
+                (run_id, benchmark, score_pp, now),
             )
+
+    def table(self, *, benchmark: str = "lab-exam", probe_steps: int = 100) -> FeatureTable:
+        """The table a predictor learns from; see :func:`tuneahead.history.tables.table_from_store`."""
+        from tuneahead.history.tables import table_from_store
+
+        return table_from_store(self, benchmark=benchmark, probe_steps=probe_steps)
 
     def add_static(self, data_id: str, base: str, version: str, vector: FeatureVector) -> None:
         """Keep a data set's static features; they depend on data, base and catalogue version only."""
         text = json.dumps({"values": dict(vector.values), "absent": dict(vector.absent)})
         with self._connect() as connection:
-            connection.execute("INSERT OR REPLACE INTO statics VALUES (?, ?, ?, ?)", (data_id, base, version, text))
+            connection.execute(
+                "INSERT OR REPLACE INTO statics VALUES (?, ?, ?, ?)", (data_id, base, version, text)
+            )
 
     def static(self, data_id: str, base: str, version: str) -> FeatureVector | None:
         """Static features kept earlier, or None."""
         with self._connect() as connection:
             row = connection.execute(
-                "SELECT vector FROM statics WHERE data_id = ? AND base = ? AND version = ?", (data_id, base, version)
+                "SELECT vector FROM statics WHERE data_id = ? AND base = ? AND version = ?",
+                (data_id, base, version),
             ).fetchone()
         if row is None:
             return None

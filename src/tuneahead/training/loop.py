@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tuneahead.benchmark.items import Benchmark
@@ -261,7 +262,11 @@ class _Trainer:
             slot.seconds += share
 
     def _forward_backward(
-        self, plans: Sequence[Sequence[Sequence[int]]], micro: int, tokens: Sequence[int], sums: list[float]
+        self,
+        plans: Sequence[Sequence[NDArray[np.int64]]],
+        micro: int,
+        tokens: Sequence[int],
+        sums: list[float],
     ) -> None:
         batches = [
             [slot.job.data.train[i] for i in plan[micro]] if micro < len(plan) else []

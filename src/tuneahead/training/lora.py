@@ -41,14 +41,14 @@ class StackedLinear(nn.Module):
         super().__init__()
         self.inner = inner
         # Kept out of the module tree: the stack holds the model, not the other way round.
-        object.__setattr__(self, "stack", stack)
+        self._stack = [stack]
         self.a: Tensor = torch.empty(0)  # (S, r, n_in)
         self.b: Tensor = torch.empty(0)  # (S, n_out, r)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` is (S*rows, ..., n_in) with the rows of slot 0 first; returns (S*rows, ..., n_out)."""
         y: Tensor = self.inner(x)
-        stack: AdapterStack = self.stack
+        stack = self._stack[0]
         if stack.disabled:
             return y
         a, b, scale = self.a, self.b, stack.scale
@@ -87,7 +87,7 @@ class _LowRankUpdate(torch.autograd.Function):
 
 def low_rank_update(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
     """``y`` (S, tokens, n_out) plus ``scale`` (S, 1, 1) times ``x`` (S, tokens, n_in) through A and B."""
-    updated: Tensor = _LowRankUpdate.apply(y, x, a, b, scale)
+    updated: Tensor = _LowRankUpdate.apply(y, x, a, b, scale)  # type: ignore[no-untyped-call]
     return updated
 
 
@@ -126,7 +126,8 @@ class AnswerHead(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The projection's weight, which transformers looks up when embeddings are tied."""
-        weight: Tensor = self.inner.weight
+        weight = self.inner.weight
+        assert isinstance(weight, Tensor)
         return weight
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -166,7 +167,7 @@ class AdapterStack:
         self.resize(capacity)
 
     def _plan(self, wanted: Sequence[str]) -> tuple[Target, ...]:
-        head = self.base.model.get_output_embeddings()
+        head = self.base.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         plan: list[tuple[str, nn.Module]] = [
             (name, module)
             for name, module in self.base.model.named_modules()
@@ -327,15 +328,15 @@ class AdapterStack:
 def answer_head(base: Base) -> Iterator[AnswerHead]:
     """Project onto the vocabulary only where asked, inside the block."""
     model = base.model
-    inner = model.get_output_embeddings()
+    inner = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if inner is None:
         raise ModelError(f"{base.name!r} has no language-model head", remedy="give a causal language model")
     head = AnswerHead(inner)
-    model.set_output_embeddings(head)
+    model.set_output_embeddings(head)  # type: ignore[no-untyped-call]
     try:
         yield head
     finally:
-        model.set_output_embeddings(inner)
+        model.set_output_embeddings(inner)  # type: ignore[no-untyped-call]
 
 
 def _wanted(name: str, targets: Sequence[str]) -> bool:

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -60,7 +60,9 @@ class StepRows:
         """Scalars are in the order of :class:`StepColumns`' fields."""
         table = np.array(self.scalars, np.float32).reshape(len(self.scalars), 12)
         layers = np.array(self.layers, np.float32).reshape(len(self.scalars), n_layers)
-        return StepColumns(*(table[:, i] for i in range(12)), layer_grad_norm=layers)
+        names = [f.name for f in fields(StepColumns) if f.name != "layer_grad_norm"]
+        columns = {name: table[:, i] for i, name in enumerate(names)}
+        return StepColumns(**columns, layer_grad_norm=layers)
 
     def visits(self) -> RowVisits:
         """Row visits as columns."""
@@ -99,7 +101,7 @@ class GradientMeter:
             tensor[destination] = tensor[source]
 
     def gradients(self, slots: Sequence[int], norm: Tensor) -> tuple[Tensor, Tensor]:
-        """Before clipping: (S, 4) dot with previous, dot with mean, norm of mean, small entries; (S, layers)."""
+        """Before clipping: (S, 4) dots with previous and mean, norm of mean, small entries; and (S, layers)."""
         index = _index(slots, self.stack.slots)
         grad, previous, mean = self.stack.grads[index], self.previous[index], self.mean[index]
         rms = norm[index] / self.active[index].sqrt()

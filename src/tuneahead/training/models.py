@@ -94,8 +94,8 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
             remedy="give 'lab', a folder with config.json, tokenizer and model.safetensors, or a hub id "
             "that this machine can reach",
         ) from None
-    model.to(device=where, dtype=choose_dtype(precision, model.num_parameters(), where))
-    model.eval()
+    torch.nn.Module.to(model, device=where, dtype=choose_dtype(precision, model.num_parameters(), where))
+    torch.nn.Module.eval(model)
     model.requires_grad_(False)
     if hasattr(model, "peft_config"):
         raise ModelError(f"{name!r} already carries adapters", remedy="merge them or give the plain base")

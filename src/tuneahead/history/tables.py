@@ -1,0 +1,208 @@
+"""From stored runs to the table a predictor learns from. Everything here is derived, nothing measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneahead.errors import StoreError
+from tuneahead.features.catalogue import CATALOGUE, CATALOGUE_VERSION
+from tuneahead.features.extract import derived_features
+from tuneahead.features.vector import FeatureVector
+from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.predictor.table import (
+    CUE_PREFIX,
+    DATA_ROWS,
+    EMBEDDING_PREFIX,
+    FINAL_STEPS,
+    PROXY,
+    SIMILARITY_PREFIX,
+    FeatureTable,
+)
+from tuneahead.trace import ProbeTrace
+
+if TYPE_CHECKING:
+    from tuneahead.benchmark.items import Benchmark
+    from tuneahead.examples import Example
+    from tuneahead.training.models import Base
+
+EMBEDDING_VERSION = "embedding-1"
+EMBEDDING_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Task:
+    """All stored seeds of one task on one base, first seed first."""
+
+    records: tuple[RunRecord, ...]
+
+    @property
+    def first(self) -> RunRecord:
+        """The run whose probe is looked at: a user has one probe, not the mean of several."""
+        return self.records[0]
+
+
+def tasks_of(store: RunStore, benchmark: str) -> list[Task]:
+    """Tasks with at least one score on ``benchmark``, in the order they were stored."""
+    grouped: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in store.records():
+        if benchmark in record.scores and not record.failure:
+            grouped.setdefault((record.base, record.task_id), []).append(record)
+    return [Task(tuple(sorted(records, key=lambda r: r.seed))) for records in grouped.values()]
+
+
+def table_from_store(
+    store: RunStore,
+    *,
+    benchmark: str = "lab-exam",
+    probe_steps: int = 100,
+    proxies: RunStore | None = None,
+) -> FeatureTable:
+    """Features and outcomes of every task scored on ``benchmark``.
+
+    Features come from the first seed's trace, cut to ``probe_steps``; the score is the mean over
+    seeds. ``proxies`` is a store of the same tasks run on a smaller base (for ProxyLM). Static
+    features are those kept in the store (see :func:`complete_statics`), absent otherwise. Raises
+    :class:`StoreError` when no task has a score.
+    """
+    tasks = tasks_of(store, benchmark)
+    if not tasks:
+        raise StoreError(
+            f"no run in {store.path} has a score on {benchmark!r}",
+            remedy="record one with: tuneahead runs record RUN --score 61.2, or make runs with: tuneahead build",
+        )
+    proxy_pp = (
+        {task.first.task_id: _mean(task, benchmark) for task in tasks_of(proxies, benchmark)}
+        if proxies
+        else {}
+    )
+    vectors = [_vector(store, task.first, probe_steps) for task in tasks]
+    names = tuple(spec.name for spec in CATALOGUE)
+    scores = [[record.scores[benchmark] for record in task.records] for task in tasks]
+    probes = [task.first.trace.truncate(probe_steps) for task in tasks]
+    bases = [task.first.base_scores.get(benchmark, float("nan")) for task in tasks]
+    same = [task.first.trace.info.benchmark == benchmark for task in tasks]
+    extras = _extras(store, tasks, probes, same)
+    extras[PROXY] = np.array([proxy_pp.get(task.first.task_id, np.nan) for task in tasks])
+    return FeatureTable(
+        names=names,
+        values=np.array([vector.aligned(names) for vector in vectors]),
+        score_pp=np.array([np.mean(own) for own in scores]),
+        base_pp=np.array(bases),
+        probe_pp=np.array(
+            [p.cues[-1].accuracy_pp if on and p.cues else np.nan for p, on in zip(probes, same, strict=True)]
+        ),
+        chance_pp=np.array([p.info.chance_pp if on else np.nan for p, on in zip(probes, same, strict=True)]),
+        task_ids=tuple(task.first.task_id for task in tasks),
+        data_ids=tuple(task.first.data_id for task in tasks),
+        families=tuple(task.first.family for task in tasks),
+        seeds=np.array([len(own) for own in scores], float),
+        seed_sd_pp=np.array([np.std(own, ddof=1) if len(own) > 1 else np.nan for own in scores]),
+        bases=tuple(task.first.base for task in tasks),
+        benchmarks=(benchmark,) * len(tasks),
+        extras=extras,
+    )
+
+
+def _mean(task: Task, benchmark: str) -> float:
+    return float(np.mean([record.scores[benchmark] for record in task.records]))
+
+
+def _vector(store: RunStore, record: RunRecord, probe_steps: int) -> FeatureVector:
+    static = store.static(record.data_id, record.base, CATALOGUE_VERSION)
+    derived = derived_features(record.trace.truncate(probe_steps))
+    return derived if static is None else static.merged(derived)
+
+
+def _extras(
+    store: RunStore, tasks: Sequence[Task], probes: Sequence[ProbeTrace], same: Sequence[bool]
+) -> dict[str, NDArray[np.float64]]:
+    columns: dict[str, list[float]] = {DATA_ROWS: [], FINAL_STEPS: []}
+    steps = sorted({cue.step for probe in probes for cue in probe.cues})
+    kept = [store.static(task.first.data_id, task.first.base, EMBEDDING_VERSION) for task in tasks]
+    others = sorted({name for vector in kept if vector is not None for name in vector.values})
+    for probe, on, vector in zip(probes, same, kept, strict=True):
+        columns[DATA_ROWS].append(float(probe.info.train_rows + probe.info.heldout_rows))
+        columns[FINAL_STEPS].append(float(probe.info.total_steps))
+        for step in steps:
+            cue = probe.cue_at(step)
+            columns.setdefault(f"{CUE_PREFIX}{step}", []).append(cue.accuracy_pp if cue and on else np.nan)
+        for name in others:
+            value = np.nan if vector is None else vector.values.get(name, np.nan)
+            columns.setdefault(name, []).append(float(value))
+    return {name: np.array(column, float) for name, column in columns.items()}
+
+
+def complete_statics(
+    store: RunStore,
+    base: Base,
+    benchmark: Benchmark,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Measure and keep the static features of every generated data set that lacks them; returns how many."""
+    specs: dict[str, str] = {}
+    for record in store.records():
+        if record.data_spec and record.base == base.name:
+            specs.setdefault(record.data_id, record.data_spec)
+    missing = {
+        data_id: text
+        for data_id, text in specs.items()
+        if store.static(data_id, base.name, CATALOGUE_VERSION) is None
+        or store.static(data_id, base.name, EMBEDDING_VERSION) is None
+    }
+    for done, (data_id, text) in enumerate(missing.items(), start=1):
+        examples = _examples(text)
+        keep_static(store, data_id, base, examples, benchmark)
+        if on_progress is not None:
+            on_progress(done, len(missing))
+    return len(missing)
+
+
+def keep_static(
+    store: RunStore, data_id: str, base: Base, examples: Sequence[Example], benchmark: Benchmark
+) -> None:
+    """Measure one data set's static features and domain coordinates and keep them in the store."""
+    from tuneahead.features.extract import static_features
+
+    vector = static_features(examples, base=base, benchmarks=(benchmark,))
+    store.add_static(data_id, base.name, CATALOGUE_VERSION, vector)
+    store.add_static(data_id, base.name, EMBEDDING_VERSION, domain_columns(examples, benchmark))
+
+
+def domain_columns(examples: Sequence[Example], benchmark: Benchmark) -> FeatureVector:
+    """Where a data set lies: likeness to each subject of the benchmark, and a mean sentence vector.
+
+    ``similarity@subject`` is the cosine of the mean prompt vectors; ``embedding@i`` the mean row
+    vector under a fixed random projection to 16 numbers. For the baselines Domain-Proxy and
+    COSMOS-like only; the predictor never sees them.
+    """
+    from tuneahead.features.rows import sample_rows
+    from tuneahead.features.semantic import embed
+
+    rows = sample_rows(tuple(examples), 1000)
+    prompts = _centre(embed([row.prompt or row.answer for row in rows]))
+    values = {}
+    for subject in sorted({item.subject for item in benchmark.items}):
+        items = [item.prompt for item in benchmark.items if item.subject == subject]
+        values[f"{SIMILARITY_PREFIX}{subject}"] = float(prompts @ _centre(embed(items)))
+    whole = _centre(embed([f"{row.prompt} {row.answer}" for row in rows]))
+    projection = np.random.default_rng(0).normal(size=(len(whole), EMBEDDING_SIZE)) / np.sqrt(EMBEDDING_SIZE)
+    values |= {f"{EMBEDDING_PREFIX}{i:02d}": float(v) for i, v in enumerate(whole @ projection)}
+    return FeatureVector(values)
+
+
+def _centre(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    known = vectors[np.isfinite(vectors).all(1)]
+    mean = known.mean(0) if len(known) else np.zeros(vectors.shape[1])
+    return np.asarray(mean / max(1e-12, float(np.linalg.norm(mean))))
+
+
+def _examples(text: str) -> list[Example]:
+    from tuneahead.build.execute import lab_examples
+    from tuneahead.lab.datasets import DatasetSpec
+
+    return lab_examples(DatasetSpec.from_json(text))
