@@ -8,6 +8,7 @@ import numpy as np
 
 from tuneahead.assessment import Assessment, Costs, DataSummary, FeatureRange, TaskInfo
 from tuneahead.features.vector import FeatureVector
+from tuneahead.predictor.table import FeatureTable
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Flatness, ProbeTrace, RowVisits, StepColumns, TraceInfo
 from tuneahead.verdict import Attribution, Finding, Fix, Forecast, Goal, decide
@@ -170,4 +171,27 @@ def made_assessment(score_pp: float = 58.3, *, minimum_pp: float = 52.0) -> Asse
         trace=made_trace(),
         created="2026-01-01 12:00 UTC",
         version="0.1.0",
+    )
+
+
+def made_table(rows: int = 40) -> FeatureTable:
+    """Tasks whose score is that of the probe plus four points for each tenfold of examples."""
+    names = ("examples_log10", "near_duplicate_fraction", "learning_rate_log10", "loss_end_nats")
+    draw = np.random.default_rng(0)
+    values = np.array([2.5, 0.1, -2.5, 1.5]) + draw.normal(0, 0.3, (rows, len(names)))
+    probe_pp = 50 + draw.normal(0, 3, rows)
+    return FeatureTable(
+        names=names,
+        values=values,
+        score_pp=probe_pp + 4 * values[:, 0],
+        base_pp=np.full(rows, 45.0),
+        probe_pp=probe_pp,
+        chance_pp=np.full(rows, 25.0),
+        task_ids=tuple(f"t{i}" for i in range(rows)),
+        data_ids=tuple(f"d{i // 2}" for i in range(rows)),
+        families=("clean",) * rows,
+        seeds=np.ones(rows),
+        seed_sd_pp=np.full(rows, np.nan),
+        bases=("lab-qwen2",) * rows,
+        benchmarks=("lab-exam",) * rows,
     )

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_assessment import made_assessment
+from made_assessment import made_assessment, made_table
 
 from tuneahead.assessment import Assessment, Outcome, assessment_from_json
 from tuneahead.dataset import Dataset, read_examples
-from tuneahead.errors import PredictorError, RecipeError, TuneAheadError
+from tuneahead.errors import PredictorError, RecipeError, StoreError, TuneAheadError
+from tuneahead.history.store import RunStore
+from tuneahead.history.tables import table_from_store
 from tuneahead.judge import assess, check, rank, verify
 from tuneahead.lab.datasets import generate, healthy_example, write_jsonl
 from tuneahead.lab.exam import lab_exam
 from tuneahead.predictor.predictor import Predictor
-from tuneahead.predictor.table import FeatureTable
 from tuneahead.recipe import Recipe
+from tuneahead.record import record_run
 from tuneahead.report import render_html
 from tuneahead.training.models import load_base
 from tuneahead.verdict import Attribution, Fix, Goal
@@ -120,41 +122,12 @@ def bench() -> Workbench:
 
 @pytest.fixture(scope="module")
 def found(dataset: Dataset, bench: Workbench) -> Assessment:
-    """An assessment with a probe of 100 steps and a predictor fitted to tasks like it."""
-    return assess(
-        dataset, RECIPE, goal=Goal(gain_pp=1.0), bench=replace(bench, predictor=fitted(dataset, bench))
-    )
+    """An assessment with a probe of 100 steps and a predictor that knows the base."""
+    return assess(dataset, RECIPE, goal=Goal(gain_pp=1.0), bench=replace(bench, predictor=fitted()))
 
 
-def fitted(dataset: Dataset, bench: Workbench) -> Predictor:
-    names = (
-        "examples_log10",
-        "near_duplicate_fraction",
-        "learning_rate_log10",
-        "score_gain_pp",
-        "loss_end_nats",
-    )
-    draw = np.random.default_rng(0)
-    centre = assess(dataset, RECIPE, bench=bench)
-    rows = 40
-    values = np.array(centre.features.aligned(names))[None] + draw.normal(0, 0.3, (rows, len(names)))
-    probe_pp = centre.probe_pp + draw.normal(0, 2, rows)
-    table = FeatureTable(
-        names=names,
-        values=values,
-        score_pp=probe_pp + 4 * values[:, 0],
-        base_pp=np.full(rows, centre.base_pp),
-        probe_pp=probe_pp,
-        chance_pp=np.full(rows, 25.0),
-        task_ids=tuple(f"t{i}" for i in range(rows)),
-        data_ids=tuple(f"d{i // 2}" for i in range(rows)),
-        families=("clean",) * rows,
-        seeds=np.ones(rows),
-        seed_sd_pp=np.full(rows, math.nan),
-        bases=("lab-qwen2",) * rows,
-        benchmarks=("lab-exam",) * rows,
-    )
-    return Predictor.fit(table, preset="quick")
+def fitted() -> Predictor:
+    return Predictor.fit(made_table(), preset="quick")
 
 
 def test_the_reasons_of_a_real_task_add_up_to_its_forecast(found: Assessment) -> None:
@@ -246,6 +219,31 @@ def test_a_run_shorter_than_the_probe_is_probed_to_its_end(dataset: Dataset, ben
     assert task.trace is not None
     assert task.trace.cue_at(12) is not None
     assert "12 steps" in task.forecast_absent or task.forecast_absent == bench.predictor_absent
+
+
+def test_a_kept_run_becomes_a_row_to_learn_from_once_its_score_is_known(
+    found: Assessment, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    name = record_run(found, store)
+    store.record_score(name, "lab-exam", 61.25)
+    assert record_run(found, store) == name  # kept once
+    table = table_from_store(store)
+    assert table.score_pp.tolist() == [61.25]
+    assert table.probe_pp.tolist() == [found.probe_pp]
+    column = table.names.index("examples_log10")
+    assert table.values[0, column] == pytest.approx(found.features["examples_log10"])
+
+
+def test_a_run_verified_is_kept_with_its_score(found: Assessment, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    name = record_run(replace(found, outcome=Outcome(55.5, 120, 1.0)), store)
+    assert store.get(name).scores == {"lab-exam": 55.5}
+
+
+def test_a_task_without_probe_is_not_kept(found: Assessment, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="without a probe"):
+        record_run(replace(found, trace=None), RunStore(tmp_path / "runs.sqlite"))
 
 
 def test_a_check_trains_nothing_and_measures_the_data(dataset: Dataset, bench: Workbench) -> None:

@@ -41,6 +41,7 @@ NAMES = [
     "read_assessment",
     "read_examples",
     "read_recipe",
+    "record_run",
     "verify",
     "write_html",
 ]

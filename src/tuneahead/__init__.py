@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tuneahead.predictor.predictor import load_predictor as load_predictor
     from tuneahead.recipe import Recipe as Recipe
     from tuneahead.recipe import read_recipe as read_recipe
+    from tuneahead.record import record_run as record_run
     from tuneahead.report import write_html as write_html
     from tuneahead.trace import ProbeTrace as ProbeTrace
     from tuneahead.verdict import Attribution as Attribution
@@ -57,6 +58,7 @@ _HOMES = {
     "judge": ("assess", "check", "probe", "rank", "verify"),
     "predictor.predictor": ("Predictor", "load_predictor"),
     "recipe": ("Recipe", "read_recipe"),
+    "record": ("record_run",),
     "report": ("write_html",),
     "trace": ("ProbeTrace",),
     "verdict": ("Attribution", "Finding", "Fix", "Forecast", "Goal", "Verdict", "decide"),

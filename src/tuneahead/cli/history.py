@@ -14,6 +14,7 @@ from tuneahead.errors import StoreError, TuneAheadError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tuneahead.cli.progress import ProgressBar
     from tuneahead.history.store import RunRecord, RunStore
     from tuneahead.predictor.table import FeatureTable
 
@@ -61,6 +62,7 @@ def build(
             bar.measure(text, progress.steps_done, progress.steps_total)
 
         summary = execute(plan, store, BuildOptions(workers=workers, width=width), show)
+        _measure_data(store, bar)
     print(f"{store}: {summary.stored:,} runs made, {summary.present:,} were there")
     for run_id, reason in summary.given_up.items():
         print(f"given up: {run_id}: {reason}")
@@ -194,6 +196,20 @@ def record_score(
     print(f"{run_id}: {benchmark} {score:.2f}")
 
 
+def _measure_data(path: Path, bar: ProgressBar) -> None:
+    """Static features of the generated data sets, once each; they stay in the store."""
+    from tuneahead.history.tables import complete_statics
+    from tuneahead.lab.exam import lab_exam
+    from tuneahead.training.models import load_base
+
+    bar.stage("Measuring the data sets")
+
+    def show(done: int, total: int) -> None:
+        bar.measure("Measuring the data sets", done, total)
+
+    complete_statics(_open(path), load_base("lab"), lab_exam(), show)
+
+
 def _table(store: Path | None, table: Path | None, benchmark: str) -> FeatureTable:
     from tuneahead.predictor.table import read_table
 
@@ -208,7 +224,9 @@ def _table(store: Path | None, table: Path | None, benchmark: str) -> FeatureTab
     if table is not None:
         return read_table(table)
     assert store is not None
-    return _open(store).table(benchmark=benchmark)
+    from tuneahead.history.tables import table_from_store
+
+    return table_from_store(_open(store), benchmark=benchmark)
 
 
 def _open(path: Path) -> RunStore:

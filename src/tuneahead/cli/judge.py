@@ -123,6 +123,14 @@ def assess(
             show_default=False,
         ),
     ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep the run in this history, to learn from its score later.",
+            rich_help_panel=opt.OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
     as_json: opt.AsJson = False,
     html: opt.HtmlFile = None,
     exit_code: opt.ExitCode = False,
@@ -149,6 +157,8 @@ def assess(
                 found, dataset, bench=bench, checkpoint_dir=folder, save_dir=adapter, watch=bar
             )
     _show(found, as_json, html)
+    if store is not None:
+        _keep(found, store)
     if exit_code:
         raise typer.Exit(EXIT_CODES[found.verdict.decision])
 
@@ -264,6 +274,17 @@ def _show(found: Assessment, as_json: bool, html: Path | None) -> None:
         _print(_console(), found)
     if html is not None:
         print(f"report: {write_html(found, html)}", file=sys.stderr)
+
+
+def _keep(found: Assessment, path: Path) -> None:
+    from tuneahead.history.store import RunStore
+    from tuneahead.record import record_run
+
+    name = record_run(found, RunStore(path))
+    print(f"kept as run {name} in {path}", file=sys.stderr)
+    if found.outcome is None:
+        how = f"tuneahead runs record {name} --score POINTS --benchmark {found.task.benchmark} --store {path}"
+        print(f"once the full run is scored: {how}", file=sys.stderr)
 
 
 def _print(console: Console, found: Assessment) -> None:

@@ -1,0 +1,64 @@
+"""Keeping a judged run in the history, so that the next predictor learns from it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from tuneahead.assessment import Assessment
+from tuneahead.errors import StoreError
+from tuneahead.features.vector import FeatureVector
+
+if TYPE_CHECKING:
+    from tuneahead.history.store import RunStore
+
+
+def run_id(assessment: Assessment) -> str:
+    """Identifier of base, data set, recipe and seed; 12 hex digits."""
+    task, recipe = assessment.task, assessment.recipe
+    text = f"{task.base_fingerprint} {assessment.data.fingerprint} {recipe.fingerprint}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def record_run(assessment: Assessment, store: RunStore) -> str:
+    """Store a probed run with its static features, and its score if it was measured; returns its id.
+
+    A score measured elsewhere is added later with ``store.record_score``. Raises
+    :class:`StoreError` for a task that preflight stopped, which has no trace.
+    """
+    from tuneahead.features.catalogue import CATALOGUE_VERSION, names_of
+    from tuneahead.history.store import RunRecord
+
+    if assessment.trace is None:
+        raise StoreError(
+            "a task without a probe can't be stored: " + assessment.verdict.reason,
+            remedy="mend what preflight found, then assess again",
+        )
+    task, recipe, name = assessment.task, assessment.recipe, run_id(assessment)
+    one_seed = f"{assessment.data.fingerprint} {recipe.replace(seed=0).fingerprint}"
+    store.add(
+        RunRecord(
+            run_id=name,
+            task_id=hashlib.sha256(one_seed.encode()).hexdigest()[:12],
+            data_id=assessment.data.fingerprint,
+            family=assessment.data.format,
+            base=task.base,
+            seed=recipe.seed,
+            recipe=recipe,
+            trace=assessment.trace,
+            base_scores={task.benchmark: assessment.base_pp},
+            seconds=assessment.costs.probe_seconds,
+            steps=len(assessment.trace.steps),
+            failure=assessment.trace.info.failure,
+            origin="assess",
+        )
+    )
+    static = names_of("static")
+    vector = FeatureVector(
+        {key: value for key, value in assessment.features.values.items() if key in static},
+        {key: why for key, why in assessment.features.absent.items() if key in static},
+    )
+    store.add_static(assessment.data.fingerprint, task.base, CATALOGUE_VERSION, vector)
+    if assessment.outcome is not None:
+        store.record_score(name, task.benchmark, assessment.outcome.score_pp)
+    return name
