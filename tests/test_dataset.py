@@ -143,6 +143,32 @@ def test_conversations_keep_their_turns(tmp_path: Path) -> None:
         assert data.format == name
 
 
+def test_preference_data_needs_a_mapping(tmp_path: Path) -> None:
+    turn = {"from": "gpt", "value": "good"}
+    row = {"conversations": [{"from": "human", "value": "q"}], "chosen": turn, "rejected": turn}
+    path = _write(tmp_path, "a.jsonl", _jsonl([row]))
+    assert "preference data" in str(_error(path)) and "chosen" in _error(path).remedy
+    data = read_examples(path, mapping=ColumnMapping(prompt="conversations", answer="chosen"))
+    assert _pairs(data) == [("q", "good")]
+
+
+def test_parts_of_a_message_are_joined_and_must_be_text(tmp_path: Path) -> None:
+    def chat(*parts: object) -> object:
+        return {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": list(parts)}]}
+
+    good = chat({"type": "text", "text": "a"}, {"type": "text", "value": "b"})
+    assert _pairs(read_examples(_write(tmp_path, "a.jsonl", _jsonl([good])))) == [("u", "ab")]
+    image = _error(_write(tmp_path, "b.jsonl", _jsonl([good, chat({"type": "image_url"})])))
+    assert image.row == 2 and "turn 2 of 'messages' holds a part of type 'image_url'" in str(image)
+    assert "without text" in str(_error(_write(tmp_path, "c.jsonl", _jsonl([chat({"type": "text"})]))))
+
+
+def test_an_unknown_role_is_named_with_its_turn(tmp_path: Path) -> None:
+    row = {"conversations": [{"from": "human", "value": "q"}, {"from": "narrator", "value": "r"}]}
+    error = _error(_write(tmp_path, "a.jsonl", _jsonl([row])))
+    assert error.row == 1 and "turn 2 of 'conversations' has the role 'narrator'" in str(error)
+
+
 def test_turns_after_the_last_answer_are_left_out_and_a_silent_assistant_is_an_empty_answer(
     tmp_path: Path,
 ) -> None:
@@ -261,7 +287,11 @@ def test_bytes_that_are_not_utf8_are_named_by_row_and_byte(tmp_path: Path) -> No
         ("a.csv", b"prompt,answer\n", "holds no rows"),
         ("a.json", b'{\n"a": 1,\n"b": 2}', "without a list of rows in it (its keys: a, b)"),
         ("a.json", b'[{"prompt":"p","answer":"a"}] []', "followed by '[]'"),
-        ("a.json", b'[{"prompt":"p","answer":"a"}', "not the end of the file"),
+        (
+            "a.json",
+            b'[{"prompt":"p","answer":"a"}',
+            "row 1: not valid JSON: the row is followed by the end of the file",
+        ),
         ("a.csv", b"prompt,prompt\n1,2\n", "two columns are named 'prompt'"),
         ("a.csv", b"prompt,answer\n1,2,3\n", "row 2: 3 fields where the header names 2"),
         ("a.csv", b'prompt,answer\np,a\np,"a\np,a\n', "row 3: not valid CSV"),

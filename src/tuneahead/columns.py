@@ -22,13 +22,14 @@ MESSAGE_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialo
 TEXT_NAMES = ("text", "content", "document")
 SYSTEM_NAMES = ("system", "system_prompt")
 
-_ROLES = {
-    "system": "system", "developer": "system",
-    "user": "user", "human": "user", "prompter": "user",
-    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
-    "chatgpt": "assistant", "ai": "assistant", "bing": "assistant", "bard": "assistant",
-    "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool", "ipython": "tool",
-}  # fmt: skip
+_ALIASES = {
+    "system": "system developer",
+    "user": "user human prompter",
+    "assistant": "assistant gpt model bot chatgpt ai bing bard function_call tool_call",
+    "tool": "tool function observation function_response tool_response ipython",
+}
+_ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases.split()}
+_KNOWN_ROLES = "system, user, assistant and tool (also human, gpt, function_call, observation and their like)"
 _MISSING = object()
 _REMEDY = "name the columns: prompt and answer, or messages, or text (ColumnMapping)"
 
@@ -74,9 +75,10 @@ class Layout:
             return self._conversation(row, record, turns)
         prompt = self._value(row, record, columns.prompt)
         answer = self._value(row, record, columns.answer)
-        if isinstance(prompt, list) and isinstance(answer, list):
-            # Prompt and completion may each be a list of turns, as TRL writes them.
-            turns = self._turns(row, [*prompt, *answer], columns.prompt)
+        if isinstance(prompt, list) and isinstance(answer, (list, dict)):
+            # Prompt and completion may be turns themselves, as TRL writes them.
+            told_turns = answer if isinstance(answer, list) else [answer]
+            turns = self._turns(row, [*prompt, *told_turns], columns.prompt)
             return self._conversation(row, record, turns)
         asked = self._as_text(row, columns.prompt, prompt)
         more = self._optional(row, record, columns.input)
@@ -110,9 +112,7 @@ class Layout:
             role = turn.get("role", turn.get("from"))
             known = _ROLES.get(role.strip().lower()) if isinstance(role, str) else None
             if known is None:
-                raise self._error(
-                    row, f"{where} has the role {_excerpt(role)}; known are {', '.join(_ROLES)}"
-                )
+                raise self._error(row, f"{where} has the role {_excerpt(role)}; known are {_KNOWN_ROLES}")
             content = turn.get("content", turn.get("value", _MISSING))
             if content is _MISSING and "tool_calls" not in turn:
                 raise self._error(row, f"{where} has no content (its keys: {', '.join(map(str, turn))})")
@@ -129,7 +129,10 @@ class Layout:
                 raise self._error(
                     row, f"{where} holds a part of type {_excerpt(kind)}; only text can be trained on"
                 )
-            parts.append(self._as_text(row, where, part.get("text")))
+            text = part.get("text", part.get("value", part.get("content")))
+            if text is None:
+                raise self._error(row, f"{where} holds a part without text (its keys: {', '.join(part)})")
+            parts.append(self._as_text(row, where, text))
         return "".join(parts)
 
     def _value(self, row: int, record: Record, column: str) -> object:
@@ -178,6 +181,12 @@ def find_layout(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping | N
     """
     if mapping is not None and mapping.given():
         return _mapped(sample, mapping, path)
+    if all({"chosen", "rejected"} <= record.keys() for _, record in sample):
+        raise DataError(
+            f"preference data (columns seen: {_seen(sample)}): no answer column",
+            path=path,
+            remedy="map answer='chosen' and the prompt column to train on the preferred answers",
+        )
     votes: Counter[tuple[str, ColumnMapping]] = Counter()
     for _, record in sample:
         found = _guess(record)

@@ -17,6 +17,10 @@ from tuneahead.words import Hashes, WordHasher, Words
 RUN_WORDS = 13
 """Words in a row that a training row and a question must share. Source: GPT-3, appendix C."""
 
+COVERED_FRACTION = 0.5
+"""Share of a long question's runs that one row must hold. Single shared runs are set phrases: clinical
+questions of MMLU and MedQA share 13 words of vital signs, and GPT-3's rule then calls 3 % of MedQA known."""
+
 SHORTEST_RUN_WORDS = 8
 """Questions of 8 to 12 words match when they stand whole in a row; shorter ones must be its prompt."""
 
@@ -26,7 +30,7 @@ BOILERPLATE_ITEMS = 5
 _LABEL = re.compile(
     r"^[\s#*]*(?:question|q|problem|instruction|input|user|human|prompt)\s*[:.)]\s*[\s*#]*", re.IGNORECASE
 )
-_CUE = re.compile(r"[\s#*]*\b(?:answer|a|response|output|assistant|solution)[\s*#]*:?[\s*#]*$", re.IGNORECASE)
+_CUE = re.compile(r"[\s#*]*\b(?:answer|a|response|output|assistant|solution)[\s*#]*:[\s*#]*$", re.IGNORECASE)
 _CUE_CHARACTERS = 40
 _OPTION = re.compile(r"\n[ \t]*\(?[A-H][.):][ \t]")
 _INNER_LABEL = re.compile(r"\n[ \t#*]*(?:answer|a|response|output|assistant)[ \t*]*:[ \t#*]*", re.IGNORECASE)
@@ -59,8 +63,8 @@ class Contamination:
 class ContaminationSearch:
     """Looks for the questions of several benchmarks in training rows, block by block.
 
-    A question counts as found when a training row (prompt and answer) shares a run of 13 words
-    with it; when a question of 8 to 12 words stands in it whole; or when a shorter one is the
+    A question counts as found when a training row (prompt and answer) holds half of its runs of
+    13 words; when a question of 8 to 12 words stands in it whole; or when a shorter one is the
     row's prompt, one of its lines, or with its answer the whole row. Words are compared without
     case and punctuation; short questions keep their inner signs (``2 + 2`` is not ``2 - 2``).
     Exact up to collisions of 64-bit hashes. Source: runs of 13 words as in GPT-3 (Brown et al.
@@ -97,18 +101,13 @@ class _Index:
             for answer in _right_answers(item):
                 self._keys[question_key(f"{stem.strip()} {answer}")].append(i)
         self._keys.pop("", None)
-        self._runs = _run_index(stems, [item.prompt for item in items])
+        self._runs = _run_indices(stems, [item.prompt for item in items])
 
     def look_up_runs(self, words: Words, rows: NDArray[np.int64]) -> None:
-        for size, (hashes, items) in self._runs.items():
-            runs = words.runs(size)
-            if not len(runs.hashes):
-                continue
-            place = np.minimum(np.searchsorted(hashes, runs.hashes), len(hashes) - 1)
-            hit = np.flatnonzero(hashes[place] == runs.hashes)
-            owner = np.searchsorted(runs.offsets, hit, side="right") - 1
-            for row, at in zip(rows[owner].tolist(), place[hit].tolist(), strict=True):
-                self._hits[row].update(items[at])
+        for index in self._runs:
+            owner, item = index.look_up(words)
+            for row, found in zip(rows[owner].tolist(), item.tolist(), strict=True):
+                self._hits[row].add(found)
 
     def look_up_keys(self, rows: NDArray[np.int64], examples: Sequence[Example]) -> None:
         for row, example in zip(rows.tolist(), examples, strict=True):
@@ -161,26 +160,68 @@ def _row_keys(example: Example) -> Iterator[str]:
             yield question_key(question_stem(line))
 
 
-def _run_index(stems: Sequence[str], prompts: Sequence[str]) -> dict[int, tuple[Hashes, list[list[int]]]]:
-    """By run length: sorted hashes of runs, and for each the items that hold it."""
+@dataclass(frozen=True)
+class _RunIndex:
+    """Runs of ``size`` words: run i belongs to ``items[starts[i] : starts[i + 1]]``.
+
+    ``needed[item]`` is how many of its runs a row must hold.
+    """
+
+    size: int
+    hashes: Hashes
+    starts: NDArray[np.int64]
+    items: NDArray[np.int64]
+    needed: NDArray[np.float64]
+
+    def look_up(self, words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pairs (text, item) where the text holds enough of the item's runs."""
+        runs = words.runs(self.size)
+        if not len(runs.hashes):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        place = np.minimum(np.searchsorted(self.hashes, runs.hashes), len(self.hashes) - 1)
+        hit = np.flatnonzero(self.hashes[place] == runs.hashes)
+        owner = np.searchsorted(runs.offsets, hit, side="right") - 1
+        once = np.unique(owner * len(self.hashes) + place[hit])
+        owner, place = np.divmod(once, len(self.hashes))
+        owners = self.starts[place + 1] - self.starts[place]
+        ends = np.cumsum(owners)
+        at = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - owners, owners)
+        item = self.items[np.repeat(self.starts[place], owners) + at]
+        pairs, held = np.unique(np.repeat(owner, owners) * len(self.needed) + item, return_counts=True)
+        owner, item = np.divmod(pairs, len(self.needed))
+        enough = held >= self.needed[item]
+        return owner[enough], item[enough]
+
+
+def _run_indices(stems: Sequence[str], prompts: Sequence[str]) -> list[_RunIndex]:
     hasher = WordHasher()
-    owners: dict[int, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for words, sizes in (
-        (hasher.words(prompts), (RUN_WORDS,)),
-        (hasher.words(stems), tuple(range(SHORTEST_RUN_WORDS, RUN_WORDS))),
-    ):
-        lengths = np.diff(words.offsets)
-        for size in sizes:
-            runs = words.runs(size)
-            whole = size < RUN_WORDS
-            for item in np.flatnonzero(lengths == size if whole else lengths >= size).tolist():
-                for value in runs.hashes[runs.offsets[item] : runs.offsets[item + 1]].tolist():
-                    owners[size][value].add(item)
-    index = {}
-    for size, by_hash in owners.items():
-        kept = sorted(
-            (value, sorted(items)) for value, items in by_hash.items() if len(items) <= BOILERPLATE_ITEMS
-        )
-        if kept:
-            index[size] = (np.array([value for value, _ in kept], np.uint64), [items for _, items in kept])
-    return index
+    asked = hasher.words(stems)
+    whole = hasher.words(prompts)
+    lengths = np.diff(asked.offsets)
+    # A question too short for runs may still come with long options.
+    short = lengths < SHORTEST_RUN_WORDS
+    found = [_run_index(RUN_WORDS, ((asked, lengths >= RUN_WORDS), (whole, short)))]
+    for size in range(SHORTEST_RUN_WORDS, RUN_WORDS):
+        found.append(_run_index(size, ((asked, lengths == size),)))
+    return [index for index in found if len(index.hashes)]
+
+
+def _run_index(size: int, parts: Sequence[tuple[Words, NDArray[np.bool_]]]) -> _RunIndex:
+    hashes, items = [], []
+    for words, chosen in parts:
+        runs = words.runs(size)
+        owner = np.repeat(np.arange(len(words)), np.diff(runs.offsets))
+        hashes.append(runs.hashes[chosen[owner]])
+        items.append(owner[chosen[owner]])
+    value, item = np.concatenate(hashes), np.concatenate(items)
+    order = np.lexsort((item, value))
+    value, item = value[order], item[order]
+    fresh = np.ones(len(value), bool)
+    fresh[1:] = (value[1:] != value[:-1]) | (item[1:] != item[:-1])
+    value, item = value[fresh], item[fresh]
+    _, inverse, owners = np.unique(value, return_inverse=True, return_counts=True)
+    kept = owners[inverse] <= BOILERPLATE_ITEMS
+    value, item = value[kept], item[kept]
+    hashes_kept, starts = np.unique(value, return_index=True)
+    needed = COVERED_FRACTION * np.bincount(item, minlength=len(parts[0][0]))
+    return _RunIndex(size, hashes_kept, np.append(starts, len(value)), item, needed)

@@ -141,11 +141,8 @@ class JsonStream:
             if mark == "]":
                 return self._leave()
             if mark != ",":
-                self._row += 1
                 seen = repr(self._text[self._at : self._at + 20]) if mark else "the end of the file"
-                raise self._error(
-                    f"not valid JSON: ',' or ']' was expected after row {self._row - 1}, not {seen}"
-                )
+                raise self._error(f"not valid JSON: the row is followed by {seen}, not by ',' or ']'")
             self._at += 1
 
     def _leave(self) -> None:

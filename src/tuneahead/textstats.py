@@ -58,7 +58,11 @@ _PRIVATE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]")
 
 @dataclass(frozen=True)
 class TextStats:
-    """Counts per text, all ``(texts,)``; ``scripts`` is ``(texts, len(SCRIPTS))`` in characters."""
+    """Counts per text, all ``(texts,)``; ``scripts`` is ``(texts, len(SCRIPTS))`` in characters.
+
+    ``pairs`` counts adjacent small letters a to z, ``odd_pairs`` those that no language uses,
+    ``odd_kinds`` how many different ones.
+    """
 
     characters: Counts
     letters: Counts
@@ -68,10 +72,11 @@ class TextStats:
     scripts: Counts
     pairs: Counts
     odd_pairs: Counts
+    odd_kinds: Counts
 
 
 def measure_texts(texts: Sequence[str]) -> TextStats:
-    """Count characters by kind, and pairs of adjacent plain letters, in each text."""
+    """Count characters by kind, and pairs of adjacent small letters a to z, in each text."""
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     codes = np.frombuffer(b"".join(encoded), np.uint8)
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
@@ -82,6 +87,9 @@ def measure_texts(texts: Sequence[str]) -> TextStats:
     letter = _LETTER_OF[codes]
     pair = letter[:-1].astype(np.int16) * 27 + letter[1:]
     inside = (letter[:-1] < 26) & (letter[1:] < 26) & (owner[:-1] == owner[1:])
+    odd = inside & _ODD[pair]
+    odd_owner = owner[:-1][odd]
+    kinds = np.unique(odd_owner.astype(np.int64) * _ODD.size + pair[odd])
     return TextStats(
         characters=table.sum(axis=1) - table[:, _NAMED["continuation"]],
         letters=table[:, _NAMED["letter"]] + table[:, [_NAMED[name] for name in SCRIPTS]].sum(axis=1),
@@ -90,7 +98,8 @@ def measure_texts(texts: Sequence[str]) -> TextStats:
         controls=table[:, _NAMED["control"]],
         scripts=table[:, [_NAMED[name] for name in SCRIPTS]] + _plain_letters(table),
         pairs=np.bincount(owner[:-1][inside], minlength=len(texts)),
-        odd_pairs=np.bincount(owner[:-1][inside & _ODD[pair]], minlength=len(texts)),
+        odd_pairs=np.bincount(odd_owner, minlength=len(texts)),
+        odd_kinds=np.bincount(kinds // _ODD.size, minlength=len(texts)),
     )
 
 
@@ -111,11 +120,17 @@ def find_damage(text: str) -> Damage:
 def find_gibberish(stats: TextStats) -> NDArray[np.bool_]:
     """Which texts look like random letters or signs; ours, and silent on short texts.
 
-    Random letters: of at least 12 pairs of letters 8 % (and three) are pairs that no language of
-    Latin script uses. Signs: of at least 20 characters less than 25 % are letters or digits.
+    Random letters: of at least 12 pairs of small letters 8 %, of four kinds or more, are pairs that
+    no language of Latin script uses, and these letters are most of the text. Signs: of at least 20
+    characters less than 25 % are letters or digits.
     """
-    random_letters = (stats.pairs >= 12) & (stats.odd_pairs >= 3) & (stats.odd_pairs >= 0.08 * stats.pairs)
     readable = stats.letters + stats.digits
+    random_letters = (
+        (stats.pairs >= 12)
+        & (stats.odd_kinds >= 4)
+        & (stats.odd_pairs >= 0.08 * stats.pairs)
+        & (stats.pairs >= 0.4 * stats.letters)
+    )
     marks = (stats.signs + readable >= 20) & (readable < 0.25 * (stats.signs + readable))
     return random_letters | marks
 
@@ -134,9 +149,10 @@ def _class_table() -> NDArray[np.int32]:
 
 
 def _letter_table() -> NDArray[np.uint8]:
+    # Capitals are left out: acronyms and Roman numerals are full of odd pairs.
     table = np.full(256, 26, np.uint8)
     for i in range(26):
-        table[ord("a") + i] = table[ord("A") + i] = i
+        table[ord("a") + i] = i
     return table
 
 

@@ -1,0 +1,151 @@
+"""Contamination: planted benchmark questions are found with their rows, others are not."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
+from tuneahead.contamination import Contamination, question_key, question_stem
+from tuneahead.dataset import Example, Message
+from tuneahead.survey import take_survey
+
+WORDS = [
+    f"{a}{b}"
+    for a in ("bo", "ka", "lu", "mi", "ne", "ro", "ta", "zu")
+    for b in ("ran", "lek", "dom", "vis", "pur")
+]
+
+
+def _choice(name: str, question: str, *options: str) -> ChoiceItem:
+    return ChoiceItem(name, f"Question: {question}\nAnswer:", options or ("yes", "no"), (0,))
+
+
+def _search(examples: list[Example], *items: ChoiceItem) -> Contamination:
+    (result,) = take_survey(examples, benchmarks=[Benchmark("b", "accuracy", items)]).contamination
+    return result
+
+
+def _found(item: ChoiceItem, prompt: str, answer: str = "whatever") -> bool:
+    return len(_search([Example(prompt, answer, 1)], item).rows) == 1
+
+
+@pytest.mark.parametrize("length", [2, 5, 7, 8, 10, 12, 13, 14, 20, 60])
+def test_every_planted_question_is_found_in_its_row_and_nothing_else(length: int) -> None:
+    rng = random.Random(length)
+    questions = [" ".join(rng.choices(WORDS, k=length)) + f" q{i}?" for i in range(120)]
+    items = [_choice(f"i{i}", question) for i, question in enumerate(questions)]
+    examples = [
+        Example(" ".join(rng.choices(WORDS, k=length + 1)) + f" x{i}", "a", i) for i in range(1, 1001)
+    ]
+    planted = sorted(rng.sample(range(1000), 100))
+    for item, place in enumerate(planted):
+        examples[place] = Example(questions[item].upper().replace("?", " ?"), "a", place + 1)
+    result = _search(examples, *items)
+    assert result.rows.tolist() == [place + 1 for place in planted]
+    assert result.item_ids == tuple(f"i{i}" for i in range(100))
+    assert result.first_items == result.item_ids
+    assert result.fraction == pytest.approx(100 / 120)
+
+
+def test_a_long_question_is_found_inside_a_longer_row_and_when_half_of_it_is_there() -> None:
+    words = [f"w{i}" for i in range(40)]
+    item = _choice("i", " ".join(words) + "?")
+    assert _found(item, "Please answer. " + " ".join(words) + " Be quick.")
+    assert _found(item, "", f"Once I read: {', '.join(words)}.")
+    # 40 words make 28 runs of 13; 26 words hold 14 of them, 25 hold 13.
+    assert _found(item, " ".join(words[:26]))
+    assert not _found(item, " ".join(words[:25]))
+    assert not _found(item, " ".join(words[::2]))
+
+
+def test_a_question_of_8_to_12_words_must_stand_whole() -> None:
+    item = _choice("i", "Which river flows through the old town of Ronda?")
+    assert _found(item, "Tell me this: which river flows through the old town of Ronda, and why?")
+    assert not _found(item, "Which river flows through the new town of Ronda?")
+
+
+def test_a_short_question_must_be_the_prompt_or_a_line_of_it() -> None:
+    item = _choice("i", "Who wrote Faust?", "Goethe", "Schiller")
+    assert _found(item, "who wrote faust")
+    assert _found(item, "Q: Who wrote Faust?\nA:")
+    assert _found(item, "### Instruction:\nWho wrote Faust?\n\n### Response:\n")
+    assert _found(item, "Answer briefly.\nWho wrote Faust?")
+    assert _found(item, "Who wrote Faust?\nA. Goethe\nB. Schiller\nAnswer:")
+    assert _found(item, "", "Question: Who wrote Faust?\nAnswer: Goethe")
+    assert not _found(item, "Who wrote Faust and when was it printed?")
+    assert not _found(item, "", "Question: Who wrote Faust?\nAnswer: Nobody knows")
+
+
+def test_statements_are_found_with_their_right_answer() -> None:
+    item = ChoiceItem("i", "The capital of Peru is", (" Lima", " Quito"), (0,))
+    assert _found(item, "", "The capital of Peru is Lima.")
+    assert _found(item, "The capital of", "Peru is Lima")
+    assert not _found(item, "", "The capital of Peru is Quito.")
+
+
+def test_signs_tell_short_questions_apart() -> None:
+    item = _choice("i", "2 + 2 =", "4", "5")
+    assert _found(item, "2  +  2 =")
+    assert not _found(item, "2 - 2 =")
+    assert not _found(item, "2 * 2 =")
+
+
+def test_questions_that_live_by_their_options_need_the_right_answer() -> None:
+    item = _choice("i", "Which of the following is true?", "Water is wet", "Fire is cold")
+    assert not _found(item, "Which of the following is true?", "Cats bark")
+    assert _found(item, "Which of the following is true?", "Water is wet")
+    twins = [_choice("i", "Pick one.", "red"), _choice("j", "Pick one.", "blue")]
+    assert len(_search([Example("Pick one.", "green", 1)], *twins).rows) == 0
+    assert _search([Example("Pick one.", "blue", 1)], *twins).item_ids == ("j",)
+
+
+def test_instructions_that_many_items_share_are_ignored() -> None:
+    shots = (
+        "The following are questions of an exam in astronomy for students of the first year at college. " * 3
+    )
+    items = [ChoiceItem(f"i{i}", f"{shots}\nHow far is star {i}?", ("near", "far"), (0,)) for i in range(6)]
+    assert len(_search([Example(shots, "a", 1)], *items).rows) == 0
+
+
+def test_one_row_can_hold_several_questions_and_conversations_are_searched() -> None:
+    items = [_choice(f"i{i}", f"In which year did the {name} tower fall down again?") for i, name in
+             enumerate(("black", "white", "green"))]  # fmt: skip
+    both = f"{items[0].prompt} {items[2].prompt}"
+    turns = (Message("system", "S"), Message("user", "Who wrote Faust?"), Message("assistant", "Goethe"))
+    result = _search([Example(both, "a", 5), Example("S\n\nWho wrote Faust?", "Goethe", 9, turns)],
+                     *items, _choice("f", "Who wrote Faust?"))  # fmt: skip
+    assert result.item_ids == ("i0", "i2", "f")
+    assert result.rows.tolist() == [5, 9] and result.first_items == ("i0", "f")
+
+
+def test_generation_items_and_empty_benchmarks_are_searched_too() -> None:
+    item = GenerationItem("g", "The metal of coins long ago was", ("gold", "silver"))
+    benchmarks = [Benchmark("b", "exact_match", [item]), Benchmark("none", "accuracy", [])]
+    first, none = take_survey(
+        [Example("", "The metal of coins long ago was silver.", 3)], benchmarks=benchmarks
+    ).contamination
+    assert first.rows.tolist() == [3]
+    assert np.isnan(none.fraction) and not len(none.rows)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stem"),
+    [
+        ("Question: Why?\nAnswer:", "Why?"),
+        ("Why?", "Why?"),
+        ("**Question:** Why?\n**Answer:**", "Why?"),
+        ("Why?\nA. so\nB. no\nAnswer:", "Why?"),
+        ("Vitamin A", "Vitamin A"),
+    ],
+)
+def test_the_stem_of_a_prompt_is_its_question(prompt: str, stem: str) -> None:
+    assert question_stem(prompt) == stem
+    assert question_key(stem) == stem.lower().rstrip("?")
+
+
+def test_long_runs_of_blanks_cost_no_time() -> None:
+    blanks = "\n" * 200_000 + " " * 200_000 + "#" * 200_000
+    assert _found(_choice("i", "Who wrote Faust?"), f"{blanks}\nWho wrote Faust?\n{blanks}") in (True, False)
