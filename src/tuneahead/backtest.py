@@ -132,6 +132,10 @@ def backtest(
 
 
 def _systems(protocol: str, options: BacktestOptions) -> tuple[System, ...]:
+    known = [system.name for system in (*BASELINES, OURS, *ABLATIONS)]
+    unknown = next((name for name in options.systems if name not in known), None)
+    if unknown is not None:
+        raise PredictorError(f"unknown system {unknown!r}", remedy=f"use some of {', '.join(known)}")
     ablations = ABLATIONS if options.ablations and protocol == "grouped" else ()
     systems = (*BASELINES, OURS, *ablations)
     return tuple(s for s in systems if not options.systems or s.name in options.systems)

@@ -50,7 +50,7 @@ def single_row(
 
 
 def seed_weights(seeds: Floats) -> Floats:
-    """Row weights from numbers of seeds, mean 1: inverse variances if a seed's noise equals the model's error."""
+    """Row weights from numbers of seeds, mean 1: inverse variances if seed noise equals the model's error."""
     weights = 1.0 / (1.0 + 1.0 / np.maximum(seeds, 1.0))
     return np.asarray(weights / weights.mean(), float)
 
@@ -64,7 +64,7 @@ def find_preset(preset: str | Preset) -> Preset:
 
 
 def paper_features(table: FeatureTable) -> tuple[str, ...]:
-    """The paper's 24 and the recipe; every static, dynamic and recipe feature if the table has none of them."""
+    """The paper's 24 and the recipe; all static, dynamic and recipe features if the table has none."""
     named = [name for name in table.names if (spec := known_spec(name)) is not None and spec.paper]
     recipe = table.of_group("recipe")
     if not named:

@@ -260,8 +260,10 @@ class Boosting:
             **TREE_COMMON,
             **self.parameters,
         }
+        # On few rows more trees only learn the noise, and take their time over it.
+        rounds = tuple(min(count, rows) for count in self.rounds)
         data = lightgbm.Dataset(features, target, weight=weights, params=given)
-        return TreePath(lightgbm.train(given, data, num_boost_round=max(self.rounds)), self.rounds)
+        return TreePath(lightgbm.train(given, data, num_boost_round=max(rounds)), rounds)
 
 
 class Path(Protocol):

@@ -111,7 +111,7 @@ def _prune_redundant(
     left = [i for i in range(len(rows.names)) if i not in dropped]
     if len(set(rows.data_ids)) < 2:
         return
-    fold = grouped_folds(rows.data_ids, k=4, seed=seed)[0]
+    fold = grouped_folds(rows.data_ids, k=3, seed=seed)[0]
     current = _validation_rmse(rows, left, fold.train, fold.test, seed)
     for strength, a, b in _correlated_pairs(rows.features, left)[:most_checks]:
         if a in dropped or b in dropped:

@@ -76,7 +76,7 @@ class FeatureTable:
             object.__setattr__(self, "groups", tuple(_catalogue_group(name) for name in self.names))
         for name in _COLUMNS:
             object.__setattr__(self, name, np.asarray(getattr(self, name), float))
-        object.__setattr__(self, "values", np.asarray(self.values, float).reshape(rows, -1))
+        object.__setattr__(self, "values", np.atleast_2d(np.asarray(self.values, float)))
         if self.values.shape[1] != len(self.names) or len(self.groups) != len(self.names):
             raise PredictorError(
                 f"{self.values.shape[1]} feature columns, {len(self.names)} names, {len(self.groups)} groups",
@@ -85,7 +85,7 @@ class FeatureTable:
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
             raise PredictorError(f"feature {twice[0]!r} occurs twice", remedy="keep one column of it")
-        lengths = {name: len(getattr(self, name)) for name in (*_COLUMNS, *_TEXTS)}
+        lengths = {name: len(getattr(self, name)) for name in ("values", *_COLUMNS, *_TEXTS)}
         lengths |= {name: len(column) for name, column in self.extras.items()}
         wrong = next((name for name, length in lengths.items() if length != rows), None)
         if wrong is not None:

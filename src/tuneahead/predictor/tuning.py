@@ -19,6 +19,7 @@ Pool = Literal["all", "selected"]
 
 CONTEXT = ("base_level", "probe_level", "gain_level")
 """Columns appended to the features: base, probe and probe minus base, over the benchmark's head-room."""
+MIN_SELECTION_ROWS = 80
 SIMPLER = 0.995
 """A mixture must beat the best single model by this factor of its RMSE to be used."""
 _QUICK: tuple[Learner, ...] = (Ridge(), Boosting("trees", {**GREEDY_TREES, "learning_rate": 0.15}, (30, 60)))
@@ -48,10 +49,11 @@ class Preset:
     folds: int = 4
     scaled_intervals: bool = False
 
-    @property
-    def selects(self) -> bool:
-        """Whether any contestant wants selected features."""
-        return any(contestant.pool == "selected" for contestant in self.contestants)
+    def entrants(self, rows: int) -> tuple[Contestant, ...]:
+        """The contestants worth fitting on so many rows: selection among few rows picks noise."""
+        if rows >= MIN_SELECTION_ROWS:
+            return self.contestants
+        return tuple(contestant for contestant in self.contestants if contestant.pool == "all")
 
 
 PAPER = Preset(
@@ -157,9 +159,11 @@ def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
         return _without_comparison(problem, anchors[0])
     figures = _compare_anchors(problem, anchors, folds, seed) if len(anchors) > 1 else []
     anchor = min(figures, key=lambda figure: figure.rmse_pp).target if figures else anchors[0]
-    selected = _fold_selections(problem, anchor, folds, seed) if preset.selects else None
+    entrants = preset.entrants(len(problem.score_pp))
+    selects = any(contestant.pool == "selected" for contestant in entrants)
+    selected = _fold_selections(problem, anchor, folds, seed) if selects else None
     columns, settings = [], []
-    for contestant in preset.contestants:
+    for contestant in entrants:
         pool = selected if contestant.pool == "selected" else None
         path = _out_of_fold(problem, anchor, contestant.learner, folds, pool, seed)
         setting, _ = _best_setting(problem, anchor, path)
@@ -167,7 +171,7 @@ def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
         columns.append(path[:, setting])
     predictions = np.column_stack(columns)
     weights = mixture(predictions, problem.target(anchor), problem.weights * problem.headroom_pp**2)
-    found = list(zip(preset.contestants, settings, weights.tolist(), strict=True))
+    found = list(zip(entrants, settings, weights.tolist(), strict=True))
     for (contestant, setting, weight), column in zip(found, columns, strict=True):
         error = _error_pp(problem, anchor, column)
         figures.append(
@@ -175,7 +179,7 @@ def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
         )
     out = np.clip(problem.anchor_pp[anchor] + problem.headroom_pp * (predictions @ weights), 0.0, 100.0)
     selection = None
-    if preset.selects:
+    if selects:
         rows = problem.training_rows(anchor, np.arange(len(out)))
         selection = select_features(rows, keep=problem.recipe, seed=seed)
     members = tuple(member for member in found if member[2] > 0)

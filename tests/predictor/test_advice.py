@@ -1,0 +1,62 @@
+"""Advice: the gravest first, each remedy once, gains against losses."""
+
+from __future__ import annotations
+
+from tuneahead.features.catalogue import spec
+from tuneahead.predictor.advice import MOST_FIXES, advise
+from tuneahead.verdict import Attribution, Finding
+
+
+def attribution(name: str, points: float) -> Attribution:
+    return Attribution(name, 0.5, points, f"sentence of {name}")
+
+
+STOP = Finding("masked-answers", "stop", "no answer is trained", "raise max_length")
+WARN = Finding("near-duplicates", "warn", "a third are copies", "remove the copies")
+NOTE = Finding("token-budget", "note", "few tokens", "collect more rows")
+
+
+def test_order_is_stop_large_harm_warning_small_harm_note():
+    found = advise(
+        [attribution("grad_noise_ratio", -0.5), attribution("hard_rows_fraction", -3.0)], [NOTE, WARN, STOP]
+    )
+    assert [fix.feature for fix in found] == [
+        "masked-answers",
+        "hard_rows_fraction",
+        "near-duplicates",
+        "grad_noise_ratio",
+        "token-budget",
+    ]
+    assert found[1].title == spec("hard_rows_fraction").remedy
+    assert found[1].reason == "sentence of hard_rows_fraction (-3.0 points)"
+    assert found[1].contribution_pp == -3.0
+
+
+def test_features_with_one_remedy_count_together_and_are_named_once():
+    assert spec("loss_spike_fraction").remedy == spec("loss_max_ratio").remedy
+    found = advise([attribution("loss_spike_fraction", -1.0), attribution("loss_max_ratio", -2.0)], [])
+    assert [(fix.feature, fix.contribution_pp) for fix in found] == [("loss_max_ratio", -3.0)]
+
+
+def test_what_helps_as_much_as_it_harms_needs_no_remedy():
+    assert advise([attribution("loss_spike_fraction", -2.0), attribution("loss_max_ratio", 2.5)], []) == ()
+
+
+def test_gains_trifles_and_features_without_remedy_give_no_advice():
+    given = [
+        attribution("hard_rows_fraction", 4.0),
+        attribution("grad_noise_ratio", -0.1),
+        attribution("layer_grad_depth", -5.0),
+        attribution("base_pp", -9.0),
+    ]
+    assert advise(given, []) == ()
+
+
+def test_the_same_remedy_from_two_findings_is_given_once():
+    again = Finding("cut-answers", "warn", "answers are cut", "Raise  max_length.")
+    assert [fix.reason for fix in advise([], [again, STOP])] == ["no answer is trained"]
+
+
+def test_advice_stays_short():
+    many = [Finding(f"check-{i}", "warn", "message", f"remedy {i}") for i in range(30)]
+    assert len(advise([], many)) == MOST_FIXES

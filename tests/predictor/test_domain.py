@@ -1,0 +1,60 @@
+"""Inputs outside what the training rows cover are recognised, and named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from tuneahead.predictor.domain import domain_from_record, learn_domain
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.normal(size=(150, 6))
+GROUPS = tuple(f"d{i // 3}" for i in range(150))
+NAMES = tuple("abcdef")
+
+
+def test_rows_like_the_training_rows_are_inside():
+    domain = learn_domain(NAMES, ROWS, GROUPS)
+    assert domain.contains(np.random.default_rng(1).normal(size=(300, 6))).mean() > 0.95
+
+
+def test_rows_far_away_are_outside_and_their_features_named():
+    domain = learn_domain(NAMES, ROWS, GROUPS)
+    far = np.zeros((1, 6))
+    far[0, [1, 4]] = 30.0, -30.0
+    assert not domain.contains(far)[0]
+    assert [NAMES[i] for i in np.flatnonzero(domain.outside(far)[0])] == ["b", "e"]
+
+
+def test_an_unseen_combination_of_usual_values_is_far_too():
+    rng = np.random.default_rng(2)
+    side = rng.choice([-1.0, 1.0], 200)
+    rows = side[:, None] * 5.0 + 0.1 * rng.normal(size=(200, 4))
+    domain = learn_domain(tuple("abcd"), rows, tuple(f"d{i}" for i in range(200)))
+    mixed = np.array([[5.0, -5.0, 5.0, -5.0]])
+    assert not domain.outside(mixed).any()
+    assert not domain.contains(mixed)[0]
+    assert domain.contains(np.full((1, 4), 5.0))[0]
+
+
+def test_a_value_that_was_always_measured_is_missed():
+    rows = ROWS.copy()
+    rows[::2, 5] = np.nan
+    domain = learn_domain(NAMES, rows, GROUPS)
+    gone = np.full((1, 6), np.nan)
+    assert domain.outside(gone)[0].tolist() == [True] * 5 + [False]
+    assert not domain.contains(gone)[0]
+
+
+def test_one_data_set_knows_no_distance_but_still_its_ranges():
+    domain = learn_domain(NAMES, ROWS, ("d",) * 150)
+    assert domain.outside(np.full((1, 6), 99.0)).all()
+    assert domain.most_outside == np.inf
+
+
+def test_domain_survives_json():
+    domain = learn_domain(NAMES, ROWS, GROUPS)
+    back = domain_from_record(json.loads(json.dumps(domain.to_record())))
+    fresh = 2.0 * np.random.default_rng(3).normal(size=(100, 6))
+    np.testing.assert_array_equal(back.contains(fresh), domain.contains(fresh))

@@ -1,0 +1,90 @@
+"""Reasons add up to the prediction, whatever the target, and read as sentences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tuneahead.features.vector import FeatureVector
+from tuneahead.predictor.explain import (
+    BASE_TERM,
+    GAIN_TERM,
+    HEADROOM_TERM,
+    LIMIT_TERM,
+    Parts,
+    Typical,
+    explain_parts,
+    sentence_for,
+)
+from tuneahead.predictor.predictor import Predictor
+from tuneahead.predictor.tuning import QUICK
+
+TYPICAL = Typical(base_pp=30.0, gain_pp=8.0, anchor_pp=38.0, headroom_pp=75.0)
+
+
+def vector(table, row: int) -> FeatureVector:
+    return FeatureVector(dict(zip(table.names, table.values[row].tolist(), strict=True)))
+
+
+@pytest.mark.parametrize("anchor", ["probe", "base", "raw"])
+def test_contributions_sum_to_the_score_for_every_target(make_table, anchor):
+    table = make_table(90, 8)
+    # Two benchmarks with other chance levels, so that the head-room differs between rows.
+    table = replace(table, chance_pp=np.where(np.arange(90) % 2, 25.0, 0.0))
+    predictor = Predictor.fit(table, preset=replace(QUICK, anchors=(anchor,)))
+    predictions = predictor.predict_table(table).score_pp
+    for row in range(0, 90, 10):
+        scores = (float(table.base_pp[row]), float(table.probe_pp[row]))
+        chance = float(table.chance_pp[row])
+        forecast = predictor.predict(vector(table, row), *scores, chance_pp=chance)
+        baseline, found = predictor.explain(vector(table, row), *scores, chance_pp=chance)
+        total = baseline + sum(attribution.contribution_pp for attribution in found)
+        assert total == pytest.approx(forecast.score_pp, abs=1e-6)
+        assert forecast.score_pp == pytest.approx(predictions[row], abs=1e-9)
+        assert HEADROOM_TERM in {attribution.feature for attribution in found}
+
+
+def test_a_score_beyond_the_scale_is_explained_by_the_limit():
+    parts = Parts(("x",), np.array([1.0]), np.array([0.6]), 0.1, "probe", 90.0, 40.0, 90.0, 75.0)
+    baseline, found = explain_parts(parts, TYPICAL)
+    by_name = {attribution.feature: attribution.contribution_pp for attribution in found}
+    assert baseline == pytest.approx(38.0 + 7.5)
+    assert by_name["x"] == pytest.approx(45.0)
+    assert by_name[LIMIT_TERM] == pytest.approx(100.0 - (90.0 + 75.0 * 0.7))
+    assert baseline + sum(by_name.values()) == pytest.approx(100.0)
+
+
+def test_the_probe_score_is_split_into_base_and_gain_so_far():
+    parts = Parts(
+        ("x", "base_level", "probe_level", "gain_level"),
+        np.zeros(4),
+        np.array([0.0, 0.01, 0.02, -0.01]),
+        0.1,
+        "probe",
+        45.0,
+        33.0,
+        45.0,
+        75.0,
+    )
+    by_name = {one.feature: one for one in explain_parts(parts, TYPICAL)[1]}
+    assert by_name[BASE_TERM].contribution_pp == pytest.approx(3.0 + 0.75)
+    assert by_name[GAIN_TERM].contribution_pp == pytest.approx(12.0 - 8.0 + 0.75)
+    assert by_name[GAIN_TERM].value == pytest.approx(12.0)
+    assert by_name[GAIN_TERM].sentence.startswith("benchmark score at the probe: 45.0 points, +12.0")
+    assert "x" not in by_name, "a share of nothing is no reason"
+
+
+def test_without_a_base_score_the_probe_score_is_one_term():
+    unknown = Typical(float("nan"), float("nan"), 38.0, 75.0)
+    parts = Parts(("x",), np.zeros(1), np.zeros(1), 0.0, "probe", 45.0, float("nan"), 45.0, 75.0)
+    baseline, found = explain_parts(parts, unknown)
+    assert [(one.feature, one.contribution_pp) for one in found] == [(GAIN_TERM, 7.0)]
+    assert baseline == 38.0
+
+
+def test_sentences_come_from_the_catalogue_and_absent_values_say_so():
+    assert sentence_for("easy_rows_fraction", 0.25) == "25 % of the rows are easy for the model"
+    assert sentence_for("easy_rows_fraction", float("nan")) == "easy_rows_fraction was not measured"
+    assert sentence_for("my_own_feature", 3.0) == "my_own_feature = 3"

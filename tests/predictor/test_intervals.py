@@ -1,0 +1,98 @@
+"""Intervals: the theory holds on exchangeable data, and few data sets make them wide."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tuneahead.predictor.intervals import (
+    Calibration,
+    Residuals,
+    calibrate,
+    calibration_from_record,
+    difficulty_text,
+    grouped_quantile,
+)
+
+
+def names(count: int, rows_each: int = 1) -> tuple[str, ...]:
+    return tuple(f"d{i // rows_each}" for i in range(count * rows_each))
+
+
+def test_one_row_a_group_is_the_split_conformal_quantile():
+    # Nine scores, 90 %: the smallest k with k / 10 >= 0.9 is 9, the largest score.
+    assert grouped_quantile(np.arange(1.0, 10.0), names(9), 0.9) == 9.0
+    assert grouped_quantile(np.arange(1.0, 20.0), names(19), 0.9) == 18.0
+
+
+def test_too_few_groups_give_an_infinite_bound():
+    assert grouped_quantile(np.arange(8.0), names(8), 0.9) == math.inf
+    assert grouped_quantile(np.arange(80.0), names(8, 10), 0.9) == math.inf
+    assert grouped_quantile(np.zeros(0), (), 0.5) == math.inf
+    assert grouped_quantile(np.arange(8.0), names(8), 0.5) == 4.0
+
+
+def test_every_group_counts_once_whatever_its_rows():
+    scores = np.array([1.0] * 50 + [5.0, 6.0, 7.0])
+    groups = ("big",) * 50 + ("a", "b", "c")
+    # Four groups and the unseen one weigh a fifth each: half is reached within a, not within big.
+    assert grouped_quantile(scores, groups, 0.5) == 6.0
+
+
+def test_ninety_percent_covers_ninety_percent_of_exchangeable_groups():
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(400):
+        level = rng.normal(size=31)[:, None] + rng.normal(size=(31, 3))  # rows of a group go together
+        scores = np.abs(level)
+        bound = grouped_quantile(scores[:30].ravel(), names(30, 3), 0.9)
+        covered.append(np.mean(scores[30] <= bound))
+    assert 0.88 <= np.mean(covered) <= 0.95
+
+
+@pytest.fixture(scope="module")
+def uneven() -> Residuals:
+    rng = np.random.default_rng(1)
+    features = rng.uniform(0, 1, size=(600, 3))
+    return Residuals(rng.normal(size=600) * (0.3 + 4.0 * features[:, 0]), features, names(200, 3))
+
+
+def test_scaled_intervals_are_narrower_where_errors_are_uneven(uneven):
+    found = calibrate(uneven)
+    assert found.difficulty is not None
+    fresh = np.random.default_rng(2).uniform(0, 1, size=(4000, 3))
+    residual = np.random.default_rng(3).normal(size=4000) * (0.3 + 4.0 * fresh[:, 0])
+    half = found.half_width_pp(fresh, 0.9)
+    constant = grouped_quantile(np.abs(uneven.residual_pp), uneven.groups, 0.9)
+    assert half.mean() < 0.97 * constant
+    assert 0.87 <= np.mean(np.abs(residual) <= half) <= 0.94
+    assert half[fresh[:, 0] < 0.2].mean() < 0.6 * half[fresh[:, 0] > 0.8].mean()
+
+
+def test_even_errors_keep_a_constant_width():
+    rng = np.random.default_rng(4)
+    found = calibrate(Residuals(rng.normal(size=300), rng.normal(size=(300, 4)), names(100, 3)))
+    assert found.difficulty is None
+    assert np.ptp(found.half_width_pp(rng.normal(size=(5, 4)), 0.9)) == 0.0
+
+
+def test_a_higher_level_is_wider_and_the_highest_infinite(uneven):
+    found = calibrate(uneven)
+    row = uneven.features[:1]
+    widths = [found.half_width_pp(row, level)[0] for level in (0.5, 0.8, 0.9, 0.99, 0.9999)]
+    assert widths == sorted(widths) and widths[-1] == math.inf
+
+
+def test_calibration_survives_json(uneven):
+    found = calibrate(uneven)
+    back = calibration_from_record(json.loads(json.dumps(found.to_record())), difficulty_text(found))
+    np.testing.assert_allclose(
+        back.half_width_pp(uneven.features, 0.9), found.half_width_pp(uneven.features, 0.9)
+    )
+
+
+def test_no_residuals_mean_no_bound():
+    assert Calibration(np.zeros(0), ()).half_width_pp(np.zeros((2, 1)), 0.9).tolist() == [math.inf] * 2

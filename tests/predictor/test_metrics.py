@@ -1,0 +1,89 @@
+"""Figures of merit, against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tuneahead.predictor.metrics import (
+    Costs,
+    decisions,
+    measure,
+    noise_floor_pp,
+    pearson,
+    ranks,
+    spearman,
+    task_costs,
+)
+
+
+def test_metrics_of_four_tasks_by_hand():
+    measured = np.array([10.0, 20.0, 30.0, 40.0])
+    predicted = np.array([11.0, 18.0, 33.5, 40.0])  # errors 1, -2, 3.5, 0
+    found = measure(predicted, measured, low=predicted - 2.0, high=predicted + 2.0)
+    assert found.n == 4
+    assert found.rmse_pp == pytest.approx(math.sqrt((1 + 4 + 12.25) / 4))
+    assert found.r2 == pytest.approx(1 - 17.25 / 500)
+    assert (found.within_1, found.within_2, found.within_3) == (0.5, 0.75, 0.75)
+    assert found.bias_pp == pytest.approx(0.625)
+    assert found.coverage == 0.75 and found.width_pp == 4.0
+    assert found.spearman == pytest.approx(1.0)
+
+
+def test_rows_without_prediction_do_not_count():
+    found = measure(np.array([1.0, np.nan]), np.array([2.0, 3.0]))
+    assert found.n == 1 and found.rmse_pp == 1.0 and math.isnan(found.r2)
+    assert measure(np.array([np.nan]), np.array([1.0])).n == 0
+
+
+def test_ranks_share_ties_and_correlations_match_by_hand():
+    assert ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1.0, 3.5, 2.0]
+    assert pearson(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 7.0])) == pytest.approx(0.99339927)
+    assert spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 100.0, 3.0])) == pytest.approx(0.5)
+    assert math.isnan(spearman(np.ones(3), np.arange(3.0)))
+
+
+def test_bootstrap_interval_resamples_data_sets_not_rows():
+    error = np.repeat([0.0, 4.0, 1.0, 3.0], 25)
+    rows = [f"r{i}" for i in range(100)]
+    sets = [f"d{i // 25}" for i in range(100)]
+    by_row = measure(error, np.zeros(100), groups=rows)
+    by_set = measure(error, np.zeros(100), groups=sets)
+    assert (
+        by_set.rmse_low_pp < by_row.rmse_low_pp < by_set.rmse_pp < by_row.rmse_high_pp < by_set.rmse_high_pp
+    )
+
+
+def test_noise_floor_of_means_over_seeds(make_table):
+    table = make_table(4, 8)
+    sd = np.array([2.0, 4.0, np.nan, np.nan])
+    seeds = np.array([4.0, 4.0, 1.0, 1.0])
+    # Variances of the means: 4/4, 16/4, and for single runs the pooled variance 10.
+    expected = math.sqrt((1 + 4 + 10 + 10) / 4)
+    assert noise_floor_pp(replace(table, seeds=seeds, seed_sd_pp=sd)) == pytest.approx(expected)
+    assert math.isnan(noise_floor_pp(replace(table, seeds=np.ones(4))))
+
+
+def test_decisions_pay_for_probes_and_continue_go_runs():
+    predicted = np.array([60.0, 60.0, 40.0, 40.0])
+    measured = np.array([58.0, 50.0, 57.0, 30.0])
+    costs = Costs(np.full(4, 10.0), np.array([100.0, 100.0, 200.0, 100.0]))
+    found = decisions(predicted, measured, 55.0, costs)
+    # Run two in full (200), probe two (20), of 500: saved 280 / 500.
+    assert found.compute_saved == pytest.approx(0.56)
+    assert (found.go, found.good_kept, found.bad_caught) == (0.5, 0.5, 0.5)
+    assert (found.good, found.bad) == (2, 2)
+    assert math.isnan(decisions(predicted, measured, 90.0).good_kept)
+
+
+def test_costs_are_seconds_where_measured_else_steps_else_unknown(make_table):
+    table = make_table(6, 8)
+    steps = task_costs(table, 100)
+    assert steps is not None and steps.probe.tolist() == [100.0] * 6
+    seconds = {"probe_seconds": np.full(6, 3.0), "full_seconds": np.full(6, 30.0)}
+    timed = task_costs(replace(table, extras={**table.extras, **seconds}), 100)
+    assert timed is not None and timed.full.tolist() == [30.0] * 6
+    assert task_costs(replace(table, extras={}), 100) is None

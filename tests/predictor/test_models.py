@@ -1,0 +1,109 @@
+"""The additive models: right solutions, exact contributions, no memory of anything but training rows."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tuneahead.predictor.models import (
+    GREEDY_TREES,
+    PENALTIES,
+    RANDOM_TREES,
+    Boosting,
+    Ridge,
+    component_from_record,
+    learn_columns,
+)
+
+RNG = np.random.default_rng(0)
+FEATURES = RNG.normal(size=(80, 5))
+TARGET = 2.0 * FEATURES[:, 0] - FEATURES[:, 1] + 0.1 * RNG.normal(size=80)
+WEIGHTS = RNG.uniform(0.5, 1.5, 80)
+
+
+def test_ridge_is_the_closed_form_solution():
+    path = Ridge().fit(FEATURES, TARGET, WEIGHTS, 0)
+    low, high = np.quantile(FEATURES, [0.01, 0.99], axis=0)
+    clipped = np.clip(FEATURES, low, high)
+    scaled = clipped / clipped.std(0)
+    centre = WEIGHTS @ scaled / WEIGHTS.sum()
+    mean = WEIGHTS @ TARGET / WEIGHTS.sum()
+    x, w = scaled - centre, np.diag(WEIGHTS)
+    for setting, penalty in ((0, PENALTIES[0]), (5, PENALTIES[5])):
+        inner = x.T @ w @ x + penalty * WEIGHTS.sum() * np.eye(5)
+        beta = np.linalg.solve(inner, x.T @ w @ (TARGET - mean))
+        np.testing.assert_allclose(path.predict_all(FEATURES)[:, setting], mean + x @ beta, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        Ridge(),
+        Ridge("bent ridge", "hinge"),
+        Boosting("greedy", GREEDY_TREES, (20,)),
+        Boosting("random", RANDOM_TREES, (20,)),
+    ],
+    ids=lambda learner: learner.name,
+)
+def test_contributions_sum_to_the_prediction_and_survive_json(learner):
+    holes = np.where(RNG.random(FEATURES.shape) < 0.1, np.nan, FEATURES)
+    model = learner.fit(holes, TARGET, WEIGHTS, 0).at(0)
+    fresh = np.vstack([holes[:10], 50.0 * FEATURES[:5], np.full((1, 5), np.nan)])
+    parts = model.contributions(fresh)
+    assert parts.shape == (16, 6)
+    np.testing.assert_allclose(parts.sum(1), model.predict(fresh), atol=1e-9)
+    text = getattr(model, "text", "")
+    back = component_from_record(json.loads(json.dumps(model.to_record())), text)
+    np.testing.assert_allclose(back.predict(fresh), model.predict(fresh), atol=1e-12)
+
+
+def test_paths_agree_with_the_models_taken_from_them():
+    for learner in (Ridge(), Boosting("trees", GREEDY_TREES, (5, 20))):
+        path = learner.fit(FEATURES, TARGET, WEIGHTS, 0)
+        for setting in (0, 1):
+            np.testing.assert_allclose(
+                path.at(setting).predict(FEATURES), path.predict_all(FEATURES)[:, setting], atol=1e-9
+            )
+
+
+def test_a_straight_line_stops_at_the_training_range():
+    model = Ridge().fit(FEATURES, TARGET, WEIGHTS, 0).at(0)
+    edge, far = np.zeros((1, 5)), np.zeros((1, 5))
+    edge[0, 0], far[0, 0] = FEATURES[:, 0].max(), 1e6
+    np.testing.assert_allclose(model.predict(far), model.predict(edge))
+
+
+def test_bent_ridge_follows_a_bend_that_ridge_can_not():
+    x = np.linspace(-2, 2, 200)[:, None]
+    y = np.maximum(x[:, 0], 0.0)
+    ones = np.ones(200)
+    straight = Ridge().fit(x, y, ones, 0).at(0).predict(x)
+    bent = Ridge("bent", "hinge").fit(x, y, ones, 0).at(0).predict(x)
+    assert np.abs(bent - y).mean() < 0.35 * np.abs(straight - y).mean()
+
+
+def test_absent_values_and_constant_columns_get_no_scale_from_nowhere():
+    features = np.column_stack([np.full(10, np.nan), np.full(10, 3.0), np.arange(10.0)])
+    features[0, 2] = np.nan
+    columns = learn_columns(features, "linear")
+    applied = columns.apply(np.array([[7.0, 99.0, np.nan]]))
+    assert applied[0, :2].tolist() == [0.0, 0.0]
+    assert columns.median[2] == 5.0
+    assert np.isfinite(applied).all()
+
+
+def test_medians_bounds_and_scales_come_from_the_fitted_rows_only():
+    before = learn_columns(FEATURES[:50], "hinge")
+    assert vars(before).keys() == vars(learn_columns(FEATURES, "hinge")).keys()
+    model = Ridge("bent", "hinge").fit(FEATURES[:50], TARGET[:50], WEIGHTS[:50], 0).at(2)
+    alone = model.predict(FEATURES[50:51])
+    among = model.predict(np.vstack([FEATURES[50:51], 1e3 * FEATURES[51:]]))[:1]
+    np.testing.assert_allclose(alone, among, rtol=1e-12)
+
+
+def test_same_seed_same_trees():
+    learner = Boosting("random", RANDOM_TREES, (10,))
+    one, two = (learner.fit(FEATURES, TARGET, WEIGHTS, 3).at(0) for _ in range(2))
+    assert one.text == two.text

@@ -1,0 +1,225 @@
+"""The predictor learns from training rows only, admits doubt, and survives the disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tuneahead.errors import PredictorError
+from tuneahead.features.vector import FeatureVector
+from tuneahead.predictor.fitting import paper_features, prepare, seed_weights
+from tuneahead.predictor.metrics import measure, rmse
+from tuneahead.predictor.models import Ridge
+from tuneahead.predictor.predictor import Predictor, load_predictor
+from tuneahead.predictor.splits import grouped_folds
+from tuneahead.predictor.table import FeatureTable
+from tuneahead.predictor.tuning import DEFAULT, QUICK, _fold_selections, _out_of_fold, mixture
+
+
+def corrupted(table: FeatureTable, rows: np.ndarray) -> FeatureTable:
+    """The same table with nonsense in every feature, score and extra of some rows."""
+    rng = np.random.default_rng(99)
+    values, changed = table.values.copy(), {}
+    values[rows] = 1e4 * rng.normal(size=(len(rows), values.shape[1]))
+    for name in ("score_pp", "base_pp", "probe_pp", "chance_pp", "seeds", "seed_sd_pp"):
+        changed[name] = getattr(table, name).copy()
+        changed[name][rows] = rng.uniform(1, 90, len(rows))
+    extras = {name: column.copy() for name, column in table.extras.items()}
+    for column in extras.values():
+        column[rows] = -5.0
+    return replace(table, values=values, extras=extras, **changed)
+
+
+@pytest.fixture(scope="module")
+def table(make_table):
+    return make_table(150, 10)
+
+
+@pytest.fixture(scope="module")
+def fitted(table):
+    return Predictor.fit(table)
+
+
+def saved_bytes(predictor: Predictor, folder: Path) -> dict[str, bytes]:
+    predictor.save(folder)
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_held_out_rows_reach_no_part_of_the_fit(make_table, tmp_path, preset):
+    """Selection, tuning, imputation, scaling, stopping, mixing, calibration, domain: all saved, all equal."""
+    table = make_table(130, 8)
+    fold = grouped_folds(table.data_ids, k=5, seed=0)[0]
+    spoiled = corrupted(table, fold.test)
+    one = Predictor.fit(table.select(fold.train), preset=preset)
+    two = Predictor.fit(spoiled.select(fold.train), preset=preset)
+    assert saved_bytes(one, tmp_path / "one") == saved_bytes(two, tmp_path / "two")
+    clean = table.select(fold.test)
+    alone = one.predict_table(clean.select([0]))
+    among = one.predict_table(corrupted(clean, np.arange(1, len(clean))))
+    assert alone.score_pp[0] == pytest.approx(among.score_pp[0], abs=1e-9)
+    assert alone.high_pp[0] == pytest.approx(among.high_pp[0], abs=1e-9)
+
+
+def test_residuals_for_calibration_never_saw_their_own_data_set(table):
+    """The inner folds: spoiling a fold's labels and features changes nothing that predicts that fold."""
+    problem, _ = prepare(table, DEFAULT)
+    fold = grouped_folds(table.data_ids, k=4, seed=1)[0]
+    labels, features = problem.score_pp.copy(), problem.features.copy()
+    labels[fold.test] = 0.0
+    features[fold.test] = 1e4
+    spoiled = replace(problem, score_pp=labels)
+    wild = replace(spoiled, features=features)
+    chosen = _fold_selections(problem, "probe", [fold], 0)
+    assert chosen == _fold_selections(wild, "probe", [fold], 0)
+    one = _out_of_fold(problem, "probe", Ridge(), [fold], chosen, 0)[fold.test]
+    two = _out_of_fold(spoiled, "probe", Ridge(), [fold], chosen, 0)[fold.test]
+    np.testing.assert_array_equal(one, two)
+
+
+def test_it_beats_persistence_and_the_paper_preset_on_unseen_data_sets(table, fitted, make_table):
+    test = make_table(300, 10, seed=7)
+    ours = rmse(fitted.predict_table(test).score_pp, test.score_pp)
+    paper = rmse(Predictor.fit(table, preset="paper").predict_table(test).score_pp, test.score_pp)
+    assert ours < 0.6 * rmse(test.probe_pp, test.score_pp)
+    assert ours < paper
+
+
+def test_ninety_percent_intervals_cover_about_ninety_percent(fitted, make_table):
+    test = make_table(900, 10, seed=8)
+    found = fitted.predict_table(test)
+    m = measure(found.score_pp, test.score_pp, low=found.low_pp, high=found.high_pp)
+    assert 0.84 <= m.coverage <= 0.96
+    wide = fitted.predict_table(test, level=0.97)
+    assert (wide.high_pp - wide.low_pp).mean() > m.width_pp
+
+
+def test_few_data_sets_make_the_interval_the_whole_scale(table):
+    rows = table.select(np.arange(12))  # four data sets
+    found = Predictor.fit(rows, preset="quick").predict_table(table)
+    assert found.low_pp.max() == 0.0 and found.high_pp.min() == 100.0
+    half = Predictor.fit(rows, preset="quick", level=0.5).predict_table(table)
+    assert (half.high_pp - half.low_pp).max() < 100.0
+
+
+def test_one_row_gives_its_own_gain_and_no_certainty(table):
+    one = table.select([0])
+    found = Predictor.fit(one).predict_table(one)
+    assert found.score_pp[0] == pytest.approx(one.score_pp[0], abs=0.5)
+    assert (found.low_pp[0], found.high_pp[0]) == (0.0, 100.0)
+
+
+def test_saving_and_loading_changes_nothing(table, fitted, tmp_path):
+    fitted.save(tmp_path)
+    back = load_predictor(tmp_path)
+    for name in ("score_pp", "low_pp", "high_pp", "in_distribution"):
+        np.testing.assert_allclose(
+            getattr(back.predict_table(table), name), getattr(fitted.predict_table(table), name), atol=1e-9
+        )
+    assert back.origin == fitted.origin
+    assert not any(path.suffix in (".pkl", ".npy") for path in tmp_path.iterdir())
+
+
+def test_a_folder_without_predictor_is_named(tmp_path):
+    with pytest.raises(PredictorError, match="holds no predictor"):
+        load_predictor(tmp_path)
+    (tmp_path / "predictor.json").write_text('{"schema": 99}')
+    with pytest.raises(PredictorError, match="schema 99"):
+        load_predictor(tmp_path)
+
+
+def test_the_origin_tells_what_was_compared_and_selected(fitted, table):
+    weights = sum(figure.weight for figure in fitted.origin.figures)
+    assert weights == pytest.approx(1.0)
+    assert {figure.target for figure in fitted.origin.figures} == {"probe", "base"}
+    assert {entry.feature for entry in fitted.origin.trail} >= set(table.names)
+    assert (fitted.origin.rows, fitted.origin.data_sets) == (150, 50)
+
+
+def test_inputs_outside_the_training_range_are_named(fitted, table):
+    values = dict(zip(table.names, np.nan_to_num(table.values[0]).tolist(), strict=True))
+    usual = fitted.predict(FeatureVector(values), 30.0, 40.0)
+    assert usual.in_distribution
+    odd = fitted.predict(FeatureVector({**values, "f0": 80.0, "f2": -80.0, "f6": 80.0}), 30.0, 40.0)
+    assert not odd.in_distribution
+    assert {"f0", "f2", "f6"} <= set(odd.outside)
+
+
+def test_a_missing_probe_score_is_an_error_that_says_what_to_do(fitted, table):
+    assert fitted.anchor == "probe"
+    with pytest.raises(PredictorError, match=r"probe score is nan[\s\S]*cue items"):
+        fitted.predict(FeatureVector({}), 30.0, float("nan"))
+
+
+def test_features_a_table_lacks_count_as_absent(fitted, table):
+    blank = table.values.copy()
+    blank[:, 3:] = np.nan
+    lacking = fitted.predict_table(table.with_features(table.names[:3]))
+    np.testing.assert_allclose(lacking.score_pp, fitted.predict_table(replace(table, values=blank)).score_pp)
+
+
+def test_rows_without_probe_score_do_not_cost_the_others_their_anchor(table):
+    probe = table.probe_pp.copy()
+    probe[:5] = np.nan
+    predictor = Predictor.fit(replace(table, probe_pp=probe), preset="quick")
+    assert predictor.anchor == "probe" and predictor.origin.rows == 145
+    assert np.isnan(predictor.predict_table(replace(table, probe_pp=probe)).score_pp[:5]).all()
+
+
+def test_gain_target_serves_several_bases_where_raw_scores_do_not(make_table):
+    low, high = make_table(120, 8), make_table(120, 8, seed=1)
+    shift = 30.0
+    parts = {
+        "score_pp": high.score_pp + shift,
+        "base_pp": high.base_pp + shift,
+        "probe_pp": high.probe_pp + shift,
+    }
+    predictor = Predictor.fit(low, preset="quick")
+    other = replace(high, **parts)
+    raw = Predictor.fit(low, preset=replace(QUICK, anchors=("raw",), context=False))
+    ours, theirs = (rmse(p.predict_table(other).score_pp, other.score_pp) for p in (predictor, raw))
+    assert ours < 0.5 * theirs
+
+
+def test_more_seeds_weigh_more_but_not_without_bound():
+    weights = seed_weights(np.array([1.0, 3.0, 1000.0]))
+    assert weights.mean() == pytest.approx(1.0)
+    assert weights[1] / weights[0] == pytest.approx(1.5)
+    assert weights[2] / weights[0] < 2.0
+
+
+def test_mixture_prefers_one_model_unless_mixing_clearly_helps():
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=300)
+    ones = np.ones(300)
+    good, bad = target + 0.1 * rng.normal(size=300), rng.normal(size=300)
+    assert mixture(np.column_stack([bad, good]), target, ones).tolist() == [0.0, 1.0]
+    two = np.column_stack([target + 0.5 * rng.normal(size=300), target + 0.5 * rng.normal(size=300)])
+    weights = mixture(two, target, ones)
+    assert weights.sum() == pytest.approx(1.0) and weights.min() > 0.3
+
+
+def test_paper_features_are_the_catalogues_24_and_the_recipe(table):
+    from tuneahead.features.catalogue import names_of
+
+    names = names_of()
+    wide = replace(table.select([0]), names=names, values=np.zeros((1, len(names))), groups=(), extras={})
+    found = paper_features(wide)
+    assert set(found) == set(names_of("static", "dynamic", paper=True)) | set(names_of("recipe"))
+
+
+def test_bad_presets_levels_and_empty_tables_are_refused(table):
+    with pytest.raises(PredictorError, match="use one of paper, default, quick"):
+        Predictor.fit(table, preset="best")
+    with pytest.raises(PredictorError, match="level 90"):
+        Predictor.fit(table, level=90)
+    with pytest.raises(PredictorError, match="no row of the table has a score"):
+        Predictor.fit(replace(table, score_pp=np.full(150, np.nan)))
+
+
+def test_same_seed_same_predictor(table, tmp_path):
+    one, two = (Predictor.fit(table, preset="quick", seed=4) for _ in range(2))
+    assert saved_bytes(one, tmp_path / "one") == saved_bytes(two, tmp_path / "two")

@@ -1,0 +1,183 @@
+"""The backtest holds out what it says, pays for what it counts, and prints what it measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tuneahead.backtest import BacktestOptions, backtest
+from tuneahead.backtest_tables import Table, show
+from tuneahead.errors import PredictorError
+from tuneahead.predictor.metrics import rmse
+from tuneahead.predictor.table import FeatureTable
+
+
+def synthetic(rows: int = 120, seed: int = 0) -> FeatureTable:
+    """Scores that follow the probe and one feature, two families, two recipes a data set."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(rows, 4))
+    probe = 40.0 + 5.0 * values[:, 3]
+    score = probe + 10.0 + 6.0 * values[:, 0] + rng.normal(size=rows)
+    return FeatureTable(
+        names=("wit", "noise", "rate", "cue"),
+        values=values,
+        score_pp=score,
+        base_pp=np.full(rows, 35.0),
+        probe_pp=probe,
+        chance_pp=np.full(rows, 25.0),
+        task_ids=tuple(f"t{i}" for i in range(rows)),
+        data_ids=tuple(f"d{i // 2}" for i in range(rows)),
+        families=tuple(f"family{(i // 2) % 2}" for i in range(rows)),
+        seeds=np.where(np.arange(rows) % 2, 3.0, 1.0),
+        seed_sd_pp=np.where(np.arange(rows) % 2, 1.0, np.nan),
+        bases=("lab",) * rows,
+        benchmarks=("exam",) * rows,
+        groups=("static", "dynamic", "recipe", "cue"),
+        extras={"final_steps": np.full(rows, 1000.0)},
+    )
+
+
+CHOSEN = ("mean", "persistence", "paper", "ours", "static_only", "proxy_lm")
+
+
+@pytest.fixture(scope="module")
+def table() -> FeatureTable:
+    return synthetic()
+
+
+@pytest.fixture(scope="module")
+def result(table):
+    options = BacktestOptions(systems=CHOSEN, folds=3, probe_tables={100: table, 50: table.select(range(60))})
+    return backtest(table, options=options)
+
+
+def test_every_protocol_has_its_tables_and_every_system_its_row(result):
+    names = [table.name for table in result.tables]
+    for protocol in ("grouped", "random", "family-out"):
+        main = result.table(f"main {protocol}")
+        assert [row[0] for row in main.rows][-1] == "Seed-noise floor"
+        assert len(main.rows) == 6, "five systems and the floor"
+        assert f"decisions {protocol}" in names and f"decision curve {protocol}" in names
+    assert {"ablation grouped", "selection", "learning curve", "probe length"} <= set(names)
+
+
+def test_errors_are_of_held_out_predictions_on_well_measured_tasks(result, table):
+    ours = result.outcomes["grouped"]["ours"]
+    several = table.seeds >= 2
+    row = next(row for row in result.table("main grouped").rows if row[0] == ours.system.label)
+    assert row[1] == pytest.approx(rmse(ours.score_pp[several], table.score_pp[several]))
+    assert row[12] == int(several.sum())
+    assert 0.9 < row[1] < 2.0, "near the noise of one point"
+    assert "60 tasks of 120" in result.table("main grouped").note
+    floor = result.table("main grouped").rows[-1][1]
+    assert floor == pytest.approx(1.0 / math.sqrt(3.0))
+
+
+def test_random_protocol_predicts_only_the_held_out_share(result):
+    ours = result.outcomes["random"]["ours"]
+    assert int(np.isfinite(ours.score_pp).sum()) == round(120 * 370 / 1300)
+
+
+def test_a_system_without_data_has_an_empty_row_and_a_reason(result):
+    main = result.table("main grouped")
+    row = next(row for row in main.rows if row[0] == "ProxyLM")
+    assert row[12] == 0 and math.isnan(row[1])
+    assert "ProxyLM: not run, the proxy model was fine-tuned on 0 training tasks" in main.note
+
+
+def test_paper_figures_stand_beside_ours(result):
+    rows = {row[0]: row for row in result.table("main random").rows}
+    assert rows["TuneAhead (default)"][-1] == 1.47
+    assert rows["ProxyLM"][-1] == 2.11
+    assert "58.4 % saved" in result.table("decisions random").note
+
+
+def test_decisions_count_probes_of_a_hundred_steps_in_a_thousand(result, table):
+    decisions = result.table("decisions grouped")
+    several = table.seeds >= 2
+    tau, rule, run, saved, *_ = next(row for row in decisions.rows if row[1] == "persistence")
+    share = float(np.mean(table.probe_pp[several] >= tau))
+    assert run == pytest.approx(100.0 * share)
+    assert saved == pytest.approx(90.0 * (1.0 - share))
+
+
+def test_corrupt_held_out_rows_change_no_prediction_of_the_others(table):
+    """One family spoiled: its own fold predicts nonsense, but the models fitted without it are unchanged."""
+    options = BacktestOptions(
+        systems=("ours", "paper", "ridge", "svr"), ablations=False, learning_curve=False
+    )
+    before = backtest(table, protocols=("family-out",), options=options).outcomes["family-out"]
+    rows = np.flatnonzero(np.array(table.families) == "family0")
+    score = table.score_pp.copy()
+    score[rows] = 99.0
+    spoiled = replace(table, score_pp=score)
+    after = backtest(spoiled, protocols=("family-out",), options=options).outcomes["family-out"]
+    for name, outcome in before.items():
+        np.testing.assert_array_equal(outcome.score_pp[rows], after[name].score_pp[rows], err_msg=name)
+        np.testing.assert_array_equal(outcome.high_pp[rows], after[name].high_pp[rows], err_msg=name)
+        others = np.setdiff1d(np.arange(len(table)), rows)
+        assert not np.allclose(outcome.score_pp[others], after[name].score_pp[others])
+
+
+def test_two_processes_find_what_one_finds(table):
+    options = BacktestOptions(systems=("ridge", "persistence"), ablations=False, learning_curve=False)
+    one = backtest(table, protocols=("grouped",), options=options)
+    two = backtest(table, protocols=("grouped",), options=replace(options, workers=2))
+    assert one.to_json() == two.to_json()
+
+
+def test_more_past_runs_help(result):
+    rows = result.table("learning curve").rows
+    assert [row[0] for row in rows][:2] == [25, 50]
+    assert rows[-1][1] < rows[0][1]
+
+
+def test_probe_lengths_are_in_order(result):
+    assert [row[0] for row in result.table("probe length").rows] == [50, 100]
+
+
+def test_json_is_strict_and_holds_our_predictions(result, table):
+    record = json.loads(result.to_json(), parse_constant=lambda name: pytest.fail(name))
+    assert record["tasks"] == 120 and record["data_sets"] == 60
+    assert len(record["predictions"]["grouped"]) == 120
+    task, measured, predicted, low, high = record["predictions"]["grouped"][0]
+    assert task == "t0" and measured == pytest.approx(table.score_pp[0], abs=1e-3)
+    assert low <= predicted <= high
+
+
+def test_markdown_has_a_heading_and_a_row_for_everything(result):
+    text = result.to_markdown()
+    for table in result.tables:
+        assert f"### {table.title}" in text
+    assert "| TuneAhead (default) |" in text and "nan" not in text
+
+
+def test_tables_print_dashes_for_what_was_not_measured():
+    table = Table(
+        "t", "Title", ("system", "RMSE"), (("a|b", 1.234), ("c", math.nan), ("d", None), ("e", 12.34))
+    )
+    assert table.to_markdown().splitlines() == [
+        "### Title",
+        "",
+        "| system | RMSE |",
+        "| --- | ---: |",
+        "| a\\|b | 1.23 |",
+        "| c | – |",
+        "| d | – |",
+        "| e | 12.3 |",
+    ]
+    assert table.to_record()["rows"] == [["a|b", 1.234], ["c", None], ["d", None], ["e", 12.34]]
+    assert show(7) == "7"
+
+
+def test_unknown_tables_systems_and_protocols_name_the_known_ones(result, table):
+    with pytest.raises(PredictorError, match="it has main grouped"):
+        result.table("nothing")
+    with pytest.raises(PredictorError, match="use some of mean, base"):
+        backtest(table, options=BacktestOptions(systems=("magic",)))
+    with pytest.raises(PredictorError, match="use random, grouped or family-out"):
+        backtest(table, protocols=("leave-one-out",))
