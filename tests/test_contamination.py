@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -147,5 +148,7 @@ def test_the_stem_of_a_prompt_is_its_question(prompt: str, stem: str) -> None:
 
 
 def test_long_runs_of_blanks_cost_no_time() -> None:
-    blanks = "\n" * 200_000 + " " * 200_000 + "#" * 200_000
-    assert _found(_choice("i", "Who wrote Faust?"), f"{blanks}\nWho wrote Faust?\n{blanks}") in (True, False)
+    blanks = "\n" * 100_000 + " " * 100_000 + "#" * 100_000 + "\n" * 100_000
+    start = time.perf_counter()
+    assert not _found(_choice("i", "Who wrote Faust?"), f"{blanks}Who wrote Bambi?{blanks}")
+    assert time.perf_counter() - start < 5.0

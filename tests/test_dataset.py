@@ -346,7 +346,7 @@ _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 _cell = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows=st.lists(st.tuples(_text, _text), min_size=1, max_size=8), indent=st.sampled_from([None, 2]))
 def test_any_text_survives_json_and_parquet(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], indent: int | None
@@ -360,7 +360,7 @@ def test_any_text_survives_json_and_parquet(
         assert _pairs(read_examples(path)) == rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows=st.lists(st.tuples(_cell, _cell), min_size=1, max_size=8))
 def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]) -> None:
     out = io.StringIO()
@@ -369,7 +369,7 @@ def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, rows: l
     assert _pairs(read_examples(path)) == rows
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     content=st.one_of(
         st.binary(max_size=200),

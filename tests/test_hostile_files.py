@@ -165,7 +165,7 @@ def _noise(rng: random.Random) -> Hostile:
 
 def _odd_but_sound(rng: random.Random) -> Hostile:
     rows = [
-        {"prompt": "p" * rng.randrange(2_000_000), "answer": ""},
+        {"prompt": "p" * rng.randrange(200_000), "answer": ""},
         {"prompt": "\u2028\x85\x0b", "answer": "\u0000"},
         {"prompt": "", "answer": None},
         {"prompt": "🙂" * 999, "answer": 10**4000},
@@ -173,7 +173,7 @@ def _odd_but_sound(rng: random.Random) -> Hostile:
         {"prompt": "\ufeff", "answer": "\u202e", "": ""},
     ]
     rng.shuffle(rows)
-    lines = [json.dumps(row, ensure_ascii=False).replace("\\u0000", "\\u0000") for row in rows]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     text = rng.choice(["\n", "\r\n", "\n\n"]).join(lines)
     encoding = rng.choice(["utf-8", "utf-8-sig", "utf-16"])
     return Hostile("odd.jsonl", text.encode(encoding), -1)
