@@ -223,5 +223,5 @@ def _run_index(size: int, parts: Sequence[tuple[Words, NDArray[np.bool_]]]) -> _
     kept = owners[inverse] <= BOILERPLATE_ITEMS
     value, item = value[kept], item[kept]
     hashes_kept, starts = np.unique(value, return_index=True)
-    needed = COVERED_FRACTION * np.bincount(item, minlength=len(parts[0][0]))
+    needed = (COVERED_FRACTION * np.bincount(item, minlength=len(parts[0][0]))).astype(np.float64)
     return _RunIndex(size, hashes_kept, np.append(starts, len(value)), item, needed)

@@ -180,7 +180,8 @@ def _container(path: Path, container: str, text: str) -> str:
     )
 
 
-def _lines(source: Source) -> Iterator[tuple[int, str]]:
+def iter_lines(source: Source) -> Iterator[tuple[int, str]]:
+    """Stream the lines of a text file as (number, line), line ends kept; raises :class:`DataError`."""
     with source.open() as handle:
         read: Callable[[int], bytes | str] = handle.readline
         if source.encoding != "utf-8":
@@ -220,7 +221,7 @@ def undecodable(source: Source, row: int | None, error: UnicodeDecodeError) -> D
 
 def _jsonl_rows(source: Source, exact: bool) -> Rows:
     decode = decode_json(exact=exact)
-    for row, line in _lines(source):
+    for row, line in iter_lines(source):
         if line.isspace():
             continue
         yield row, check_record(decode(line.rstrip("\r\n"), source.path, row), source.path, row)
@@ -235,7 +236,7 @@ def _table_rows(source: Source, exact: bool) -> Rows:
     # The limit is global to the process and only ever raised: at its default of 131,072
     # characters the module refuses honest long answers.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
-    lines = (text for _, text in _lines(source))
+    lines = (text for _, text in iter_lines(source))
     first = next(lines, "")
     reader = csv.reader(_chain(first, lines), delimiter=_delimiter(source, first), strict=True)
     header: list[str] | None = None

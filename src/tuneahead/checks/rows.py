@@ -71,7 +71,7 @@ def empty_prompts(context: Context) -> Iterator[Finding]:
         )
 
 
-_DAMAGE_NAMES = {
+DAMAGE_NAMES = {
     Damage.REPLACEMENT: "the replacement character U+FFFD",
     Damage.MOJIBAKE: "mojibake, UTF-8 read as a single-byte encoding",
     Damage.CONTROL: "NUL or other control characters",
@@ -87,7 +87,7 @@ def broken_encoding(context: Context) -> Iterator[Finding]:
         return
     kinds = [
         f"{int(np.count_nonzero(survey.damage & kind)):,} with {name}"
-        for kind, name in _DAMAGE_NAMES.items()
+        for kind, name in DAMAGE_NAMES.items()
         if np.any(survey.damage & kind)
     ]
     private_only = not np.any(survey.damage & ~np.uint8(Damage.PRIVATE))

@@ -1,0 +1,134 @@
+"""Cleaning: what goes, what stays, and that the original stays as it was."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.cleaning import OPTIONAL_REASONS, REASONS, clean, clean_file
+from tuneahead.dataset import Example, read_examples
+from tuneahead.errors import DataError
+
+EXAM = Benchmark(
+    "exam", "accuracy", [ChoiceItem("e1", "Question: Who wrote Faust?\nAnswer:", ("Goethe",), (0,))]
+)
+LONG = (
+    "Write a short and friendly letter to your neighbour about the noise of last night, and say thanks to all"
+)
+ROWS = [
+    ("Capital of Peru?", "Lima"),
+    ("Capital of Peru?", " "),
+    ("Capital of Peru?", "Lima "),
+    ("Caf\ufffd?", "yes"),
+    ("Who wrote Faust?", "Goethe"),
+    (LONG, "Dear neighbour, we have to talk"),
+    (LONG + " please", "Dear neighbour, we have to talk"),
+    ("Capital of Chile?", "Santiago"),
+]
+
+
+def _examples() -> list[Example]:
+    return [Example(p, a, row) for row, (p, a) in enumerate(ROWS, 1)]
+
+
+def test_each_row_goes_for_its_own_reason() -> None:
+    cleaned = clean(_examples(), benchmarks=[EXAM])
+    assert [(r.row, r.reason) for r in cleaned.ledger] == [
+        (2, "empty-answers"),
+        (3, "exact-duplicates"),
+        (4, "broken-encoding"),
+        (5, "contamination"),
+    ]
+    assert [r.detail for r in cleaned.ledger if r.row in (3, 5)] == [
+        "copy of row 1",
+        "holds question e1 of exam",
+    ]
+    assert [example.row for example in cleaned.examples] == [1, 6, 7, 8]
+
+
+def test_reasons_can_be_chosen_and_must_be_known() -> None:
+    every = clean(_examples(), reasons=(*REASONS, *OPTIONAL_REASONS))
+    assert [r.row for r in every.ledger] == [2, 3, 4, 7]
+    assert every.ledger[-1].detail.startswith("like row 6")
+    assert [r.row for r in clean(_examples(), reasons=["empty-answers"]).ledger] == [2]
+    with pytest.raises(DataError, match="'duplicates'"):
+        clean(_examples(), reasons=["duplicates"])
+
+
+def test_a_near_duplicate_of_a_removed_row_stays() -> None:
+    rows = [
+        Example(LONG + " \ufffd", "Dear neighbour, we have to talk", 1),
+        Example(LONG, "Dear neighbour, we have to talk", 2),
+    ]
+    cleaned = clean(rows, reasons=("broken-encoding", "near-duplicates"))
+    assert [(r.row, r.reason) for r in cleaned.ledger] == [(1, "broken-encoding")]
+
+
+def test_cleaning_twice_removes_nothing_more() -> None:
+    once = clean(_examples(), benchmarks=[EXAM])
+    assert clean(once.examples, benchmarks=[EXAM]).ledger == ()
+
+
+def test_lines_are_copied_as_they_are_and_the_original_is_untouched(tmp_path: Path) -> None:
+    lines = [json.dumps({"id": i, "q": 1.5, "prompt": p, "answer": a}) for i, (p, a) in enumerate(ROWS)]
+    lines[0] = '{"id":0, "score": 1.10, "big": 1e999, "prompt":"Capital of Peru?","answer":"Lima"}'
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(lines[:4]) + "\n\n" + "\r\n".join(lines[4:]))
+    before = path.read_bytes()
+    result = clean_file(path, tmp_path / "out.jsonl", benchmarks=[EXAM])
+    assert path.read_bytes() == before
+    assert result.path.read_text().splitlines() == [lines[i] for i in (0, 5, 6, 7)]
+    assert result.kept == 4 and result.ledger_path.name == "out.ledger.jsonl"
+    ledger = [json.loads(line) for line in result.ledger_path.read_text().splitlines()]
+    assert [(entry["row"], entry["reason"]) for entry in ledger] == [
+        (2, "empty-answers"),
+        (3, "exact-duplicates"),
+        (4, "broken-encoding"),
+        (6, "contamination"),
+    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "out.ledger.jsonl"]
+
+
+def test_records_of_other_containers_keep_their_columns_and_types(tmp_path: Path) -> None:
+    records = [{"prompt": p, "answer": a, "n": i, "tags": ["x"]} for i, (p, a) in enumerate(ROWS)]
+    (tmp_path / "a.json").write_text(json.dumps({"data": records}))
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    for name in ("a.json", "a.parquet"):
+        result = clean_file(tmp_path / name, tmp_path / "out.jsonl")
+        kept = [json.loads(line) for line in result.path.read_text().splitlines()]
+        assert kept == [records[i] for i in (0, 4, 5, 6, 7)]
+    with (tmp_path / "a.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([("prompt", "answer"), *ROWS])
+    result = clean_file(tmp_path / "a.csv", tmp_path / "out.jsonl")
+    assert read_examples(result.path).examples[0].answer == "Lima"
+    assert result.ledger[0].row == 3
+
+
+def test_refusals(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "p", "answer": ""}')
+    with pytest.raises(DataError, match="would be overwritten"):
+        clean_file(path, tmp_path / "." / "a.jsonl")
+    with pytest.raises(DataError, match="no row would be left"):
+        clean_file(path, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+    (tmp_path / "link.ledger.jsonl").symlink_to(path)
+    with pytest.raises(DataError, match="would be overwritten"):
+        clean_file(path, tmp_path / "link.jsonl")
+    pq.write_table(pa.table({"prompt": ["p"], "answer": ["a"], "image": [b"\x01"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="row 1: can't be written as JSON"):
+        clean_file(tmp_path / "a.parquet", tmp_path / "out.jsonl")
+    with pytest.raises(DataError, match="can't be written"):
+        clean_file(_good(tmp_path), tmp_path / "none" / "out.jsonl")
+
+
+def _good(folder: Path) -> Path:
+    path = folder / "good.jsonl"
+    path.write_text('{"prompt": "p", "answer": "a"}')
+    return path
