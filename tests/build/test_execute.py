@@ -62,7 +62,8 @@ from test_execute import small_plan
 from tuneahead.build.execute import BuildOptions, execute
 from tuneahead.build.plan import TaskPlan
 if __name__ == "__main__":
-    plan = [TaskPlan(t.spec, t.recipe.replace(max_steps=12 if i == 0 else 4000)) for i, t in enumerate(small_plan())]
+    steps = [12, 4000, 4000, 4000]
+    plan = [TaskPlan(t.spec, t.recipe.replace(max_steps=n)) for t, n in zip(small_plan(), steps)]
     execute(plan, Path({store!r}), BuildOptions(workers=1, width=4))
 """
 

@@ -73,7 +73,7 @@ def table_from_store(
     if not tasks:
         raise StoreError(
             f"no run in {store.path} has a score on {benchmark!r}",
-            remedy="record one with: tuneahead runs record RUN --score 61.2, or make runs with: tuneahead build",
+            remedy="record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)",
         )
     proxy_pp = (
         {task.first.task_id: _mean(task, benchmark) for task in tasks_of(proxies, benchmark)}

@@ -101,7 +101,7 @@ class GradientMeter:
             tensor[destination] = tensor[source]
 
     def gradients(self, slots: Sequence[int], norm: Tensor) -> tuple[Tensor, Tensor]:
-        """Before clipping: (S, 4) dots with previous and mean, norm of mean, small entries; and (S, layers)."""
+        """Before clipping, (S, 4): dots with previous and mean, norm of mean, small entries; (S, layers)."""
         index = _index(slots, self.stack.slots)
         grad, previous, mean = self.stack.grads[index], self.previous[index], self.mean[index]
         rms = norm[index] / self.active[index].sqrt()
