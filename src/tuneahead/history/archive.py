@@ -1,0 +1,108 @@
+"""The history as Parquet files that are only ever added to, small enough to be shipped.
+
+A store becomes numbered parts of up to 100 runs; a part once written is never touched again, so
+that a growing archive adds files and changes none. Reading the parts gives the store back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tuneahead.errors import StoreError
+from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.recipe import make_recipe
+from tuneahead.trace import trace_from_bytes
+
+RUNS_PER_PART = 100
+_TEXTS = ("run_id", "task_id", "data_id", "family", "base", "data_spec", "failure", "origin", "created")
+_NUMBERS = ("seed", "seconds", "steps")
+_JSON = ("scores", "base_scores", "subject_scores")
+
+
+def write_archive(store: RunStore, folder: Path) -> int:
+    """Add the runs that the archive lacks, in full parts and one last smaller part; returns how many.
+
+    A part that is not full is replaced by a fuller one of the same number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = sorted(folder.glob("part-*.parquet"))
+    if parts and len(_ids(parts[-1])) < RUNS_PER_PART:
+        last = parts.pop()
+        rest = [store.get(run_id) for run_id in _ids(last)]
+    else:
+        rest = []
+    present = {run_id for part in parts for run_id in _ids(part)} | {record.run_id for record in rest}
+    added = 0
+    number = len(parts)
+    for record in store.records():
+        if record.run_id in present:
+            continue
+        rest.append(record)
+        added += 1
+        if len(rest) == RUNS_PER_PART:
+            _write_part(folder, number, rest)
+            rest, number = [], number + 1
+    if rest and added:
+        _write_part(folder, number, rest)
+    return added
+
+
+def read_archive(folder: Path) -> Iterator[RunRecord]:
+    """Every run of an archive, part by part; raises :class:`StoreError` when there is none."""
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        raise StoreError(f"no archive of runs in {folder}", remedy="name a folder with part-*.parquet files")
+    for part in parts:
+        yield from _read_part(part)
+
+
+def restore(folder: Path, store: RunStore) -> int:
+    """Put every run of an archive into a store; returns how many were new."""
+    return sum(store.add(record) for record in read_archive(folder))
+
+
+def _ids(part: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    ids: list[str] = pq.read_table(part, columns=["run_id"])["run_id"].to_pylist()
+    return ids
+
+
+def _write_part(folder: Path, number: int, records: Sequence[RunRecord]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, list[object]] = {
+        name: [getattr(record, name) for record in records] for name in (*_TEXTS, *_NUMBERS)
+    }
+    for name in _JSON:
+        columns[name] = [json.dumps(_plain(getattr(record, name)), sort_keys=True) for record in records]
+    columns["recipe"] = [record.recipe.model_dump_json() for record in records]
+    columns["trace"] = [record.trace.to_bytes() for record in records]
+    path = folder / f"part-{number:03d}.parquet"
+    # Written beside and renamed: an interrupted write leaves the earlier part whole.
+    beside = path.with_suffix(".writing")
+    pq.write_table(pa.table(columns), beside, compression="zstd", compression_level=12)
+    beside.replace(path)
+
+
+def _plain(scores: object) -> object:
+    return {k: _plain(v) for k, v in scores.items()} if hasattr(scores, "items") else scores
+
+
+def _read_part(part: Path) -> Iterator[RunRecord]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(part).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{part} can't be read: {error}", remedy="fetch the file again") from None
+    for row in rows:
+        fields = {name: row[name] for name in (*_TEXTS, *_NUMBERS)}
+        fields |= {name: json.loads(row[name]) for name in _JSON}
+        yield RunRecord(
+            recipe=make_recipe(json.loads(row["recipe"])), trace=trace_from_bytes(row["trace"]), **fields
+        )
