@@ -253,6 +253,13 @@ def test_a_check_trains_nothing_and_measures_the_data(dataset: Dataset, bench: W
     assert json.loads(checkup.to_json())["checkup"]["data"]["rows"] == 120
 
 
+def test_a_recipe_of_another_precision_than_the_loaded_base_is_refused(
+    dataset: Dataset, bench: Workbench
+) -> None:
+    with pytest.raises(RecipeError, match="precision bf16, the base is loaded as auto"):
+        assess(dataset, RECIPE.replace(precision="bf16"), bench=bench)
+
+
 def test_a_probe_of_two_steps_is_refused() -> None:
     with pytest.raises(PredictorError, match="2 steps"):
         assess("data.jsonl", bench=Setup(probe_steps=2))

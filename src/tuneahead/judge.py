@@ -19,6 +19,7 @@ from tuneahead.assessment import (
     TaskInfo,
 )
 from tuneahead.conclusion import Task, conclude, stopped
+from tuneahead.errors import RecipeError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.recipe import Recipe
 from tuneahead.verdict import Goal
@@ -75,8 +76,9 @@ def check(
 
     >>> check("tickets.jsonl").findings  # doctest: +SKIP
     """
-    dataset, opened = load_dataset(data), _open(bench)
-    return _check(dataset, recipe or Recipe(), opened, _measure(dataset, opened))[0]
+    chosen, dataset = recipe or Recipe(), load_dataset(data)
+    opened = _open(bench, [chosen])
+    return _check(dataset, chosen, opened, _measure(dataset, opened))[0]
 
 
 def assess(
@@ -97,9 +99,10 @@ def assess(
     >>> assess("tickets.jsonl", Recipe(learning_rate=1e-3)).verdict.decision  # doctest: +SKIP
     'GO'
     """
+    recipes = [recipe or Recipe()]
     folders = None if checkpoint_dir is None else [checkpoint_dir]
-    opened = _open(bench, watch)
-    return _assess_all(load_dataset(data), [recipe or Recipe()], opened, goal or Goal(), folders, watch)[0]
+    opened = _open(bench, recipes, watch)
+    return _assess_all(load_dataset(data), recipes, opened, goal or Goal(), folders, watch)[0]
 
 
 def probe(
@@ -111,11 +114,12 @@ def probe(
     watch: Watch = SILENT,
 ) -> ProbeTrace:
     """Train the first steps of a run and return the raw trace, judging nothing."""
-    from tuneahead.training.probe import run_probe
+    from tuneahead.training.probe import prepare_data, run_probe
 
-    opened, chosen = _open(bench, watch), recipe or Recipe()
-    dataset = load_dataset(data)
-    steps = min(opened.setup.probe_steps, chosen.total_steps(dataset.rows))
+    chosen, dataset = recipe or Recipe(), load_dataset(data)
+    opened = _open(bench, [chosen], watch)
+    train_rows = len(prepare_data(opened.base, dataset.examples, chosen).train)
+    steps = min(opened.setup.probe_steps, chosen.total_steps(max(1, train_rows)))
     watch.stage("Probe", steps)
     settings = opened.settings([steps])
     return run_probe(
@@ -137,7 +141,7 @@ def rank(
     watch: Watch = SILENT,
 ) -> tuple[Assessment, ...]:
     """Assess several recipes on one data set in one stacked probe; best forecast first."""
-    opened = _open(bench, watch)
+    opened = _open(bench, recipes, watch)
     found = _assess_all(load_dataset(data), recipes, opened, goal or Goal(), None, watch)
     return tuple(sorted(found, key=_expected_pp, reverse=True))
 
@@ -154,7 +158,7 @@ def verify(
     """Make the full run (from the probe's checkpoint if given), score it, and add the outcome."""
     from tuneahead.training.probe import ProbeTask, run_probes
 
-    opened = _open(bench, watch)
+    opened = _open(bench, [assessment.recipe], watch)
     done = assessment.task.probe_steps if checkpoint_dir is not None else 0
     watch.stage("Full run", assessment.task.total_steps - done)
     task = ProbeTask(
@@ -172,13 +176,21 @@ def verify(
     return replace(assessment, outcome=outcome)
 
 
-def _open(bench: Setup | Workbench | None, watch: Watch = SILENT) -> Workbench:
+def _open(bench: Setup | Workbench | None, recipes: Sequence[Recipe], watch: Watch = SILENT) -> Workbench:
+    """The workbench for these recipes: the base runs in the number format that they ask for."""
+    setup = bench.setup if isinstance(bench, Workbench) else bench or Setup()
+    asked = {recipe.precision for recipe in recipes} - {"auto"}
+    if len(asked) > 1 or (isinstance(bench, Workbench) and asked - {setup.precision}):
+        loaded = f", the base is loaded as {setup.precision}" if isinstance(bench, Workbench) else ""
+        raise RecipeError(
+            f"the recipes ask for precision {' and '.join(sorted(asked))}{loaded}",
+            remedy="judge recipes of one precision at a time, with a base loaded in it",
+        )
     if isinstance(bench, Workbench):
         return bench
-    setup = bench or Setup()
     require_probe_steps(setup.probe_steps)
     watch.stage(f"Loading base {setup.base}")
-    return open_workbench(setup)
+    return open_workbench(replace(setup, precision=asked.pop() if asked else setup.precision))
 
 
 def _expected_pp(assessment: Assessment) -> float:

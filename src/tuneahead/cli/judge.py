@@ -145,7 +145,8 @@ def assess(
     wanted = opt.read_goal(goal, gain)
     chosen = opt.read_recipe_options(recipe, settings)
     dataset = load_dataset(file, opt.read_mapping(mapping))
-    setup = Setup(base, benchmark, predictor, require_probe_steps(probe_steps), device=device)
+    steps = require_probe_steps(probe_steps)
+    setup = Setup(base, benchmark, predictor, steps, chosen.precision, device)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if verify else None
         bar = stack.enter_context(ProgressBar())
