@@ -48,9 +48,9 @@ class Recipe(BaseModel):
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
     max_grad_norm: float | None = Field(1.0, gt=0, description="clipping threshold of the gradient norm")
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's mean of gradients")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of AdamW's mean of squared gradients")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's term against division by zero")
     precision: Precision = Field("auto", description="number format of the base's computation")
     max_length: int = Field(512, ge=2, description="window: longer rows are cut from the right")
     template: Template = Field("auto", description="how prompt and answer become text")
@@ -111,7 +111,7 @@ class Recipe(BaseModel):
 
 
 def make_recipe(fields: dict[str, object]) -> Recipe:
-    """Check plain fields into a :class:`Recipe`; raises :class:`RecipeError` naming field, value and bound."""
+    """Check plain fields into a :class:`Recipe`; raises :class:`RecipeError` with field, value and bound."""
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:

@@ -82,7 +82,7 @@ def encode_examples(
     for example, before, after in zip(examples, prompt_ids, answer_ids, strict=True):
         head = start + before
         # An empty answer gets nothing to learn, not even when to stop: that is a defect to report.
-        tail = after + ([end] if end is not None and example.answer.strip() else [])
+        tail = after + ([end] if end is not None else []) if example.answer.strip() else []
         ids = (head + tail)[: recipe.max_length]
         answer = ([False] * len(head) + [True] * len(tail))[: recipe.max_length]
         encoded.append(Encoded(tuple(ids), tuple(answer), example.row))

@@ -1,0 +1,35 @@
+"""Decisions follow from interval, goal and findings."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuneahead.verdict import Finding, Forecast, Goal, decide
+
+
+def forecast(low: float, high: float, *, known: bool = True) -> Forecast:
+    return Forecast((low + high) / 2, low, high, 0.9, 40.0, 45.0, known, () if known else ("learning rate",))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "decision"),
+    [(55.0, 60.0, "GO"), (50.0, 54.9, "NO_GO"), (50.0, 55.0, "UNSURE"), (54.9, 60.0, "UNSURE")],
+)
+def test_the_interval_decides_against_the_goal(low: float, high: float, decision: str) -> None:
+    assert decide(forecast(low, high), Goal(minimum_pp=55)).decision == decision
+
+
+def test_a_gain_counts_from_the_base_and_no_goal_means_no_worse_than_the_base() -> None:
+    assert Goal(gain_pp=3).threshold_pp(40) == 43
+    assert Goal().threshold_pp(40) == 40
+    assert decide(forecast(41, 44), Goal()).decision == "GO"
+    assert decide(forecast(41, 44), Goal(gain_pp=3)).decision == "UNSURE"
+
+
+def test_unknown_inputs_make_it_unsure_and_a_stop_makes_it_no_go() -> None:
+    unsure = decide(forecast(60, 70, known=False), Goal(minimum_pp=50))
+    assert unsure.decision == "UNSURE" and "learning rate" in unsure.reason
+    stop = Finding("empty-answers", "stop", "every answer is empty", "fill them")
+    assert decide(forecast(60, 70), Goal(minimum_pp=50), (stop,)).decision == "NO_GO"
+    warn = Finding("copies", "warn", "rows are repeated", "drop them")
+    assert decide(forecast(60, 70), Goal(minimum_pp=50), (warn,)).decision == "GO"

@@ -1,0 +1,115 @@
+"""Tokens and masks: only what the model should say is trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+from training_fixtures import make_examples
+
+from tuneahead.errors import ModelError
+from tuneahead.examples import Example, Message
+from tuneahead.recipe import Recipe
+from tuneahead.training.batches import pack, step_rows
+from tuneahead.training.encode import Encoded, data_fingerprint, encode_examples, split_data
+from tuneahead.training.models import Base
+
+RAW = Recipe(template="raw", max_length=12)
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+
+
+def text_of(base: Base, ids: Sequence[int]) -> str:
+    """The text without white space, which a word tokenizer does not give back faithfully."""
+    return re.sub(r"[\s\u2581]|<unk>", "", base.tokenizer.decode(ids))
+
+
+def trained_text(base: Base, row: Encoded) -> str:
+    return text_of(base, [t for t, on in zip(row.ids, row.answer, strict=True) if on])
+
+
+def test_the_answer_and_the_end_are_trained_and_the_prompt_is_not(tiny: Base) -> None:
+    (row,) = encode_examples([Example("red blue", "one two", 1)], tiny.tokenizer, RAW)
+    assert text_of(tiny, row.ids) == "redblueonetwo<eos>"
+    assert row.answer == (False, False, True, True, True)
+    assert row.answer_tokens == 3
+
+
+def test_prompt_and_answer_meet_at_one_space(tiny: Base) -> None:
+    rows = encode_examples(
+        [Example("red", "one", 1), Example("red ", "one", 2), Example("", "one two", 3)], tiny.tokenizer, RAW
+    )
+    assert rows[0].ids == tuple(tiny.tokenizer("red one")["input_ids"]) + (1,)
+    assert text_of(tiny, rows[1].ids) == "redone<eos>" and text_of(tiny, rows[2].ids) == "onetwo<eos>"
+    assert rows[2].answer_tokens == 2, "nothing predicts the first token of a row"
+
+
+def test_rows_are_cut_from_the_right_and_may_lose_their_answer(tiny: Base) -> None:
+    examples = [Example(" ".join(["red"] * 20), "one", 1), Example(" ".join(["red"] * 11), "one two", 2)]
+    lost, cut = encode_examples(examples, tiny.tokenizer, RAW)
+    assert len(lost.ids) == len(cut.ids) == 12
+    assert lost.answer_tokens == 0 and cut.answer_tokens == 1
+
+
+def test_an_empty_answer_trains_nothing(tiny: Base) -> None:
+    (row,) = encode_examples([Example("red", "", 1)], tiny.tokenizer, RAW)
+    assert row.answer_tokens == 0
+
+
+def test_chat_templates_train_every_assistant_turn(tiny: Base) -> None:
+    tiny.tokenizer.chat_template = CHAT
+    turns = (
+        Message("user", "red"),
+        Message("assistant", "one"),
+        Message("user", "blue"),
+        Message("assistant", "two"),
+    )
+    plain, conversation = encode_examples(
+        [Example("red", "one", 1), Example("red", "two", 2, turns)], tiny.tokenizer, Recipe()
+    )
+    assert trained_text(tiny, plain) == "one"
+    assert trained_text(tiny, conversation) == "onetwo"
+    assert text_of(tiny, conversation.ids) == "redonebluetwo"
+
+
+def test_a_chat_recipe_without_a_chat_template_is_refused(tiny: Base) -> None:
+    tiny.tokenizer.chat_template = None
+    with pytest.raises(ModelError, match="no chat template"):
+        encode_examples([Example("red", "one", 1)], tiny.tokenizer, Recipe(template="chat"))
+
+
+def test_a_tenth_is_held_out_and_always_the_same_rows(tiny: Base) -> None:
+    examples = make_examples(50)
+    encoded = encode_examples(examples, tiny.tokenizer, RAW)
+    print_ = data_fingerprint(examples)
+    first, second = split_data(encoded, print_), split_data(encoded, print_)
+    assert len(first.heldout) == 5 and len(first.train) == 45
+    assert first.heldout == second.heldout
+    assert not {id(row) for row in first.heldout} & {id(row) for row in first.train}
+    assert len(split_data(encoded[:9], print_).heldout) == 0
+    assert data_fingerprint(examples[::-1]) != print_
+
+
+def test_each_epoch_visits_every_row_once() -> None:
+    recipe = Recipe(batch_size=4, gradient_accumulation_steps=2)
+    for epoch in range(2):
+        seen = [int(i) for s in range(3) for part in step_rows(recipe, 21, epoch * 3 + s) for i in part]
+        assert sorted(seen) == list(range(21))
+    assert [len(part) for part in step_rows(recipe, 21, 2)] == [4, 1]
+    first = [int(i) for part in step_rows(recipe, 21, 0) for i in part]
+    assert first != [int(i) for part in step_rows(recipe, 21, 3) for i in part]
+
+
+def test_short_rows_share_lines_without_losing_a_token() -> None:
+    rows = [Encoded(tuple(range(1, n + 2)), (False,) + (True,) * n, 1) for n in (3, 9, 4, 2, 7)]
+    packed = pack([rows, rows[:2]], 0, "cpu", several_per_line=True)
+    assert packed.visible is not None and packed.places is not None
+    assert packed.starts == (0, 5, 7)
+    assert len(packed.positions) == sum(row.answer_tokens for row in (*rows, *rows[:2]))
+    flat = packed.ids.flatten()
+    for position, label in zip(packed.positions.tolist(), packed.labels.tolist(), strict=True):
+        assert flat[position] == label - 1
+    assert packed.ids.numel() < 2 * 5 * 9, "sharing must need fewer places than a line for each row"
