@@ -54,6 +54,14 @@ def _share(rows: FeatureTable) -> None:
     _SHARED[:] = [rows]
 
 
+def _start_worker(rows: FeatureTable) -> None:
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    # Each process has a core to itself: more threads would only wait for each other.
+    threadpool_limits(1)
+    _share(rows)
+
+
 def _one(job: tuple[str, Fold, int]) -> Estimate:
     # Workers get names: the systems themselves hold closures, which can't be sent.
     name, fold, seed = job
@@ -71,7 +79,7 @@ def run_plans(
     ]
     work = [(system.name, fold, seed) for _, system, fold in jobs]
     if workers > 1:
-        with ProcessPoolExecutor(workers, initializer=_share, initargs=(rows,)) as pool:
+        with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(rows,)) as pool:
             estimates = list(pool.map(_one, work))
     else:
         _share(rows)

@@ -7,15 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from tuneahead.predictor.models import (
-    GREEDY_TREES,
-    PENALTIES,
-    RANDOM_TREES,
-    Boosting,
-    Ridge,
-    component_from_record,
-    learn_columns,
-)
+from tuneahead.predictor.linear import PENALTIES, Ridge, learn_columns
+from tuneahead.predictor.models import GREEDY_TREES, RANDOM_TREES, Boosting, component_from_record
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(80, 5))

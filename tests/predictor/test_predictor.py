@@ -11,8 +11,8 @@ import pytest
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.fitting import paper_features, prepare, seed_weights
+from tuneahead.predictor.linear import Ridge
 from tuneahead.predictor.metrics import measure, rmse
-from tuneahead.predictor.models import Ridge
 from tuneahead.predictor.predictor import Predictor, load_predictor
 from tuneahead.predictor.splits import grouped_folds
 from tuneahead.predictor.table import FeatureTable

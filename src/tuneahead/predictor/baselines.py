@@ -13,7 +13,7 @@ import numpy as np
 
 from tuneahead.predictor.curves import SizeLaw, extrapolate, saturating_shapes
 from tuneahead.predictor.fitting import seed_weights
-from tuneahead.predictor.models import Ridge, learn_columns
+from tuneahead.predictor.linear import Ridge, learn_columns
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.selection import TrailEntry
 from tuneahead.predictor.splits import grouped_folds
@@ -45,7 +45,13 @@ LOSS_CURVE = (
     "loss_spike_fraction",
 )
 """Catalogue names that describe the training loss over the probe and nothing else."""
-SIMILARITY = ("benchmark_similarity", "benchmark_similarity_max", "domain_similarity")
+SIMILARITY = (
+    "benchmark_similarity",
+    "benchmark_nearest_similarity",
+    "benchmark_coverage_fraction",
+    "benchmark_relevance",
+)
+"""Catalogue names that compare the data with the benchmark."""
 CARTOGRAPHY = (
     "confidence_mean",
     "confidence_end",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneahead.predictor.models import Boosting, Component, Ridge, Trees, component_from_record
+from tuneahead.predictor.linear import Ridge
+from tuneahead.predictor.models import Boosting, Component, Trees, component_from_record
 from tuneahead.predictor.splits import grouped_folds
 from tuneahead.predictor.table import Floats, group_index
 

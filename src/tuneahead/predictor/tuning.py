@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from tuneahead.errors import PredictorError
-from tuneahead.predictor.models import GREEDY_TREES, PAPER_TREES, RANDOM_TREES, Boosting, Learner, Ridge
+from tuneahead.predictor.linear import ElasticNet, Ridge
+from tuneahead.predictor.models import GREEDY_TREES, PAPER_TREES, RANDOM_TREES, Boosting, Learner
 from tuneahead.predictor.selection import Selection, TrainingRows, select_features
 from tuneahead.predictor.splits import Fold, grouped_folds
 from tuneahead.predictor.table import FeatureTable, Floats, Rows
@@ -69,6 +70,7 @@ DEFAULT = Preset(
     (
         Contestant(Ridge()),
         Contestant(Ridge("bent ridge", "hinge")),
+        Contestant(ElasticNet()),
         Contestant(_GREEDY),
         Contestant(_RANDOM),
         Contestant(_GREEDY, "selected"),
@@ -112,8 +114,8 @@ def design(table: FeatureTable, names: Sequence[str], *, context: bool) -> Float
     values = table.with_features(names).values
     if not context:
         return values
-    room = table.headroom_pp
-    base, probe = (table.base_pp - table.chance_pp) / room, (table.probe_pp - table.chance_pp) / room
+    room, chance = table.headroom_pp, np.nan_to_num(table.chance_pp)
+    base, probe = (table.base_pp - chance) / room, (table.probe_pp - chance) / room
     return np.column_stack([values, base, probe, probe - base])
 
 
