@@ -46,7 +46,11 @@ class Domain:
 
     def distance(self, features: Floats) -> Floats:
         """Mean distance to the nearest training rows, ``(n,)``, per square root of features."""
-        return _nearest(_standardised(features, self.centre, self.scale), self.points, None)
+        return _nearest(self.standardised(features), self.points, None)
+
+    def standardised(self, features: Floats) -> Floats:
+        """Coordinates in which distances are taken, ``(n, d)``."""
+        return _standardised(features, self.centre, self.scale)
 
     def contains(self, features: Floats) -> Mask:
         """Whether each row lies in the region, ``(n,)``."""

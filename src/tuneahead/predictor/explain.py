@@ -19,6 +19,7 @@ BASE_TERM = "base_pp"
 GAIN_TERM = "gain_so_far_pp"
 HEADROOM_TERM = "headroom_pp"
 LIMIT_TERM = "limit_pp"
+OWN_RUNS_TERM = "own_runs_pp"
 
 
 def known_spec(name: str) -> FeatureSpec | None:
@@ -58,6 +59,8 @@ class Parts:
     base_pp: float
     probe_pp: float
     headroom_pp: float
+    shift_pp: float = 0.0
+    """Correction learned from runs of this base."""
 
 
 def explain_parts(parts: Parts, typical: Typical) -> tuple[float, tuple[Attribution, ...]]:
@@ -88,8 +91,11 @@ def explain_parts(parts: Parts, typical: Typical) -> tuple[float, tuple[Attribut
     if room:
         sentence = f"the benchmark has {parts.headroom_pp:.0f} points between chance and the top"
         found.append(Attribution(HEADROOM_TERM, parts.headroom_pp, room, sentence))
+    if parts.shift_pp:
+        sentence = f"runs of this base end {parts.shift_pp:+.1f} points from what others' runs suggest"
+        found.append(Attribution(OWN_RUNS_TERM, parts.shift_pp, parts.shift_pp, sentence))
     baseline = typical.anchor_pp + typical.headroom_pp * parts.constant
-    raw = parts.anchor_pp + parts.headroom_pp * (parts.constant + float(parts.shares.sum()))
+    raw = parts.anchor_pp + parts.headroom_pp * (parts.constant + float(parts.shares.sum())) + parts.shift_pp
     limited = min(100.0, max(0.0, raw))
     if limited != raw:
         found.append(Attribution(LIMIT_TERM, raw, limited - raw, "a score can't leave the range of 0 to 100"))

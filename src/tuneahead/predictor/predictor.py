@@ -48,6 +48,8 @@ class Origin:
     benchmarks: tuple[str, ...]
     figures: tuple[CandidateFigure, ...]
     trail: tuple[TrailEntry, ...]
+    own_rows: int = 0
+    """Runs of a new base that corrected the predictor; see :mod:`tuneahead.predictor.warmstart`."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Predictor:
     chance_pp: float
     level: float
     origin: Origin
+    shift_pp: float = 0.0
 
     @classmethod
     def fit(
@@ -123,7 +126,7 @@ class Predictor:
     def predict_table(self, table: FeatureTable, *, level: float | None = None) -> Predictions:
         """Predictions for every row of ``table``; features it lacks count as absent."""
         matrix, anchor, room = self._inputs(table)
-        raw = anchor + room * self._mixture(matrix)
+        raw = anchor + room * self._mixture(matrix) + self.shift_pp
         score = np.clip(raw, 0.0, 100.0)
         half = self.calibration.half_width_pp(matrix, self.level if level is None else level)
         low, high = np.clip(score - half, 0.0, 100.0), np.clip(score + half, 0.0, 100.0)
@@ -147,7 +150,7 @@ class Predictor:
         """
         table = self._one_row(vector, base_pp, probe_pp, chance_pp)
         found = self.predict_table(table, level=level)
-        matrix = self._inputs(table)[0][:, self._domain_columns()]
+        matrix = self.domain_inputs(table)
         names = [
             name for name, out in zip(self.domain.names, self.domain.outside(matrix)[0], strict=True) if out
         ]
@@ -184,6 +187,7 @@ class Predictor:
             base_pp=base_pp,
             probe_pp=probe_pp,
             headroom_pp=float(room[0]),
+            shift_pp=self.shift_pp,
         )
         return explain_parts(parts, self.typical)
 
@@ -210,9 +214,14 @@ class Predictor:
             "typical": asdict(self.typical),
             "chance_pp": self.chance_pp,
             "level": self.level,
+            "shift_pp": self.shift_pp,
             "origin": asdict(self.origin),
         }
         (target / _FILE).write_text(json.dumps(record), encoding="utf-8")
+
+    def domain_inputs(self, table: FeatureTable) -> Floats:
+        """The columns that the domain judges, for every row of ``table``."""
+        return self._inputs(table)[0][:, self._domain_columns()]
 
     def _columns(self) -> tuple[str, ...]:
         return (*self.names, *CONTEXT) if self.context else self.names
@@ -286,6 +295,7 @@ def load_predictor(folder: str | Path) -> Predictor:
             typical=Typical(**record["typical"]),
             chance_pp=record["chance_pp"],
             level=record["level"],
+            shift_pp=record["shift_pp"],
             origin=Origin(**origin),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,68 @@
+"""A predictor of other bases' runs, corrected by the few runs of a new base."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tuneahead.errors import PredictorError
+from tuneahead.predictor.domain import Domain
+from tuneahead.predictor.intervals import Calibration
+from tuneahead.predictor.predictor import Predictor
+from tuneahead.predictor.table import FeatureTable, Floats, group_index
+
+SHRINKAGE = 3.0
+"""The correction is drawn towards nothing as if this many data sets had shown no deviation."""
+
+
+def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
+    """``predictor`` for the base and benchmark of ``own``, whose scored rows correct it.
+
+    One number is learned, the shift of this base's scores against the prediction: the mean over
+    data sets, shrunk. The interval comes from the own rows alone, each judged by a shift that its
+    data set had no part in; with fewer than nine data sets a 90 % interval is the whole scale. The domain grows by the
+    own rows. Raises :class:`PredictorError` when no row has a score. Source: method.md, "From one
+    base and benchmark to another".
+    """
+    rows = own.scored()
+    if not len(rows):
+        raise PredictorError("no run of the new base has a score", remedy="finish one full run first")
+    plain = replace(predictor, shift_pp=0.0)
+    residual = rows.score_pp - plain.predict_table(rows).score_pp
+    known = np.isfinite(residual)
+    rows, residual = rows.select(known), residual[known]
+    if not len(rows):
+        raise PredictorError(
+            f"no run of the new base has a {predictor.anchor} score",
+            remedy="score the cue items in the probe",
+        )
+    index = group_index(rows.data_ids)
+    means = np.bincount(index, weights=residual) / np.bincount(index)
+    total, count = float(means.sum()), len(means)
+    without = (total - means) / (count - 1 + SHRINKAGE)
+    origin = replace(
+        predictor.origin,
+        bases=tuple(sorted({*predictor.origin.bases, *rows.bases})),
+        benchmarks=tuple(sorted({*predictor.origin.benchmarks, *rows.benchmarks})),
+        own_rows=len(rows),
+    )
+    return replace(
+        predictor,
+        shift_pp=total / (count + SHRINKAGE),
+        calibration=Calibration(np.abs(residual - without[index]), rows.data_ids),
+        domain=_extended(predictor.domain, predictor.domain_inputs(rows)),
+        origin=origin,
+    )
+
+
+def _extended(domain: Domain, features: Floats) -> Domain:
+    finite = np.where(np.isfinite(features), features, np.nan)
+    filled = np.where(np.isnan(finite).all(0), domain.centre, finite)
+    return replace(
+        domain,
+        low=np.fmin(domain.low, np.nanmin(filled, 0)),
+        high=np.fmax(domain.high, np.nanmax(filled, 0)),
+        always=domain.always * np.isfinite(features).all(0),
+        points=np.vstack([domain.points, domain.standardised(features)]),
+    )

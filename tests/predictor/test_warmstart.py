@@ -1,0 +1,70 @@
+"""A new base: a shift learned from its own runs, and intervals as wide as those few runs demand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tuneahead.errors import PredictorError
+from tuneahead.features.vector import FeatureVector
+from tuneahead.predictor.explain import OWN_RUNS_TERM
+from tuneahead.predictor.metrics import measure, rmse
+from tuneahead.predictor.predictor import Predictor, load_predictor
+from tuneahead.predictor.warmstart import adapt
+
+
+@pytest.fixture(scope="module")
+def general(make_table):
+    return Predictor.fit(make_table(150, 8), preset="quick")
+
+
+def other_base(make_table, rows: int, seed: int = 3):
+    table = make_table(rows, 8, seed=seed)
+    return replace(table, score_pp=table.score_pp + 8.0, bases=("other",) * rows)
+
+
+def test_a_few_own_runs_remove_most_of_the_shift(general, make_table):
+    adapted = adapt(general, other_base(make_table, 30))
+    test = other_base(make_table, 300, seed=4)
+    before, after = (rmse(p.predict_table(test).score_pp, test.score_pp) for p in (general, adapted))
+    assert after < 0.6 * before
+    assert 4.0 < adapted.shift_pp < 8.0, "ten data sets, shrunk by three"
+    assert adapted.origin.bases == ("lab", "other") and adapted.origin.own_rows == 30
+
+
+def test_intervals_come_from_the_own_runs_and_cover_them(general, make_table):
+    test = other_base(make_table, 600, seed=4)
+    few = adapt(general, other_base(make_table, 18)).predict_table(test)
+    assert few.low_pp.max() == 0.0 and few.high_pp.min() == 100.0
+    found = adapt(general, other_base(make_table, 120)).predict_table(test)
+    metrics = measure(found.score_pp, test.score_pp, low=found.low_pp, high=found.high_pp)
+    assert metrics.coverage > 0.85 and metrics.width_pp < 40.0
+
+
+def test_the_shift_is_one_of_the_reasons_and_survives_the_disk(general, make_table, tmp_path):
+    adapted = adapt(general, other_base(make_table, 30))
+    adapted.save(tmp_path)
+    back = load_predictor(tmp_path)
+    vector = FeatureVector(dict.fromkeys(general.names, 0.0))
+    baseline, found = back.explain(vector, 30.0, 40.0)
+    own = next(one for one in found if one.feature == OWN_RUNS_TERM)
+    assert own.contribution_pp == adapted.shift_pp
+    total = baseline + sum(one.contribution_pp for one in found)
+    assert total == pytest.approx(adapted.predict(vector, 30.0, 40.0).score_pp, abs=1e-6)
+
+
+def test_the_domain_grows_by_the_own_runs(general, make_table):
+    far = other_base(make_table, 30)
+    values = far.values.copy()
+    values[:, 2] += 40.0
+    far = replace(far, values=values)
+    assert general.predict_table(far).in_distribution.mean() < 0.2
+    assert adapt(general, far).predict_table(far).in_distribution.mean() == 1.0
+
+
+def test_without_a_finished_run_there_is_nothing_to_adapt_to(general, make_table):
+    table = other_base(make_table, 6)
+    with pytest.raises(PredictorError, match="no run of the new base has a score"):
+        adapt(general, replace(table, score_pp=np.full(6, np.nan)))
