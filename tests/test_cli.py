@@ -21,7 +21,7 @@ from tuneahead.predictor.table import write_table
 from tuneahead.record import record_run
 from tuneahead.trace import trace_from_bytes
 
-COMMANDS = ("check", "assess", "rank", "probe", "report", "demo", "build", "fit", "backtest", "runs")
+COMMANDS = ("check", "clean", "assess", "rank", "probe", "report", "demo", "build", "fit", "backtest", "runs")
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,9 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["assess", "DATA", "--probe-steps", "2"], "2 steps"),
         (["assess", "DATA", "--benchmark", "no-such"], "no-such"),
         (["assess", "DATA", "--base", "./no-such-model"], "no-such-model"),
+        (["assess", "DATA", "--benchmark", "no-such.jsonl"], "no-such.jsonl"),
+        (["clean", "DATA", "--out", "DATA"], "overwritten"),
+        (["clean", "DATA", "--out", "x.jsonl", "--also", "typos"], "typos"),
         (["rank", "DATA", "-r", "a.yaml"], "rank compares recipes"),
         (["report", "DATA"], "not a saved assessment"),
         (["fit", "--store", "no.sqlite"], "no.sqlite"),
@@ -153,6 +156,16 @@ def test_a_probe_prints_json_only_and_keeps_the_trace(tuneahead: Run, data: Path
     assert len(summary["loss_nats"]) == 6
     assert [cue["step"] for cue in summary["cues"]] == [0, 6]
     assert len(trace_from_bytes(trace.read_bytes()).steps) == 6
+
+
+def test_a_cleaned_copy_is_written_with_its_ledger(tuneahead: Run, data: Path, tmp_path: Path) -> None:
+    rows = data.read_text().splitlines()
+    data.write_text("\n".join([*rows, rows[0], '{"prompt": "q", "completion": " "}']) + "\n")
+    said = tuneahead("clean", data, "--out", tmp_path / "clean.jsonl").stdout
+    assert "40 rows kept, 2 left out" in said
+    assert "exact-duplicates: 1" in said
+    assert len((tmp_path / "clean.jsonl").read_text().splitlines()) == 40
+    assert (tmp_path / "clean.ledger.jsonl").exists()
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def check(
     >>> check("tickets.jsonl").findings  # doctest: +SKIP
     """
     chosen, dataset = recipe or Recipe(), load_dataset(data)
-    opened = _open(bench, [chosen])
+    opened = _open(bench, [chosen], forecasts=False)
     return _check(dataset, chosen, opened, _measure(dataset, opened))[0]
 
 
@@ -117,7 +117,7 @@ def probe(
     from tuneahead.training.probe import prepare_data, run_probe
 
     chosen, dataset = recipe or Recipe(), load_dataset(data)
-    opened = _open(bench, [chosen], watch)
+    opened = _open(bench, [chosen], watch, forecasts=False)
     train_rows = len(prepare_data(opened.base, dataset.examples, chosen).train)
     steps = min(opened.setup.probe_steps, chosen.total_steps(max(1, train_rows)))
     watch.stage("Probe", steps)
@@ -158,7 +158,7 @@ def verify(
     """Make the full run (from the probe's checkpoint if given), score it, and add the outcome."""
     from tuneahead.training.probe import ProbeTask, run_probes
 
-    opened = _open(bench, [assessment.recipe], watch)
+    opened = _open(bench, [assessment.recipe], watch, forecasts=False)
     done = assessment.task.probe_steps if checkpoint_dir is not None else 0
     watch.stage("Full run", assessment.task.total_steps - done)
     task = ProbeTask(
@@ -176,7 +176,13 @@ def verify(
     return replace(assessment, outcome=outcome)
 
 
-def _open(bench: Setup | Workbench | None, recipes: Sequence[Recipe], watch: Watch = SILENT) -> Workbench:
+def _open(
+    bench: Setup | Workbench | None,
+    recipes: Sequence[Recipe],
+    watch: Watch = SILENT,
+    *,
+    forecasts: bool = True,
+) -> Workbench:
     """The workbench for these recipes: the base runs in the number format that they ask for."""
     setup = bench.setup if isinstance(bench, Workbench) else bench or Setup()
     asked = {recipe.precision for recipe in recipes} - {"auto"}
@@ -190,7 +196,8 @@ def _open(bench: Setup | Workbench | None, recipes: Sequence[Recipe], watch: Wat
         return bench
     require_probe_steps(setup.probe_steps)
     watch.stage(f"Loading base {setup.base}")
-    return open_workbench(replace(setup, precision=asked.pop() if asked else setup.precision))
+    setup = replace(setup, precision=asked.pop() if asked else setup.precision)
+    return open_workbench(setup, forecasts=forecasts)
 
 
 def _expected_pp(assessment: Assessment) -> float:

@@ -77,13 +77,18 @@ def cue_items(benchmark: Benchmark) -> Benchmark:
     return replace(benchmark, items=kept)  # type: ignore[arg-type]
 
 
-def open_workbench(setup: Setup = Setup()) -> Workbench:
-    """Load base, benchmark and predictor; raises ModelError, BenchmarkError or PredictorError."""
+def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True) -> Workbench:
+    """Load base and benchmark, and the predictor where ``forecasts`` are wanted.
+
+    Raises ModelError, BenchmarkError or PredictorError.
+    """
     benchmark = find_benchmark(setup.benchmark)
     from tuneahead.training.models import load_base
 
     base = load_base(setup.base, precision=setup.precision, device=setup.device)
-    predictor, absent = find_predictor(setup.predictor, base.name, benchmark.name)
+    predictor, absent = None, "no predictor was loaded"
+    if forecasts:
+        predictor, absent = find_predictor(setup.predictor, base.name, benchmark.name)
     return Workbench(setup, base, benchmark, predictor, absent)
 
 
@@ -94,7 +99,7 @@ def find_benchmark(name: str) -> Benchmark:
     made = {"lab-exam": exam.lab_exam, "lab-truth": exam.lab_truth, "lab-generation": exam.lab_generation}
     if name in made:
         return made[name]()
-    if Path(name).suffix and Path(name).exists():
+    if Path(name).suffix:
         from tuneahead.benchmark.files import read_benchmark
 
         return read_benchmark(name)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tuneahead import __version__
-from tuneahead.cli import history, judge
+from tuneahead.cli import data, history, judge
 from tuneahead.errors import TuneAheadError
 
 EXIT_OK, EXIT_INTERNAL, EXIT_USER = 0, 1, 2
@@ -28,7 +28,9 @@ interval, the reasons, and a verdict: go, no go or unsure.
 
   tuneahead demo                                see it on two made data sets
 
-  tuneahead check data.jsonl                    look at the data, train nothing
+  tuneahead check data.jsonl                    the data alone, no training
+
+  tuneahead clean data.jsonl -o clean.jsonl     a copy without harmful rows
 
   tuneahead assess data.jsonl --gain 3          is this run worth it?
 
@@ -75,10 +77,11 @@ def _root(
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    judge.check,
+    data.check,
+    data.clean,
     judge.assess,
     judge.rank,
-    judge.probe,
+    data.probe,
     judge.report,
     judge.demo,
     history.build,

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneahead.cli.options import DATA, OUTPUT, AsJson
+from tuneahead.cli.options import DATA, OUTPUT, AsJson, open_console
 from tuneahead.errors import StoreError, TuneAheadError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from tuneahead.cli.progress import ProgressBar
     from tuneahead.history.store import RunRecord, RunStore
     from tuneahead.predictor.table import FeatureTable
@@ -128,7 +126,7 @@ def backtest(
     else:
         from tuneahead.terminal import print_table
 
-        console = _console()
+        console = open_console()
         for one in result.tables:
             print_table(console, one)
 
@@ -156,7 +154,7 @@ def list_runs(
     for record in records[:limit]:
         scores = ", ".join(f"{name} {score:.1f}" for name, score in sorted(record.scores.items()))
         table.add_row(record.run_id, record.base, record.family, scores, record.failure)
-    console = _console()
+    console = open_console()
     console.print(table)
     if len(records) > limit:
         console.print(f"{len(records) - limit:,} more; see --limit")
@@ -176,7 +174,7 @@ def show_run(
     if as_json:
         print(json.dumps(summary, indent=1))
         return
-    console = _console()
+    console = open_console()
     for name, value in summary.items():
         console.print(f"{name:<12}{value}", markup=False)
     print_trace(console, record.trace)
@@ -253,9 +251,3 @@ def _summary(record: RunRecord) -> dict[str, object]:
         "failure": record.failure,
         "created": record.created,
     }
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)

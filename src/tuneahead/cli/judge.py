@@ -1,9 +1,8 @@
-"""Commands that judge a data set: check, probe, assess, rank, report, demo."""
+"""Commands that give a verdict or show one: assess, rank, report, demo."""
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuneahead.cli import options as opt
+from tuneahead.cli.options import open_console
 from tuneahead.errors import TuneAheadError
 
 if TYPE_CHECKING:
@@ -20,84 +20,8 @@ if TYPE_CHECKING:
 
     from tuneahead.assessment import Assessment
     from tuneahead.recipe import Recipe
-    from tuneahead.trace import ProbeTrace
 
 EXIT_CODES = {"GO": 0, "NO_GO": 3, "UNSURE": 4}
-
-
-def check(
-    file: opt.DataFile,
-    recipe: opt.RecipeFile = None,
-    settings: opt.Settings = None,
-    mapping: opt.Mapping = None,
-    base: opt.BaseName = "lab",
-    benchmark: opt.BenchmarkName = "lab-exam",
-    as_json: opt.AsJson = False,
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="End with 3 when a check says stop.")
-    ] = False,
-) -> None:
-    """Look at the data: preflight checks and measurements, no training."""
-    from tuneahead.cli.progress import ProgressBar
-    from tuneahead.judge import check as run_check
-    from tuneahead.judge import load_dataset
-    from tuneahead.terminal import print_checkup
-    from tuneahead.workbench import Setup
-
-    chosen = opt.read_recipe_options(recipe, settings)
-    dataset = load_dataset(file, opt.read_mapping(mapping))
-    with ProgressBar() as bar:
-        bar.stage("Checking")
-        checkup = run_check(dataset, chosen, bench=Setup(base=base, benchmark=benchmark))
-    if as_json:
-        print(checkup.to_json())
-    else:
-        print_checkup(_console(), checkup)
-    if exit_code and checkup.stopped:
-        raise typer.Exit(EXIT_CODES["NO_GO"])
-
-
-def probe(
-    file: opt.DataFile,
-    recipe: opt.RecipeFile = None,
-    settings: opt.Settings = None,
-    mapping: opt.Mapping = None,
-    base: opt.BaseName = "lab",
-    benchmark: opt.BenchmarkName = "lab-exam",
-    probe_steps: opt.ProbeSteps = 100,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the raw trace as safetensors.", rich_help_panel=opt.OUTPUT, show_default=False
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for a checkpoint to go on from.", rich_help_panel=opt.OUTPUT, show_default=False
-        ),
-    ] = None,
-    device: opt.Device = "auto",
-    as_json: opt.AsJson = False,
-) -> None:
-    """Train only the first steps of a run and show what was measured."""
-    from tuneahead.cli.progress import ProgressBar
-    from tuneahead.judge import load_dataset
-    from tuneahead.judge import probe as run_probe
-    from tuneahead.terminal import print_trace
-    from tuneahead.workbench import Setup
-
-    chosen = opt.read_recipe_options(recipe, settings)
-    dataset = load_dataset(file, opt.read_mapping(mapping))
-    setup = Setup(base=base, benchmark=benchmark, probe_steps=probe_steps, device=device)
-    with ProgressBar() as bar:
-        trace = run_probe(dataset, chosen, bench=setup, checkpoint_dir=checkpoint, watch=bar)
-    if out is not None:
-        _write_bytes(out, trace.to_bytes())
-    if as_json:
-        print(json.dumps(_trace_summary(trace), indent=1))
-    else:
-        print_trace(_console(), trace)
 
 
 def assess(
@@ -216,7 +140,7 @@ def rank(
         ]
         print(json.dumps(ranked, indent=1))
     else:
-        print_ranking(_console(), labels, found)
+        print_ranking(open_console(), labels, found)
 
 
 def report(
@@ -251,7 +175,7 @@ def demo(
 
     folder.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(learning_rate=2e-3, max_steps=1000, max_length=128)
-    console = _console()
+    console = open_console()
     pages = []
     with ProgressBar() as bar:
         bar.stage("Loading the lab's base")
@@ -272,7 +196,7 @@ def _show(found: Assessment, as_json: bool, html: Path | None) -> None:
     if as_json:
         print(found.to_json())
     else:
-        _print(_console(), found)
+        _print(open_console(), found)
     if html is not None:
         print(f"report: {write_html(found, html)}", file=sys.stderr)
 
@@ -292,43 +216,3 @@ def _print(console: Console, found: Assessment) -> None:
     from tuneahead.terminal import print_assessment
 
     print_assessment(console, found)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise TuneAheadError(f"can't write {path}: {error.strerror}", remedy="give another path") from None
-
-
-def _trace_summary(trace: ProbeTrace) -> dict[str, object]:
-    """The trace's main curves as plain JSON values, null where a measurement is absent."""
-
-    def plain(value: float) -> float | None:
-        return float(value) if math.isfinite(value) else None
-
-    return {
-        "kind": "probe",
-        "base": trace.info.base,
-        "data_fingerprint": trace.info.data_fingerprint,
-        "total_steps": trace.info.total_steps,
-        "failure": trace.info.failure,
-        "loss_nats": [plain(value) for value in trace.steps.loss_nats],
-        "grad_norm": [plain(value) for value in trace.steps.grad_norm],
-        "cues": [
-            {
-                "step": cue.step,
-                "accuracy_pp": plain(cue.accuracy_pp),
-                "heldout_loss_nats": plain(cue.heldout_loss_nats),
-                "reference_loss_nats": plain(cue.reference_loss_nats),
-            }
-            for cue in trace.cues
-        ],
-    }

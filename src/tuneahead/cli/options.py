@@ -10,6 +10,8 @@ import typer
 from tuneahead.errors import DataError, RecipeError, TuneAheadError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tuneahead.dataset import ColumnMapping
     from tuneahead.recipe import Recipe
     from tuneahead.verdict import Goal
@@ -150,6 +152,13 @@ def read_goal(minimum_pp: float | None, gain_pp: float | None) -> Goal:
             f"--goal {minimum_pp:g} is not a score", remedy="scores are points from 0 to 100"
         )
     return Goal(minimum_pp, gain_pp)
+
+
+def open_console() -> Console:
+    """The console that results are printed on: stdout, without colouring of numbers and paths."""
+    from rich.console import Console
+
+    return Console(highlight=False)
 
 
 def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:

@@ -1,0 +1,167 @@
+"""Commands that look at data or at a probe and judge nothing: check, clean, probe."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuneahead.cli import options as opt
+from tuneahead.errors import TuneAheadError
+
+if TYPE_CHECKING:
+    from tuneahead.trace import ProbeTrace
+
+EXIT_STOP = 3
+
+
+def check(
+    file: opt.DataFile,
+    recipe: opt.RecipeFile = None,
+    settings: opt.Settings = None,
+    mapping: opt.Mapping = None,
+    base: opt.BaseName = "lab",
+    benchmark: opt.BenchmarkName = "lab-exam",
+    as_json: opt.AsJson = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="End with 3 when a check says stop.")
+    ] = False,
+) -> None:
+    """Look at the data: preflight checks and measurements, no training."""
+    from tuneahead.cli.progress import ProgressBar
+    from tuneahead.judge import check as run_check
+    from tuneahead.judge import load_dataset
+    from tuneahead.terminal import print_checkup
+    from tuneahead.workbench import Setup
+
+    chosen = opt.read_recipe_options(recipe, settings)
+    dataset = load_dataset(file, opt.read_mapping(mapping))
+    with ProgressBar() as bar:
+        bar.stage("Checking")
+        checkup = run_check(dataset, chosen, bench=Setup(base=base, benchmark=benchmark))
+    if as_json:
+        print(checkup.to_json())
+    else:
+        print_checkup(opt.open_console(), checkup)
+    if exit_code and checkup.stopped:
+        raise typer.Exit(EXIT_STOP)
+
+
+def clean(
+    file: opt.DataFile,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Cleaned copy (JSONL); its ledger lies beside it.", show_default=False
+        ),
+    ],
+    mapping: opt.Mapping = None,
+    benchmark: opt.BenchmarkName = "lab-exam",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Remove for this reason too: gibberish or near-duplicates.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a copy without empty, broken, repeated and benchmark rows, with a ledger of what went."""
+    from collections import Counter
+
+    from tuneahead.cleaning import OPTIONAL_REASONS, REASONS, clean_file
+    from tuneahead.workbench import find_benchmark
+
+    for reason in also or []:
+        if reason not in OPTIONAL_REASONS:
+            raise TuneAheadError(
+                f"--also {reason!r} is no further reason", remedy=f"use {' or '.join(OPTIONAL_REASONS)}"
+            )
+    done = clean_file(
+        file,
+        out,
+        mapping=opt.read_mapping(mapping),
+        benchmarks=(find_benchmark(benchmark),),
+        reasons=(*REASONS, *(also or ())),
+    )
+    print(f"{done.path}: {done.kept:,} rows kept, {len(done.ledger):,} left out")
+    for reason, count in Counter(removal.reason for removal in done.ledger).most_common():
+        print(f"  {reason}: {count:,}")
+    if done.ledger:
+        print(f"which rows, and why: {done.ledger_path}")
+
+
+def probe(
+    file: opt.DataFile,
+    recipe: opt.RecipeFile = None,
+    settings: opt.Settings = None,
+    mapping: opt.Mapping = None,
+    base: opt.BaseName = "lab",
+    benchmark: opt.BenchmarkName = "lab-exam",
+    probe_steps: opt.ProbeSteps = 100,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the raw trace as safetensors.", rich_help_panel=opt.OUTPUT, show_default=False
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a checkpoint to go on from.", rich_help_panel=opt.OUTPUT, show_default=False
+        ),
+    ] = None,
+    device: opt.Device = "auto",
+    as_json: opt.AsJson = False,
+) -> None:
+    """Train only the first steps of a run and show what was measured."""
+    from tuneahead.cli.progress import ProgressBar
+    from tuneahead.judge import load_dataset
+    from tuneahead.judge import probe as run_probe
+    from tuneahead.terminal import print_trace
+    from tuneahead.workbench import Setup
+
+    chosen = opt.read_recipe_options(recipe, settings)
+    dataset = load_dataset(file, opt.read_mapping(mapping))
+    setup = Setup(base=base, benchmark=benchmark, probe_steps=probe_steps, device=device)
+    with ProgressBar() as bar:
+        trace = run_probe(dataset, chosen, bench=setup, checkpoint_dir=checkpoint, watch=bar)
+    if out is not None:
+        _write_bytes(out, trace.to_bytes())
+    if as_json:
+        print(json.dumps(_trace_summary(trace), indent=1))
+    else:
+        print_trace(opt.open_console(), trace)
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise TuneAheadError(f"can't write {path}: {error.strerror}", remedy="give another path") from None
+
+
+def _trace_summary(trace: ProbeTrace) -> dict[str, object]:
+    """The trace's main curves as plain JSON values, null where a measurement is absent."""
+
+    def plain(value: float) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    return {
+        "kind": "probe",
+        "base": trace.info.base,
+        "data_fingerprint": trace.info.data_fingerprint,
+        "total_steps": trace.info.total_steps,
+        "failure": trace.info.failure,
+        "loss_nats": [plain(value) for value in trace.steps.loss_nats],
+        "grad_norm": [plain(value) for value in trace.steps.grad_norm],
+        "cues": [
+            {
+                "step": cue.step,
+                "accuracy_pp": plain(cue.accuracy_pp),
+                "heldout_loss_nats": plain(cue.heldout_loss_nats),
+                "reference_loss_nats": plain(cue.reference_loss_nats),
+            }
+            for cue in trace.cues
+        ],
+    }
