@@ -42,7 +42,7 @@ def main() -> None:
     if given.fit:
         predictor = Predictor.fit(table)
         predictor.save(shipped_predictor())
-        print(f"predictor: {predictor.origin}")
+        print(f"predictor fitted, preset {predictor.origin.preset}")
 
 
 if __name__ == "__main__":

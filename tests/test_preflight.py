@@ -465,6 +465,15 @@ def test_an_adapter_without_effect_stops() -> None:
 def test_a_loss_that_does_not_fall_warns() -> None:
     flat = 2.0 + np.random.default_rng(1).normal(0, 0.1, 100)
     assert _names(_trace(flat)) == [("flat-loss", "warn")]
+    worse = (_cue(0, 2.0, 0.3), _cue(100, 2.1, 0.2))
+    assert _names(_trace(flat, cues=worse)) == [("flat-loss", "warn")]
+
+
+def test_a_noisy_loss_is_no_finding_when_held_out_rows_or_the_benchmark_improve() -> None:
+    flat = 2.0 + np.random.default_rng(1).normal(0, 0.1, 100)
+    learnt = (_cue(0, 2.0, 0.3), _cue(100, 1.8, 0.3))
+    gained = (_cue(0, 2.0, -0.3), _cue(100, 2.0, 0.3))
+    assert _names(_trace(flat, cues=learnt)) == _names(_trace(flat, cues=gained)) == []
 
 
 def test_every_check_has_its_section_in_the_docs_and_no_section_is_left_over() -> None:

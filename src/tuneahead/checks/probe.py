@@ -14,6 +14,7 @@ _WINDOW_STEPS = 10
 _SPIKE_NATS = 0.5
 _SPIKE_FRACTION = 0.25
 _FLAT_FRACTION = 0.01
+_GAIN_PP = 1.0
 _NO_MOVE = 1e-6
 _NO_CHANGE_NATS = 1e-4
 _MIN_STEPS = 20
@@ -85,14 +86,14 @@ def no_effect(trace: ProbeTrace) -> Iterator[Finding]:
 
 
 def flat_loss(trace: ProbeTrace) -> Iterator[Finding]:
-    """The training loss does not fall."""
+    """The training loss does not fall, and nothing measured beside it has improved either."""
     loss = trace.steps.loss_nats
     if len(loss) < _MIN_STEPS or not np.isfinite(loss).all():
         return
     span = max(5, len(loss) // 5)
     first, last = float(loss[:span].mean()), float(loss[-span:].mean())
     noise = float(np.sqrt(loss[:span].var(ddof=1) / span + loss[-span:].var(ddof=1) / span))
-    if first - last < max(_FLAT_FRACTION * first, noise):
+    if first - last < max(_FLAT_FRACTION * first, noise) and not _improved(trace):
         yield Finding(
             "flat-loss",
             "warn",
@@ -100,6 +101,15 @@ def flat_loss(trace: ProbeTrace) -> Iterator[Finding]:
             f"{last:.2f} in its last {span} (noise {noise:.2f})",
             "raise the learning rate if it is low; else check whether answers follow from prompts",
         )
+
+
+def _improved(trace: ProbeTrace) -> bool:
+    """Whether the held-out loss or the benchmark got better although the training loss is too noisy to tell."""
+    if len(trace.cues) < 2:
+        return False
+    first, last = trace.cues[0], trace.cues[-1]
+    learnt = last.heldout_loss_nats < (1 - _FLAT_FRACTION) * first.heldout_loss_nats
+    return learnt or last.accuracy_pp >= first.accuracy_pp + _GAIN_PP
 
 
 def _comparable(first: Cue, last: Cue) -> bool:

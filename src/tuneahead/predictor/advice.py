@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tuneahead.predictor.explain import known_spec
 from tuneahead.verdict import Attribution, Finding, Fix
 
-MIN_HARM_PP = 0.25
-"""Remedies for less than a quarter of a point are not worth anybody's time."""
+MIN_HARM_PP = 0.5
+"""Remedies for less than half a point are not worth anybody's time."""
 LARGE_HARM_PP = 1.0
 MOST_FIXES = 8
 
