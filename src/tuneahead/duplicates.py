@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.words import Hashes, WordHasher, Words
+
+_Kind = TypeVar("_Kind", bound=np.generic)
 
 SHINGLE_WORDS = 3
 THRESHOLD = 0.8
@@ -95,12 +98,12 @@ class NearDuplicateSearch:
         if not self._rows:
             none = np.empty(0, np.int64)
             return NearDuplicates(none, none, np.empty(0), 0, self._total)
-        rows = np.concatenate(self._rows)
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate(self._lengths))])
-        shingles = np.concatenate(self._shingles)
+        rows = _joined(self._rows)
+        offsets = np.concatenate([[0], np.cumsum(_joined(self._lengths))])
         pairs = _candidates(
-            np.concatenate(self._bands), np.concatenate(self._sketches), np.diff(offsets) > 0, self.threshold
+            _joined(self._bands), _joined(self._sketches), np.diff(offsets) > 0, self.threshold
         )
+        shingles = _joined(self._shingles)
         later, earlier, similarity = _compare(pairs, shingles, offsets, self.threshold)
         return NearDuplicates(rows[later], rows[earlier], similarity, self._examined, self._total)
 
@@ -120,6 +123,13 @@ def find_near_duplicates(texts: Iterable[str], *, threshold: float = THRESHOLD) 
         search.add(hasher.words(block), np.arange(start, start + len(block)))
         start += len(block)
     return search.finish()
+
+
+def _joined(blocks: list[NDArray[_Kind]]) -> NDArray[_Kind]:
+    """All blocks as one array; the list is emptied, so that both are not held for long."""
+    whole = np.concatenate(blocks)
+    blocks.clear()
+    return whole
 
 
 def _common_shingles(shingles: Words) -> Hashes:
