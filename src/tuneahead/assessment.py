@@ -62,10 +62,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class FeatureRange:
-    """Middle nine tenths of one feature over the predictor's training tasks."""
+    """Least and greatest value of one feature over the predictor's training tasks."""
 
     low: float
     high: float
+
+    def holds(self, value: float) -> bool:
+        """Whether ``value`` lies inside; an absent one does not stand out."""
+        return math.isnan(value) or self.low <= value <= self.high
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tuneahead.training.encode import RunData
     from tuneahead.training.loop import RunResult
 
-SHOWN_RANGES = 12
-
 
 @dataclass(frozen=True)
 class Task:
@@ -94,7 +92,7 @@ def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, second
         forecast=forecast,
         baseline_pp=baseline,
         attributions=attributions,
-        ranges=_ranges(bench),
+        ranges=_ranges(bench, features),
         verdict=decide(forecast, goal, findings),
         fixes=_fixes(attributions, findings),
     )
@@ -148,15 +146,18 @@ def _fixes(attributions: tuple[Attribution, ...], findings: tuple[Finding, ...])
     return tuple(advise(attributions, tuple(f for f in findings if f.severity != "note")))
 
 
-def _ranges(bench: Workbench) -> Mapping[str, FeatureRange]:
-    from tuneahead.features.catalogue import CATALOGUE
+def _ranges(bench: Workbench, features: FeatureVector) -> Mapping[str, FeatureRange]:
+    """Where the predictor's training tasks lie, for the paper's static features and whatever lies outside."""
+    from tuneahead.features.catalogue import names_of
 
     assert bench.predictor is not None
     domain = bench.predictor.domain
-    static = {spec.name for spec in CATALOGUE if spec.group == "static"}
-    spans = zip(domain.names, domain.low.tolist(), domain.high.tolist(), strict=True)
-    kept = [(name, FeatureRange(low, high)) for name, low, high in spans if name in static]
-    return dict(kept[:SHOWN_RANGES])
+    low_high = zip(domain.low.tolist(), domain.high.tolist(), strict=True)
+    spans = dict(zip(domain.names, (FeatureRange(low, high) for low, high in low_high), strict=True))
+    paper, static = names_of("static", paper=True), names_of("static")
+    outside = [name for name in static if name in spans and not spans[name].holds(features[name])]
+    shown = list(dict.fromkeys([*(name for name in paper if name in spans), *outside, *static]))
+    return {name: spans[name] for name in shown if name in spans}
 
 
 def _hard_rows(task: Task, result: RunResult) -> tuple[int, ...]:

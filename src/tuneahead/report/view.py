@@ -29,6 +29,7 @@ from tuneahead.verdict import Decision, Finding
 
 SHOWN_REASONS = 8
 SHOWN_DOTS = 800
+SHOWN_STRIPS = 14
 MAP_UNIT = "probability of each row's answer, per token"
 MAP_NOTES: dict[Kind, str] = {
     "easy": "the model is sure of the answer",
@@ -232,7 +233,7 @@ def _strips(assessment: Assessment) -> tuple[Strip, ...]:
             note = "below usual" if value < span.low else "above usual" if value > span.high else ""
             bar = plots.range_strip(value, span.low, span.high)
         out.append(Strip(words.feature_label(name), words.feature_value(name, value), note, bar))
-    return tuple(out)
+    return tuple(out[:SHOWN_STRIPS])
 
 
 def _map(assessment: Assessment) -> MapView | None:
