@@ -113,3 +113,9 @@ def test_short_rows_share_lines_without_losing_a_token() -> None:
     for position, label in zip(packed.positions.tolist(), packed.labels.tolist(), strict=True):
         assert flat[position] == label - 1
     assert packed.ids.numel() < 2 * 5 * 9, "sharing must need fewer places than a line for each row"
+
+
+def test_turns_that_the_template_refuses_are_an_error_with_a_remedy(tiny: Base) -> None:
+    tiny.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(ModelError, match="refuses the turns user: roles must alternate"):
+        encode_examples([Example("red", "one", 1)], tiny.tokenizer, Recipe())

@@ -93,7 +93,7 @@ def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     # Calling on an empty list fails in transformers; empty strings are given back as [].
     if not texts:
         return []
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
@@ -146,7 +146,7 @@ def _append(
             "the chat template rewrites earlier turns, so the answer's tokens can't be told apart",
             remedy="use template: raw or alpaca in the recipe",
         )
-    piece = tokenizer(after[len(before) :], add_special_tokens=False)["input_ids"]
+    piece = tokenizer(after[len(before) :], add_special_tokens=False, verbose=False)["input_ids"]
     ids.extend(piece)
     answer.extend([trained] * len(piece))
     return after
@@ -155,7 +155,16 @@ def _append(
 def _chat_text(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, generation: bool) -> str:
     if not turns:
         return ""
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
+    except TemplateError as error:
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise ModelError(
+            f"the chat template refuses the turns {roles}: {error}",
+            remedy="bring the conversation into the template's order, or use template: raw in the recipe",
+        ) from None
     return str(text)
 
 
