@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from tuneahead.predictor.linear import PENALTIES, Ridge, learn_columns
+from tuneahead.predictor.linear import PENALTIES, ElasticNet, Ridge, learn_columns
 from tuneahead.predictor.models import GREEDY_TREES, RANDOM_TREES, Boosting, component_from_record
 
 RNG = np.random.default_rng(0)
@@ -35,6 +35,7 @@ def test_ridge_is_the_closed_form_solution():
     [
         Ridge(),
         Ridge("bent ridge", "hinge"),
+        ElasticNet(),
         Boosting("greedy", GREEDY_TREES, (20,)),
         Boosting("random", RANDOM_TREES, (20,)),
     ],
@@ -75,6 +76,27 @@ def test_bent_ridge_follows_a_bend_that_ridge_can_not():
     straight = Ridge().fit(x, y, ones, 0).at(0).predict(x)
     bent = Ridge("bent", "hinge").fit(x, y, ones, 0).at(0).predict(x)
     assert np.abs(bent - y).mean() < 0.35 * np.abs(straight - y).mean()
+
+
+def test_ridge_finds_the_same_solution_with_more_columns_than_rows():
+    wide = np.random.default_rng(5).normal(size=(30, 40))
+    path = Ridge().fit(wide, TARGET[:30], WEIGHTS[:30], 0)
+    columns = learn_columns(wide, "linear")
+    x = columns.apply(wide)
+    x = x - WEIGHTS[:30] @ x / WEIGHTS[:30].sum()
+    mean = WEIGHTS[:30] @ TARGET[:30] / WEIGHTS[:30].sum()
+    w = np.diag(WEIGHTS[:30])
+    inner = x.T @ w @ x + PENALTIES[4] * WEIGHTS[:30].sum() * np.eye(40)
+    beta = np.linalg.solve(inner, x.T @ w @ (TARGET[:30] - mean))
+    np.testing.assert_allclose(path.predict_all(wide)[:, 4], mean + x @ beta, atol=1e-8)
+
+
+def test_elastic_net_leaves_out_what_does_not_matter():
+    noise = np.random.default_rng(6).normal(size=(80, 20))
+    model = ElasticNet().fit(np.hstack([FEATURES, noise]), TARGET, WEIGHTS, 0).at(2)
+    assert set(np.flatnonzero(np.abs(model.coefficients) > 0.05)) == {0, 1}
+    constant = ElasticNet().fit(FEATURES, np.ones(80), WEIGHTS, 0).at(0)
+    np.testing.assert_allclose(constant.predict(FEATURES), 1.0)
 
 
 def test_absent_values_and_constant_columns_get_no_scale_from_nowhere():

@@ -21,9 +21,9 @@ def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
 
     One number is learned, the shift of this base's scores against the prediction: the mean over
     data sets, shrunk. The interval comes from the own rows alone, each judged by a shift that its
-    data set had no part in; with fewer than nine data sets a 90 % interval is the whole scale. The domain grows by the
-    own rows. Raises :class:`PredictorError` when no row has a score. Source: method.md, "From one
-    base and benchmark to another".
+    data set had no part in; with fewer than nine data sets a 90 % interval is the whole scale. The
+    domain grows by the own rows. Raises :class:`PredictorError` when no row has a score.
+    Source: method.md, "From one base and benchmark to another".
     """
     rows = own.scored()
     if not len(rows):
