@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -209,6 +209,19 @@ def test_a_predictor_is_fitted_to_a_table_and_backtested(tuneahead: Run, tmp_pat
     assert load_predictor(folder).origin.bases == ("lab-qwen2",)
     result = tuneahead("backtest", "--table", table, "--system", "persistence", "--json").stdout
     assert json.loads(result)["tasks"] == 40
+
+
+def test_a_predictor_is_corrected_by_the_runs_of_a_new_base(tuneahead: Run, tmp_path: Path) -> None:
+    old, own, start, mine = (tmp_path / name for name in ("old.parquet", "own.parquet", "start", "mine"))
+    table = made_table()
+    write_table(table, old)
+    few = table.select(range(8))
+    write_table(replace(few, bases=("my-llm",) * 8, score_pp=few.score_pp + 5), own)
+    tuneahead("fit", "--table", old, "--out", start, "--preset", "quick")
+    said = tuneahead("fit", "--table", own, "--start", start, "--out", mine).stdout
+    assert "corrected by 8 own ones" in said
+    assert "my-llm" in load_predictor(mine).origin.bases
+    assert load_predictor(mine).shift_pp > 0
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def find_predictor(folder: str, base: str, benchmark: str) -> tuple[Predictor | 
         if name not in known:
             return None, (
                 f"the predictor has seen no run of {kind} {name} (it knows {', '.join(known) or 'none'}); "
-                "record runs of your own and fit a predictor to them"
+                "keep your runs with --store, record their scores, then 'tuneahead fit --start shipped'"
             )
     return predictor, ""
 

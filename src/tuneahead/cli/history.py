@@ -73,24 +73,41 @@ def fit(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new predictor.")] = Path(
         "predictor"
     ),
+    start: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER",
+            help="Start from this predictor ('shipped' for the packaged one) and correct it by the runs: "
+            "for a new base with few of them.",
+            show_default=False,
+        ),
+    ] = "",
     preset: Annotated[str, typer.Option(help="default, quick or paper.")] = "default",
     level: Annotated[float, typer.Option(help="Probability that the interval holds the score.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the cross-validation.")] = 0,
 ) -> None:
-    """Fit a predictor to finished runs."""
+    """Fit a predictor to finished runs, or correct one by the few runs of a new base."""
     from tuneahead.cli.progress import ProgressBar
-    from tuneahead.predictor.predictor import Predictor
+    from tuneahead.predictor.predictor import Predictor, load_predictor
+    from tuneahead.predictor.warmstart import adapt
+    from tuneahead.workbench import shipped_predictor
 
     rows = _table(store, table, benchmark)
     with ProgressBar() as bar:
         bar.stage(f"Fitting to {len(rows):,} tasks")
-        predictor = Predictor.fit(rows, preset=preset, seed=seed, level=level)
+        if start:
+            known = load_predictor(shipped_predictor() if start == "shipped" else start)
+            predictor = adapt(known, rows)
+        else:
+            predictor = Predictor.fit(rows, preset=preset, seed=seed, level=level)
     try:
         predictor.save(out)
     except OSError as error:
         raise TuneAheadError(f"can't write {out}: {error.strerror}", remedy="give another --out") from None
     origin = predictor.origin
-    print(f"{out}: fitted to {origin.rows:,} tasks on {origin.data_sets:,} data sets, preset {origin.preset}")
+    own = f", corrected by {origin.own_rows:,} own ones" if start else ""
+    fitted = f"{origin.rows:,} tasks on {origin.data_sets:,} data sets"
+    print(f"{out}: fitted to {fitted}, preset {origin.preset}{own}")
 
 
 def backtest(
