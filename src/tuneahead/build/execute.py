@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RUNS_AHEAD = 160
 """Runs looked at together when chunks are formed, so that runs of one batch size are stacked."""
 RUNS_PER_CHUNK = 20
+ROWS_PER_PASS = 32
 REPORT_SECONDS = 2.0
 ATTEMPTS = 2
 """How often a chunk whose worker died is tried before its runs are given up."""
@@ -308,6 +309,8 @@ def run_chunk(
     from tuneahead.lab.exam import lab_generation, lab_truth
     from tuneahead.training.loop import Job, train_stack
 
+    # Beyond some 32 rows a pass the activations leave the processor's cache and stacking gains nothing.
+    width = max(1, min(width, ROWS_PER_PASS // chunk[0].task.recipe.batch_size)) if chunk else width
     settings = lab_settings()
     assert settings.cue_benchmark is not None
     finals = (settings.cue_benchmark, lab_truth(), lab_generation())
