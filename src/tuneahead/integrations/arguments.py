@@ -1,0 +1,94 @@
+"""The recipe that a Trainer follows, read from its arguments, its model and its adapters."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from tuneahead.integrations.live import LiveAdapter
+from tuneahead.recipe import Precision, Recipe, Schedule, make_recipe
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+    from transformers import Trainer
+
+_SCHEDULES: dict[str, Schedule] = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant",
+    "constant_with_warmup": "constant",
+}
+
+
+def trainer_recipe(
+    trainer: Trainer, model: PeftModel, adapter: LiveAdapter
+) -> tuple[Recipe, tuple[tuple[str, str], ...]]:
+    """The recipe, and (field, reason) for what it can't express. ``batch_size`` counts all processes."""
+    args, total = trainer.args, trainer.state.max_steps
+    config = model.active_peft_config
+    rank = int(config.r)
+    layer = cast("LoraLayer", model.get_base_model().get_submodule(adapter.pairs[0][0]))
+    scale = float(next(iter(layer.scaling.values())))
+    name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    notes = []
+    if name not in _SCHEDULES:
+        notes.append(("schedule", f"a recipe has no {name!r}; measured learning rates are in the trace"))
+    if "adamw" not in str(getattr(args.optim, "value", args.optim)):
+        notes.append(("optimiser", f"a recipe means AdamW, this run has {args.optim}"))
+    window = getattr(args, "max_length", None) or adapter.base.context_tokens
+    warmup = 0 if name == "constant" else args.get_warmup_steps(total)
+    fields: dict[str, object] = {
+        "learning_rate": args.learning_rate,
+        "schedule": _SCHEDULES.get(name, "linear"),
+        "warmup_ratio": _ratio(warmup, total),
+        "batch_size": args.train_batch_size * args.world_size,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+        "epochs": args.num_train_epochs,
+        "max_steps": args.max_steps if args.max_steps > 0 else None,
+        "lora_rank": rank,
+        # PEFT's own scale is alpha / r, or alpha / sqrt(r) with rslora: kept is what acts.
+        "lora_alpha": scale * rank,
+        "lora_dropout": float(config.lora_dropout),
+        "target_modules": _targets(adapter),
+        "weight_decay": args.weight_decay,
+        "max_grad_norm": args.max_grad_norm or None,
+        "adam_beta1": args.adam_beta1,
+        "adam_beta2": args.adam_beta2,
+        "adam_epsilon": args.adam_epsilon,
+        "precision": _precision(trainer, adapter),
+        "max_length": max(2, int(window)),
+        "seed": args.seed,
+    }
+    return make_recipe(fields), tuple(notes)
+
+
+def _ratio(warmup: int, total: int) -> float:
+    """A ratio from which a recipe finds the same number of warm-up steps."""
+    ratio = min(warmup, total - 1) / total if total > 0 else 0.0
+    return ratio if math.ceil(ratio * total) == warmup else max(0.0, (warmup - 0.5) / total)
+
+
+def _targets(adapter: LiveAdapter) -> tuple[str, ...]:
+    model = adapter.base.model
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    adapted = {name for name, _, _ in adapter.pairs}
+    plain = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+        and module is not head
+        and ".lora_" not in name
+        and name.removesuffix(".base_layer") not in adapted
+    ]
+    return tuple(sorted({name.rsplit(".", 1)[-1] for name in adapted})) if plain else ("all-linear",)
+
+
+def _precision(trainer: Trainer, adapter: LiveAdapter) -> Precision:
+    if trainer.args.bf16 or trainer.args.fp16:
+        return "bf16" if trainer.args.bf16 else "fp16"
+    names: dict[str, Precision] = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+    return names.get(str(adapter.base.dtype), "auto")

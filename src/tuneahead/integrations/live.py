@@ -1,0 +1,179 @@
+"""The adapter of a live PEFT model, seen as a stack of one, so that the loop's own meters measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from tuneahead.errors import ModelError
+from tuneahead.recipe import Recipe
+from tuneahead.training.lora import AdapterStack, Target, _layer_index
+from tuneahead.training.models import Base, weights_fingerprint
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_EXPLICIT_MASKS = ("eager", "sdpa")
+"""Attention kernels that take the masks with which scoring keeps rows apart."""
+
+
+class LiveAdapter(AdapterStack):
+    """LoRA matrices that belong to PEFT and its optimiser, mirrored in the flat row of one slot.
+
+    ``values`` and ``grads`` are (1, parameters) copies in fp32: :meth:`pull` and
+    :meth:`pull_gradients` refresh them, and passes inside :meth:`using` write ``values`` back
+    first, so that a meter may perturb the row and measure. Trained weights that are not LoRA
+    matrices are counted in ``others`` and left alone.
+    """
+
+    def __init__(self, base: Base, model: PeftModel) -> None:
+        self.base = base
+        self.pairs = _lora_pairs(base)
+        if not self.pairs:
+            raise ModelError(
+                "the model has no trainable LoRA matrices",
+                remedy="wrap it with peft.get_peft_model(model, LoraConfig(...)) for the Trainer",
+            )
+        self.rank = max(a.shape[0] for _, a, _ in self.pairs)
+        self.capacity = self.slots = 1
+        self.disabled, self.chosen, self.dropout = False, None, None
+        targets, offset = [], 0
+        for name, a, b in self.pairs:
+            targets.append(Target(name, _layer_index(name), a.shape[1], b.shape[0], offset))
+            offset += (a.shape[1] + b.shape[0]) * self.rank
+        self.targets = tuple(targets)
+        self.parameters = offset
+        self.values, self.grads = (torch.zeros(1, offset, device=base.device) for _ in range(2))
+        self.scale = self.scales = torch.ones(1, 1, 1, device=base.device)
+        self.pull()
+        self.initial = self.values.clone()
+        own = {id(matrix) for _, a, b in self.pairs for matrix in (a, b)}
+        self.others = sum(1 for p in model.parameters() if p.requires_grad and id(p) not in own)
+
+    def pull(self) -> None:
+        """Copy the live matrices into ``values``."""
+        self._read(self.values[0], [(a.detach(), b.detach()) for _, a, b in self.pairs])
+
+    def pull_gradients(self, factor: float) -> None:
+        """Copy the live gradients, times ``factor``, into ``grads``; a missing gradient is zero."""
+        pairs = [
+            tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in pair[1:]) for pair in self.pairs
+        ]
+        self._read(self.grads[0], cast("list[tuple[Tensor, Tensor]]", pairs))
+        self.grads.mul_(factor)
+
+    def _read(self, row: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+        for target, (a, b) in zip(self.targets, pairs, strict=True):
+            flat_a, flat_b = self.views(row, target)
+            flat_a[: a.shape[0]].copy_(a)
+            flat_b[:, : a.shape[0]].copy_(b)
+
+    @torch.no_grad()
+    def push(self) -> None:
+        """Write ``values`` into the live matrices."""
+        for target, (_, a, b) in zip(self.targets, self.pairs, strict=True):
+            flat_a, flat_b = self.views(self.values[0], target)
+            a.copy_(flat_a[: a.shape[0]])
+            b.copy_(flat_b[:, : a.shape[0]])
+
+    @contextmanager
+    def using(self, slots: Sequence[int]) -> Iterator[None]:
+        """Passes inside the block see the matrices as ``values`` holds them."""
+        self.push()
+        yield
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """The live matrices are after the block as they were before, whatever it tried out."""
+        before = [(a.detach().clone(), b.detach().clone()) for _, a, b in self.pairs]
+        self.pull()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for (_, a, b), (old_a, old_b) in zip(self.pairs, before, strict=True):
+                    a.copy_(old_a)
+                    b.copy_(old_b)
+
+    @contextmanager
+    def as_begun(self) -> Iterator[None]:
+        """Inside the block the matrices are those that the run began with, mostly the plain base."""
+        with self.kept():
+            self.values.copy_(self.initial)
+            self.push()
+            yield
+
+    def active_mask(self, recipe: Recipe) -> Tensor:
+        """Boolean (parameters,): which entries exist (ranks may differ from layer to layer)."""
+        row = torch.zeros(self.parameters, device=self.values.device)
+        self._read(row, [(torch.ones_like(a), torch.ones_like(b)) for _, a, b in self.pairs])
+        return row > 0
+
+    def matrices(self, slot: int, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name, A (r, n_in) and B (n_out, r) of every adapted layer, as views of the flat row."""
+        for target, (name, live, _) in zip(self.targets, self.pairs, strict=True):
+            a, b = self.views(self.values[slot], target)
+            yield name, a[: live.shape[0]], b[:, : live.shape[0]]
+
+
+def _lora_pairs(base: Base) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
+    """Layer name, A (r, n_in) and B (n_out, r) of every trained pair of LoRA matrices, in model order."""
+    from peft.tuners.lora import LoraLayer
+
+    pairs = []
+    for name, layer in base.model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        for adapter in layer.active_adapters:
+            if adapter in layer.lora_A:
+                a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+                assert isinstance(a, nn.Parameter) and isinstance(b, nn.Parameter)
+                if a.ndim == b.ndim == 2 and a.requires_grad and b.requires_grad:
+                    pairs.append((name, a, b))
+    return pairs
+
+
+def live_base(model: PeftModel, tokenizer: PreTrainedTokenizerBase, name: str, device: str) -> Base:
+    """The model under a PEFT wrapper with its adapters in place, as scoring wants it."""
+    inner = cast("PreTrainedModel", model.get_base_model())
+    plain = cast("PreTrainedModel", _PlainView(inner))
+    shown = name or str(getattr(inner.config, "_name_or_path", "")) or "unnamed"
+    return Base(shown, inner, tokenizer, weights_fingerprint(plain), device)
+
+
+class _PlainView:
+    """Configuration and weights of an adapted model under the names that they have without adapters."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.config = model.config
+        self._model = model
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, weight in self._model.named_parameters():
+            if ".lora_" not in name and ".modules_to_save." not in name:
+                yield name.replace(".base_layer.", ".").replace(".original_module.", "."), weight
+
+
+@contextmanager
+def undisturbed(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode inside the block; modes, attention and random states are afterwards as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    attention = str(getattr(model.config, "_attn_implementation", None) or "eager")
+    switched = attention not in _EXPLICIT_MASKS and hasattr(model, "set_attn_implementation")
+    if switched:
+        # Flash kernels ignore or refuse the explicit masks of shared lines.
+        model.set_attn_implementation("sdpa")
+    torch.nn.Module.eval(model)
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        if switched:
+            model.set_attn_implementation(attention)

@@ -1,0 +1,220 @@
+"""What the recording process measures while a Trainer trains: gradients, updates, cues, flatness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from tuneahead.integrations.arguments import trainer_recipe
+from tuneahead.integrations.live import LiveAdapter, undisturbed
+from tuneahead.integrations.losses import Visit
+from tuneahead.integrations.rows import TrainerRows, decode_examples, read_rows, row_key
+from tuneahead.recipe import Recipe
+from tuneahead.trace import Cue, Flatness, ProbeTrace, TraceInfo
+from tuneahead.training.encode import MAX_HELDOUT_ROWS, Encoded, RunData, data_fingerprint
+from tuneahead.training.measure import (
+    FLATNESS_ROWS,
+    CueMeter,
+    GradientMeter,
+    ProbeSettings,
+    StepRows,
+    measure_flatness,
+    peak_memory_mb,
+)
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import Trainer
+
+    from tuneahead.examples import Example
+    from tuneahead.training.models import Base
+
+_NAN = float("nan")
+
+
+class LiveProbe:
+    """The probe of one Trainer's run, with the meters of our own loop on the live adapter."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: PeftModel,
+        base: Base,
+        settings: ProbeSettings,
+        *,
+        examples: Sequence[Example] | None = None,
+        recipe: Recipe | None = None,
+    ) -> None:
+        self.trainer = trainer
+        self.base = base
+        self.settings = settings
+        self.adapter = LiveAdapter(base, model)
+        read, notes = trainer_recipe(trainer, model, self.adapter)
+        self.recipe = recipe or read
+        self.absent = list(() if recipe else notes)
+        if self.adapter.others:
+            note = f"{self.adapter.others} trained tensors are no LoRA matrices and are not measured"
+            self.absent.append(("other weights", note))
+        self.meter = GradientMeter(self.adapter)
+        self.meter.start(0, self.recipe)
+        loader = trainer.callback_handler.train_dataloader
+        assert loader is not None and trainer.optimizer is not None, "training has begun"
+        self.dataset, self.optimizer = loader.dataset, trainer.optimizer
+        self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn)
+        heldout = _heldout_rows(trainer)
+        self.examples = tuple(examples or decode_examples(self.rows.rows, base.tokenizer))
+        self.data = RunData(self.rows.rows, heldout, data_fingerprint(self.examples))
+        with self.watching():
+            self.cue_meter = CueMeter(base, settings)
+        self.cues: list[Cue] = []
+        self.flatness: Flatness | None = None
+        self.steps = StepRows()
+        self.skipped = 0
+        self._gradients = 0
+        self._gradient: tuple[float, ...] = (_NAN,) * 5
+        self._layers = np.full(len(self.meter.slices), np.nan, np.float32)
+        self._moved = (_NAN, _NAN)
+        self._rate = _NAN
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """The run stands still inside the block; passes use its own number format."""
+        with undisturbed(self.base.model), self.trainer.accelerator.autocast():
+            yield
+
+    def before_update(self, clip_factor: float, scaled: bool) -> None:
+        """Measure the gradient, which was clipped by ``clip_factor``; ``scaled`` is fp16 with a scaler."""
+        self._rate = float(self.optimizer.param_groups[0]["lr"])
+        self.adapter.pull()
+        self.adapter.pull_gradients(1.0 / clip_factor if clip_factor > 0 else _NAN)
+        norm = torch.linalg.vector_norm(self.adapter.grads, dim=1)
+        if scaled and not bool(torch.isfinite(norm).all()):
+            # The scaler skips this step: there is no gradient to remember.
+            self.skipped += 1
+            self._gradient = (_NAN,) * 5
+            self._layers = np.full(len(self.meter.slices), np.nan, np.float32)
+            self.meter.before[0] = self.adapter.values[0]
+            return
+        stats, layers = self.meter.gradients([0], norm)
+        dots = stats[0, :3].tolist() if self._gradients else [_NAN] * 3
+        self._gradients += 1
+        self._gradient = (float(norm[0]), *dots, float(stats[0, 3]))
+        self._layers = layers[0].cpu().numpy().astype(np.float32)
+
+    def after_update(self) -> None:
+        """Measure the update and the distance from the start."""
+        self.adapter.pull()
+        update, distance = self.meter.updates([0])[0].tolist()
+        self._moved = (update, distance)
+
+    def record(self, loss_sum_nats: float, tokens: float, seconds: float) -> None:
+        """Write down one optimiser step; the sums are over all processes."""
+        norm, *rest = self._gradient
+        memory = peak_memory_mb(self.base.device)
+        row = (loss_sum_nats, tokens, self._rate, norm, *rest, *self._moved, seconds, memory)
+        self.steps.scalars.append(row)
+        self.steps.layers.append(self._layers)
+
+    def observe(self, step: int) -> None:
+        """Take the cue and the flatness that are due at ``step``."""
+        with self.watching(), self.adapter.kept():
+            if step in self.settings.cue_steps:
+                self.cues += self.cue_meter.take(self.adapter, [0], [step], [self.data.heldout])
+            usable = [row for row in self.rows.rows if row.answer_tokens > 0][:FLATNESS_ROWS]
+            if step == self.settings.flatness_at and usable:
+                (self.flatness,) = measure_flatness(
+                    self.base, self.adapter, [0], [self.recipe], [usable], [step]
+                )
+
+    def place_visits(self, visits: Sequence[Visit], no_rows: str) -> None:
+        """Give every visit its row in the data set, or say why that can't be done."""
+        reason = no_rows or self.rows.reason
+        places: dict[int, list[int]] = {}
+        for index, row in enumerate(self.rows.rows):
+            places.setdefault(row_key(row.ids), []).append(index)
+        if not reason and any(visit.key not in places for visit in visits):
+            reason = "rows in the batches differ from the rows of the data set"
+        if reason:
+            self.absent.append(("row visits", reason))
+            return
+        seen: dict[int, int] = {}
+        for visit in visits:
+            # Rows with the same tokens take turns: which of them it was makes no difference.
+            turn = seen.get(visit.key, 0)
+            seen[visit.key] = turn + 1
+            self.steps.visit_step.append(visit.step)
+            self.steps.visit_row.append(places[visit.key][turn % len(places[visit.key])])
+            self.steps.visit_nll.append(visit.nll_nats)
+            self.steps.visit_tokens.append(visit.tokens)
+
+    def trace(self, failure: str) -> ProbeTrace:
+        """The trace of what was recorded."""
+        benchmark = self.settings.cue_benchmark
+        layers = tuple(name for name, _ in self.meter.slices)
+        info = TraceInfo(
+            base=self.base.name,
+            base_fingerprint=self.base.fingerprint,
+            data_fingerprint=self.data.fingerprint,
+            recipe=self.recipe.full(),
+            total_steps=self.trainer.state.max_steps,
+            train_rows=self._train_rows(),
+            heldout_rows=len(self.data.heldout),
+            parameters=int(self.meter.active[0]),
+            layers=layers,
+            benchmark=benchmark.name if benchmark else "",
+            item_subjects=tuple(item.subject for item in benchmark.items) if benchmark else (),
+            chance_pp=benchmark.chance_pp if benchmark else 0.0,
+            failure=failure,
+            versions=tuple((name, version(name)) for name in ("torch", "transformers", "peft", "accelerate")),
+            device=self.base.device,
+        )
+        return ProbeTrace(
+            info,
+            self.steps.columns(len(layers)),
+            self.steps.visits(),
+            tuple(self.cues),
+            self.flatness,
+            (*self.absent, *self._missing()),
+        )
+
+    def _missing(self) -> Iterator[tuple[str, str]]:
+        if self.settings.cue_benchmark is None:
+            yield "benchmark cues", "no benchmark was given"
+        if not self.data.heldout:
+            yield "held-out loss", "the Trainer has no map-style eval_dataset"
+        if not self.settings.reference_texts:
+            yield "reference loss", "no reference texts were given"
+        if self.flatness is None:
+            ended = f"the run ended before step {self.settings.flatness_at}"
+            yield "flatness", ended if self.rows.rows else self.rows.reason
+        if not hasattr(self.dataset, "__len__"):
+            yield "train rows", "the data set is a stream: counted are the rows that all steps take"
+        if self.skipped:
+            yield "gradients", f"the gradient scaler skipped {self.skipped} steps"
+
+    def _train_rows(self) -> int:
+        dataset = self.trainer.callback_handler.train_dataloader.dataset
+        if hasattr(dataset, "__len__"):
+            return len(dataset)
+        self.absent.append(
+            ("train rows", "the data set is a stream: counted are the rows that all steps take")
+        )
+        return int(self.trainer.state.max_steps * self.recipe.rows_per_step)
+
+
+def _heldout_rows(trainer: Trainer) -> tuple[Encoded, ...]:
+    """The first rows of the evaluation set; none is taken out of the user's training rows."""
+    dataset = trainer.eval_dataset
+    if isinstance(dataset, dict):
+        dataset = next(iter(dataset.values()), None)
+    if dataset is None or not hasattr(dataset, "__getitem__"):
+        return ()
+    # Only asked for its collator and its columns: iterating it would draw random numbers.
+    loader = trainer.get_eval_dataloader(dataset)
+    found = read_rows(loader.dataset, loader.collate_fn, MAX_HELDOUT_ROWS)
+    return tuple(row for row in found.rows if row.answer_tokens > 0)

@@ -1,0 +1,139 @@
+"""Training rows as a Trainer's collator makes them, and which row a batch line is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tuneahead.examples import Example
+from tuneahead.training.encode import Encoded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Batch = Mapping[str, object]
+MOST_ROWS = 50_000
+IGNORED = -100
+_CHUNK_ROWS = 64
+
+
+@dataclass(frozen=True)
+class TrainerRows:
+    """Rows of a data set after the collator, ``Encoded.row`` counting from 1.
+
+    ``identified`` is False where items and rows are not one to one (packing), or where not all
+    rows could be read; ``reason`` then says why.
+    """
+
+    rows: tuple[Encoded, ...]
+    identified: bool
+    reason: str = ""
+
+
+def read_rows(
+    dataset: object, collate: Callable[[list[object]], Batch], most: int = MOST_ROWS
+) -> TrainerRows:
+    """Collate the first ``most`` items of a map-style data set; nothing is drawn from the run's order."""
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        return TrainerRows((), False, "the data set is a stream")
+    count = min(most, len(dataset))
+    rows: list[Encoded] = []
+    whole = True
+    for start in range(0, count, _CHUNK_ROWS):
+        items = [dataset[i] for i in range(start, min(start + _CHUNK_ROWS, count))]
+        # Collators may pop columns from the items they are given.
+        batch = collate([dict(item) if isinstance(item, dict) else item for item in items])
+        if "input_ids" not in batch:
+            return TrainerRows((), False, "the collator's batches hold no input_ids")
+        found = list(batch_rows(batch))
+        whole = whole and len(found) == len(items)
+        rows += [Encoded(ids, answer, len(rows) + i + 1) for i, (ids, answer) in enumerate(found)]
+    if not whole:
+        return TrainerRows(tuple(rows), False, "rows are packed together")
+    if count < len(dataset):
+        return TrainerRows(tuple(rows), False, f"only the first {most:,} of {len(dataset):,} rows were read")
+    return TrainerRows(tuple(rows), True)
+
+
+def batch_rows(batch: Batch) -> Iterator[tuple[tuple[int, ...], tuple[bool, ...]]]:
+    """Token ids and trained mask of every row in a batch, without padding."""
+    ids, trained = _cpu(batch, "input_ids"), _trained(batch)
+    for line, start, stop in _spans(batch):
+        real = _real(batch, line, start, stop)
+        own, answer = ids[line, start:stop][real], trained[line, start:stop][real]
+        yield tuple(int(i) for i in own), tuple(bool(i) for i in answer)
+
+
+def row_owners(batch: Batch) -> Tensor:
+    """Index of the row that each place of the batch belongs to, (lines, T)."""
+    ids = batch["input_ids"]
+    assert isinstance(ids, Tensor)
+    owners = torch.zeros(ids.shape, dtype=torch.long)
+    for index, (line, start, stop) in enumerate(_spans(batch)):
+        owners[line, start:stop] = index
+    return owners.to(ids.device)
+
+
+def row_keys(batch: Batch) -> list[int]:
+    """A hash of every row's tokens, by which a row is found again in the data set."""
+    return [row_key(ids) for ids, _ in batch_rows(batch)]
+
+
+def row_key(ids: Sequence[int]) -> int:
+    """Signed 64-bit hash of token ids."""
+    digest = hashlib.blake2b(np.asarray(ids, np.int64).tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _spans(batch: Batch) -> list[tuple[int, int, int]]:
+    """(line, start, stop) of every row; a lone line whose positions restart holds several rows."""
+    lines, length = _cpu(batch, "input_ids").shape
+    places = batch.get("position_ids")
+    if lines == 1 and isinstance(places, Tensor) and places.ndim == 2 and "attention_mask" not in batch:
+        starts = [int(i) for i in torch.nonzero(places[0] == 0).flatten()]
+        return [(0, a, b) for a, b in zip(starts, [*starts[1:], length], strict=True)]
+    return [(line, 0, length) for line in range(lines)]
+
+
+def _real(batch: Batch, line: int, start: int, stop: int) -> NDArray[np.bool_]:
+    mask = batch.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return np.asarray(mask[line, start:stop].cpu().numpy() > 0)
+    return np.ones(stop - start, bool)
+
+
+def _trained(batch: Batch) -> NDArray[np.bool_]:
+    ids = _cpu(batch, "input_ids")
+    trained = np.zeros(ids.shape, bool)
+    if isinstance(batch.get("shift_labels"), Tensor):
+        trained[:, 1:] = _cpu(batch, "shift_labels")[:, :-1] != IGNORED
+    elif isinstance(batch.get("labels"), Tensor):
+        trained = _cpu(batch, "labels") != IGNORED
+    return trained
+
+
+def _cpu(batch: Batch, name: str) -> NDArray[np.int64]:
+    tensor = batch[name]
+    assert isinstance(tensor, Tensor)
+    return tensor.cpu().numpy().astype(np.int64)
+
+
+def decode_examples(rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]:
+    """Rows as text: what comes before the first trained token, and the trained tokens."""
+    examples = []
+    for row in rows:
+        first = row.answer.index(True) if any(row.answer) else len(row.ids)
+        trained = [token for token, on in zip(row.ids, row.answer, strict=True) if on]
+        prompt, answer = (
+            str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+            for ids in (row.ids[:first], trained)
+        )
+        examples.append(Example(prompt, answer, row.row))
+    return tuple(examples)

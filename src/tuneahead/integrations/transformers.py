@@ -1,0 +1,203 @@
+"""Inside the Trainer: record a probe trace, and stop a run that will not reach its goal."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import Trainer, TrainerControl
+
+from tuneahead.assessment import Assessment, Checkup, Costs, DataSummary, TaskInfo
+from tuneahead.conclusion import Task, conclude, stopped
+from tuneahead.features.vector import FeatureVector
+from tuneahead.integrations.liveprobe import LiveProbe
+from tuneahead.integrations.recorder import RunNotes, TraceRecorder
+from tuneahead.verdict import Decision, Finding, Goal
+from tuneahead.workbench import (
+    PROBE_STEPS,
+    Setup,
+    Workbench,
+    find_benchmark,
+    find_predictor,
+    require_probe_steps,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tuneahead.benchmark.items import Benchmark
+    from tuneahead.history.store import RunStore
+    from tuneahead.predictor.predictor import Predictor
+    from tuneahead.training.models import Base
+
+__all__ = ["Gate", "RunNotes", "TraceRecorder"]
+
+_DECISIONS: tuple[Decision, ...] = ("GO", "UNSURE", "NO_GO")
+
+
+class Gate(TraceRecorder):
+    """A Trainer callback that probes the run, says what it will score, and stops it when it is doomed.
+
+    After ``probe_steps`` optimiser steps it predicts the final benchmark score, prints the verdict,
+    and on NO_GO ends training with a checkpoint; on GO and UNSURE training goes on. ``assessment``
+    then holds everything (see :func:`tuneahead.write_html`), ``decision`` the verdict on every rank.
+
+    ``predictor`` is a fitted one, a folder, or None for the shipped one; ``benchmark`` as in
+    :class:`~tuneahead.workbench.Setup`, or a :class:`Benchmark`. With ``store`` the probed run is
+    kept under ``run_id``, to be scored later. Raises BenchmarkError or PredictorError at once, and
+    what :class:`TraceRecorder` raises when training begins.
+
+    >>> gate = Gate(predictor, Goal(gain_pp=3), benchmark="exam.jsonl")    # doctest: +SKIP
+    >>> Trainer(model, args, train_dataset=rows, callbacks=[gate]).train()  # doctest: +SKIP
+    >>> gate.decision                                                      # doctest: +SKIP
+    'NO_GO'
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor | str | Path | None = None,
+        goal: Goal | None = None,
+        probe_steps: int = PROBE_STEPS,
+        *,
+        benchmark: Benchmark | str = "lab-exam",
+        store: RunStore | None = None,
+        notes: RunNotes | None = None,
+    ) -> None:
+        super().__init__(notes=notes)
+        self.goal = goal or Goal()
+        self.probe_steps = require_probe_steps(probe_steps)
+        self.benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
+        self.predictor = predictor
+        self.store = store
+        self.run_id = ""
+        self.assessment: Assessment | None = None
+        self.decision: Decision | None = None
+        self._bench: Workbench | None = None
+        self._findings: tuple[Finding, ...] = ()
+        self._start = 0.0
+
+    def plan(self, base: Base, total_steps: int) -> None:
+        """Cues, reference texts and flatness as an assessment of the same run would take them."""
+        setup = Setup(base=base.name, benchmark=self.benchmark.name, probe_steps=self.probe_steps)
+        predictor, absent = _predictor_for(self.predictor, base.name, self.benchmark.name)
+        self._bench = Workbench(setup, base, self.benchmark, predictor, absent)
+        self.settings = self._bench.settings([min(self.probe_steps, total_steps)])
+        self.assessment, self.decision, self.run_id = None, None, ""
+        self._start = time.perf_counter()
+
+    def may_begin(self, trainer: Trainer, control: TrainerControl) -> bool:
+        """Preflight on the rows' text; a sure failure stops the run after its first pass."""
+        if self.probe is not None:
+            from tuneahead.preflight import preflight
+
+            # Without tokenizer: the Trainer's own rows say which tokens are trained.
+            self._findings = preflight(self.probe.examples, self.probe.recipe, benchmarks=(self.benchmark,))
+            if any(finding.severity == "stop" for finding in self._findings):
+                nothing = FeatureVector({})
+                self._announce(stopped(self._task(self.probe, nothing, 0.0), self.goal))
+        self._share(trainer, control)
+        return self.decision != "NO_GO"
+
+    def probe_ended(self, trainer: Trainer, control: TrainerControl) -> None:
+        """Judge on rank 0, and let every rank act on it."""
+        if self.probe is not None:
+            self._announce(self._judge(self.probe))
+        self._share(trainer, control)
+
+    def _judge(self, probe: LiveProbe) -> Assessment:
+        from tuneahead.features.extract import static_features
+        from tuneahead.training.loop import RunResult
+
+        assert self._bench is not None and self.trace is not None
+        steps = self.trace.steps
+        spent = float(steps.seconds.sum()) + sum(cue.seconds for cue in self.trace.cues)
+        result = RunResult("trainer", self.trace, {}, {}, len(steps), spent, self.trace.info.failure)
+        seconds = time.perf_counter() - self._start
+        began = time.perf_counter()
+        # What the data looks like to the base has to be asked of the base, not of the trained adapter.
+        with probe.watching(), probe.adapter.as_begun():
+            static = static_features(probe.examples, base=probe.base, benchmarks=(self.benchmark,))
+        task = self._task(probe, static, time.perf_counter() - began)
+        return conclude(task, result, self._bench, self.goal, seconds)
+
+    def _task(self, probe: LiveProbe, static: FeatureVector, seconds: float) -> Task:
+        from tuneahead.columns import ColumnMapping
+        from tuneahead.dataset import Dataset, fingerprint
+
+        rows, trace = probe.rows.rows, probe.trace("")
+        dataset = Dataset(
+            probe.examples, fingerprint(probe.examples), Path("trainer"), "trainer", ColumnMapping()
+        )
+        summary = DataSummary(
+            path="the Trainer's train_dataset",
+            format="trainer",
+            rows=trace.info.train_rows,
+            fingerprint=dataset.fingerprint,
+            tokens=float(sum(len(row.ids) for row in rows)),
+            answer_tokens=float(sum(row.answer_tokens for row in rows)),
+        )
+        checkup = Checkup(summary, probe.recipe.full(), self._findings, static, Costs(check_seconds=seconds))
+        info = TaskInfo(
+            base=probe.base.name,
+            base_fingerprint=probe.base.fingerprint,
+            benchmark=self.benchmark.name,
+            benchmark_items=len(self.benchmark.items),
+            chance_pp=self.benchmark.chance_pp,
+            probe_steps=len(trace.steps),
+            total_steps=trace.info.total_steps,
+            train_rows=trace.info.train_rows,
+            heldout_rows=trace.info.heldout_rows,
+            device=probe.base.device,
+        )
+        return Task(dataset, probe.data, checkup, info)
+
+    def _announce(self, assessment: Assessment) -> None:
+        from rich.console import Console
+
+        self.assessment, self.decision = assessment, assessment.verdict.decision
+        print_verdict(Console(), assessment)
+        if self.store is not None and assessment.trace is not None:
+            from tuneahead.record import record_run
+
+            self.run_id = record_run(assessment, self.store)
+
+    def _share(self, trainer: Trainer, control: TrainerControl) -> None:
+        """Every rank learns rank 0's decision and does the same: ranks that part wait for ever."""
+        own = -1 if self.decision is None else _DECISIONS.index(self.decision)
+        main = trainer.accelerator.is_main_process
+        code = torch.tensor(own if main else 0, device=trainer.accelerator.device)
+        shared = int(trainer.accelerator.reduce(code, "sum"))
+        self.decision = None if shared < 0 else _DECISIONS[shared]
+        if self.decision == "NO_GO":
+            control.should_training_stop = True
+            control.should_save = True
+
+
+def print_verdict(console: Console, assessment: Assessment) -> None:
+    """The verdict in a few lines: decision, forecast, reason, and the first things to do."""
+    from rich.text import Text
+
+    from tuneahead.report import words
+    from tuneahead.terminal import COLOURS
+
+    decision = assessment.verdict.decision
+    line = Text(f"{words.VERDICTS[decision].upper()}  ", style=f"bold {COLOURS[decision]}")
+    line.append(words.lead(assessment), style="default")
+    console.print(line)
+    console.print(Text(words.reason(assessment)))
+    for fix in assessment.fixes[:3]:
+        console.print(Text(f"- {fix.title}"))
+
+
+def _predictor_for(
+    predictor: Predictor | str | Path | None, base: str, benchmark: str
+) -> tuple[Predictor | None, str]:
+    if predictor is None or isinstance(predictor, (str, Path)):
+        return find_predictor(str(predictor or ""), base, benchmark)
+    known = predictor.origin
+    for kind, name, names in (("base", base, known.bases), ("benchmark", benchmark, known.benchmarks)):
+        if name not in names:
+            return None, f"the predictor has seen no run of {kind} {name} (it knows {', '.join(names)})"
+    return predictor, ""
