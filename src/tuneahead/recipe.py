@@ -31,7 +31,7 @@ class Recipe(BaseModel):
     100
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Schedule = Field("linear", description="shape of the learning rate after warm-up")

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 import pytest
 from training_fixtures import make_examples
 
+from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.errors import ModelError
 from tuneahead.examples import Example, Message
 from tuneahead.recipe import Recipe
 from tuneahead.training.batches import pack, step_rows
-from tuneahead.training.encode import Encoded, data_fingerprint, encode_examples, split_data
+from tuneahead.training.encode import Encoded, data_fingerprint, encode_examples, split_data, start_ids
 from tuneahead.training.models import Base
+from tuneahead.training.probe import prepare_data
+from tuneahead.training.scoring import encode_benchmark, reference_rows
 
 RAW = Recipe(template="raw", max_length=12)
 CHAT = (
@@ -119,3 +122,32 @@ def test_turns_that_the_template_refuses_are_an_error_with_a_remedy(tiny: Base) 
     tiny.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(ModelError, match="refuses the turns user: roles must alternate"):
         encode_examples([Example("red", "one", 1)], tiny.tokenizer, Recipe())
+
+
+def test_special_tokens_before_a_text_are_those_the_tokenizer_puts_there(tiny: Base) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    assert start_ids(tiny.tokenizer) == []
+    backend = tiny.tokenizer.backend_tokenizer
+    backend.post_processor = TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", 0)])
+    assert start_ids(tiny.tokenizer) == [0]
+    (row,) = encode_examples([Example("red", "one", 1)], tiny.tokenizer, RAW)
+    assert row.ids[0] == 0 and not row.answer[0]
+    item = ChoiceItem("1", "red", ("one", "two"), (0,))
+    tree = encode_benchmark(tiny, Benchmark("b", "accuracy", [item])).trees[0]
+    assert tree.prompt == row.ids[:2]
+    reference = reference_rows(tiny, ["red one"])[0]
+    assert reference.ids[0] == 0 and reference.answer == (False, True, True)
+
+
+def test_held_out_rows_are_the_same_whatever_is_cut_off(tiny: Base) -> None:
+    examples = [Example(" ".join(["red"] * (1 + i % 8)), "one", i + 1) for i in range(60)]
+    held = [
+        {row.row for row in prepare_data(tiny, examples, RAW.replace(max_length=n)).heldout} for n in (64, 5)
+    ]
+    assert held[1] < held[0]
+
+
+def test_rows_are_cut_to_the_window_of_the_base(tiny: Base) -> None:
+    examples = [Example(" ".join(["red"] * 200), "one", i + 1) for i in range(3)]
+    assert prepare_data(tiny, examples, RAW.replace(max_length=512)).train == []

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_fixtures import make_examples, write_tiny_model
+from training_fixtures import load_adapter_row, make_examples, write_tiny_model
 
-from tuneahead.errors import DataError, ModelError, TraceError
+from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.errors import BenchmarkError, DataError, ModelError, TraceError
 from tuneahead.recipe import Recipe
 from tuneahead.training.batches import step_rows
-from tuneahead.training.checkpoint import load_adapter_row
 from tuneahead.training.encode import RunData
 from tuneahead.training.loop import Job, RunResult, train_stack
 from tuneahead.training.lora import AdapterStack
@@ -232,21 +232,99 @@ def test_gradient_norm_is_measured_before_clipping(tiny: Base) -> None:
     assert np.std(tight) > 1e-3
 
 
-def test_step_statistics_equal_those_of_a_plain_autograd_run(tiny: Base) -> None:
-    """Gradient, update and distance recomputed from the saved adapters of successive steps."""
-    recipe = RECIPE.replace(max_grad_norm=None, warmup_ratio=0.0)
+def test_step_statistics_equal_those_of_a_plain_autograd_run(tiny: Base, tiny_path: Path) -> None:
+    """Three steps with plain autograd on the base's own modules, beside a neighbour of higher rank."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    recipe = RECIPE.replace(max_grad_norm=None, warmup_ratio=0.0, lora_rank=2, schedule="constant")
     data = prepare_data(tiny, make_examples(30), recipe)
-    trace = run_one(tiny, data, recipe.probe(3)).trace
-    assert np.isnan(trace.steps.dot_previous[0]) and np.isfinite(trace.steps.dot_previous[1])
-    cosine = trace.steps.dot_previous[1] / (trace.steps.grad_norm[0] * trace.steps.grad_norm[1])
-    assert -1 <= cosine <= 1
-    # After one step the running mean is a tenth of the first gradient.
-    np.testing.assert_allclose(trace.steps.mean_norm[1], 0.1 * trace.steps.grad_norm[0], rtol=1e-4)
-    np.testing.assert_allclose(trace.steps.dot_mean[1], 0.1 * trace.steps.dot_previous[1], rtol=1e-4)
-    np.testing.assert_allclose(trace.steps.distance[0], trace.steps.update_norm[0], rtol=1e-5)
-    np.testing.assert_allclose(
-        np.sqrt((trace.steps.layer_grad_norm**2).sum(1)), trace.steps.grad_norm, rtol=1e-4
-    )
+    jobs = [
+        Job("neighbour", data, RECIPE.replace(max_steps=3)),
+        Job("own", data, recipe.replace(max_steps=3)),
+    ]
+    steps = next(r for r in train_stack(tiny, jobs, PLAIN, width=2) if r.job_id == "own").trace.steps
+
+    plain = AutoModelForCausalLM.from_pretrained(tiny_path, attn_implementation="eager")
+    config = LoraConfig(r=2, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(plain, config)
+    stack = AdapterStack(tiny, 1, 2)
+    stack.initialise(0, recipe)
+    own = dict(model.named_parameters())
+    for name, a, b in stack.matrices(0, recipe):
+        own[f"base_model.model.{name}.lora_A.default.weight"].data.copy_(a)
+        own[f"base_model.model.{name}.lora_B.default.weight"].data.copy_(b)
+    stack.detach()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    start = torch.cat([p.detach().flatten() for p in trained])
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    previous, mean = torch.zeros_like(start), torch.zeros_like(start)
+    for step in range(3):
+        rows = [data.train[int(i)] for i in step_rows(recipe, len(data.train), step)[0]]
+        total, tokens = torch.zeros(()), 0
+        for row in rows:
+            logits = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+            total = total - sum(logits[i - 1, row.ids[i]] for i in range(1, len(row.ids)) if row.answer[i])
+            tokens += row.answer_tokens
+        optimizer.zero_grad()
+        (total / tokens).backward()
+        grad = torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
+        before = torch.cat([p.detach().flatten() for p in trained])
+        optimizer.step()
+        after = torch.cat([p.detach().flatten() for p in trained])
+        expected = {
+            "loss_sum_nats": total.item(),
+            "answer_tokens": tokens,
+            "grad_norm": grad.norm().item(),
+            "update_norm": (after - before).norm().item(),
+            "distance": (after - start).norm().item(),
+        }
+        if step:
+            expected |= {
+                "dot_previous": (grad @ previous).item(),
+                "dot_mean": (grad @ mean).item(),
+                "mean_norm": mean.norm().item(),
+            }
+        for name, value in expected.items():
+            assert getattr(steps, name)[step] == pytest.approx(value, rel=2e-3), (name, step)
+        small = int((grad.abs() < 0.01 * grad.square().mean().sqrt()).sum())
+        assert abs(steps.small_gradients[step] - small) <= 2
+        previous, mean = grad, 0.9 * mean + 0.1 * grad
+    assert np.isnan(steps.dot_previous[0]) and np.isnan(steps.dot_mean[0])
+    np.testing.assert_allclose(np.sqrt((steps.layer_grad_norm**2).sum(1)), steps.grad_norm, rtol=1e-4)
+
+
+def test_dropout_of_a_narrow_recipe_does_not_depend_on_its_neighbour(tiny: Base) -> None:
+    narrow = RECIPE.replace(target_modules=("q_proj", "v_proj"), lora_dropout=0.2, max_steps=6)
+    data = prepare_data(tiny, make_examples(30), narrow)
+    alone = run_one(tiny, data, narrow).trace.steps.loss_nats
+    jobs = [Job("wide", data, RECIPE.replace(max_steps=9)), Job("narrow", data, narrow)]
+    beside = next(r for r in train_stack(tiny, jobs, PLAIN, width=2) if r.job_id == "narrow")
+    np.testing.assert_allclose(beside.trace.steps.loss_nats, alone, rtol=1e-4)
+
+
+def test_an_unknown_layer_is_refused_even_beside_known_ones(tiny: Base) -> None:
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    wrong = RECIPE.replace(target_modules=("q_proj", "nonesuch"))
+    with pytest.raises(ModelError, match="matches target_modules nonesuch"):
+        list(train_stack(tiny, [Job("a", data, RECIPE), Job("b", data, wrong)], PLAIN))
+
+
+def test_a_benchmark_that_is_refused_leaves_the_base_whole(tiny: Base) -> None:
+    long = ChoiceItem("1", " ".join(["red"] * 200), ("one", "two"), (0,))
+    settings = ProbeSettings(cue_benchmark=Benchmark("b", "accuracy", [long]))
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    with pytest.raises(BenchmarkError):
+        list(train_stack(tiny, [Job("a", data, RECIPE)], settings))
+    assert len(run_one(tiny, data, RECIPE.probe(2)).trace.steps) == 2
+
+
+def test_a_failed_run_cannot_go_on(tiny: Base, tmp_path: Path) -> None:
+    wild = RECIPE.replace(learning_rate=1e30, max_grad_norm=None, warmup_ratio=0.0)
+    data = prepare_data(tiny, make_examples(30), wild)
+    assert run_one(tiny, data, wild, checkpoint_dir=tmp_path).failure
+    with pytest.raises(TraceError, match="can't go on: the .* was not finite"):
+        run_one(tiny, data, wild, resume_from=tmp_path)
 
 
 def test_a_run_that_blows_up_is_recorded_and_spares_its_neighbour(tiny: Base) -> None:

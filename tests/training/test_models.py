@@ -38,7 +38,15 @@ def test_pickled_weights_are_never_read(tiny_path: Path, tmp_path: Path) -> None
         load_base(str(tmp_path), device="cpu")
 
 
-def test_precision_is_chosen_by_size_and_device() -> None:
+def test_precision_is_chosen_by_size_and_device(tiny_path: Path) -> None:
     assert choose_dtype("auto", 1_000_000, "cpu") == torch.float32
     assert choose_dtype("bf16", 1_000_000, "cpu") == torch.bfloat16
-    assert choose_dtype("auto", 135_000_000, "cpu") in (torch.float32, torch.bfloat16)
+    assert load_base(str(tiny_path), precision="bf16", device="cpu").dtype == torch.bfloat16
+
+
+def test_torn_weights_are_refused(tiny_path: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((tiny_path / name).read_bytes())
+    (tmp_path / "model.safetensors").write_bytes((tiny_path / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(ModelError, match="can't load base model"):
+        load_base(str(tmp_path), device="cpu")

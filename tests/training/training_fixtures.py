@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from torch import Tensor
 
 from tuneahead.dataset import Example
+from tuneahead.recipe import Recipe
+from tuneahead.training.lora import AdapterStack
 
 WORDS = [
     *("red", "blue", "green", "one", "two", "three", "four", "five", "six"),
@@ -85,3 +89,17 @@ def make_examples(count: int, seed: int = 0) -> list[Example]:
         return " ".join(WORDS[int(i)] for i in torch.randint(0, len(WORDS), (n,), generator=generator))
 
     return [Example(words(1, 4), words(1, 3), row + 1) for row in range(count)]
+
+
+def load_adapter_row(folder: Path, stack: AdapterStack, recipe: Recipe) -> Tensor:
+    """A PEFT adapter as a flat row of ``stack``; layers the file lacks stay zero."""
+    row = torch.zeros(stack.parameters)
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as stored:
+        names = set(stored.keys())
+        for target in stack.targets:
+            prefix = f"base_model.model.{target.name}"
+            if f"{prefix}.lora_A.weight" in names:
+                a, b = stack.views(row, target)
+                a[: recipe.lora_rank] = stored.get_tensor(f"{prefix}.lora_A.weight")
+                b[:, : recipe.lora_rank] = stored.get_tensor(f"{prefix}.lora_B.weight")
+    return row

@@ -21,7 +21,6 @@ from tuneahead.training.measure import StepRows
 from tuneahead.training.models import Base
 
 _STATE = "state.safetensors"
-_TRACE = "trace.safetensors"
 
 
 @dataclass(frozen=True)
@@ -72,26 +71,31 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: row.contiguous().cpu() for name, row in checkpoint.rows.items()}
     tensors["generator"] = checkpoint.generator
+    # The trace lies in the same file: one rename makes both new, or neither.
+    tensors["trace"] = torch.frombuffer(bytearray(checkpoint.trace.to_bytes()), dtype=torch.uint8)
     meta = {"step": str(checkpoint.step), "seconds": repr(checkpoint.seconds)}
-    (folder / (_TRACE + ".part")).write_bytes(checkpoint.trace.to_bytes())
     save_file(tensors, folder / (_STATE + ".part"), metadata=meta)
-    os.replace(folder / (_TRACE + ".part"), folder / _TRACE)
     os.replace(folder / (_STATE + ".part"), folder / _STATE)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint; raises :class:`TraceError` when it is missing or damaged."""
+    """Read a checkpoint; raises :class:`TraceError` when it is missing, damaged or of a failed run."""
     try:
         with safe_open(folder / _STATE, framework="pt") as stored:
             meta = stored.metadata()
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        trace = trace_from_bytes((folder / _TRACE).read_bytes())
-    except (OSError, SafetensorError) as error:
+        trace = trace_from_bytes(tensors.pop("trace").numpy().tobytes())
+        generator = tensors.pop("generator")
+        step, seconds = int(meta["step"]), float(meta["seconds"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TraceError(
             f"no usable checkpoint in {folder}: {error}", remedy="start the run afresh"
         ) from None
-    generator = tensors.pop("generator")
-    return Checkpoint(int(meta["step"]), float(meta["seconds"]), tensors, generator, trace)
+    if trace.info.failure:
+        raise TraceError(
+            f"the run in {folder} can't go on: {trace.info.failure}", remedy="start afresh with a lower rate"
+        )
+    return Checkpoint(step, seconds, tensors, generator, trace)
 
 
 def save_adapter(folder: Path, base: Base, stack: AdapterStack, slot: int, recipe: Recipe) -> None:
@@ -117,17 +121,3 @@ def save_adapter(folder: Path, base: Base, stack: AdapterStack, slot: int, recip
     save_file(tensors, folder / "adapter_model.safetensors.part", metadata={"format": "pt"})
     os.replace(folder / "adapter_model.safetensors.part", folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def load_adapter_row(folder: Path, stack: AdapterStack, recipe: Recipe) -> Tensor:
-    """A PEFT adapter as a flat row of ``stack``; layers the file lacks stay zero."""
-    row = torch.zeros(stack.parameters)
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as stored:
-        names = set(stored.keys())
-        for target in stack.targets:
-            prefix = f"base_model.model.{target.name}"
-            if f"{prefix}.lora_A.weight" in names:
-                a, b = stack.views(row, target)
-                a[: recipe.lora_rank] = stored.get_tensor(f"{prefix}.lora_A.weight")
-                b[:, : recipe.lora_rank] = stored.get_tensor(f"{prefix}.lora_B.weight")
-    return row

@@ -70,7 +70,7 @@ def encode_examples(
     if template == "chat":
         return [_encode_chat(example, tokenizer, recipe.max_length) for example in examples]
     end = tokenizer.eos_token_id
-    start = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
+    start = start_ids(tokenizer)
     prompts, answers = (
         zip(*(_render(e, render_prompt(tokenizer, e.prompt, template)) for e in examples), strict=True)
         if examples
@@ -87,6 +87,19 @@ def encode_examples(
         answer = ([False] * len(head) + [True] * len(tail))[: recipe.max_length]
         encoded.append(Encoded(tuple(ids), tuple(answer), example.row))
     return encoded
+
+
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens this tokenizer puts before a text (often one beginning-of-sequence token).
+
+    Read off its output: ``add_bos_token`` is False on tokenizers that add it in a post-processor.
+    """
+    plain: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    special: list[int] = tokenizer("a")["input_ids"]
+    for start in range(len(special) - len(plain) + 1):
+        if special[start : start + len(plain)] == plain:
+            return special[:start]
+    return []
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -180,12 +193,12 @@ def data_fingerprint(examples: Sequence[Example]) -> str:
 
 def split_data(encoded: Sequence[Encoded], fingerprint: str) -> RunData:
     """Hold out a tenth of the rows (at most 64; none below 10 rows), the same ones for every recipe."""
-    usable = [row for row in encoded if row.answer_tokens > 0]
-    heldout = min(MAX_HELDOUT_ROWS, len(usable) // 10)
-    order = np.random.default_rng(int(fingerprint[:8], 16)).permutation(len(usable))
-    held = set(order[:heldout].tolist())
+    usable = [row.answer_tokens > 0 for row in encoded]
+    # Drawn over all rows, usable or not: what is cut off under one recipe must not move the others.
+    order = np.random.default_rng(int(fingerprint[:8], 16)).permutation(len(encoded))
+    held = set(order[: min(MAX_HELDOUT_ROWS, len(encoded) // 10)].tolist())
     return RunData(
-        train=[row for i, row in enumerate(usable) if i not in held],
-        heldout=[row for i, row in enumerate(usable) if i in held],
+        train=[row for i, row in enumerate(encoded) if usable[i] and i not in held],
+        heldout=[row for i, row in enumerate(encoded) if usable[i] and i in held],
         fingerprint=fingerprint,
     )

@@ -123,10 +123,11 @@ class _Trainer:
         self.settings = settings
         rank = max(job.recipe.lora_rank for job in waiting)
         names = sorted({name for job in waiting for name in job.recipe.target_modules})
-        obeys_masks(base)  # asked of the plain base, before adapters are attached, and remembered
+        # Both ask the plain base and may refuse: before adapters are attached.
+        obeys_masks(base)
+        self.cues = CueMeter(base, settings)
         self.stack = AdapterStack(base, min(width, len(waiting)), rank, names)
         self.meter = GradientMeter(self.stack)
-        self.cues = CueMeter(base, settings)
         self.slots: list[_Slot] = []
         self._encoded: dict[str, EncodedBenchmark] = {}
 
@@ -368,9 +369,10 @@ class _Trainer:
         cues = self.cues.benchmark
         if cues is not None and benchmark is cues.benchmark:
             return cues
-        if benchmark.name not in self._encoded:
-            self._encoded[benchmark.name] = encode_benchmark(self.base, benchmark)
-        return self._encoded[benchmark.name]
+        key = benchmark.fingerprint
+        if key not in self._encoded:
+            self._encoded[key] = encode_benchmark(self.base, benchmark)
+        return self._encoded[key]
 
     def _trace(self, slot: _Slot) -> ProbeTrace:
         benchmark = self.settings.cue_benchmark
@@ -399,7 +401,8 @@ class _Trainer:
         if not self.settings.reference_texts:
             absent.append(("reference loss", "no reference texts were given"))
         if slot.flatness is None:
-            absent.append(("flatness", f"the run ended before step {self.settings.flatness_at}"))
+            at = self.settings.flatness_at
+            absent.append(("flatness", f"the run ended before step {at}" if at else "it was not asked for"))
         return ProbeTrace(
             info,
             slot.rows.columns(len(layers)),

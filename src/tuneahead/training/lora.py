@@ -37,9 +37,10 @@ class Target:
 class StackedLinear(nn.Module):
     """A frozen linear layer plus the low-rank updates of the stack's active slots."""
 
-    def __init__(self, inner: nn.Module, stack: AdapterStack) -> None:
+    def __init__(self, inner: nn.Module, stack: AdapterStack, name: str) -> None:
         super().__init__()
         self.inner = inner
+        self.name = name
         # Kept out of the module tree: the stack holds the model, not the other way round.
         self._stack = [stack]
         self.a: Tensor = torch.empty(0)  # (S, r, n_in)
@@ -56,7 +57,7 @@ class StackedLinear(nn.Module):
             a, b, scale = a[stack.chosen], b[stack.chosen], scale[stack.chosen]
         rows = x.reshape(a.shape[0], -1, x.shape[-1])
         if stack.dropout is not None:
-            rows = stack.dropout(rows)
+            rows = stack.dropout(rows, stack.targeted[self.name])
         wide = y.reshape(a.shape[0], -1, y.shape[-1])
         # One cast of the small matrices beats autocast's cast of every product.
         updated = low_rank_update(wide, rows, a.to(y.dtype), b.to(y.dtype), scale.to(y.dtype))
@@ -101,11 +102,15 @@ class SlotDropout:
         self.generators = generators
         self.tokens = tokens
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """``rows`` is (S, places, n_in); masks are drawn for the slot's real tokens, in row order."""
+    def __call__(self, rows: Tensor, targeted: Sequence[bool]) -> Tensor:
+        """``rows`` is (S, places, n_in); masks are drawn for the slot's real tokens, in row order.
+
+        Only slots whose recipe adapts this layer (``targeted``) draw: a layer wrapped for a
+        neighbour's sake must not move a slot's generator on.
+        """
         mask = torch.ones_like(rows)
         for slot, rate in enumerate(self.rates):
-            if rate > 0:
+            if rate > 0 and targeted[slot]:
                 shape = (len(self.tokens[slot]), rows.shape[-1])
                 draw = torch.rand(shape, generator=self.generators[slot]).to(rows.device)
                 mask[slot, self.tokens[slot]] = (draw >= rate).to(rows.dtype) / (1.0 - rate)
@@ -157,6 +162,8 @@ class AdapterStack:
         self._modules: list[StackedLinear] = []
         self._parents: list[tuple[nn.Module, str]] = []
         self.targets = self._plan(targets)
+        self.targeted = {target.name: [False] * capacity for target in self.targets}
+        """For each wrapped layer, which slots' recipes adapt it."""
         self.parameters = sum((t.n_in + t.n_out) * rank for t in self.targets)
         device = base.device
         self.values = torch.zeros(capacity, self.parameters, device=device)
@@ -168,21 +175,17 @@ class AdapterStack:
 
     def _plan(self, wanted: Sequence[str]) -> tuple[Target, ...]:
         head = self.base.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        plan: list[tuple[str, nn.Module]] = [
+        linear = [
             (name, module)
             for name, module in self.base.model.named_modules()
-            if isinstance(module, (nn.Linear, Conv1D)) and module is not head and _wanted(name, wanted)
+            if isinstance(module, (nn.Linear, Conv1D)) and module is not head
         ]
-        if not plan:
-            names = sorted(
-                {
-                    n.rsplit(".", 1)[-1]
-                    for n, m in self.base.model.named_modules()
-                    if isinstance(m, (nn.Linear, Conv1D))
-                }
-            )
+        plan = [(name, module) for name, module in linear if _wanted(name, wanted)]
+        unknown = [target for target in wanted if not any(_wanted(name, [target]) for name, _ in linear)]
+        if unknown:
+            names = sorted({name.rsplit(".", 1)[-1] for name, _ in linear})
             raise ModelError(
-                f"no linear layer of {self.base.name!r} matches target_modules {', '.join(wanted)}",
+                f"no linear layer of {self.base.name!r} matches target_modules {', '.join(unknown)}",
                 remedy="choose among: " + (", ".join(names) or "(this model has no linear layers)"),
             )
         targets = []
@@ -198,7 +201,7 @@ class AdapterStack:
         for target in self.targets:
             parent_name, _, leaf = target.name.rpartition(".")
             parent = model.get_submodule(parent_name)
-            stacked = StackedLinear(getattr(parent, leaf), self)
+            stacked = StackedLinear(getattr(parent, leaf), self, target.name)
             setattr(parent, leaf, stacked)
             self._parents.append((parent, leaf))
             self._modules.append(stacked)
@@ -236,6 +239,8 @@ class AdapterStack:
                 a[: recipe.lora_rank] = drawn
         self.load(slot, row, recipe)
         self.initial[slot].copy_(self.values[slot])
+        for target in self.targets:
+            self.targeted[target.name][slot] = _wanted(target.name, recipe.target_modules)
 
     def load(self, slot: int, row: Tensor, recipe: Recipe) -> None:
         """Put stored values (flat, this stack's layout) into ``slot``."""
@@ -247,6 +252,8 @@ class AdapterStack:
         """Copy everything a slot holds into another slot."""
         for tensor in (self.values, self.grads, self.initial, self.scales):
             tensor[destination] = tensor[source]
+        for slots in self.targeted.values():
+            slots[destination] = slots[source]
 
     def active_mask(self, recipe: Recipe) -> Tensor:
         """Boolean (parameters,): which entries belong to an adapter of this recipe."""

@@ -108,6 +108,8 @@ class GradientMeter:
         small = (grad.abs() < SMALL_SHARE * rms.unsqueeze(1)).sum(1)
         # Entries an adapter does not have are exact zeros and always below: not counted.
         small = small - (grad.shape[1] - self.active[index])
+        # Without a gradient, or with one that is not a number, there is no share of small entries.
+        small = torch.where(rms > 0, small.float(), torch.full_like(rms, float("nan")))
         columns = torch.stack(
             [(grad * previous).sum(1), (grad * mean).sum(1), torch.linalg.vector_norm(mean, dim=1), small], 1
         )
@@ -137,7 +139,7 @@ def _index(slots: Sequence[int], active: int) -> slice | Tensor:
 def peak_memory_mb(device: str) -> float:
     """Highest memory so far: of the device on CUDA, else of this process."""
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
+        return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 
 from tuneahead.errors import ModelError
 
@@ -79,22 +80,25 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         tokenizer = load_tokenizer(location)
+        # Counted on an empty model, so that a large one is never held in a wider format than needed.
+        with torch.device("meta"):
+            parameters = AutoModelForCausalLM.from_config(config, trust_remote_code=False).num_parameters()
         model = AutoModelForCausalLM.from_pretrained(
             location,
             config=config,
             trust_remote_code=False,
             use_safetensors=True,
-            dtype=torch.float32,
+            dtype=choose_dtype(precision, parameters, where),
             attn_implementation="eager" if where == "cpu" else "sdpa",
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"can't load base model {name!r}: {first}",
             remedy="give 'lab', a folder with config.json, tokenizer and model.safetensors, or a hub id "
             "that this machine can reach",
         ) from None
-    torch.nn.Module.to(model, device=where, dtype=choose_dtype(precision, model.num_parameters(), where))
+    torch.nn.Module.to(model, device=where)
     torch.nn.Module.eval(model)
     model.requires_grad_(False)
     if hasattr(model, "peft_config"):

@@ -29,8 +29,12 @@ class ProbeTask:
 
 
 def prepare_data(base: Base, examples: Sequence[Example], recipe: Recipe) -> RunData:
-    """Encode and split; rows without a trainable answer are left out (preflight names them)."""
-    encoded = encode_examples(examples, base.tokenizer, recipe)
+    """Encode and split; rows without a trainable answer are left out (preflight names them).
+
+    Rows are cut to the recipe's length, and to the base's window where that is shorter.
+    """
+    fitting = recipe.replace(max_length=max(2, min(recipe.max_length, base.context_tokens)))
+    encoded = encode_examples(examples, base.tokenizer, fitting)
     return split_data(encoded, data_fingerprint(examples))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from tuneahead.benchmark.choice import BenchmarkScore, summarise_choices, summar
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.errors import BenchmarkError
 from tuneahead.training.batches import Packed, pack
-from tuneahead.training.encode import Encoded, render_prompt, resolve_template
+from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids
 from tuneahead.training.lora import AdapterStack, AnswerHead, answer_head
 from tuneahead.training.models import Base
 
@@ -65,11 +65,12 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "auto") -
     template = resolve_template(template, tokenizer)
     generates = benchmark.metric == "exact_match"
     trees = []
+    # A chat template brings its own beginning.
+    start = [] if template == "chat" else start_ids(tokenizer)
     for item in benchmark.items:
         texts = item.options if isinstance(item, ChoiceItem) else item.answers
         prompt = render_prompt(tokenizer, item.prompt, template)
         lead = "" if template == "chat" or prompt[-1:].isspace() else " "
-        start = [tokenizer.bos_token_id] if getattr(tokenizer, "add_bos_token", False) else []
         head = start + tokenizer(prompt, add_special_tokens=False)["input_ids"]
         tails = [tokenizer(lead + text, add_special_tokens=False)["input_ids"] for text in texts]
         if not head or not all(tails) or not all(text.strip() for text in texts):
@@ -319,12 +320,16 @@ def shares_lines(base: Base, batches: Sequence[Sequence[Encoded]]) -> bool:
     return longest <= window and obeys_masks(base)
 
 
-@cache
+_OBEYS: WeakKeyDictionary[Base, bool] = WeakKeyDictionary()
+
+
 def obeys_masks(base: Base) -> bool:
     """Whether the base gives a row the same scores alone and behind another one under a mask.
 
     Attention models do; recurrent ones do not, and then neither lines nor prompts are shared.
     """
+    if base in _OBEYS:
+        return _OBEYS[base]
     rows = [Encoded((5, 6, 7, 8, 9, 4), (True,) * 6, 1), Encoded((9, 7, 5, 4, 6), (True,) * 5, 2)]
     losses = []
     with torch.no_grad(), answer_head(base) as head:
@@ -334,14 +339,18 @@ def obeys_masks(base: Base) -> bool:
     close = torch.allclose(
         losses[0], losses[1], rtol=2e-2 if base.dtype != torch.float32 else 1e-4, atol=1e-4
     )
-    return bool(close)
+    _OBEYS[base] = bool(close)
+    return _OBEYS[base]
 
 
 def reference_rows(base: Base, texts: Sequence[str], max_length: int = 256) -> list[Encoded]:
     """Texts as rows in which every token counts (for the loss on a fixed reference)."""
+    start = start_ids(base.tokenizer)
+    room = min(max_length, base.context_tokens) - len(start)
     rows = []
     for index, text in enumerate(texts):
-        ids = base.tokenizer(text, add_special_tokens=False)["input_ids"][:max_length]
-        if len(ids) > 1:
-            rows.append(Encoded(tuple(ids), (True,) * len(ids), index + 1))
+        ids = base.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:room]
+        if len(start) + len(ids) > 1:
+            trained = (False,) * len(start) + (True,) * len(ids)
+            rows.append(Encoded((*start, *ids), trained, index + 1))
     return rows
