@@ -82,7 +82,8 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
         tokenizer = load_tokenizer(location)
         # Counted on an empty model, so that a large one is never held in a wider format than needed.
         with torch.device("meta"):
-            parameters = AutoModelForCausalLM.from_config(config, trust_remote_code=False).num_parameters()
+            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        parameters = empty.num_parameters()
         model = AutoModelForCausalLM.from_pretrained(
             location,
             config=config,
