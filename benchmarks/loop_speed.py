@@ -21,10 +21,11 @@ from tuneahead.lab.datasets import healthy_example
 from tuneahead.recipe import Recipe
 from tuneahead.training.batches import step_rows
 from tuneahead.training.encode import RunData
-from tuneahead.training.loop import Job, train_stack
+from tuneahead.training.loop import train_stack
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import load_base
 from tuneahead.training.probe import prepare_data
+from tuneahead.training.runs import Job
 
 STEPS = 40
 ROUNDS = 5

@@ -14,11 +14,12 @@ from tuneahead.errors import BenchmarkError, DataError, ModelError, TraceError
 from tuneahead.recipe import Recipe
 from tuneahead.training.batches import step_rows
 from tuneahead.training.encode import RunData
-from tuneahead.training.loop import Job, RunResult, train_stack
+from tuneahead.training.loop import train_stack
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_base
 from tuneahead.training.probe import prepare_data
+from tuneahead.training.runs import Job, RunResult
 
 RECIPE = Recipe(
     learning_rate=5e-3,

@@ -13,11 +13,12 @@ from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
 from tuneahead.recipe import Recipe
 from tuneahead.training.encode import Encoded
-from tuneahead.training.loop import Job, train_stack
+from tuneahead.training.loop import train_stack
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_base
 from tuneahead.training.probe import prepare_data
+from tuneahead.training.runs import Job
 from tuneahead.training.scoring import (
     encode_benchmark,
     obeys_masks,

@@ -8,9 +8,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,21 +17,19 @@ from torch import Tensor
 from tuneahead.benchmark.items import Benchmark
 from tuneahead.errors import DataError
 from tuneahead.recipe import Recipe
-from tuneahead.trace import Cue, Flatness, ProbeTrace, TraceInfo
 from tuneahead.training.batches import pack, step_rows
-from tuneahead.training.checkpoint import Checkpoint, read_checkpoint, save_adapter, write_checkpoint
-from tuneahead.training.encode import RunData
+from tuneahead.training.checkpoint import read_checkpoint, save_adapter, write_checkpoint
 from tuneahead.training.lora import AdapterStack, SlotDropout, answer_head
 from tuneahead.training.measure import (
     FLATNESS_ROWS,
     CueMeter,
     GradientMeter,
     ProbeSettings,
-    StepRows,
     measure_flatness,
     peak_memory_mb,
 )
 from tuneahead.training.models import Base
+from tuneahead.training.runs import Job, RunResult, Slot, checkpoint_of, restore, trace_of
 from tuneahead.training.scoring import (
     EncodedBenchmark,
     encode_benchmark,
@@ -44,51 +39,10 @@ from tuneahead.training.scoring import (
     shares_lines,
 )
 
+__all__ = ["Job", "RunResult", "train_stack"]
+
 # Adapters live in flat rows on purpose; torch would rather have every matrix on its own.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run to be made: rows, recipe, and what to do at its end."""
-
-    job_id: str
-    data: RunData
-    recipe: Recipe
-    finals: tuple[Benchmark, ...] = ()
-    checkpoint_dir: Path | None = None
-    """Where the state at the end is stored, so that the run can go on."""
-    resume_from: Path | None = None
-    save_dir: Path | None = None
-    """Where the adapter is stored in PEFT's format."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run left: its trace, its scores in percentage points, its cost."""
-
-    job_id: str
-    trace: ProbeTrace
-    scores: dict[str, float]
-    subject_scores: dict[str, dict[str, float]]
-    steps: int
-    seconds: float
-    failure: str = ""
-
-
-@dataclass
-class _Slot:
-    job: Job
-    total_steps: int
-    stop: int
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    step: int = 0
-    seconds: float = 0.0
-    rows: StepRows = field(default_factory=StepRows)
-    cues: list[Cue] = field(default_factory=list)
-    flatness: Flatness | None = None
-    failure: str = ""
 
 
 def train_stack(
@@ -128,7 +82,7 @@ class _Trainer:
         self.cues = CueMeter(base, settings)
         self.stack = AdapterStack(base, min(width, len(waiting)), rank, names)
         self.meter = GradientMeter(self.stack)
-        self.slots: list[_Slot] = []
+        self.slots: list[Slot] = []
         self._encoded: dict[str, EncodedBenchmark] = {}
 
     def run(self, on_step: Callable[[int], None] | None) -> Iterator[RunResult]:
@@ -155,7 +109,7 @@ class _Trainer:
         total = recipe.total_steps(len(job.data.train))
         self.stack.initialise(place, recipe)
         self.meter.start(place, recipe)
-        slot = _Slot(
+        slot = Slot(
             job,
             total,
             min(total, recipe.stop_after or total),
@@ -167,7 +121,7 @@ class _Trainer:
         else:
             self.slots.append(slot)
         if job.resume_from is not None:
-            self._restore(place, slot, read_checkpoint(job.resume_from))
+            restore(slot, place, self.stack, self.meter, read_checkpoint(job.resume_from))
         self.stack.resize(len(self.slots))
 
     def _optimizer(self, place: int, recipe: Recipe) -> torch.optim.Optimizer:
@@ -200,7 +154,7 @@ class _Trainer:
         self.stack.resize(len(self.slots))
 
     @staticmethod
-    def _is_over(slot: _Slot) -> bool:
+    def _is_over(slot: Slot) -> bool:
         return slot.step >= slot.stop or bool(slot.failure)
 
     # ------ one step
@@ -296,7 +250,7 @@ class _Trainer:
                 slot.rows.visit_nll.extend(own)
                 slot.rows.visit_tokens.extend(row.answer_tokens for row in batch)
 
-    def _update(self, place: int, slot: _Slot, norm: float, loss: float) -> None:
+    def _update(self, place: int, slot: Slot, norm: float, loss: float) -> None:
         if not (np.isfinite(norm) and np.isfinite(loss)):
             what = "loss" if not np.isfinite(loss) else "gradient norm"
             slot.failure = f"the {what} was not finite at step {slot.step}"
@@ -359,9 +313,10 @@ class _Trainer:
         scoring = time.perf_counter() - began
         if job.save_dir is not None:
             save_adapter(job.save_dir, self.base, self.stack, place, job.recipe)
-        trace = self._trace(slot)
+        trace = trace_of(slot, self.base, self.stack, self.meter, self.settings)
         if job.checkpoint_dir is not None:
-            write_checkpoint(job.checkpoint_dir, self._checkpoint(place, slot, trace))
+            state = checkpoint_of(slot, place, self.stack, self.meter, trace)
+            write_checkpoint(job.checkpoint_dir, state)
         cost = slot.seconds + scoring + sum(cue.seconds for cue in slot.cues)
         return RunResult(job.job_id, trace, scores, subjects, slot.step, cost, slot.failure)
 
@@ -373,79 +328,3 @@ class _Trainer:
         if key not in self._encoded:
             self._encoded[key] = encode_benchmark(self.base, benchmark)
         return self._encoded[key]
-
-    def _trace(self, slot: _Slot) -> ProbeTrace:
-        benchmark = self.settings.cue_benchmark
-        data, recipe = slot.job.data, slot.job.recipe
-        layers = tuple(name for name, _ in self.meter.slices)
-        info = TraceInfo(
-            base=self.base.name,
-            base_fingerprint=self.base.fingerprint,
-            data_fingerprint=data.fingerprint,
-            recipe=recipe.full(),
-            total_steps=slot.total_steps,
-            train_rows=len(data.train),
-            heldout_rows=len(data.heldout),
-            parameters=int(self.stack.active_mask(recipe).sum()),
-            layers=layers,
-            benchmark=benchmark.name if benchmark else "",
-            item_subjects=tuple(item.subject for item in benchmark.items) if benchmark else (),
-            chance_pp=benchmark.chance_pp if benchmark else 0.0,
-            failure=slot.failure,
-            versions=(("torch", torch.__version__), ("transformers", version("transformers"))),
-            device=self.base.device,
-        )
-        absent = [("benchmark cues", "no benchmark was given")] if benchmark is None else []
-        if not data.heldout:
-            absent.append(("held-out loss", f"{len(data.train)} rows are too few to hold any out"))
-        if not self.settings.reference_texts:
-            absent.append(("reference loss", "no reference texts were given"))
-        if slot.flatness is None:
-            at = self.settings.flatness_at
-            absent.append(("flatness", f"the run ended before step {at}" if at else "it was not asked for"))
-        return ProbeTrace(
-            info,
-            slot.rows.columns(len(layers)),
-            slot.rows.visits(),
-            tuple(slot.cues),
-            slot.flatness,
-            tuple(absent),
-        )
-
-    # ------ checkpoints
-
-    def _checkpoint(self, place: int, slot: _Slot, trace: ProbeTrace) -> Checkpoint:
-        recipe = slot.job.recipe
-        state = slot.optimizer.state_dict()["state"].get(0, {})
-        rows = {
-            "values": self.stack.values[place],
-            "initial": self.stack.initial[place],
-            "previous": self.meter.previous[place],
-            "mean": self.meter.mean[place],
-            "exp_avg": state.get("exp_avg", torch.zeros_like(self.stack.values[place])),
-            "exp_avg_sq": state.get("exp_avg_sq", torch.zeros_like(self.stack.values[place])),
-        }
-        compact = {name: self.stack.compact(row, recipe) for name, row in rows.items()}
-        return Checkpoint(slot.step, slot.seconds, compact, slot.generator.get_state(), trace)
-
-    def _restore(self, place: int, slot: _Slot, saved: Checkpoint) -> None:
-        recipe = slot.job.recipe
-        saved.require(recipe, slot.job.data.fingerprint, self.base.fingerprint)
-        rows = {name: self.stack.expand(values, recipe) for name, values in saved.rows.items()}
-        self.stack.load(place, rows["values"], recipe)
-        self.stack.initial[place].copy_(rows["initial"])
-        self.meter.previous[place].copy_(rows["previous"])
-        self.meter.mean[place].copy_(rows["mean"])
-        state = slot.optimizer.state_dict()
-        state["state"] = {
-            0: {
-                "step": torch.tensor(float(saved.step)),
-                "exp_avg": rows["exp_avg"],
-                "exp_avg_sq": rows["exp_avg_sq"],
-            }
-        }
-        slot.optimizer.load_state_dict(state)
-        slot.generator.set_state(saved.generator)
-        slot.step, slot.seconds = saved.step, saved.seconds
-        slot.cues, slot.flatness = list(saved.trace.cues), saved.trace.flatness
-        slot.rows = saved.step_rows()

@@ -10,9 +10,10 @@ from tuneahead.benchmark.items import Benchmark
 from tuneahead.dataset import Example
 from tuneahead.recipe import Recipe
 from tuneahead.training.encode import RunData, data_fingerprint, encode_examples, split_data
-from tuneahead.training.loop import Job, RunResult, train_stack
+from tuneahead.training.loop import train_stack
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base
+from tuneahead.training.runs import Job, RunResult
 
 
 @dataclass(frozen=True)
