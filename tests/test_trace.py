@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,13 +80,59 @@ def test_anything_else_is_refused(blob: bytes) -> None:
         trace_from_bytes(blob)
 
 
-def test_another_schema_is_refused() -> None:
+def with_header(change: Callable[[dict[str, Any]], object]) -> bytes:
+    """A stored trace whose own header was changed in place, tensors untouched."""
     blob = make_trace().to_bytes()
     size = int.from_bytes(blob[:8], "little")
-    header = json.loads(blob[8 : 8 + size])
-    header["__metadata__"]["tuneahead"] = header["__metadata__"]["tuneahead"].replace(
-        '"schema": 1', '"schema": 9'
-    )
-    text = json.dumps(header).encode()
+    outer = json.loads(blob[8 : 8 + size])
+    own = json.loads(outer["__metadata__"]["tuneahead"])
+    change(own)
+    outer["__metadata__"]["tuneahead"] = json.dumps(own)
+    text = json.dumps(outer).encode()
+    return len(text).to_bytes(8, "little") + text + blob[8 + size :]
+
+
+def test_another_schema_is_refused() -> None:
     with pytest.raises(TraceError, match="schema 9"):
-        trace_from_bytes(len(text).to_bytes(8, "little") + text + blob[8 + size :])
+        trace_from_bytes(with_header(lambda own: own["info"].update(schema=9)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda own: own.update(cues={"step": 0}),
+        lambda own: own.update(cues=["first"]),
+        lambda own: own["cues"][0].update(step="first"),
+        lambda own: own["cues"][0].update(step=7),
+        lambda own: own.update(absent={}),
+        lambda own: own.update(absent=[["alone"]]),
+        lambda own: own.update(flatness=[1]),
+        lambda own: own["info"]["recipe"].update(learning_speed=1),
+        lambda own: own["info"]["recipe"].update(batch_size="few"),
+        lambda own: own["info"].update(recipe=[]),
+        lambda own: own["info"].update(total_steps="many"),
+        lambda own: own["info"].update(layers="layer 0"),
+        lambda own: own["info"].update(later_field=1),
+        lambda own: own.pop("info"),
+    ],
+)
+def test_a_damaged_header_is_refused(change: Callable[[dict[str, Any]], object]) -> None:
+    with pytest.raises(TraceError, match="not a probe trace"):
+        trace_from_bytes(with_header(change))
+
+
+def test_a_trace_from_before_the_metric_was_recorded_reads_as_accuracy() -> None:
+    assert trace_from_bytes(with_header(lambda own: own["info"].pop("metric"))).info.metric == "accuracy"
+    mc2 = replace(make_trace(), info=replace(make_trace().info, metric="mc2"))
+    assert trace_from_bytes(mc2.to_bytes()).info.metric == "mc2"
+
+
+def test_a_cue_is_scored_by_its_benchmark_s_metric() -> None:
+    right, margin = np.array([0.5, 0.25, 0.75, 1.0], np.float32), np.array([1, -1, -2, 3], np.float32)
+    cue = Cue(0, 1.0, 2.0, right, margin)
+    assert cue.score_pp("accuracy") == cue.accuracy_pp == 50.0
+    assert cue.score_pp("mc2") == 62.5
+    answered = Cue(0, 1.0, 2.0, np.array([1, 0, 1], np.float32), np.array([1, -1, 1], np.float32))
+    assert answered.score_pp("exact_match") == pytest.approx(200 / 3)
+    none = np.zeros(0, np.float32)
+    assert np.isnan(Cue(0, 1.0, 2.0, none, none).score_pp("mc2"))

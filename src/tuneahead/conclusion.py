@@ -100,9 +100,7 @@ def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, second
 
 def cue_score_pp(cue: Cue | None, metric: str) -> float:
     """The benchmark's own metric on a cue's items, in points; NaN without a cue."""
-    if cue is None or not len(cue.margin_nats):
-        return NAN
-    return 100.0 * float(cue.right_probability.mean()) if metric == "mc2" else cue.accuracy_pp
+    return NAN if cue is None else cue.score_pp(metric)
 
 
 def _no_forecast(draft: Assessment, bench: Workbench) -> str:

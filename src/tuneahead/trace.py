@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneahead.errors import TraceError
+from tuneahead.errors import RecipeError, TraceError
 from tuneahead.recipe import Recipe, make_recipe
 
 SCHEMA = 1
@@ -88,7 +89,21 @@ class Cue:
     @property
     def accuracy_pp(self) -> float:
         """Share of items answered right, in percentage points; NaN without items."""
-        return float(100.0 * np.mean(self.margin_nats > 0)) if len(self.margin_nats) else float("nan")
+        return self.score_pp("accuracy")
+
+    def item_scores(self, metric: str) -> NDArray[np.float64]:
+        """Score of each item under the benchmark's ``metric``, ``(items,)``, 0 to 1.
+
+        MC2 takes the probability of the right options; accuracy and exact match whether the item
+        is right (margins of free answers are 1 and -1).
+        """
+        right = self.right_probability if metric == "mc2" else self.margin_nats > 0
+        return np.asarray(right, np.float64)
+
+    def score_pp(self, metric: str) -> float:
+        """The benchmark's own ``metric`` over the items, in percentage points; NaN without items."""
+        scores = self.item_scores(metric)
+        return float(100.0 * np.mean(scores)) if len(scores) else float("nan")
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,8 @@ class TraceInfo:
     """Empty, or what ended the run early (a loss that was not finite, for instance) and at which step."""
     versions: tuple[tuple[str, str], ...] = ()
     device: str = "cpu"
+    metric: str = "accuracy"
+    """How the benchmark of the cues is scored; traces made before it was recorded read as accuracy."""
     schema: int = SCHEMA
 
 
@@ -207,30 +224,23 @@ def trace_from_bytes(blob: bytes) -> ProbeTrace:
         header = json.loads(json.loads(blob[8 : 8 + size])["__metadata__"]["tuneahead"])
         arrays: Mapping[str, NDArray[np.generic]] = load(blob)
         return _assemble(header, arrays)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, RecipeError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise TraceError(
             f"not a probe trace of schema {SCHEMA}: {error}", remedy="run the probe again"
         ) from None
 
 
 def _assemble(header: dict[str, object], arrays: Mapping[str, NDArray[np.generic]]) -> ProbeTrace:
-    info = header["info"]
-    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
-        raise ValueError(f"schema {info.get('schema') if isinstance(info, dict) else None}")
-    info = dict(info, recipe=make_recipe(info["recipe"]))
-    for name in ("layers", "item_subjects"):
-        info[name] = tuple(info[name])
-    info["versions"] = tuple((name, version) for name, version in info["versions"])
-    cues = header["cues"]
-    flat = header["flatness"]
-    absent = header["absent"]
-    assert isinstance(cues, list) and isinstance(absent, list)
+    info = _info(header["info"])
+    cues = [_numbers(cue, "cue") for cue in _of(header["cues"], list, "cues")]
+    flat = None if header["flatness"] is None else _numbers(header["flatness"], "flatness")
+    absent = _of(header["absent"], list, "absent")
 
     def floats(name: str) -> Floats:
         return arrays[name].astype(np.float32)
 
     return ProbeTrace(
-        info=TraceInfo(**info),
+        info=info,
         steps=StepColumns(**{f.name: floats(f"steps.{f.name}") for f in fields(StepColumns)}),
         visits=RowVisits(
             step=arrays["visits.step"].astype(np.int32),
@@ -240,16 +250,44 @@ def _assemble(header: dict[str, object], arrays: Mapping[str, NDArray[np.generic
         ),
         cues=tuple(
             Cue(
-                **cue,
-                right_probability=floats(f"cue{cue['step']}.right_probability"),
-                margin_nats=floats(f"cue{cue['step']}.margin_nats"),
+                **{**cue, "step": int(cue["step"])},
+                right_probability=floats(f"cue{int(cue['step'])}.right_probability"),
+                margin_nats=floats(f"cue{int(cue['step'])}.margin_nats"),
             )
             for cue in cues
         ),
         flatness=None
-        if not isinstance(flat, dict)
+        if flat is None
         else Flatness(
-            **flat, radii=floats("flatness.radii"), perturbed_nats=floats("flatness.perturbed_nats")
+            step=int(flat["step"]),
+            centre_nats=flat["centre_nats"],
+            radii=floats("flatness.radii"),
+            perturbed_nats=floats("flatness.perturbed_nats"),
         ),
-        absent=tuple((name, reason) for name, reason in absent),
+        absent=tuple((str(name), str(reason)) for name, reason in absent),
     )
+
+
+def _info(found: object) -> TraceInfo:
+    info = _of(found, dict, "info")
+    if info.get("schema") != SCHEMA:
+        raise ValueError(f"schema {info.get('schema')}")
+    info = dict(info, recipe=make_recipe(_of(info["recipe"], dict, "recipe")))
+    for name in ("layers", "item_subjects"):
+        info[name] = tuple(_of(one, str, name) for one in _of(info[name], list, name))
+    info["versions"] = tuple((str(name), str(version)) for name, version in info["versions"])
+    for f in fields(TraceInfo):
+        plain = {"str": str, "int": int, "float": (int, float)}.get(str(f.type))
+        if plain is not None and f.name in info:
+            _of(info[f.name], plain, f.name)
+    return TraceInfo(**info)
+
+
+def _numbers(found: object, what: str) -> dict[str, float]:
+    return {name: _of(value, (int, float), name) for name, value in _of(found, dict, what).items()}
+
+
+def _of(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{what} is {value!r:.60}")
+    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +61,11 @@ def measure_cues(trace: ProbeTrace) -> dict[str, Value]:
     cues = sorted((cue for cue in trace.cues if len(cue.margin_nats)), key=lambda cue: cue.step)
     chance = trace.info.chance_pp
     none = next((why for what, why in trace.absent if what == "benchmark cues"), "no benchmark cue was taken")
-    out = _named_steps(cues, none)
+    metric = trace.info.metric
+    scored = {cue.step: cue.score_pp(metric) for cue in cues}
+    out = _named_steps(scored, none)
     base = cues[0] if cues and cues[0].step == 0 else None
-    out |= _base(base, chance, "no benchmark cue was taken at step 0" if cues else none)
+    out |= _base(base, metric, chance, "no benchmark cue was taken at step 0" if cues else none)
     broken = bool(cues) and not np.isfinite(cues[-1].margin_nats).all()
     if not cues or cues[-1].step == 0 or broken:
         reason = "no benchmark cue was taken after step 0" if cues else none
@@ -72,14 +74,14 @@ def measure_cues(trace: ProbeTrace) -> dict[str, Value]:
         names = _AT_END + _SINCE_BASE + _BETWEEN + _EXTRAPOLATED + _SUBJECT_END + _SUBJECT_CHANGE
         return {**out, **dict.fromkeys(names, reason)}
     end = cues[-1]
-    out |= _at_end(end, chance)
-    out |= _between(cues, chance)
+    out |= _at_end(end, metric, chance)
+    out |= _between(cues, scored, chance)
     if base is None:
         reason = "no benchmark cue was taken at step 0"
         out |= dict.fromkeys(_SINCE_BASE + _EXTRAPOLATED, reason)
     else:
-        out |= _since_base(base, end, cues, chance)
-        out |= _extrapolated(cues, trace.info.total_steps, chance)
+        out |= _since_base(base, end, scored, chance)
+        out |= _extrapolated(scored, trace.info.total_steps, chance)
     return {**out, **_subjects(trace, base, end)}
 
 
@@ -107,26 +109,25 @@ def saturating_score_pp(steps: Sequence[int], scores_pp: Sequence[float], at_ste
     return min(100.0, max(0.0, value))
 
 
-def _named_steps(cues: Sequence[Cue], none: str) -> dict[str, Value]:
-    by_step = {cue.step: cue.accuracy_pp for cue in cues}
+def _named_steps(scored: Mapping[int, float], none: str) -> dict[str, Value]:
     return {
-        f"score_at_{step}_pp": by_step.get(
-            step, f"no benchmark cue was taken at step {step}" if cues else none
+        f"score_at_{step}_pp": scored.get(
+            step, f"no benchmark cue was taken at step {step}" if scored else none
         )
         for step in NAMED_STEPS
     }
 
 
-def _base(base: Cue | None, chance: float, reason: str) -> dict[str, Value]:
+def _base(base: Cue | None, metric: str, chance: float, reason: str) -> dict[str, Value]:
     if base is None:
         return dict.fromkeys(("base_score_pp", "base_score_headroom"), reason)
-    score = base.accuracy_pp
+    score = base.score_pp(metric)
     return {"base_score_pp": score, "base_score_headroom": (score - chance) / headroom_pp(chance)}
 
 
-def _at_end(end: Cue, chance: float) -> dict[str, Value]:
+def _at_end(end: Cue, metric: str, chance: float) -> dict[str, Value]:
     margin = np.asarray(end.margin_nats, float)
-    score, sd = end.accuracy_pp, float(margin.std())
+    score, sd = end.score_pp(metric), float(margin.std())
     right = float(np.mean(np.asarray(end.right_probability, float)))
     q25, q50, q75 = (float(q) for q in np.quantile(margin, [0.25, 0.5, 0.75]))
     no_spread = "all margins are equal"
@@ -148,15 +149,15 @@ def _at_end(end: Cue, chance: float) -> dict[str, Value]:
     }
 
 
-def _since_base(base: Cue, end: Cue, cues: Sequence[Cue], chance: float) -> dict[str, Value]:
+def _since_base(base: Cue, end: Cue, scored: Mapping[int, float], chance: float) -> dict[str, Value]:
     before, after = np.asarray(base.margin_nats, float), np.asarray(end.margin_nats, float)
     knew, knows = before > 0, after > 0
-    gain = end.accuracy_pp - base.accuracy_pp
+    gain = scored[end.step] - scored[base.step]
     spread = float(before.std())
     varies = spread > 0 and float(after.std()) > 0
-    time = np.log1p(np.array([cue.step for cue in cues], float))
+    time = np.log1p(np.array(list(scored), float))
     time -= time.mean()
-    scores = np.array([cue.accuracy_pp for cue in cues])
+    scores = np.array(list(scored.values()))
     slope = float(time @ scores / (time @ time))
     room = headroom_pp(chance)
     nothing_known = "the base answers no item right"
@@ -168,7 +169,7 @@ def _since_base(base: Cue, end: Cue, cues: Sequence[Cue], chance: float) -> dict
         "score_gain_headroom": gain / room,
         "score_slope_pp": slope,
         "score_slope_headroom": slope / room,
-        "score_drop_pp": float(scores.max()) - end.accuracy_pp,
+        "score_drop_pp": float(scores.max()) - scored[end.step],
         "right_probability_gain": float(probability.mean()),
         "margin_shift": ratio(float((after - before).mean()), spread, flat),
         "margin_sd_ratio": ratio(float(after.std()), spread, flat),
@@ -187,13 +188,13 @@ def _correlation(x: Floats, y: Floats) -> float:
     return float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
 
 
-def _between(cues: Sequence[Cue], chance: float) -> dict[str, Value]:
+def _between(cues: Sequence[Cue], scored: Mapping[int, float], chance: float) -> dict[str, Value]:
     if len(cues) < 2:
         return dict.fromkeys(_BETWEEN, "only one benchmark cue was taken")
     end = cues[-1]
     # The latest cue of the first half; where there is none, the earliest before the end.
     middle = next((cue for cue in reversed(cues[:-1]) if 2 * cue.step <= end.step), cues[0])
-    gain = end.accuracy_pp - middle.accuracy_pp
+    gain = scored[end.step] - scored[middle.step]
     flipped = (np.asarray(cues[-2].margin_nats) > 0) != (np.asarray(end.margin_nats) > 0)
     return {
         "late_gain_pp": gain,
@@ -202,12 +203,11 @@ def _between(cues: Sequence[Cue], chance: float) -> dict[str, Value]:
     }
 
 
-def _extrapolated(cues: Sequence[Cue], total_steps: int, chance: float) -> dict[str, Value]:
-    if len(cues) < 3:
-        return dict.fromkeys(_EXTRAPOLATED, f"needs 3 benchmark cues, the probe has {len(cues)}")
-    scores = [cue.accuracy_pp for cue in cues]
-    last = max(total_steps, cues[-1].step)
-    final = saturating_score_pp([cue.step for cue in cues], scores, last)
+def _extrapolated(scored: Mapping[int, float], total_steps: int, chance: float) -> dict[str, Value]:
+    if len(scored) < 3:
+        return dict.fromkeys(_EXTRAPOLATED, f"needs 3 benchmark cues, the probe has {len(scored)}")
+    steps, scores = list(scored), list(scored.values())
+    final = saturating_score_pp(steps, scores, max(total_steps, steps[-1]))
     return {
         "extrapolated_score_pp": final,
         "extrapolated_gain_headroom": (final - scores[-1]) / headroom_pp(chance),
@@ -221,11 +221,11 @@ def _subjects(trace: ProbeTrace, base: Cue | None, end: Cue) -> dict[str, Value]
     if len(named) != len(end.margin_nats) or len(judged) < 2:
         reason = f"fewer than two subjects have {SUBJECT_ITEMS} items each"
         return dict.fromkeys(_SUBJECT_END + _SUBJECT_CHANGE, reason)
-    after = _by_subject(end, named, judged)
+    after = _by_subject(end, trace.info.metric, named, judged)
     out: dict[str, Value] = {"subject_score_sd_pp": float(after.std())}
     if base is None:
         return {**out, **dict.fromkeys(_SUBJECT_CHANGE, "no benchmark cue was taken at step 0")}
-    gain = after - _by_subject(base, named, judged)
+    gain = after - _by_subject(base, trace.info.metric, named, judged)
     return {
         **out,
         "subject_worst_fall_pp": float(max(0.0, -gain.min())),
@@ -233,6 +233,6 @@ def _subjects(trace: ProbeTrace, base: Cue | None, end: Cue) -> dict[str, Value]
     }
 
 
-def _by_subject(cue: Cue, named: NDArray[np.str_], judged: Sequence[str]) -> Floats:
-    right = np.asarray(cue.margin_nats) > 0
+def _by_subject(cue: Cue, metric: str, named: NDArray[np.str_], judged: Sequence[str]) -> Floats:
+    right = cue.item_scores(metric)
     return np.array([100.0 * right[named == name].mean() for name in judged])

@@ -94,7 +94,10 @@ def table_from_store(
         score_pp=np.array([np.mean(own) for own in scores]),
         base_pp=np.array(bases),
         probe_pp=np.array(
-            [p.cues[-1].accuracy_pp if on and p.cues else np.nan for p, on in zip(probes, same, strict=True)]
+            [
+                p.cues[-1].score_pp(p.info.metric) if on and p.cues else np.nan
+                for p, on in zip(probes, same, strict=True)
+            ]
         ),
         chance_pp=np.array([p.info.chance_pp if on else np.nan for p, on in zip(probes, same, strict=True)]),
         task_ids=tuple(task.first.task_id for task in tasks),
@@ -130,7 +133,8 @@ def _extras(
         columns[FINAL_STEPS].append(float(probe.info.total_steps))
         for step in steps:
             cue = probe.cue_at(step)
-            columns.setdefault(f"{CUE_PREFIX}{step}", []).append(cue.accuracy_pp if cue and on else np.nan)
+            score = cue.score_pp(probe.info.metric) if cue and on else np.nan
+            columns.setdefault(f"{CUE_PREFIX}{step}", []).append(score)
         for name in others:
             value = np.nan if vector is None else vector.values.get(name, np.nan)
             columns.setdefault(name, []).append(float(value))

@@ -14,6 +14,7 @@ from tuneahead.report.plots import Chart, Mark, Series, line_chart, number, numb
 from tuneahead.trace import ProbeTrace
 
 SMOOTHING_STEPS = 9
+_METRICS = {"mc2": "MC2", "exact_match": "exact match"}
 
 
 def curves(trace: ProbeTrace) -> tuple[Markup, ...]:
@@ -21,7 +22,7 @@ def curves(trace: ProbeTrace) -> tuple[Markup, ...]:
     charts = []
     if len(trace.steps):
         charts += [_loss(trace), _gradient(trace)]
-    if any(math.isfinite(cue.accuracy_pp) for cue in trace.cues):
+    if any(math.isfinite(cue.score_pp(trace.info.metric)) for cue in trace.cues):
         charts.append(_benchmark(trace))
     if sum(math.isfinite(cue.reference_loss_nats) for cue in trace.cues) > 1:
         charts.append(_reference(trace))
@@ -88,18 +89,21 @@ def _gradient(trace: ProbeTrace) -> Markup:
 
 
 def _benchmark(trace: ProbeTrace) -> Markup:
-    cues = [cue for cue in trace.cues if math.isfinite(cue.accuracy_pp)]
-    y = [cue.accuracy_pp for cue in cues]
+    metric = trace.info.metric
+    cues = [cue for cue in trace.cues if math.isfinite(cue.score_pp(metric))]
+    y = [cue.score_pp(metric) for cue in cues]
     chance = trace.info.chance_pp
     marks = (Mark("chance", chance, "chance"),) if chance > 0 else ()
-    reading = (
-        "Benchmark cue: " + ", ".join(f"{number_pp(c.accuracy_pp)} % at step {c.step}" for c in cues) + "."
-    )
-    unit = f"% of {len(cues[0].margin_nats):,} items" + (
-        f"; dotted: chance {number_pp(chance)}" if marks else ""
-    )
+    steps = ", ".join(f"{number_pp(pp)} % at step {c.step}" for c, pp in zip(cues, y, strict=True))
+    reading = f"Benchmark cue: {steps}."
+    items = f"{len(cues[0].margin_nats):,} items"
+    # MC2 is a mean probability, no share of the items.
+    unit = f"MC2 over {items}, %" if metric == "mc2" else f"% of {items}"
+    unit += f"; dotted: chance {number_pp(chance)}" if marks else ""
     chart = Chart("Benchmark cue", unit, reading, marks=marks)
-    return line_chart(chart, [Series("accuracy", [float(c.step) for c in cues], y, "line-1", True)])
+    return line_chart(
+        chart, [Series(_METRICS.get(metric, metric), [float(c.step) for c in cues], y, "line-1", True)]
+    )
 
 
 def _reference(trace: ProbeTrace) -> Markup:
