@@ -41,6 +41,13 @@ def test_several_right_options_make_it_mc2_and_answers_exact_match(tmp_path: Pat
     assert read_benchmark(free).items[1] == GenerationItem("2", "!", ("c",))
 
 
+def test_only_line_feeds_end_a_row(tmp_path: Path) -> None:
+    text = "one\u2028two\u0085three\x0cfour"
+    row = json.dumps({"prompt": text, "answer": "a"}, ensure_ascii=False).replace("\\f", "\\u000c")
+    (tmp_path / "w.jsonl").write_bytes(f"{row}\r\n{row}\n".encode())
+    assert [item.prompt for item in read_benchmark(tmp_path / "w.jsonl").items] == [text, text]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -51,6 +58,7 @@ def test_several_right_options_make_it_mc2_and_answers_exact_match(tmp_path: Pat
         ({"prompt": "?", "options": ["a", "b"], "gold": [0, 1]}, "row 2: gold must leave at least one wrong"),
         ({"prompt": " ", "options": ["a", "b"], "gold": 0}, "row 2: no prompt"),
         ({"prompt": "?", "options": ["a", " "], "gold": 0}, "row 2: options must be a list of non-empty"),
+        ({"prompt": "?", "options": ["a", "b", "a"], "gold": 1}, "row 2: option 'a' is there twice"),
         ({"prompt": "?"}, "row 2: answers must be a list"),
         ({"prompt": "?", "answer": "a"}, "row 2: choices and free answers are mixed"),
         ("{broken", "row 2: not valid JSON"),

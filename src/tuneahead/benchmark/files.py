@@ -15,16 +15,17 @@ _HELP = (
 )
 
 
-def read_benchmark(path: str | Path, metric: Metric | None = None) -> Benchmark:
-    """Read items from a JSONL file; the metric follows from the items unless it is given.
+def read_benchmark(path: str | Path) -> Benchmark:
+    """Read items from a JSONL file; the metric follows from the items.
 
     Items with ``options`` are scored by accuracy (MC2 where an item has several right ones), items
     with ``answers`` by exact match. Raises :class:`BenchmarkError` with file and line on
-    anything that can't be asked: one option, no gold, an empty prompt, mixed kinds.
+    anything that can't be asked: one option, equal options, no gold, an empty prompt, mixed kinds.
     """
     source = Path(path)
     try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
+        # str.splitlines would cut at characters such as U+2028, which JSON allows inside a text.
+        lines = source.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BenchmarkError(
             f"can't read benchmark {source}: {error}", remedy="give a UTF-8 JSONL file"
@@ -41,7 +42,7 @@ def read_benchmark(path: str | Path, metric: Metric | None = None) -> Benchmark:
                 )
     if not choices and not free:
         raise BenchmarkError(f"{source} holds no item", remedy=_HELP)
-    return Benchmark(source.stem, metric or _metric(choices), choices or free)
+    return Benchmark(source.stem, _metric(choices), choices or free)
 
 
 def _metric(choices: list[ChoiceItem]) -> Metric:
@@ -65,6 +66,12 @@ def _item(line: str, where: str, number: str) -> ChoiceItem | GenerationItem:
         options = _texts(loaded.get("options", loaded.get("choices")), where, "options")
         if len(options) < 2:
             raise BenchmarkError(f"{where}: {len(options)} option, at least two are needed", remedy=_HELP)
+        twice = next((text for i, text in enumerate(options) if text in options[:i]), None)
+        if twice is not None:
+            raise BenchmarkError(
+                f"{where}: option {twice!r} is there twice",
+                remedy="give each option once: its score counts once",
+            )
         return ChoiceItem(name, prompt, options, _gold(loaded, options, where), subject)
     answers = loaded.get("answers", loaded.get("answer"))
     texts = _texts([answers] if isinstance(answers, str) else answers, where, "answers")
