@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -41,9 +42,55 @@ def test_an_archive_gives_the_store_back_and_only_grows(
         assert again.trace.to_bytes() == record.trace.to_bytes()
 
 
+def test_an_archive_grows_from_another_store_than_it_was_written_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "RUNS_PER_PART", 2)
+    folder = tmp_path / "meta"
+    first, second = RunStore(tmp_path / "first.sqlite"), RunStore(tmp_path / "second.sqlite")
+    for number in range(3):
+        first.add(make_record(f"r{number}"))
+    for number in (1, 7, 8):
+        second.add(make_record(f"r{number}"))
+    assert (write_archive(first, folder), write_archive(second, folder)) == (3, 2)
+    assert [record.run_id for record in read_archive(folder)] == ["r0", "r1", "r2", "r7", "r8"]
+    assert sorted(path.name for path in folder.iterdir()) == [f"part-00{n}.parquet" for n in range(3)]
+
+
+def test_part_numbers_go_on_from_the_last_file_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "RUNS_PER_PART", 2)
+    store, folder = RunStore(tmp_path / "runs.sqlite"), tmp_path / "meta"
+    for number in range(4):
+        store.add(make_record(f"r{number}"))
+    write_archive(store, folder)
+    # Part 0 is kept elsewhere and part 1 has got a name beyond three digits.
+    (folder / "part-000.parquet").unlink()
+    (folder / "part-001.parquet").rename(folder / "part-1000.parquet")
+    assert write_archive(store, folder) == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["part-1000.parquet", "part-1001.parquet"]
+    assert [record.run_id for record in read_archive(folder)] == ["r2", "r3", "r0", "r1"]
+
+
 def test_missing_and_damaged_archives_are_errors(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no archive of runs"):
         list(read_archive(tmp_path))
     (tmp_path / "part-000.parquet").write_bytes(b"torn")
     with pytest.raises(StoreError, match="can't be read"):
         list(read_archive(tmp_path))
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(make_record())
+    with pytest.raises(StoreError, match="can't be read"):
+        write_archive(store, tmp_path)
+    assert (tmp_path / "part-000.parquet").read_bytes() == b"torn"
+    (tmp_path / "part-last.parquet").write_bytes(b"torn")
+    with pytest.raises(StoreError, match="is no part of an archive"):
+        list(read_archive(tmp_path))
+
+
+def test_a_run_of_unknown_length_goes_through_an_archive(tmp_path: Path) -> None:
+    store, other = RunStore(tmp_path / "runs.sqlite"), RunStore(tmp_path / "other.sqlite")
+    store.add(replace(make_record(), seconds=float("nan")))
+    write_archive(store, tmp_path / "meta")
+    assert restore(tmp_path / "meta", other) == 1 and math.isnan(other.get("r1").seconds)

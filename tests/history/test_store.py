@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,37 @@ def test_a_score_can_be_recorded_later(tmp_path: Path) -> None:
         store.record_score("r2", "mmlu", 61.2)
     with pytest.raises(StoreError, match=r"score 612.0 is outside 0 to 100"):
         store.record_score("r1", "mmlu", 612.0)
+
+
+def test_a_run_of_unknown_length_or_score_is_stored_all_the_same(tmp_path: Path) -> None:
+    store, nan = RunStore(tmp_path / "runs.sqlite"), float("nan")
+    record = replace(
+        make_record(),
+        seconds=nan,
+        scores={"exam": nan, "truth": 30.0},
+        base_scores={"exam": float("inf")},
+        subject_scores={"exam": {"a": nan, "b": 61.0}},
+    )
+    assert store.add(record) and not store.add(record)
+    found = store.get("r1")
+    assert math.isnan(found.seconds)
+    assert (found.scores, found.base_scores) == ({"truth": 30.0}, {})
+    assert found.subject_scores == {"exam": {"b": 61.0}}
+
+
+def test_a_row_that_the_file_refuses_is_an_error_not_a_silent_loss(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    with pytest.raises(StoreError, match="NOT NULL"):
+        store.add(replace(make_record(), family=None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("score_pp", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_refused(tmp_path: Path, score_pp: float) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(make_record())
+    with pytest.raises(StoreError, match="not a number") as caught:
+        store.record_score("r1", "mmlu", score_pp)
+    assert "leave a score that was not measured out" in caught.value.remedy
 
 
 def test_static_features_are_kept_by_data_base_and_version(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tuneahead.errors import StoreError
 from tuneahead.history.store import RunRecord, RunStore
@@ -24,18 +25,18 @@ _JSON = ("scores", "base_scores", "subject_scores")
 def write_archive(store: RunStore, folder: Path) -> int:
     """Add the runs that the archive lacks, in full parts and one last smaller part; returns how many.
 
-    A part that is not full is replaced by a fuller one of the same number.
+    A last part that is not full is replaced by a fuller one of the same number. Raises
+    :class:`StoreError` when a part can't be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = sorted(folder.glob("part-*.parquet"))
+    parts = _parts(folder)
+    present = {run_id for part in parts for run_id in _ids(part)}
+    number: int = _number(parts[-1]) + 1 if parts else 0
+    rest: list[RunRecord] = []
     if parts and len(_ids(parts[-1])) < RUNS_PER_PART:
-        last = parts.pop()
-        rest = [store.get(run_id) for run_id in _ids(last)]
-    else:
-        rest = []
-    present = {run_id for part in parts for run_id in _ids(part)} | {record.run_id for record in rest}
+        # The store may be another one than the part was written from: only the file has its runs.
+        number, rest = number - 1, list(_read_part(parts[-1]))
     added = 0
-    number = len(parts)
     for record in store.records():
         if record.run_id in present:
             continue
@@ -51,7 +52,7 @@ def write_archive(store: RunStore, folder: Path) -> int:
 
 def read_archive(folder: Path) -> Iterator[RunRecord]:
     """Every run of an archive, part by part; raises :class:`StoreError` when there is none."""
-    parts = sorted(folder.glob("part-*.parquet"))
+    parts = _parts(folder)
     if not parts:
         raise StoreError(f"no archive of runs in {folder}", remedy="name a folder with part-*.parquet files")
     for part in parts:
@@ -63,11 +64,30 @@ def restore(folder: Path, store: RunStore) -> int:
     return sum(store.add(record) for record in read_archive(folder))
 
 
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"), key=_number)
+
+
+def _number(part: Path) -> int:
+    digits = part.stem.removeprefix("part-")
+    if not digits.isdecimal():
+        raise StoreError(f"{part} is no part of an archive", remedy="name parts part-000.parquet and so on")
+    return int(digits)
+
+
 def _ids(part: Path) -> list[str]:
+    return [str(row["run_id"]) for row in _rows(part, ["run_id"])]
+
+
+def _rows(part: Path, columns: list[str]) -> list[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ids: list[str] = pq.read_table(part, columns=["run_id"])["run_id"].to_pylist()
-    return ids
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(part, columns=columns).select(columns).to_pylist()
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise StoreError(f"{part} can't be read: {error}", remedy="fetch the file again") from None
+    return rows
 
 
 def _write_part(folder: Path, number: int, records: Sequence[RunRecord]) -> None:
@@ -93,14 +113,7 @@ def _plain(scores: object) -> object:
 
 
 def _read_part(part: Path) -> Iterator[RunRecord]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(part).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{part} can't be read: {error}", remedy="fetch the file again") from None
-    for row in rows:
+    for row in _rows(part, [*_TEXTS, *_NUMBERS, *_JSON, "recipe", "trace"]):
         fields = {name: row[name] for name in (*_TEXTS, *_NUMBERS)}
         fields |= {name: json.loads(row[name]) for name in _JSON}
         yield RunRecord(

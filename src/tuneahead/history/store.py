@@ -8,6 +8,7 @@ database can take SQLite's place.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ _COLUMNS = (
     "run_id, task_id, data_id, family, base, seed, recipe, trace, data_spec, seconds, steps, failure, "
     "origin, created"
 )
+_UNKNOWN_SECONDS = -1.0
+"""Stored for an unknown length: SQLite turns NaN into NULL, which the column refuses."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +131,23 @@ class RunStore:
             return int(connection.execute("SELECT COUNT(*) FROM runs").fetchone()[0])
 
     def add(self, record: RunRecord) -> bool:
-        """Store a run and its scores in one transaction; False when ``run_id`` is there already."""
+        """Store a run and its scores in one transaction; False when ``run_id`` is there already.
+
+        Scores that are not finite are absent ones and left out.
+        """
         now = record.created or datetime.now(UTC).isoformat(timespec="seconds")
         row = (
             record.run_id, record.task_id, record.data_id, record.family, record.base, record.seed,
-            record.recipe.model_dump_json(), record.trace.to_bytes(), record.data_spec, record.seconds,
+            record.recipe.model_dump_json(), record.trace.to_bytes(), record.data_spec,
+            record.seconds if math.isfinite(record.seconds) else _UNKNOWN_SECONDS,
             record.steps, record.failure, record.origin, now,
         )  # fmt: skip
         with self._connect() as connection:
             marks = ", ".join("?" * len(row))
-            done = connection.execute(f"INSERT OR IGNORE INTO runs ({_COLUMNS}) VALUES ({marks})", row)
+            # OR IGNORE would drop a row of any other fault without a word.
+            done = connection.execute(
+                f"INSERT INTO runs ({_COLUMNS}) VALUES ({marks}) ON CONFLICT (run_id) DO NOTHING", row
+            )
             if done.rowcount == 0:
                 return False
             connection.executemany(
@@ -175,6 +185,11 @@ class RunStore:
 
     def record_score(self, run_id: str, benchmark: str, score_pp: float) -> None:
         """Add the true score of a run that is in the store, in percentage points (0 to 100)."""
+        if not math.isfinite(score_pp):
+            raise StoreError(
+                f"the score of run {run_id!r} on {benchmark!r} is {score_pp}, not a number",
+                remedy="leave a score that was not measured out; the run stays in the history without it",
+            )
         if not 0 <= score_pp <= 100:
             raise StoreError(
                 f"score {score_pp} is outside 0 to 100", remedy="give percentage points, such as 61.2"
@@ -218,9 +233,17 @@ class RunStore:
 def _scores(record: RunRecord, now: str) -> list[tuple[str, str, str, str, float, str]]:
     rows = []
     for kind, scores in (("final", record.scores), ("base", record.base_scores)):
-        rows += [(record.run_id, name, "", kind, float(pp), now) for name, pp in scores.items()]
+        rows += [
+            (record.run_id, name, "", kind, float(pp), now)
+            for name, pp in scores.items()
+            if math.isfinite(pp)
+        ]
     for name, subjects in record.subject_scores.items():
-        rows += [(record.run_id, name, subject, "final", float(pp), now) for subject, pp in subjects.items()]
+        rows += [
+            (record.run_id, name, subject, "final", float(pp), now)
+            for subject, pp in subjects.items()
+            if math.isfinite(pp)
+        ]
     return rows
 
 
@@ -229,6 +252,7 @@ def _record(row: Sequence[object], scores: Sequence[tuple[str, str, str, float]]
     recipe = make_recipe(json.loads(str(values["recipe"])))
     blob = values["trace"]
     assert isinstance(blob, bytes)
+    seconds = float(str(values["seconds"]))
     subjects: dict[str, dict[str, float]] = {}
     for name, subject, kind, pp in scores:
         if subject and kind == "final":
@@ -246,7 +270,7 @@ def _record(row: Sequence[object], scores: Sequence[tuple[str, str, str, float]]
         base_scores={name: pp for name, subject, kind, pp in scores if kind == "base"},
         subject_scores=subjects,
         data_spec=str(values["data_spec"]),
-        seconds=float(str(values["seconds"])) if values["seconds"] is not None else float("nan"),
+        seconds=seconds if seconds != _UNKNOWN_SECONDS else float("nan"),
         steps=int(str(values["steps"])),
         failure=str(values["failure"]),
         origin=str(values["origin"]),
