@@ -91,6 +91,16 @@ def test_mc2_is_the_share_of_the_true_options(tiny: Base) -> None:
     assert score.score_pp == pytest.approx(100 * (own[0] + own[2]) / own.sum(), rel=1e-3)
 
 
+def test_cues_of_an_mc2_benchmark_are_scored_as_the_benchmark_is(tiny: Base) -> None:
+    benchmark = choices(metric="mc2")
+    recipe = Recipe(learning_rate=2e-2, max_steps=5, batch_size=4, warmup_ratio=0.0)
+    settings = ProbeSettings(record_steps=5, cue_steps=(0, 5), cue_benchmark=benchmark)
+    job = Job("a", prepare_data(tiny, make_examples(30), recipe), recipe, (benchmark,))
+    run = next(iter(train_stack(tiny, [job], settings)))
+    assert run.trace.info.metric == "mc2"
+    assert run.trace.cues[-1].score_pp("mc2") == pytest.approx(run.scores["choices"], abs=0.05)
+
+
 def test_exact_match_equals_greedy_generation(tiny: Base) -> None:
     prompts = [" ".join(WORDS[i : i + 1 + i % 4]) for i in range(12)]
     items, hits = [], []

@@ -83,6 +83,7 @@ def trace_of(
         benchmark=benchmark.name if benchmark else "",
         item_subjects=tuple(item.subject for item in benchmark.items) if benchmark else (),
         chance_pp=benchmark.chance_pp if benchmark else 0.0,
+        metric=benchmark.metric if benchmark else "accuracy",
         failure=slot.failure,
         versions=(("torch", torch.__version__), ("transformers", version("transformers"))),
         device=base.device,
