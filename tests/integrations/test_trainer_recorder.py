@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -92,3 +96,28 @@ def test_the_trace_describes_the_run_as_our_own_loop_does(path: Path, base: Base
     assert theirs.absent == ours.absent == ()
     again = trace_from_bytes(theirs.to_bytes())
     np.testing.assert_array_equal(again.steps.loss_sum_nats, theirs.steps.loss_sum_nats)
+
+
+def test_two_processes_record_one_run_and_stop_together(path: Path, base: Base, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_ranks.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    source = Path(__file__).parents[2] / "src"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(source)}
+    done = subprocess.run(
+        [*command, str(script), str(path), str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not (tmp_path / "rank1.trace").exists()
+    theirs = trace_from_bytes((tmp_path / "rank0.trace").read_bytes())
+    ours = own_trace(base, RECIPE).truncate(6)
+    np.testing.assert_allclose(theirs.steps.loss_sum_nats, ours.steps.loss_sum_nats, rtol=1e-4)
+    np.testing.assert_array_equal(theirs.steps.answer_tokens, ours.steps.answer_tokens)
+    np.testing.assert_allclose(theirs.steps.grad_norm, ours.steps.grad_norm, rtol=1e-3)
+    np.testing.assert_allclose(theirs.steps.distance, ours.steps.distance, rtol=1e-3, atol=1e-7)
+    np.testing.assert_array_equal(theirs.visits.row, ours.visits.row)
+    assert theirs.info.recipe.batch_size == 4
+    assert [cue.step for cue in theirs.cues] == [0, 6] and theirs.flatness is not None
+    found = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert [f["decision"] for f in found] == ["NO_GO", "NO_GO"]
+    assert found[0]["steps"] == found[1]["steps"] < 6
+    assert [f["judged"] for f in found] == [True, False]

@@ -37,7 +37,9 @@ TEXTS = ("red cat sun moon", "one two three four five")
 def make_exam(count: int = 8) -> Benchmark:
     """Questions with three options of one word each."""
     items = [
-        ChoiceItem(str(i), f"{WORDS[i]} {WORDS[i + 1]} ?", (WORDS[i + 2], WORDS[i + 3], WORDS[i + 4]), (i % 3,))
+        ChoiceItem(
+            str(i), f"{WORDS[i]} {WORDS[i + 1]} ?", (WORDS[i + 2], WORDS[i + 3], WORDS[i + 4]), (i % 3,)
+        )
         for i in range(count)
     ]
     return Benchmark("exam", "accuracy", items)
@@ -71,9 +73,7 @@ def adapted_model(path: Path, recipe: Recipe, base: Base) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager"), config
-    )
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager"), config)
     stack = AdapterStack(base, 1, recipe.lora_rank)
     stack.initialise(0, recipe)
     own = dict(model.named_parameters())

@@ -40,11 +40,13 @@ def trainer_recipe(
     if "adamw" not in str(getattr(args.optim, "value", args.optim)):
         notes.append(("optimiser", f"a recipe means AdamW, this run has {args.optim}"))
     window = getattr(args, "max_length", None) or adapter.base.context_tokens
+    given = float(args.warmup_steps or 0.0)
     warmup = 0 if name == "constant" else args.get_warmup_steps(total)
     fields: dict[str, object] = {
         "learning_rate": args.learning_rate,
         "schedule": _SCHEDULES.get(name, "linear"),
-        "warmup_ratio": _ratio(warmup, total),
+        # Below 1 it is a ratio already.
+        "warmup_ratio": given if warmup and given < 1 else _ratio(warmup, total),
         "batch_size": args.train_batch_size * args.world_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "epochs": args.num_train_epochs,

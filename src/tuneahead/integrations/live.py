@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -150,7 +151,9 @@ class _PlainView:
     """Configuration and weights of an adapted model under the names that they have without adapters."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.config = model.config
+        self.config = copy(model.config)
+        # A Trainer turns the cache off while it trains; models come with it on.
+        self.config.use_cache = True
         self._model = model
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

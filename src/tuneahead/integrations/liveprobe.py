@@ -169,6 +169,7 @@ class LiveProbe:
             benchmark=benchmark.name if benchmark else "",
             item_subjects=tuple(item.subject for item in benchmark.items) if benchmark else (),
             chance_pp=benchmark.chance_pp if benchmark else 0.0,
+            metric=benchmark.metric if benchmark else "accuracy",
             failure=failure,
             versions=tuple((name, version(name)) for name in ("torch", "transformers", "peft", "accelerate")),
             device=self.base.device,

@@ -71,7 +71,8 @@ class TraceRecorder(TrainerCallback):
     def attach(self, trainer: Trainer) -> None:
         """Add this callback to ``trainer``; the same as giving it in ``callbacks=[...]``."""
         self._trainer = trainer
-        trainer.add_callback(self)
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
 
     # ------ the Trainer's events
 
@@ -79,11 +80,11 @@ class TraceRecorder(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
     ) -> None:
         """Put meters on the run and take the cue of step 0."""
-        trainer = self._trainer or _calling_trainer()
+        self._release()
         if state.global_step > 0:
             # The probe is the run's first steps; a run that is resumed has them behind it.
             return
-        self._trainer = trainer
+        trainer = self._trainer = _calling_trainer() or _known(self._trainer)
         self.trace, self._failure, self._step = None, "", 0
         model = _adapted_model(trainer)
         base = live_base(model, _tokenizer(trainer), self.notes.base, str(args.device))
@@ -193,7 +194,7 @@ class TraceRecorder(TrainerCallback):
         self._losses = self._clip = None
 
 
-def _calling_trainer() -> Trainer:
+def _calling_trainer() -> Trainer | None:
     """The Trainer whose event is being handled: it hands its callbacks everything save itself."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -201,9 +202,15 @@ def _calling_trainer() -> Trainer:
         if isinstance(owner, Trainer):
             return owner
         frame = frame.f_back
-    raise ModelError(
-        "this callback can't find its Trainer", remedy="call attach(trainer) before trainer.train()"
-    )
+    return None
+
+
+def _known(trainer: Trainer | None) -> Trainer:
+    if trainer is None:
+        raise ModelError(
+            "this callback can't find its Trainer", remedy="call attach(trainer) before trainer.train()"
+        )
+    return trainer
 
 
 def _adapted_model(trainer: Trainer) -> PeftModel:

@@ -1,0 +1,88 @@
+"""The gate inside a Trainer: a doomed run ends with a checkpoint, a good one goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from integrations.trainer_fixtures import RECIPE, make_data, make_exam, make_trainer
+from training.training_fixtures import write_tiny_model
+
+from tuneahead.history.store import RunStore
+from tuneahead.integrations.transformers import Gate, RunNotes
+from tuneahead.predictor.predictor import Predictor
+from tuneahead.predictor.table import FeatureTable
+from tuneahead.report import render_html
+from tuneahead.training.models import Base, load_base
+from tuneahead.verdict import Goal
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def base(path: Path) -> Base:
+    return load_base(str(path), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    """Fitted to tasks that lose 25 points with every tenfold of the learning rate."""
+    draw = np.random.default_rng(0)
+    rows = 90
+    rate = draw.uniform(-3.5, -1.0, rows)
+    table = FeatureTable(
+        names=("learning_rate_log10", "lora_rank_log2"),
+        values=np.column_stack([rate, draw.integers(1, 5, rows).astype(float)]),
+        score_pp=60.0 - 25.0 * (rate + 2.5) + draw.normal(0, 1, rows),
+        base_pp=draw.uniform(0, 90, rows),
+        probe_pp=draw.uniform(0, 90, rows),
+        chance_pp=np.full(rows, 100 / 3),
+        task_ids=tuple(f"t{i}" for i in range(rows)),
+        data_ids=tuple(f"d{i}" for i in range(rows)),
+        families=("clean",) * rows,
+        seeds=np.ones(rows),
+        seed_sd_pp=np.full(rows, np.nan),
+        bases=("tiny",) * rows,
+        benchmarks=("exam",) * rows,
+    )
+    return Predictor.fit(table, preset="quick")
+
+
+def test_a_good_run_passes_and_a_doomed_one_ends_with_a_checkpoint(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    found = {}
+    for rate in (1e-3, 5e-2):
+        recipe = RECIPE.replace(learning_rate=rate, max_steps=110)
+        gate = Gate(
+            predictor, Goal(minimum_pp=50), benchmark=make_exam(), store=store, notes=RunNotes(base="tiny")
+        )
+        folder = tmp_path / str(rate)
+        trainer = make_trainer(path, folder, base, make_data(base, recipe), recipe, callbacks=[gate])
+        trainer.train()
+        found[rate] = (gate.decision, trainer.state.global_step, (folder / "checkpoint-100").is_dir())
+    assert found == {1e-3: ("GO", 110, False), 5e-2: ("NO_GO", 100, True)}
+    assert gate.assessment is not None and gate.assessment.forecast is not None
+    assert gate.assessment.forecast.score_pp == pytest.approx(30, abs=5)
+    out = capsys.readouterr().out
+    assert "GO  Expected to score" in out and "NO GO  Expected to score" in out
+    kept = store.get(gate.run_id)
+    assert kept.recipe == recipe and len(kept.trace.steps) == 100
+    assert store.static(kept.data_id, "tiny", _version()) is not None
+    assert "NO GO" in render_html(gate.assessment).upper()
+    # Against its verdict the run can go on from the checkpoint, and is not judged again.
+    trainer = make_trainer(path, folder, base, make_data(base, recipe), recipe)
+    gate.attach(trainer)
+    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-100"))
+    assert trainer.state.global_step == 110
+
+
+def _version() -> str:
+    from tuneahead.features.catalogue import CATALOGUE_VERSION
+
+    return CATALOGUE_VERSION
