@@ -1,21 +1,24 @@
-"""Builds store every finished run, resume, and survive kill -9."""
+"""Builds store every finished run, resume, survive kill -9 and give up only what can't be made."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tuneahead.build.execute import BuildOptions, BuildProgress, execute
-from tuneahead.build.plan import TaskPlan, lab_plan
-from tuneahead.errors import StoreError
+from tuneahead.build import execute as building
+from tuneahead.build.execute import BuildOptions, BuildProgress, execute, run_chunk
+from tuneahead.build.plan import TaskPlan, lab_plan, runs_of
+from tuneahead.errors import ModelError, StoreError
 from tuneahead.history.store import RunStore
 
 
@@ -23,35 +26,6 @@ def small_plan() -> list[TaskPlan]:
     """Four very short runs on two small data sets."""
     plan = [t for t in lab_plan(12, 2) if t.spec.family in ("clean", "too_few")][:4]
     return [TaskPlan(replace(t.spec, n_rows=60), t.recipe.replace(max_steps=12, batch_size=4)) for t in plan]
-
-
-def test_a_build_makes_each_run_once_and_resumes(tmp_path: Path) -> None:
-    seen: list[BuildProgress] = []
-    options = BuildOptions(workers=1, width=2)
-    first = execute(small_plan()[:2], tmp_path / "runs.sqlite", options)
-    assert (first.stored, first.present, first.given_up) == (2, 0, {})
-    second = execute(small_plan(), tmp_path / "runs.sqlite", options, seen.append)
-    assert (second.stored, second.present) == (2, 2)
-    assert seen[-1].runs_done == seen[-1].runs_total == 4
-    records = list(RunStore(tmp_path / "runs.sqlite").records())
-    assert len(records) == 4
-    for record in records:
-        assert set(record.scores) == set(record.base_scores) == {"lab-exam", "lab-truth", "lab-generation"}
-        assert 0 < record.scores["lab-exam"] < 100
-        assert [cue.step for cue in record.trace.cues] == [0, 10]
-        assert record.trace.cues[0].accuracy_pp == pytest.approx(record.base_scores["lab-exam"])
-        assert len(record.subject_scores["lab-exam"]) > 15
-        assert np.isfinite(record.trace.steps.grad_norm).all()
-
-
-def test_a_run_made_again_gives_the_stored_trace(tmp_path: Path) -> None:
-    plan = small_plan()[:1]
-    traces = []
-    for name in "ab":
-        execute(plan, tmp_path / name, BuildOptions(workers=1, width=1))
-        traces.append(next(RunStore(tmp_path / name).records()).trace)
-    np.testing.assert_array_equal(traces[0].steps.loss_sum_nats, traces[1].steps.loss_sum_nats)
-    np.testing.assert_array_equal(traces[0].cues[-1].margin_nats, traces[1].cues[-1].margin_nats)
 
 
 SCRIPT = """
@@ -68,30 +42,99 @@ if __name__ == "__main__":
 """
 
 
-def test_kill_9_loses_no_finished_run_and_leaves_no_worker(tmp_path: Path) -> None:
-    store = tmp_path / "runs.sqlite"
-    script = tmp_path / "build.py"
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """The store of a build that was killed when its first run was stored, and its session."""
+    folder = tmp_path_factory.mktemp("killed")
+    store, script = folder / "runs.sqlite", folder / "build.py"
     script.write_text(SCRIPT.format(folder=str(Path(__file__).parent), store=str(store)))
     build = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not (store.exists() and len(RunStore(store))):
-            time.sleep(0.5)
+            time.sleep(0.2)
     finally:
         os.kill(build.pid, signal.SIGKILL)
         build.wait()
+    yield store, build.pid
+
+
+def test_kill_9_loses_no_finished_run_and_leaves_no_worker(killed: tuple[Path, int]) -> None:
+    store, session = killed
     assert len(RunStore(store)) == 1
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and _alive(build.pid):
-        time.sleep(0.5)
-    assert not _alive(build.pid), "workers must end with their parent"
-    summary = execute(small_plan()[:2], store, BuildOptions(workers=1, width=2))
-    assert (summary.stored, summary.present) == (1, 1)
+    while time.monotonic() < deadline and _alive(session):
+        time.sleep(0.2)
+    assert not _alive(session), "workers must end with their parent"
 
 
 def _alive(session: int) -> bool:
     listed = subprocess.run(["ps", "-o", "stat=", "-s", str(session)], capture_output=True, text=True).stdout
     return any(not line.startswith("Z") for line in listed.split())
+
+
+def test_a_build_goes_on_and_gives_up_only_the_run_that_cannot_be_made(killed: tuple[Path, int]) -> None:
+    store, _ = killed
+    plan, seen = small_plan(), list[BuildProgress]()
+    plan[2] = TaskPlan(plan[2].spec, plan[2].recipe.replace(target_modules=("no_such_layer",)))
+    summary = execute(plan, store, BuildOptions(workers=1, width=2), seen.append)
+    assert (summary.stored, summary.present) == (2, 1)
+    (bad,) = runs_of(plan[2:3])
+    assert list(summary.given_up) == [bad.run_id("lab-qwen2")]
+    assert "no_such_layer" in summary.given_up[bad.run_id("lab-qwen2")]
+    assert (seen[-1].runs_done, seen[-1].runs_total) == (3, 4)
+    records = list(RunStore(store).records())
+    assert {r.task_id for r in records} == {task.task_id for n, task in enumerate(plan) if n != 2}
+    for record in records:
+        assert set(record.scores) == set(record.base_scores) == {"lab-exam", "lab-truth", "lab-generation"}
+        assert 0 < record.scores["lab-exam"] < 100
+        assert [cue.step for cue in record.trace.cues] == [0, 10]
+        assert record.trace.cues[0].accuracy_pp == pytest.approx(record.base_scores["lab-exam"])
+        assert len(record.subject_scores["lab-exam"]) > 15
+        assert np.isfinite(record.trace.steps.grad_norm).all()
+
+
+def test_a_worker_killed_in_mid_chunk_is_replaced_until_one_run_is_left(tmp_path: Path) -> None:
+    store, kills = tmp_path / "runs.sqlite", list[int]()
+
+    def kill_after_each_run(progress: BuildProgress) -> None:
+        if progress.runs_done == len(kills) + 1 < 3:
+            (worker,) = multiprocessing.active_children()
+            assert worker.pid is not None
+            kills.append(worker.pid)
+            os.kill(worker.pid, signal.SIGKILL)
+
+    plan = small_plan()[:3]
+    summary = execute(plan, store, BuildOptions(workers=1, width=1), kill_after_each_run)
+    assert len(set(kills)) == 2
+    (lost,) = {run.run_id("lab-qwen2") for run in runs_of(plan)} - RunStore(store).done_ids()
+    assert summary.stored == 2
+    assert summary.given_up == {lost: "the worker ended with -9: it was killed, often for want of memory"}
+
+
+def test_runs_of_a_chunk_that_keeps_killing_its_worker_are_tried_alone_once() -> None:
+    left = runs_of(small_plan())
+    assert building.attempts_left(1, left) == [(2, left)]
+    assert building.attempts_left(2, left) == [(2, [run]) for run in left]
+    assert building.attempts_left(2, left[:1]) == building.attempts_left(1, []) == []
+
+
+def test_a_run_made_again_gives_the_stored_trace() -> None:
+    import torch
+
+    from tuneahead.training.models import load_base
+
+    torch.set_num_threads(1)
+    base, runs = load_base("lab"), runs_of(small_plan()[:1])
+    first, second = (next(result.trace for _, result in run_chunk(base, runs, 1)) for _ in range(2))
+    np.testing.assert_array_equal(first.steps.loss_sum_nats, second.steps.loss_sum_nats)
+    np.testing.assert_array_equal(first.cues[-1].margin_nats, second.cues[-1].margin_nats)
+
+
+def test_a_base_that_does_not_exist_stops_the_build_at_once(tmp_path: Path) -> None:
+    options = BuildOptions(str(tmp_path / "no-base"), workers=1)
+    with pytest.raises(ModelError, match="can't load base model"):
+        execute(small_plan()[:1], tmp_path / "runs.sqlite", options)
 
 
 def test_a_store_that_cannot_be_written_stops_the_build_with_a_message(tmp_path: Path) -> None:

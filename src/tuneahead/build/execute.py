@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
@@ -14,24 +15,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead.build.plan import RunPlan, TaskPlan, runs_of
-from tuneahead.dataset import Example
-from tuneahead.errors import StoreError
-from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.build.worker import (
+    REPORT_SECONDS,
+    Message,
+    lab_data,
+    lab_examples,
+    lab_settings,
+    record_of,
+    run_chunk,
+)
+from tuneahead.build.worker import work as _work
+from tuneahead.errors import ModelError, TuneAheadError
+from tuneahead.history.store import RunStore
 
 if TYPE_CHECKING:
     from tuneahead.lab.datasets import DatasetSpec
-    from tuneahead.training.encode import RunData
-    from tuneahead.training.loop import RunResult
-    from tuneahead.training.measure import ProbeSettings
-    from tuneahead.training.models import Base
+
+__all__ = [
+    "BuildOptions",
+    "BuildProgress",
+    "BuildSummary",
+    "chunk_runs",
+    "execute",
+    "lab_data",
+    "lab_examples",
+    "lab_settings",
+    "record_of",
+    "run_chunk",
+]
 
 RUNS_AHEAD = 160
 """Runs looked at together when chunks are formed, so that runs of one batch size are stacked."""
 RUNS_PER_CHUNK = 20
-ROWS_PER_PASS = 32
-REPORT_SECONDS = 2.0
 ATTEMPTS = 2
-"""How often a chunk whose worker died is tried before its runs are given up."""
+"""How often a chunk whose worker died is tried before its runs are tried one by one."""
+Waiting = list[tuple[int, list[RunPlan]]]
+"""Chunks not yet begun, each with the number of the attempt."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +100,9 @@ def execute(
     """Make every run of ``plan`` that the store does not hold yet.
 
     Can be stopped at any point, by kill -9 too, and called again: finished runs are never lost
-    and never made twice. A worker that dies is replaced and its chunk tried once more. Raises
-    :class:`StoreError` when the store can't be used.
+    and never made twice. A worker that dies is replaced and its chunk tried once more, then run by
+    run; a run that can't be made is given up with the reason and stops no other. Raises
+    :class:`StoreError` when the store can't be used and :class:`ModelError` when the base can't.
     """
     from tuneahead.training.models import resolve_base
 
@@ -93,7 +113,10 @@ def execute(
     pending = [run for run in runs if run.run_id(shown) not in done]
     builder = _Builder(store_path, options, shown, on_progress)
     given_up = builder.run(chunk_runs(pending), len(runs) - len(pending), len(runs))
-    return BuildSummary(builder.stored, len(runs) - len(pending), given_up)
+    # Counted in the store: a worker killed between storing a run and saying so was never heard.
+    done = store.done_ids()
+    stored = sum(run.run_id(shown) in done for run in pending)
+    return BuildSummary(stored, len(runs) - len(pending), given_up)
 
 
 def chunk_runs(pending: Sequence[RunPlan]) -> list[list[RunPlan]]:
@@ -141,22 +164,23 @@ class _Builder:
         self.stored = 0
         self.steps = 0
         self.context = multiprocessing.get_context("spawn")
-        self.messages: multiprocessing.Queue[tuple[str, int, object]] = self.context.Queue()
+        self.messages: multiprocessing.Queue[Message] = self.context.Queue()
         self.tasks: dict[int, multiprocessing.Queue[list[RunPlan] | None]] = {}
         self.workers: dict[int, BaseProcess] = {}
         self.held: dict[int, tuple[int, list[RunPlan]]] = {}
+        self.ready: set[int] = set()
+        self.given_up: dict[str, str] = {}
 
     def run(self, chunks: list[list[RunPlan]], present: int, total: int) -> dict[str, str]:
-        waiting = [(1, chunk) for chunk in chunks]
+        waiting: Waiting = [(1, chunk) for chunk in chunks]
         steps_total = sum(_steps(run) for chunk in chunks for run in chunk)
-        given_up: dict[str, str] = {}
         began = time.monotonic()
         try:
             for number in range(min(self.options.workers, len(waiting))):
                 self._start(number, waiting)
             while self.held:
                 self._receive(waiting, began)
-                self._bury(waiting, given_up)
+                self._bury(waiting)
                 if self.on_progress is not None:
                     spent = time.monotonic() - began
                     self.on_progress(
@@ -164,19 +188,20 @@ class _Builder:
                     )
         finally:
             self._close()
-        return given_up
+        return self.given_up
 
-    def _start(self, number: int, waiting: list[tuple[int, list[RunPlan]]]) -> None:
+    def _start(self, number: int, waiting: Waiting) -> None:
         # Children inherit these; one thread each, and waiting threads must not spin.
         os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
         self.tasks[number] = self.context.Queue()
         arguments = (number, self.tasks[number], self.messages, self.store_path, self.options, os.getpid())
         worker = self.context.Process(target=_work, args=arguments, daemon=True)
         worker.start()
+        self.ready.discard(number)
         self.workers[number] = worker
         self._hand_out(number, waiting, None)
 
-    def _hand_out(self, number: int, waiting: list[tuple[int, list[RunPlan]]], began: float | None) -> None:
+    def _hand_out(self, number: int, waiting: Waiting, began: float | None) -> None:
         self.held.pop(number, None)
         limit = self.options.stop_seconds
         late = limit is not None and began is not None and time.monotonic() - began > limit
@@ -186,31 +211,41 @@ class _Builder:
         else:
             self.tasks[number].put(None)
 
-    def _receive(self, waiting: list[tuple[int, list[RunPlan]]], began: float) -> None:
+    def _receive(self, waiting: Waiting, began: float) -> None:
         try:
             kind, number, content = self.messages.get(timeout=REPORT_SECONDS)
         except queue.Empty:
             return
         if kind == "steps":
             self.steps += int(str(content))
+        elif kind == "ready":
+            self.ready.add(number)
         elif kind == "stored":
             self.stored += 1
+        elif kind == "failed" and isinstance(content, tuple):
+            run_id, reason = content
+            self.given_up[run_id] = reason
         elif kind == "chunk":
             self._hand_out(number, waiting, began)
-        elif kind == "error":
-            raise StoreError(str(content), remedy="mend the cause and start the build again: it goes on")
+        elif kind == "error" and isinstance(content, TuneAheadError):
+            raise content
 
-    def _bury(self, waiting: list[tuple[int, list[RunPlan]]], given_up: dict[str, str]) -> None:
+    def _bury(self, waiting: Waiting) -> None:
         for number, worker in list(self.workers.items()):
             if worker.is_alive() or number not in self.held or not self.messages.empty():
                 continue
             attempt, chunk = self.held.pop(number)
-            done = RunStore(self.store_path).done_ids()
+            if number not in self.ready and attempt >= ATTEMPTS:
+                raise ModelError(
+                    f"{how_it_ended(worker.exitcode)} before it had loaded {self.options.base!r}",
+                    remedy="give the build fewer workers or more memory, or another base",
+                )
+            done = RunStore(self.store_path).done_ids() | set(self.given_up)
             left = [run for run in chunk if run.run_id(self.base) not in done]
-            if attempt < ATTEMPTS:
-                waiting.insert(0, (attempt + 1, left))
-            else:
-                given_up.update({r.run_id(self.base): f"worker ended with {worker.exitcode}" for r in left})
+            again = attempts_left(attempt, left)
+            waiting[:0] = again
+            if not again:
+                self.given_up.update({r.run_id(self.base): how_it_ended(worker.exitcode) for r in left})
             if waiting:
                 self._start(number, waiting)
 
@@ -221,140 +256,20 @@ class _Builder:
             worker.join(timeout=30)
 
 
+def attempts_left(attempt: int, left: list[RunPlan]) -> Waiting:
+    """How to go on with the runs of a chunk whose worker died: together, then each alone, then not at all."""
+    if not left:
+        return []
+    if attempt < ATTEMPTS:
+        return [(attempt + 1, left)]
+    return [(attempt, [run]) for run in left] if len(left) > 1 else []
+
+
+def how_it_ended(exitcode: int | None) -> str:
+    """A dead worker's exit code in words."""
+    killed = ": it was killed, often for want of memory" if exitcode == -signal.SIGKILL else ""
+    return f"the worker ended with {exitcode}{killed}"
+
+
 def _steps(run: RunPlan) -> int:
     return run.task.recipe.max_steps or 0
-
-
-# ------ the worker's side
-
-
-def lab_settings() -> ProbeSettings:
-    """What runs of the lab record: enough for every probe length that is swept."""
-    from tuneahead.lab.exam import lab_exam, reference_statements
-    from tuneahead.training.measure import ProbeSettings
-
-    return ProbeSettings(
-        record_steps=200,
-        cue_steps=(0, 10, 25, 50, 100, 200),
-        cue_benchmark=lab_exam(),
-        reference_texts=tuple(reference_statements()),
-        flatness_at=100,
-    )
-
-
-def _work(
-    number: int,
-    tasks: multiprocessing.Queue[list[RunPlan] | None],
-    messages: multiprocessing.Queue[tuple[str, int, object]],
-    store_path: Path,
-    options: BuildOptions,
-    parent: int,
-) -> None:
-    import torch
-
-    from tuneahead.training.models import load_base
-
-    torch.set_num_threads(1)
-    try:
-        base = load_base(options.base)
-        store = RunStore(store_path)
-        base_scores = _base_scores(base)
-        while (chunk := tasks.get()) is not None:
-            meter = _StepMeter(number, messages, parent)
-            for run, result in run_chunk(base, chunk, options.width, meter.count):
-                store.add(record_of(base, run, result, base_scores))
-                messages.put(("stored", number, run.run_id(base.name)))
-            meter.flush()
-            messages.put(("chunk", number, None))
-    except StoreError as error:
-        # A full disk or a locked store stops the build with a message instead of a retry.
-        messages.put(("error", number, str(error)))
-
-
-class _StepMeter:
-    """Counts steps, tells the parent now and then, and ends the worker when the parent is gone."""
-
-    def __init__(
-        self, number: int, messages: multiprocessing.Queue[tuple[str, int, object]], parent: int
-    ) -> None:
-        self.number = number
-        self.messages = messages
-        self.parent = parent
-        self.steps = 0
-        self.last = time.monotonic()
-
-    def count(self, steps: int) -> None:
-        self.steps += steps
-        if time.monotonic() - self.last > REPORT_SECONDS:
-            if os.getppid() != self.parent:
-                raise SystemExit(1)
-            self.flush()
-
-    def flush(self) -> None:
-        self.messages.put(("steps", self.number, self.steps))
-        self.steps, self.last = 0, time.monotonic()
-
-
-def _base_scores(base: Base) -> dict[str, float]:
-    from tuneahead.lab.exam import lab_exam, lab_generation, lab_truth
-    from tuneahead.training.scoring import score_benchmark
-
-    return {b.name: score_benchmark(base, b).score_pp for b in (lab_exam(), lab_truth(), lab_generation())}
-
-
-def run_chunk(
-    base: Base, chunk: Sequence[RunPlan], width: int, on_step: Callable[[int], None] | None = None
-) -> Iterator[tuple[RunPlan, RunResult]]:
-    """Train a chunk's runs in one stack; yields each run with its result as it ends."""
-    from tuneahead.lab.exam import lab_generation, lab_truth
-    from tuneahead.training.loop import Job, train_stack
-
-    # Beyond some 32 rows a pass the activations leave the processor's cache and stacking gains nothing.
-    width = max(1, min(width, ROWS_PER_PASS // chunk[0].task.recipe.batch_size)) if chunk else width
-    settings = lab_settings()
-    assert settings.cue_benchmark is not None
-    finals = (settings.cue_benchmark, lab_truth(), lab_generation())
-    prepared: dict[str, RunData] = {}
-    jobs = []
-    for run in chunk:
-        if run.task.data_id not in prepared:
-            prepared[run.task.data_id] = lab_data(base, run.task)
-        jobs.append(Job(run.run_id(base.name), prepared[run.task.data_id], run.recipe, finals))
-    by_id = {run.run_id(base.name): run for run in chunk}
-    for result in train_stack(base, jobs, settings, width=width, on_step=on_step):
-        yield by_id[result.job_id], result
-
-
-def lab_examples(spec: DatasetSpec) -> list[Example]:
-    """The rows of a generated data set."""
-    from tuneahead.lab.datasets import generate
-
-    return [Example(row.prompt, row.answer, number) for number, row in enumerate(generate(spec), start=1)]
-
-
-def lab_data(base: Base, task: TaskPlan) -> RunData:
-    """A generated data set, encoded and split."""
-    from tuneahead.training.probe import prepare_data
-
-    return prepare_data(base, lab_examples(task.spec), task.recipe)
-
-
-def record_of(base: Base, run: RunPlan, result: RunResult, base_scores: dict[str, float]) -> RunRecord:
-    """What is stored of a run."""
-    return RunRecord(
-        run_id=result.job_id,
-        task_id=run.task.task_id,
-        data_id=run.task.data_id,
-        family=run.task.spec.family,
-        base=base.name,
-        seed=run.seed,
-        recipe=run.recipe,
-        trace=result.trace,
-        scores=result.scores,
-        base_scores=base_scores,
-        subject_scores=result.subject_scores,
-        data_spec=run.task.spec.to_json(),
-        seconds=result.seconds,
-        steps=result.steps,
-        failure=result.failure,
-    )

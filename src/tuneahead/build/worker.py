@@ -1,0 +1,207 @@
+"""The worker's side of a build: make a chunk's runs, store each, say what could not be made and why."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneahead.build.plan import RunPlan, TaskPlan
+from tuneahead.dataset import Example
+from tuneahead.errors import StoreError, TuneAheadError
+from tuneahead.history.store import RunRecord, RunStore
+
+if TYPE_CHECKING:
+    from tuneahead.build.execute import BuildOptions
+    from tuneahead.lab.datasets import DatasetSpec
+    from tuneahead.training.encode import RunData
+    from tuneahead.training.loop import RunResult
+    from tuneahead.training.measure import ProbeSettings
+    from tuneahead.training.models import Base
+
+ROWS_PER_PASS = 32
+REPORT_SECONDS = 2.0
+Message = tuple[str, int, object]
+"""Kind, the worker's number, and: nothing (ready, chunk), a count (steps), a run's identifier
+(stored), the identifier and the reason (failed), or the exception that ends the build (error)."""
+
+
+def work(
+    number: int,
+    tasks: multiprocessing.Queue[list[RunPlan] | None],
+    messages: multiprocessing.Queue[Message],
+    store_path: Path,
+    options: BuildOptions,
+    parent: int,
+) -> None:
+    """A worker's life: load the base once, then make chunk after chunk until None comes."""
+    import torch
+
+    from tuneahead.training.models import load_base
+
+    torch.set_num_threads(1)
+    try:
+        base = load_base(options.base)
+        meter = _StepMeter(number, messages, parent)
+        maker = _Maker(base, RunStore(store_path), options.width, meter)
+        messages.put(("ready", number, None))
+        while (chunk := _next(tasks, meter)) is not None:
+            maker.make(chunk)
+            meter.flush()
+            messages.put(("chunk", number, None))
+    except TuneAheadError as error:
+        # A wrong base, a full disk or a locked store stops the build: no other run would fare better.
+        messages.put(("error", number, error))
+
+
+def _next(tasks: multiprocessing.Queue[list[RunPlan] | None], meter: _StepMeter) -> list[RunPlan] | None:
+    while True:
+        try:
+            return tasks.get(timeout=REPORT_SECONDS)
+        except queue.Empty:
+            meter.leave_if_alone()
+
+
+class _Maker:
+    """Makes and stores the runs of chunks on one base."""
+
+    def __init__(self, base: Base, store: RunStore, width: int, meter: _StepMeter) -> None:
+        self.base = base
+        self.store = store
+        self.width = width
+        self.meter = meter
+        self.base_scores = _base_scores(base)
+
+    def make(self, chunk: Sequence[RunPlan]) -> None:
+        """Make a chunk's runs together; if that fails, those not yet stored one by one.
+
+        A run that fails alone is reported with the reason. Raises :class:`StoreError` only.
+        """
+        try:
+            for run, result in run_chunk(self.base, chunk, self.width, self.meter.count):
+                self.store.add(record_of(self.base, run, result, self.base_scores))
+                self.meter.report("stored", run.run_id(self.base.name))
+            return
+        except StoreError:
+            raise
+        except (TuneAheadError, MemoryError) as error:
+            reason = str(error) or "out of memory"
+        # Outside the handler, whose traceback would keep the failed stack in memory.
+        if len(chunk) == 1:
+            self.meter.report("failed", (chunk[0].run_id(self.base.name), reason))
+            return
+        done = self.store.done_ids()
+        for run in chunk:
+            if run.run_id(self.base.name) not in done:
+                self.make([run])
+
+
+class _StepMeter:
+    """Counts steps, tells the parent now and then, and ends the worker when the parent is gone."""
+
+    def __init__(self, number: int, messages: multiprocessing.Queue[Message], parent: int) -> None:
+        self.number = number
+        self.messages = messages
+        self.parent = parent
+        self.steps = 0
+        self.last = time.monotonic()
+
+    def count(self, steps: int) -> None:
+        self.steps += steps
+        if time.monotonic() - self.last > REPORT_SECONDS:
+            self.leave_if_alone()
+            self.flush()
+
+    def flush(self) -> None:
+        self.report("steps", self.steps)
+        self.steps, self.last = 0, time.monotonic()
+
+    def report(self, kind: str, content: object) -> None:
+        self.messages.put((kind, self.number, content))
+
+    def leave_if_alone(self) -> None:
+        if os.getppid() != self.parent:
+            raise SystemExit(1)
+
+
+def lab_settings() -> ProbeSettings:
+    """What runs of the lab record: enough for every probe length that is swept."""
+    from tuneahead.lab.exam import lab_exam, reference_statements
+    from tuneahead.training.measure import ProbeSettings
+
+    return ProbeSettings(
+        record_steps=200,
+        cue_steps=(0, 10, 25, 50, 100, 200),
+        cue_benchmark=lab_exam(),
+        reference_texts=tuple(reference_statements()),
+        flatness_at=100,
+    )
+
+
+def _base_scores(base: Base) -> dict[str, float]:
+    from tuneahead.lab.exam import lab_exam, lab_generation, lab_truth
+    from tuneahead.training.scoring import score_benchmark
+
+    return {b.name: score_benchmark(base, b).score_pp for b in (lab_exam(), lab_truth(), lab_generation())}
+
+
+def run_chunk(
+    base: Base, chunk: Sequence[RunPlan], width: int, on_step: Callable[[int], None] | None = None
+) -> Iterator[tuple[RunPlan, RunResult]]:
+    """Train a chunk's runs in one stack; yields each run with its result as it ends."""
+    from tuneahead.lab.exam import lab_generation, lab_truth
+    from tuneahead.training.loop import Job, train_stack
+
+    # Beyond some 32 rows a pass the activations leave the processor's cache and stacking gains nothing.
+    width = max(1, min(width, ROWS_PER_PASS // chunk[0].task.recipe.batch_size)) if chunk else width
+    settings = lab_settings()
+    assert settings.cue_benchmark is not None
+    finals = (settings.cue_benchmark, lab_truth(), lab_generation())
+    prepared: dict[str, RunData] = {}
+    jobs = []
+    for run in chunk:
+        if run.task.data_id not in prepared:
+            prepared[run.task.data_id] = lab_data(base, run.task)
+        jobs.append(Job(run.run_id(base.name), prepared[run.task.data_id], run.recipe, finals))
+    by_id = {run.run_id(base.name): run for run in chunk}
+    for result in train_stack(base, jobs, settings, width=width, on_step=on_step):
+        yield by_id[result.job_id], result
+
+
+def lab_examples(spec: DatasetSpec) -> list[Example]:
+    """The rows of a generated data set."""
+    from tuneahead.lab.datasets import generate
+
+    return [Example(row.prompt, row.answer, number) for number, row in enumerate(generate(spec), start=1)]
+
+
+def lab_data(base: Base, task: TaskPlan) -> RunData:
+    """A generated data set, encoded and split."""
+    from tuneahead.training.probe import prepare_data
+
+    return prepare_data(base, lab_examples(task.spec), task.recipe)
+
+
+def record_of(base: Base, run: RunPlan, result: RunResult, base_scores: dict[str, float]) -> RunRecord:
+    """What is stored of a run."""
+    return RunRecord(
+        run_id=result.job_id,
+        task_id=run.task.task_id,
+        data_id=run.task.data_id,
+        family=run.task.spec.family,
+        base=base.name,
+        seed=run.seed,
+        recipe=run.recipe,
+        trace=result.trace,
+        scores=result.scores,
+        base_scores=base_scores,
+        subject_scores=result.subject_scores,
+        data_spec=run.task.spec.to_json(),
+        seconds=result.seconds,
+        steps=result.steps,
+        failure=result.failure,
+    )
