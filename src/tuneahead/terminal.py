@@ -108,7 +108,7 @@ def print_trace(console: Console, trace: ProbeTrace) -> None:
     for cue in trace.cues:
         cues.add_row(
             str(cue.step),
-            _points(cue.accuracy_pp),
+            _points(cue.score_pp(trace.info.metric)),
             _nats(cue.heldout_loss_nats),
             _nats(cue.reference_loss_nats),
         )

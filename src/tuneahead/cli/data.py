@@ -158,7 +158,7 @@ def _trace_summary(trace: ProbeTrace) -> dict[str, object]:
         "cues": [
             {
                 "step": cue.step,
-                "accuracy_pp": plain(cue.accuracy_pp),
+                "score_pp": plain(cue.score_pp(trace.info.metric)),
                 "heldout_loss_nats": plain(cue.heldout_loss_nats),
                 "reference_loss_nats": plain(cue.reference_loss_nats),
             }
