@@ -268,6 +268,9 @@ def _assemble(header: dict[str, object], arrays: Mapping[str, NDArray[np.generic
     )
 
 
+_PLAIN: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+
+
 def _info(found: object) -> TraceInfo:
     info = _of(found, dict, "info")
     if info.get("schema") != SCHEMA:
@@ -277,13 +280,12 @@ def _info(found: object) -> TraceInfo:
         info[name] = tuple(_of(one, str, name) for one in _of(info[name], list, name))
     info["versions"] = tuple((str(name), str(version)) for name, version in info["versions"])
     for f in fields(TraceInfo):
-        plain = {"str": str, "int": int, "float": (int, float)}.get(str(f.type))
-        if plain is not None and f.name in info:
-            _of(info[f.name], plain, f.name)
+        if str(f.type) in _PLAIN and f.name in info:
+            _of(info[f.name], _PLAIN[str(f.type)], f.name)
     return TraceInfo(**info)
 
 
-def _numbers(found: object, what: str) -> dict[str, float]:
+def _numbers(found: object, what: str) -> dict[str, Any]:
     return {name: _of(value, (int, float), name) for name, value in _of(found, dict, what).items()}
 
 

@@ -25,7 +25,7 @@ from tuneahead.history.store import RunStore
 def small_plan() -> list[TaskPlan]:
     """Four very short runs on two small data sets."""
     plan = [t for t in lab_plan(12, 2) if t.spec.family in ("clean", "too_few")][:4]
-    return [TaskPlan(replace(t.spec, n_rows=60), t.recipe.replace(max_steps=12, batch_size=4)) for t in plan]
+    return [TaskPlan(replace(t.spec, n_rows=60), t.recipe.replace(max_steps=10, batch_size=4)) for t in plan]
 
 
 SCRIPT = """
@@ -36,9 +36,9 @@ from test_execute import small_plan
 from tuneahead.build.execute import BuildOptions, execute
 from tuneahead.build.plan import TaskPlan
 if __name__ == "__main__":
-    steps = [12, 4000, 4000, 4000]
+    steps = [10, 4000]
     plan = [TaskPlan(t.spec, t.recipe.replace(max_steps=n)) for t, n in zip(small_plan(), steps)]
-    execute(plan, Path({store!r}), BuildOptions(workers=1, width=4))
+    execute(plan, Path({store!r}), BuildOptions(workers=1, width=2))
 """
 
 
@@ -73,16 +73,33 @@ def _alive(session: int) -> bool:
     return any(not line.startswith("Z") for line in listed.split())
 
 
+class WorkerKiller:
+    """Kills the only worker with SIGKILL when the build has so many runs, once."""
+
+    def __init__(self, runs_done: int) -> None:
+        self.runs_done = runs_done
+        self.killed = False
+        self.last: BuildProgress | None = None
+
+    def __call__(self, progress: BuildProgress) -> None:
+        self.last = progress
+        if progress.runs_done == self.runs_done and not self.killed:
+            (worker,) = multiprocessing.active_children()
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+            self.killed = True
+
+
 def test_a_build_goes_on_and_gives_up_only_the_run_that_cannot_be_made(killed: tuple[Path, int]) -> None:
     store, _ = killed
-    plan, seen = small_plan(), list[BuildProgress]()
+    plan, killer = small_plan(), WorkerKiller(2)
     plan[2] = TaskPlan(plan[2].spec, plan[2].recipe.replace(target_modules=("no_such_layer",)))
-    summary = execute(plan, store, BuildOptions(workers=1, width=2), seen.append)
-    assert (summary.stored, summary.present) == (2, 1)
+    summary = execute(plan, store, BuildOptions(workers=1, width=2), killer)
+    assert killer.killed and (summary.stored, summary.present) == (2, 1)
     (bad,) = runs_of(plan[2:3])
     assert list(summary.given_up) == [bad.run_id("lab-qwen2")]
     assert "no_such_layer" in summary.given_up[bad.run_id("lab-qwen2")]
-    assert (seen[-1].runs_done, seen[-1].runs_total) == (3, 4)
+    assert killer.last is not None and (killer.last.runs_done, killer.last.runs_total) == (3, 4)
     records = list(RunStore(store).records())
     assert {r.task_id for r in records} == {task.task_id for n, task in enumerate(plan) if n != 2}
     for record in records:
@@ -94,22 +111,28 @@ def test_a_build_goes_on_and_gives_up_only_the_run_that_cannot_be_made(killed: t
         assert np.isfinite(record.trace.steps.grad_norm).all()
 
 
-def test_a_worker_killed_in_mid_chunk_is_replaced_until_one_run_is_left(tmp_path: Path) -> None:
-    store, kills = tmp_path / "runs.sqlite", list[int]()
+def test_a_run_whose_worker_died_too_often_is_given_up_and_made_again_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
 
-    def kill_after_each_run(progress: BuildProgress) -> None:
-        if progress.runs_done == len(kills) + 1 < 3:
-            (worker,) = multiprocessing.active_children()
-            assert worker.pid is not None
-            kills.append(worker.pid)
-            os.kill(worker.pid, signal.SIGKILL)
+    from tuneahead.training.models import load_base
 
-    plan = small_plan()[:3]
-    summary = execute(plan, store, BuildOptions(workers=1, width=1), kill_after_each_run)
-    assert len(set(kills)) == 2
-    (lost,) = {run.run_id("lab-qwen2") for run in runs_of(plan)} - RunStore(store).done_ids()
-    assert summary.stored == 2
-    assert summary.given_up == {lost: "the worker ended with -9: it was killed, often for want of memory"}
+    monkeypatch.setattr(building, "ATTEMPTS", 1)
+    store, killer = RunStore(tmp_path / "runs.sqlite"), WorkerKiller(1)
+    plan = small_plan()[:2]
+    summary = execute(plan, store.path, BuildOptions(workers=1, width=1), killer)
+    (kept,) = (run for run in runs_of(plan) if run.run_id("lab-qwen2") in store.done_ids())
+    (lost,) = (run for run in runs_of(plan) if run != kept)
+    assert killer.killed and summary.stored == 1
+    assert summary.given_up == {
+        lost.run_id("lab-qwen2"): "the worker ended with -9: it was killed, often for want of memory"
+    }
+    torch.set_num_threads(1)
+    ((_, again),) = run_chunk(load_base("lab"), [kept], 1)
+    stored = store.get(kept.run_id("lab-qwen2")).trace
+    np.testing.assert_array_equal(again.trace.steps.loss_sum_nats, stored.steps.loss_sum_nats)
+    np.testing.assert_allclose(again.trace.cues[-1].margin_nats, stored.cues[-1].margin_nats, rtol=1e-3)
 
 
 def test_runs_of_a_chunk_that_keeps_killing_its_worker_are_tried_alone_once() -> None:
@@ -117,18 +140,6 @@ def test_runs_of_a_chunk_that_keeps_killing_its_worker_are_tried_alone_once() ->
     assert building.attempts_left(1, left) == [(2, left)]
     assert building.attempts_left(2, left) == [(2, [run]) for run in left]
     assert building.attempts_left(2, left[:1]) == building.attempts_left(1, []) == []
-
-
-def test_a_run_made_again_gives_the_stored_trace() -> None:
-    import torch
-
-    from tuneahead.training.models import load_base
-
-    torch.set_num_threads(1)
-    base, runs = load_base("lab"), runs_of(small_plan()[:1])
-    first, second = (next(result.trace for _, result in run_chunk(base, runs, 1)) for _ in range(2))
-    np.testing.assert_array_equal(first.steps.loss_sum_nats, second.steps.loss_sum_nats)
-    np.testing.assert_array_equal(first.cues[-1].margin_nats, second.cues[-1].margin_nats)
 
 
 def test_a_base_that_does_not_exist_stops_the_build_at_once(tmp_path: Path) -> None:
