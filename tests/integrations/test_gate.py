@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from integrations.trainer_fixtures import RECIPE, make_data, make_exam, make_trainer
+from integrations.trainer_fixtures import RECIPE, make_data, make_exam, make_predictor, make_trainer
 from training.training_fixtures import write_tiny_model
 
 from tuneahead.history.store import RunStore
 from tuneahead.integrations.transformers import Gate, RunNotes
 from tuneahead.predictor.predictor import Predictor
-from tuneahead.predictor.table import FeatureTable
 from tuneahead.report import render_html
 from tuneahead.training.models import Base, load_base
 from tuneahead.verdict import Goal
@@ -30,26 +28,7 @@ def base(path: Path) -> Base:
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    """Fitted to tasks that lose 25 points with every tenfold of the learning rate."""
-    draw = np.random.default_rng(0)
-    rows = 90
-    rate = draw.uniform(-3.5, -1.0, rows)
-    table = FeatureTable(
-        names=("learning_rate_log10", "lora_rank_log2"),
-        values=np.column_stack([rate, draw.integers(1, 5, rows).astype(float)]),
-        score_pp=60.0 - 25.0 * (rate + 2.5) + draw.normal(0, 1, rows),
-        base_pp=draw.uniform(0, 90, rows),
-        probe_pp=draw.uniform(0, 90, rows),
-        chance_pp=np.full(rows, 100 / 3),
-        task_ids=tuple(f"t{i}" for i in range(rows)),
-        data_ids=tuple(f"d{i}" for i in range(rows)),
-        families=("clean",) * rows,
-        seeds=np.ones(rows),
-        seed_sd_pp=np.full(rows, np.nan),
-        bases=("tiny",) * rows,
-        benchmarks=("exam",) * rows,
-    )
-    return Predictor.fit(table, preset="quick")
+    return make_predictor()
 
 
 def test_a_good_run_passes_and_a_doomed_one_ends_with_a_checkpoint(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from integrations.trainer_fixtures import RECIPE, TEXTS, make_data, make_exam, make_trainer
+from integrations.trainer_fixtures import RECIPE, TEXTS, make_data, make_exam, make_predictor, make_trainer
 from training.training_fixtures import write_tiny_model
 
 from tuneahead.integrations.transformers import RunNotes, TraceRecorder
@@ -98,13 +98,18 @@ def test_the_trace_describes_the_run_as_our_own_loop_does(path: Path, base: Base
     np.testing.assert_array_equal(again.steps.loss_sum_nats, theirs.steps.loss_sum_nats)
 
 
+@pytest.mark.slow
 def test_two_processes_record_one_run_and_stop_together(path: Path, base: Base, tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_ranks.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     source = Path(__file__).parents[2] / "src"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(source)}
+    make_predictor().save(tmp_path / "predictor")
     done = subprocess.run(
-        [*command, str(script), str(path), str(tmp_path)], env=environment, capture_output=True, text=True
+        [*command, str(script), str(path), str(tmp_path), str(tmp_path / "predictor")],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert not (tmp_path / "rank1.trace").exists()

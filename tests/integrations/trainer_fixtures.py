@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from training.training_fixtures import WORDS, make_examples
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.predictor.predictor import Predictor
+from tuneahead.predictor.table import FeatureTable
 from tuneahead.recipe import Recipe
 from tuneahead.training.batches import step_rows
 from tuneahead.training.encode import Encoded, RunData
@@ -43,6 +46,29 @@ def make_exam(count: int = 8) -> Benchmark:
         for i in range(count)
     ]
     return Benchmark("exam", "accuracy", items)
+
+
+def make_predictor() -> Predictor:
+    """Fitted to tasks that lose 25 points with every tenfold of the learning rate."""
+    draw = np.random.default_rng(0)
+    rows = 90
+    rate = draw.uniform(-3.5, -1.0, rows)
+    table = FeatureTable(
+        names=("learning_rate_log10", "lora_rank_log2"),
+        values=np.column_stack([rate, draw.integers(1, 5, rows).astype(float)]),
+        score_pp=60.0 - 25.0 * (rate + 2.5) + draw.normal(0, 1, rows),
+        base_pp=draw.uniform(0, 90, rows),
+        probe_pp=draw.uniform(0, 90, rows),
+        chance_pp=np.full(rows, 100 / 3),
+        task_ids=tuple(f"t{i}" for i in range(rows)),
+        data_ids=tuple(f"d{i}" for i in range(rows)),
+        families=("clean",) * rows,
+        seeds=np.ones(rows),
+        seed_sd_pp=np.full(rows, np.nan),
+        bases=("tiny",) * rows,
+        benchmarks=("exam",) * rows,
+    )
+    return Predictor.fit(table, preset="quick")
 
 
 def make_data(base: Base, recipe: Recipe = RECIPE) -> RunData:

@@ -15,7 +15,7 @@ from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import load_base
 
 
-def main(model: Path, folder: Path) -> None:
+def main(model: Path, folder: Path, predictor: Path) -> None:
     base = load_base(str(model), device="cpu")
     settings = ProbeSettings(
         record_steps=6, cue_steps=(0, 6), cue_benchmark=make_exam(), reference_texts=TEXTS, flatness_at=6
@@ -29,7 +29,7 @@ def main(model: Path, folder: Path) -> None:
     if recorder.trace is not None:
         (folder / f"rank{rank}.trace").write_bytes(recorder.trace.to_bytes())
     wild = RECIPE.replace(learning_rate=1e30, max_grad_norm=None, warmup_ratio=0.0)
-    gate = Gate(None, probe_steps=10, benchmark=make_exam())
+    gate = Gate(predictor, probe_steps=10, benchmark=make_exam())
     trainer = make_trainer(model, folder / "b", base, make_data(base), wild, processes=2, callbacks=[gate])
     trainer.train()
     found = {
@@ -41,4 +41,4 @@ def main(model: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*(Path(argument) for argument in sys.argv[1:]))

@@ -69,7 +69,7 @@ class Gate(TraceRecorder):
         self.goal = goal or Goal()
         self.probe_steps = require_probe_steps(probe_steps)
         self.benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
-        self.predictor = predictor
+        self.predictor = _loaded(predictor)
         self.store = store
         self.run_id = ""
         self.assessment: Assessment | None = None
@@ -191,11 +191,18 @@ def print_verdict(console: Console, assessment: Assessment) -> None:
         console.print(Text(f"- {fix.title}"))
 
 
-def _predictor_for(
-    predictor: Predictor | str | Path | None, base: str, benchmark: str
-) -> tuple[Predictor | None, str]:
-    if predictor is None or isinstance(predictor, (str, Path)):
-        return find_predictor(str(predictor or ""), base, benchmark)
+def _loaded(predictor: Predictor | str | Path | None) -> Predictor | None:
+    if isinstance(predictor, (str, Path)):
+        from tuneahead.predictor.predictor import load_predictor
+
+        return load_predictor(predictor)
+    return predictor
+
+
+def _predictor_for(predictor: Predictor | None, base: str, benchmark: str) -> tuple[Predictor | None, str]:
+    """The predictor, or the shipped one, if it knows this base and benchmark, else why not."""
+    if predictor is None:
+        return find_predictor("", base, benchmark)
     known = predictor.origin
     for kind, name, names in (("base", base, known.bases), ("benchmark", benchmark, known.benchmarks)):
         if name not in names:
