@@ -109,7 +109,7 @@ def _improved(trace: ProbeTrace) -> bool:
         return False
     first, last = trace.cues[0], trace.cues[-1]
     learnt = last.heldout_loss_nats < (1 - _FLAT_FRACTION) * first.heldout_loss_nats
-    return learnt or last.accuracy_pp >= first.accuracy_pp + _GAIN_PP
+    return learnt or last.score_pp(trace.info.metric) >= first.score_pp(trace.info.metric) + _GAIN_PP
 
 
 def _comparable(first: Cue, last: Cue) -> bool:
