@@ -104,7 +104,7 @@ def flat_loss(trace: ProbeTrace) -> Iterator[Finding]:
 
 
 def _improved(trace: ProbeTrace) -> bool:
-    """Whether the held-out loss or the benchmark got better although the training loss is too noisy to tell."""
+    """Whether held-out loss or benchmark got better although the training loss is too noisy to tell."""
     if len(trace.cues) < 2:
         return False
     first, last = trace.cues[0], trace.cues[-1]
