@@ -172,6 +172,10 @@ def test_the_scale_maps_its_ends_to_0_and_100_percent_and_keeps_outliers_inside(
     assert plots.tick_labels((0.0, 0.25, 0.5)) == ["0.00", "0.25", "0.50"]
 
 
+def test_an_axis_without_padding_ends_at_its_data() -> None:
+    assert plots.scale_over([0.0, 100.0], pad_fraction=0.0) == plots.Scale(0.0, 100.0)
+
+
 def test_a_scale_of_equal_values_still_has_a_width() -> None:
     scale = plots.scale_over([5.0, 5.0, math.nan])
     assert scale.low < 5.0 < scale.high

@@ -62,7 +62,7 @@ def scale_over(
     if not finite:
         return Scale(0.0, 1.0)
     low, high = min(finite), max(finite)
-    air = (high - low) * pad_fraction or max(abs(high) * 0.1, 0.5)
+    air = (high - low) * pad_fraction if high > low else max(abs(high) * 0.1, 0.5)
     air = max(air, (least - (high - low)) / 2)
     low = low - air
     if floor is not None:
