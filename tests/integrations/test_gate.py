@@ -8,6 +8,7 @@ import pytest
 from integrations.trainer_fixtures import RECIPE, make_data, make_exam, make_predictor, make_trainer
 from training.training_fixtures import write_tiny_model
 
+from tuneahead.examples import Example
 from tuneahead.history.store import RunStore
 from tuneahead.integrations.transformers import Gate, RunNotes
 from tuneahead.predictor.predictor import Predictor
@@ -59,6 +60,28 @@ def test_a_good_run_passes_and_a_doomed_one_ends_with_a_checkpoint(
     gate.attach(trainer)
     trainer.train(resume_from_checkpoint=str(folder / "checkpoint-100"))
     assert trainer.state.global_step == 110
+
+
+def test_a_sure_failure_in_the_rows_stops_the_run_before_the_probe(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+) -> None:
+    notes = RunNotes(examples=[Example(f"word {i}", "", i + 1) for i in range(32)])
+    gate = Gate(predictor, benchmark=make_exam(), notes=notes)
+    trainer = make_trainer(path, tmp_path, base, make_data(base), callbacks=[gate])
+    trainer.train()
+    assert gate.decision == "NO_GO" and trainer.state.global_step <= 1
+    assert gate.assessment is not None and gate.assessment.trace is None
+
+
+def test_a_base_that_the_predictor_does_not_know_gets_no_forecast(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+) -> None:
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+    recipe = RECIPE.replace(max_steps=7)
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+    trainer.train()
+    assert gate.decision == "UNSURE" and trainer.state.global_step == 7
+    assert gate.assessment is not None and "has seen no run of base" in gate.assessment.forecast_absent
 
 
 def _version() -> str:

@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from integrations.trainer_fixtures import RECIPE, TEXTS, make_data, make_exam, make_predictor, make_trainer
-from training.training_fixtures import write_tiny_model
+from training.training_fixtures import make_examples, write_tiny_model
 
+from tuneahead.errors import ModelError
 from tuneahead.integrations.transformers import RunNotes, TraceRecorder
 from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace, trace_from_bytes
@@ -126,3 +128,103 @@ def test_two_processes_record_one_run_and_stop_together(path: Path, base: Base, 
     assert [f["decision"] for f in found] == ["NO_GO", "NO_GO"]
     assert found[0]["steps"] == found[1]["steps"] < 6
     assert [f["judged"] for f in found] == [True, False]
+
+
+def test_recording_leaves_the_run_bit_for_bit_as_it_was(path: Path, base: Base, tmp_path: Path) -> None:
+    recipe = RECIPE.replace(max_steps=8)
+    settings = replace(SETTINGS, record_steps=6, cue_steps=(0, 3, 6), flatness_at=4)
+    weights = []
+    for callbacks in ([], [TraceRecorder(settings)]):
+        trainer = make_trainer(
+            path, tmp_path, base, make_data(base, recipe), recipe, dropout=0.2, callbacks=callbacks
+        )
+        trainer.train()
+        weights.append([p.detach().clone() for p in trainer.model.parameters() if p.requires_grad])
+        assert not {"compute_loss"} & trainer.__dict__.keys()
+        assert "clip_grad_norm_" not in trainer.accelerator.__dict__
+    assert callbacks[0].trace is not None
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_losses_are_right_where_the_model_hides_its_logits(path: Path, base: Base, tmp_path: Path) -> None:
+    recipe = RECIPE.replace(gradient_accumulation_steps=2, max_steps=4)
+    ours = own_trace(base, recipe)
+    recorder = TraceRecorder(ProbeSettings(record_steps=4, cue_steps=(), flatness_at=None))
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[recorder])
+    plain = trainer.model.forward
+    trainer.model.forward = lambda **inputs: {"loss": plain(**inputs).loss}
+    trainer.train()
+    assert recorder.trace is not None
+    np.testing.assert_allclose(recorder.trace.steps.loss_sum_nats, ours.steps.loss_sum_nats, rtol=1e-4)
+    assert len(recorder.trace.visits.row) == 0
+    assert "neither logits nor token log-probabilities" in dict(recorder.trace.absent)["row visits"]
+
+
+def test_bf16_autocast_is_recorded_too(path: Path, base: Base, tmp_path: Path) -> None:
+    recipe = RECIPE.replace(max_steps=4)
+    settings = replace(SETTINGS, record_steps=4, cue_steps=(0, 4), flatness_at=None)
+    recorder = TraceRecorder(settings)
+    data = make_data(base, recipe)
+    make_trainer(path, tmp_path, base, data, recipe, bf16=True, callbacks=[recorder]).train()
+    found, ours = recorder.trace, own_trace(base, recipe)
+    assert found is not None and found.info.recipe.precision == "bf16"
+    np.testing.assert_allclose(found.steps.loss_sum_nats, ours.steps.loss_sum_nats[:4], rtol=0.03)
+    np.testing.assert_allclose(found.steps.grad_norm, ours.steps.grad_norm[:4], rtol=0.1)
+    assert np.isfinite(found.cues[1].margin_nats).all()
+
+
+def test_a_run_that_blows_up_says_when(path: Path, base: Base, tmp_path: Path) -> None:
+    wild = RECIPE.replace(learning_rate=1e30, max_grad_norm=None, warmup_ratio=0.0, max_steps=6)
+    recorder = TraceRecorder(ProbeSettings(record_steps=6, cue_steps=(), flatness_at=None))
+    make_trainer(path, tmp_path, base, make_data(base, wild), wild, callbacks=[recorder]).train()
+    assert recorder.trace is not None
+    assert "not finite at step 1" in recorder.trace.info.failure
+    assert len(recorder.trace.steps) == 2
+
+
+def test_a_model_without_adapters_is_refused(path: Path, base: Base, tmp_path: Path) -> None:
+    trainer = make_trainer(path, tmp_path, base, make_data(base), callbacks=[TraceRecorder()])
+    trainer.model = trainer.model.get_base_model()
+    with pytest.raises(ModelError, match="not a PEFT model"):
+        trainer.train()
+
+
+@pytest.mark.slow
+def test_trl_gives_the_losses_that_it_logs(path: Path, base: Base, tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl")
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    rows = Dataset.from_list([{"prompt": e.prompt, "completion": f" {e.answer}"} for e in make_examples(24)])
+    settings = ProbeSettings(record_steps=4, cue_steps=(0, 4), cue_benchmark=make_exam(), flatness_at=4)
+    recorder = TraceRecorder(settings)
+    arguments = trl.SFTConfig(
+        output_dir=str(tmp_path),
+        max_steps=5,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        logging_steps=1,
+        learning_rate=5e-3,
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = trl.SFTTrainer(
+        model=base.model,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=rows.select(range(6)),
+        processing_class=base.tokenizer,
+        peft_config=LoraConfig(r=4, target_modules="all-linear"),
+        callbacks=[recorder],
+    )
+    trainer.train()
+    assert recorder.trace is not None and recorder.trace.absent == (
+        ("reference loss", "no reference texts were given"),
+    )
+    logs = [entry for entry in trainer.state.log_history if "grad_norm" in entry][:4]
+    np.testing.assert_allclose(recorder.trace.steps.loss_nats, [log["loss"] for log in logs], rtol=1e-4)
+    np.testing.assert_allclose(recorder.trace.steps.grad_norm, [log["grad_norm"] for log in logs], rtol=1e-3)
+    assert len(recorder.trace.visits.row) == 16

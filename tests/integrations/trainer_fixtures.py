@@ -88,7 +88,7 @@ def columns(rows: Sequence[Encoded]) -> list[dict[str, list[int]]]:
     ]
 
 
-def adapted_model(path: Path, recipe: Recipe, base: Base) -> Any:
+def adapted_model(path: Path, recipe: Recipe, base: Base, dropout: float = 0.0) -> Any:
     """A PEFT model that starts from the very adapter our own loop would start from."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -96,6 +96,7 @@ def adapted_model(path: Path, recipe: Recipe, base: Base) -> Any:
     config = LoraConfig(
         r=recipe.lora_rank,
         lora_alpha=int(recipe.lora_alpha),
+        lora_dropout=dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
@@ -117,7 +118,7 @@ def make_trainer(
     """A stock Trainer for this recipe and data; only the order of the rows is fixed."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-    processes = options.pop("processes", 1)
+    processes, dropout = options.pop("processes", 1), options.pop("dropout", 0.0)
     total = recipe.total_steps(len(data.train))
     order = [
         int(i) for step in range(total) for part in step_rows(recipe, len(data.train), step) for i in part
@@ -142,11 +143,12 @@ def make_trainer(
         report_to=[],
         save_strategy="no",
         use_cpu=True,
+        bf16=options.pop("bf16", False),
         disable_tqdm=True,
     )
     tokenizer = load_tokenizer(str(path))
     return Ordered(
-        model=adapted_model(path, recipe, base),
+        model=adapted_model(path, recipe, base, dropout),
         args=arguments,
         train_dataset=columns(data.train),
         eval_dataset=columns(data.heldout),
