@@ -80,12 +80,13 @@ RECIPE: tuple[FeatureSpec, ...] = (
     _row(
         name="lora_dropout", unit="fraction", low=0, high=1, source=_METHOD, scale_free=True,
         formula="dropout on the adapters' input", sentence="LoRA dropout is {value}",
-        remedy="0 to 10 % are usual",
+        remedy="",
     ),
     _row(
         name="weight_decay", unit="ratio", low=0, high=_INF, source=_METHOD, scale_free=True,
         formula="decoupled weight decay of AdamW", sentence="weight decay is {value}",
-        remedy="0 to 0.1 are usual; it hardly matters for short LoRA runs",
+        # No advice: over short LoRA runs its effect is too small for a remedy to be worth anybody's time.
+        remedy="",
     ),
     _row(
         name="warmup_fraction", unit="fraction", low=0, high=1, source=_METHOD, scale_free=True,
