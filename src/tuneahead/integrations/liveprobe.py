@@ -199,12 +199,8 @@ class LiveProbe:
             yield "gradients", f"the gradient scaler skipped {self.skipped} steps"
 
     def _train_rows(self) -> int:
-        dataset = self.trainer.callback_handler.train_dataloader.dataset
-        if hasattr(dataset, "__len__"):
-            return len(dataset)
-        self.absent.append(
-            ("train rows", "the data set is a stream: counted are the rows that all steps take")
-        )
+        if hasattr(self.dataset, "__len__"):
+            return len(self.dataset)
         return int(self.trainer.state.max_steps * self.recipe.rows_per_step)
 
 
