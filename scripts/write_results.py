@@ -15,7 +15,8 @@ HEAD = """# Results
 
 What `tuneahead backtest --protocol grouped --protocol random --protocol family-out` prints from the shipped
 table, which is derived from the archived runs (see [lab.md](lab.md)). Figures of the paper are those of its
-own runs on Qwen2.5-7B-Instruct and MMLU; they stand beside ours for orientation, not as a contest on equal rows.
+own runs on Qwen2.5-7B-Instruct and MMLU; they stand beside ours for orientation, not as a contest on equal
+rows.
 
 """
 

@@ -120,7 +120,7 @@ def test_short_rows_share_lines_without_losing_a_token() -> None:
 
 def test_turns_that_the_template_refuses_are_an_error_with_a_remedy(tiny: Base) -> None:
     tiny.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(ModelError, match="refuses the turns user: roles must alternate"):
+    with pytest.raises(ModelError, match="refuses row 1: roles must alternate"):
         encode_examples([Example("red", "one", 1)], tiny.tokenizer, Recipe())
 
 

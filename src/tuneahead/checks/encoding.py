@@ -159,21 +159,9 @@ def _sample_measures(
 
 
 def _encode(rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> list[Encoded]:
-    from jinja2 import TemplateError
-
     from tuneahead.training.encode import encode_examples
 
-    uncut = recipe.model_copy(update={"max_length": _UNCUT_TOKENS})
-    try:
-        return encode_examples(rows, tokenizer, uncut)
-    except TemplateError as error:
-        # Chat templates refuse what they don't know: a system turn, two user turns in a row.
-        if len(rows) > 1:
-            return [row for example in rows for row in _encode([example], tokenizer, recipe)]
-        raise ModelError(
-            f"the base's chat template refuses row {rows[0].row}: {error}",
-            remedy="change the turns of such rows, or use template: raw",
-        ) from None
+    return encode_examples(rows, tokenizer, recipe.model_copy(update={"max_length": _UNCUT_TOKENS}))
 
 
 def _trimmed(example: Example, max_length: int) -> Example:

@@ -136,7 +136,7 @@ def _gain_sentence(gain_pp: float, probe_pp: float, typical: Typical) -> str:
 def sentence_for(name: str, value: float) -> str:
     """The catalogue's sentence for a feature's value; ``name = value`` for one it does not know."""
     if math.isnan(value):
-        return f"{name} was not measured"
+        return f"{name.replace('_', ' ')} was not measured"
     found = known_spec(name)
     if found is None or not found.sentence:
         return f"{name} = {value:.4g}"

@@ -127,6 +127,19 @@ def _render(example: Example, prompt: str) -> tuple[str, str]:
 
 
 def _encode_chat(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    from jinja2 import TemplateError
+
+    try:
+        return _encode_turns(example, tokenizer, max_length)
+    except TemplateError as error:
+        # Chat templates refuse what they don't know: a system turn, two user turns in a row.
+        raise ModelError(
+            f"the base's chat template refuses row {example.row}: {error}",
+            remedy="change the turns of such rows, or use template: raw",
+        ) from None
+
+
+def _encode_turns(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
     if example.messages is not None:
         turns = [{"role": m.role, "content": m.content} for m in example.messages]
     else:
@@ -168,16 +181,7 @@ def _append(
 def _chat_text(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, generation: bool) -> str:
     if not turns:
         return ""
-    from jinja2 import TemplateError
-
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
-    except TemplateError as error:
-        roles = ", ".join(turn["role"] for turn in turns)
-        raise ModelError(
-            f"the chat template refuses the turns {roles}: {error}",
-            remedy="bring the conversation into the template's order, or use template: raw in the recipe",
-        ) from None
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
     return str(text)
 
 
