@@ -86,5 +86,5 @@ def test_without_a_base_score_the_probe_score_is_one_term():
 
 def test_sentences_come_from_the_catalogue_and_absent_values_say_so():
     assert sentence_for("easy_rows_fraction", 0.25) == "25 % of the rows are easy for the model"
-    assert sentence_for("easy_rows_fraction", float("nan")) == "easy rows_fraction was not measured"
+    assert sentence_for("easy_rows_fraction", float("nan")) == "easy rows fraction was not measured"
     assert sentence_for("my_own_feature", 3.0) == "my_own_feature = 3"
