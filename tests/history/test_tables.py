@@ -1,4 +1,4 @@
-"""Stored runs become a table whose probe scores are on the same scale as the final ones."""
+"""Tables are derived from the history: seeds averaged, probes cut, static features measured once."""
 
 from __future__ import annotations
 
@@ -13,38 +13,49 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from test_store import make_record
 
-from tuneahead.history.store import RunRecord, RunStore
-from tuneahead.predictor.table import CUE_PREFIX
-from tuneahead.report.curves import curves
-from tuneahead.trace import Cue
+from tuneahead.errors import StoreError
+from tuneahead.history.store import RunStore
+from tuneahead.history.tables import complete_statics, table_from_store
+from tuneahead.lab.datasets import DatasetSpec
+from tuneahead.lab.exam import lab_exam
+from tuneahead.lab.world import load_world
+from tuneahead.training.models import load_base
 
 
-def record_scored_by(metric: str) -> RunRecord:
-    """A run with two cues: accuracy 50 then 100 %, probability of the right options 25 then 62.5 %."""
-    record = make_record()
-    margins = [np.array([-1, 1], np.float32), np.array([1, 2], np.float32)]
-    shares = [np.array([0.25, 0.25], np.float32), np.array([0.5, 0.75], np.float32)]
-    cues = tuple(Cue(at, 1.5, 2.0, s, m) for at, s, m in zip((0, 10), shares, margins, strict=True))
-    info = replace(record.trace.info, metric=metric)
-    return replace(record, trace=replace(record.trace, info=info, cues=cues))
-
-
-@pytest.mark.parametrize(("metric", "before", "after"), [("accuracy", 50.0, 100.0), ("mc2", 25.0, 62.5)])
-def test_every_probe_score_is_in_the_benchmark_s_own_metric(
-    tmp_path: Path, metric: str, before: float, after: float
-) -> None:
+def test_seeds_of_a_task_become_one_row_with_the_first_seeds_probe(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs.sqlite")
-    store.add(record_scored_by(metric))
-    table = store.table(benchmark="exam")
-    assert table.probe_pp.tolist() == [after]
-    assert [table.extra(f"{CUE_PREFIX}{step}").tolist() for step in (0, 10)] == [[before], [after]]
-    features = dict(zip(table.names, table.values[0], strict=True))
-    assert features["probe_score_pp"] == features["score_at_10_pp"] == after
-    assert features["base_score_pp"] == before
-    assert features["score_gain_pp"] == features["late_gain_pp"] == after - before
-    assert features["probe_score_headroom"] == pytest.approx((after - 25) / 75)
+    for seed, score in ((1, 60.0), (0, 54.0), (2, 57.0)):
+        store.add(replace(make_record(f"r{seed}"), seed=seed, scores={"exam": score}))
+    store.add(replace(make_record("other"), task_id="t2", scores={}))
+    store.add(replace(make_record("broken"), task_id="t3", failure="the loss was not finite"))
+    table = table_from_store(store, benchmark="exam")
+    assert table.task_ids == ("t1",) and table.data_ids == ("d1",)
+    assert table.score_pp[0] == 57.0 and table.seeds[0] == 3
+    assert table.seed_sd_pp[0] == pytest.approx(np.std([60, 54, 57], ddof=1))
+    assert table.base_pp[0] == 40.0
+    # The only cue has margins -1 and 0.5: one of two items is right.
+    assert table.probe_pp[0] == 50.0 and table.extra("cue_pp@0")[0] == 50.0
+    assert np.isnan(table.values[0, table.names.index("parse_depth_mean")]), "nothing static was measured"
 
 
-def test_the_page_draws_the_cue_in_the_benchmark_s_own_metric() -> None:
-    drawn = "".join(curves(record_scored_by("mc2").trace))
-    assert "25.0 % at step 0, 62.5 % at step 10" in drawn and "MC2" in drawn
+def test_a_benchmark_without_scores_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(make_record())
+    with pytest.raises(StoreError, match="no run .* has a score on 'mmlu'"):
+        table_from_store(store, benchmark="mmlu")
+
+
+def test_static_features_of_generated_data_are_measured_once(tmp_path: Path) -> None:
+    base, exam = load_base("lab", device="cpu"), lab_exam()
+    spec = DatasetSpec(3, "clean", 0.0, 60, load_world().subjects[:4])
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(replace(make_record(), base=base.name, data_id=spec.dataset_id, data_spec=spec.to_json()))
+    assert complete_statics(store, base, exam) == 1
+    assert complete_statics(store, base, exam) == 0
+    table = table_from_store(store, benchmark="exam")
+    measured = dict(zip(table.names, table.values[0], strict=True))
+    assert measured["examples"] == 60
+    assert 0 < measured["benchmark_similarity"] <= 1 and measured["reference_loss_nats"] > 0
+    likeness = [name for name in table.extras if name.startswith("similarity@")]
+    assert len(likeness) == len({item.subject for item in exam.items})
+    assert all(-1 <= table.extra(name)[0] <= 1 for name in likeness)
