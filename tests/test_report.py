@@ -20,7 +20,7 @@ from tuneahead.report import plots, render_html, words, write_html
 from tuneahead.report.datamap import data_map
 from tuneahead.report.view import report_view
 from tuneahead.trace import RowVisits
-from tuneahead.verdict import Attribution, Finding, Verdict
+from tuneahead.verdict import Finding, Verdict
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -106,22 +106,6 @@ def test_the_reasons_start_at_the_baseline_and_add_up_to_the_forecast() -> None:
     assert sum(points[:-1]) == pytest.approx(58.3, abs=0.5)  # ten rounded figures
     assert view.reasons[-2].label == "3 other properties"
     assert points[-2] == -0.2  # -0.2 + 0.1 - 0.05, rounded
-
-
-def test_contributions_too_small_to_show_are_summed_up_by_group() -> None:
-    rest = [
-        Attribution("examples", 1.0, 0.04),
-        Attribution("length_cv", 1.0, 0.03),
-        Attribution("learning_rate_log10", 1.0, -0.2),
-        Attribution("base_pp", 46.7, 1e-9),
-    ]
-    found = [(one.feature, round(one.contribution_pp, 3)) for one in words.remainder(rest)]
-    expected = [
-        ("learning_rate_log10", -0.2),
-        ("2 other data properties", 0.07),
-        ("2 other properties", 0.01),
-    ]
-    assert found == expected
 
 
 def test_a_task_stopped_by_preflight_shows_the_reason_and_no_forecast() -> None:

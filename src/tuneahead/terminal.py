@@ -21,7 +21,7 @@ from tuneahead.backtest_tables import Table as ResultTable
 from tuneahead.backtest_tables import show
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
-from tuneahead.verdict import Decision, Finding, Fix, Severity
+from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity
 
 COLOURS: dict[Decision, str] = {"GO": "green", "NO_GO": "red", "UNSURE": "yellow"}
 SEVERITY_STYLES: dict[Severity, str] = {"stop": "bold red", "warn": "yellow", "note": "dim"}
@@ -239,7 +239,9 @@ def _data_card(data: DataSummary, findings: tuple[Finding, ...]) -> RenderableTy
 
 def _reasons(assessment: Assessment, glyphs: Glyphs) -> Table:
     shown, rest = words.ranked(assessment.attributions, SHOWN_REASONS)
-    shown += words.remainder(rest)
+    if rest:
+        total = sum(a.contribution_pp for a in rest)
+        shown.append(Attribution(f"{len(rest)} other properties", math.nan, total))
     largest = max((abs(a.contribution_pp) for a in shown), default=0.0) or 1.0
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)

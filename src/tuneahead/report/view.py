@@ -180,8 +180,10 @@ def _reasons(assessment: Assessment) -> tuple[ReasonRow, ...]:
     shown, rest = words.ranked(assessment.attributions, SHOWN_REASONS)
     steps = [
         (words.feature_label(a.feature), words.value_beside(a), words.sentence(a.sentence), a.contribution_pp)
-        for a in [*shown, *words.remainder(rest)]
+        for a in shown
     ]
+    if rest:
+        steps.append((f"{len(rest)} other properties", "", "", sum(a.contribution_pp for a in rest)))
     levels = np.cumsum([assessment.baseline_pp, *(step[3] for step in steps)])
     scale = plots.scale_over([*levels, forecast.score_pp], pad_fraction=0.06, least=plots.NARROWEST_PP)
     start = assessment.baseline_pp

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from tuneahead.assessment import Assessment
-from tuneahead.features.featurespec import Group
 from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
 from tuneahead.report.plots import number, number_pp
 from tuneahead.verdict import Attribution, Decision, Finding
@@ -19,17 +18,9 @@ TERMS = {
     LIMIT_TERM: "Limit of the scale",
 }
 UNIT_SUFFIXES = ("_pp", "_nats", "_tokens", "_words", "_seconds", "_fraction", "_log10", "_log2", "_words2")
-GROUPS: dict[Group, str] = {
-    "static": "data properties",
-    "dynamic": "training signals",
-    "recipe": "recipe settings",
-    "cue": "benchmark cues",
-}
 SPELLED = {"grad": "gradient", "lora": "LoRA", "kl": "divergence", "sd": "spread", "cv": "relative spread"}
 SMALLEST_PP = 0.05
 """Contributions that would be printed as 0.0 are summed up with the rest."""
-NOTHING_PP = 0.005
-"""Sums below this are not shown at all."""
 SEVERITIES = {"stop": "Stop", "warn": "Warning", "note": "Note"}
 
 
@@ -113,22 +104,6 @@ def ranked(attributions: Sequence[Attribution], count: int) -> tuple[list[Attrib
     ordered = sorted(attributions, key=lambda a: -abs(a.contribution_pp))
     shown = [a for a in ordered[:count] if abs(a.contribution_pp) >= SMALLEST_PP]
     return shown, ordered[len(shown) :]
-
-
-def remainder(rest: Sequence[Attribution]) -> list[Attribution]:
-    """The contributions not shown one by one, summed up for each group of features, largest first."""
-    groups: dict[str, list[Attribution]] = {}
-    for one in rest:
-        spec = known_spec(one.feature)
-        groups.setdefault(GROUPS[spec.group] if spec else "properties", []).append(one)
-    sums = [
-        own[0]
-        if len(own) == 1
-        else Attribution(f"{len(own)} other {name}", math.nan, sum(a.contribution_pp for a in own))
-        for name, own in groups.items()
-    ]
-    kept = [one for one in sums if abs(one.contribution_pp) >= NOTHING_PP]
-    return sorted(kept, key=lambda a: -abs(a.contribution_pp))
 
 
 def feature_value(name: str, value: float) -> str:
