@@ -1,6 +1,7 @@
 """Make the lab's meta-data set: python scripts/build_lab.py STORE [--datasets 220 --recipes 6 --hours 2].
 
-Resumes where it stopped; the same plan gives the same runs.
+Resumes where it stopped; the same plan gives the same runs. The tasks that errors are measured on get
+three seeds, after all tasks have one (``--one-seed`` leaves the second and third out).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 from tuneahead.build.execute import BuildOptions, BuildProgress, execute
-from tuneahead.build.plan import lab_plan
+from tuneahead.build.plan import lab_plan, with_test_seeds
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--datasets", type=int, default=220)
     parser.add_argument("--recipes", type=int, default=6)
     parser.add_argument("--base", default="lab")
+    parser.add_argument("--one-seed", action="store_true")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--hours", type=float)
     given = parser.parse_args()
@@ -34,7 +36,9 @@ def main() -> None:
             print(f"{progress.runs_done} of {progress.runs_total} runs, {left:.0f} min left", flush=True)
 
     options = BuildOptions(given.base, given.workers, stop_seconds=given.hours and given.hours * 3600)
-    print(execute(lab_plan(given.datasets, given.recipes), given.store, options, show), file=sys.stderr)
+    plan = lab_plan(given.datasets, given.recipes)
+    plan = plan if given.one_seed else with_test_seeds(plan)
+    print(execute(plan, given.store, options, show), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from tuneahead.build.execute import chunk_runs
-from tuneahead.build.plan import lab_plan, runs_of, sample_recipe
+from tuneahead.build.plan import TEST_SEEDS, lab_plan, runs_of, sample_recipe, with_test_seeds
 
 
 def test_a_longer_plan_begins_with_the_shorter_one() -> None:
@@ -32,6 +32,16 @@ def test_first_seeds_come_before_second_ones() -> None:
     assert [run.seed for run in runs] == [0] * 4 + [1] * 4
     assert runs[0].run_id("lab") != runs[4].run_id("lab")
     assert runs[0].recipe.replace(seed=1) == runs[4].recipe
+
+
+def test_the_papers_number_of_tasks_gets_three_seeds_whatever_the_plans_length() -> None:
+    plan = with_test_seeds(lab_plan(220, 6))
+    assert sum(task.is_test for task in plan) == 370
+    assert {task.seeds for task in plan if task.is_test} == {TEST_SEEDS}
+    assert {task.seeds for task in plan if not task.is_test} == {(0,)}
+    assert [t.task_id for t in with_test_seeds(lab_plan(5, 6))] == [t.task_id for t in plan[:30]]
+    runs = runs_of(plan)
+    assert len(runs) == 1320 + 740 and all(run.seed == 0 for run in runs[:1320])
 
 
 def test_chunks_hold_every_run_once_and_one_batch_size_each() -> None:
