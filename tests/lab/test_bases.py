@@ -10,6 +10,7 @@ import pytest
 from tuneahead.errors import ModelError
 from tuneahead.lab.bases import BASE_SPECS, base_spec, lab_base_path, new_model, pretrain
 from tuneahead.lab.exam import lab_exam, reference_statements
+from tuneahead.training.models import resolve_base
 
 
 def test_the_shipped_base_knows_what_its_text_said() -> None:
@@ -58,6 +59,8 @@ def test_pretraining_twice_gives_the_same_weights_and_loads_again(tmp_path: Path
     weights = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("one", "two")]
     assert weights[0] == weights[1]
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "one").num_parameters() > 100_000
+    assert resolve_base(str(tmp_path / "one")) == ("lab-proxy", str(tmp_path / "one"))
+    assert resolve_base(str(tmp_path)) == (str(tmp_path), str(tmp_path))
 
 
 def test_an_unknown_base_is_refused_with_the_known_names() -> None:

@@ -59,8 +59,26 @@ BASE_SPECS: dict[str, BaseSpec] = {
     spec.name: spec
     for spec in (
         BaseSpec("lab-qwen2"),
-        BaseSpec("lab-llama", architecture="llama", kv_heads=4, intermediate_size=320, seed=12),
-        BaseSpec("lab-gemma3", architecture="gemma3", kv_heads=1, seed=13),
+        BaseSpec(
+            "lab-llama",
+            architecture="llama",
+            hidden_size=96,
+            layers=3,
+            kv_heads=4,
+            intermediate_size=256,
+            steps=1800,
+            seed=12,
+        ),
+        BaseSpec(
+            "lab-gemma3",
+            architecture="gemma3",
+            hidden_size=144,
+            layers=3,
+            kv_heads=1,
+            intermediate_size=384,
+            steps=900,
+            seed=13,
+        ),
         BaseSpec("lab-proxy", hidden_size=64, layers=2, heads=2, kv_heads=1, intermediate_size=176, seed=14),
     )
 }
@@ -82,6 +100,14 @@ def lab_base_path() -> Path:
             f"the lab's base is missing from {path}", remedy="run scripts/pretrain_base.py lab-qwen2"
         )
     return path
+
+
+def stored_name(folder: Path) -> str:
+    """Name of the lab base in a folder that :func:`save_base` wrote; empty when it holds none."""
+    try:
+        return str(json.loads((folder / "base_spec.json").read_text("utf-8"))["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def train_tokenizer(spec: BaseSpec, documents_read: int = 40_000) -> PreTrainedTokenizerFast:
@@ -166,10 +192,12 @@ def packed_batches(spec: BaseSpec, tokenizer: PreTrainedTokenizerFast) -> Iterat
 def pretrain(spec: BaseSpec, folder: Path, log: Callable[[str], None] = print) -> None:
     """Pre-train a base from nothing and save model, tokenizer and spec (``base_spec.json``).
 
-    Products are made in bf16 with eager attention, which at these lengths takes 60 % of the time of
-    fp32 with the fused kernel; weights and optimizer stay in fp32.
+    Where the processor has bf16, products are made in it with eager attention, which at these lengths
+    takes 60 % of the time of fp32 with the fused kernel; weights and optimizer stay in fp32.
     """
     import torch
+
+    from tuneahead.training.models import native_bf16
 
     tokenizer = train_tokenizer(spec)
     torch.manual_seed(spec.seed)
@@ -186,7 +214,7 @@ def pretrain(spec: BaseSpec, folder: Path, log: Callable[[str], None] = print) -
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_share(step, spec))
     began = time.monotonic()
     for step, ids in enumerate(islice(packed_batches(spec, tokenizer), spec.steps), start=1):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

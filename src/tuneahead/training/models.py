@@ -49,12 +49,15 @@ class Base:
 
 
 def resolve_base(name: str) -> tuple[str, str]:
-    """Name shown and location loaded: ``lab`` is the packaged tiny base, else a path or hub id."""
-    if name in ("lab", "lab-qwen2"):
-        from tuneahead.lab.bases import lab_base_path
+    """Name shown and location loaded: ``lab`` is the packaged tiny base, else a path or hub id.
 
+    A folder that holds a lab base is shown by that base's own name, wherever it lies.
+    """
+    from tuneahead.lab.bases import lab_base_path, stored_name
+
+    if name in ("lab", "lab-qwen2"):
         return "lab-qwen2", str(lab_base_path())
-    return name, name
+    return stored_name(Path(name)) or name, name
 
 
 def choose_device(device: str = "auto") -> str:
@@ -131,12 +134,13 @@ def choose_dtype(precision: str, parameters: int, device: str) -> torch.dtype:
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     # Below 50 M parameters elementwise work dominates and bf16 gains nothing (measured).
-    if parameters < 50_000_000 or not _native_bf16():
+    if parameters < 50_000_000 or not native_bf16():
         return torch.float32
     return torch.bfloat16
 
 
-def _native_bf16() -> bool:
+def native_bf16() -> bool:
+    """Whether this machine's processor multiplies in bf16."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
