@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneahead.benchmark.items import GRADED
 from tuneahead.errors import RecipeError, TraceError
 from tuneahead.recipe import Recipe, make_recipe
 
@@ -94,10 +95,11 @@ class Cue:
     def item_scores(self, metric: str) -> NDArray[np.float64]:
         """Score of each item under the benchmark's ``metric``, ``(items,)``, 0 to 1.
 
-        MC2 takes the probability of the right options; accuracy and exact match whether the item
-        is right (margins of free answers are 1 and -1).
+        MC2 takes the probability of the right options, F1, ROUGE-L and the harness's metrics the
+        item's own grade, which stands in its place; accuracy and exact match whether the item is
+        right (margins of free answers run from -1 to 1).
         """
-        right = self.right_probability if metric == "mc2" else self.margin_nats > 0
+        right = self.right_probability if metric in GRADED else self.margin_nats > 0
         return np.asarray(right, np.float64)
 
     def score_pp(self, metric: str) -> float:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PROBE_STEPS = 100
 """Length of the probes that shipped predictors learned from, in optimiser steps."""
 MOST_CUE_ITEMS = 1000
+MOST_CUE_ANSWERS = 200
+"""Items asked in passing whose answers are written out, at the price of a pass for every token."""
+_TASK_FILES = (".yaml", ".yml")
 _SHIPPED = ("predictor", "shipped", "lab-qwen2")
 
 
@@ -26,7 +29,8 @@ class Setup:
     """Names of what a task is judged on.
 
     ``base`` is ``lab`` (the packaged tiny model), a folder or a hub id; ``benchmark`` is
-    ``lab-exam``, ``lab-truth``, ``lab-generation`` or a file of items; ``predictor`` is a folder
+    ``lab-exam``, ``lab-truth``, ``lab-generation``, a file of items, or a task of
+    lm-evaluation-harness (see :func:`find_benchmark`); ``predictor`` is a folder
     that ``tuneahead fit`` wrote, empty for the shipped one. ``probe_steps`` counts optimiser steps.
     """
 
@@ -69,11 +73,14 @@ class Workbench:
 
 
 def cue_items(benchmark: Benchmark) -> Benchmark:
-    """The items asked in passing: all of them, or an even thousand of a longer benchmark."""
+    """The items asked in passing: all of them, or an even selection of a longer benchmark."""
+    from tuneahead.benchmark.items import WRITTEN
+
     count = len(benchmark.items)
-    if count <= MOST_CUE_ITEMS:
+    most = MOST_CUE_ANSWERS if benchmark.metric in (*WRITTEN, "harness") else MOST_CUE_ITEMS
+    if count <= most:
         return benchmark
-    kept = tuple(benchmark.items[i * count // MOST_CUE_ITEMS] for i in range(MOST_CUE_ITEMS))
+    kept = tuple(benchmark.items[i * count // most] for i in range(most))
     return replace(benchmark, items=kept)  # type: ignore[arg-type]
 
 
@@ -93,20 +100,36 @@ def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True) -> Workben
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A lab benchmark by its name, or the items of a file; raises :class:`BenchmarkError`."""
+    """A lab benchmark, the items of a file, or a task of lm-evaluation-harness (extra ``lm-eval``).
+
+    A task is named as the harness names it (``mmlu``, ``gsm8k``) or by its YAML file, with a metric of
+    its own after a colon if the first one is not meant (``hellaswag:acc_norm``). Raises
+    :class:`BenchmarkError`.
+    """
+    from tuneahead.benchmark import lm_eval
     from tuneahead.lab import exam
 
     made = {"lab-exam": exam.lab_exam, "lab-truth": exam.lab_truth, "lab-generation": exam.lab_generation}
     if name in made:
         return made[name]()
-    if Path(name).suffix:
+    if Path(name).suffix and Path(name).suffix not in _TASK_FILES and not _names_task_file(name):
         from tuneahead.benchmark.files import read_benchmark
 
         return read_benchmark(name)
+    # The harness takes seconds to list its thousands of tasks; a misspelt name of ours need not wait.
+    if lm_eval.installed() and not name.startswith("lab"):
+        task, _, metric = name.rpartition(":")
+        # One letter before the colon is a drive.
+        return lm_eval.harness_benchmark(task, metric) if len(task) > 1 else lm_eval.harness_benchmark(name)
     raise BenchmarkError(
         f"unknown benchmark {name!r}",
-        remedy=f"use one of {', '.join(made)}, or the path of a JSONL file of items",
+        remedy=f"use one of {', '.join(made)}, the path of a JSONL file of items, or (with pip install "
+        "'tuneahead[lm-eval]') a task of lm-evaluation-harness such as hellaswag",
     )
+
+
+def _names_task_file(name: str) -> bool:
+    return Path(name.rpartition(":")[0]).suffix in _TASK_FILES
 
 
 def shipped_predictor() -> Path:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tuneahead.benchmark.choice import summarise_choices
 from tuneahead.benchmark.files import read_benchmark
-from tuneahead.benchmark.items import ChoiceItem, GenerationItem
+from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
 
 
@@ -39,6 +42,44 @@ def test_several_right_options_make_it_mc2_and_answers_exact_match(tmp_path: Pat
     free = write(tmp_path / "f.jsonl", {"prompt": "?", "answers": ["a", "b"]}, {"prompt": "!", "answer": "c"})
     assert read_benchmark(free).metric == "exact_match"
     assert read_benchmark(free).items[1] == GenerationItem("2", "!", ("c",))
+
+
+def test_a_first_line_chooses_the_metric_and_the_end_of_answers(tmp_path: Path) -> None:
+    item = {"prompt": "?", "options": ["a", "b"], "gold": 0}
+    assert read_benchmark(write(tmp_path / "n.jsonl", {"metric": "acc_norm"}, item)).metric == "acc_norm"
+    header = {"metric": "rouge_l", "max_new_tokens": 8, "stop": ["END"]}
+    written = read_benchmark(write(tmp_path / "r.jsonl", "", header, {"prompt": "?", "answer": "a"}))
+    assert (written.metric, written.asking) == ("rouge_l", Asking(max_new_tokens=8, stop=("END",)))
+    assert written.items == [GenerationItem("3", "?", ("a",))]
+    assert written.fingerprint != dataclasses.replace(written, asking=Asking()).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"metric": "bleu"}, "row 1: unknown metric 'bleu'"),
+        ({"metric": ["f1"]}, "row 1: unknown metric"),
+        ({"metric": "f1"}, "metric 'f1' does not score items with options"),
+        ({"metric": "accuracy", "max_new_tokens": 0}, "row 1: max_new_tokens is 0"),
+        ({"metric": "accuracy", "stop": "x"}, "row 1: stop is 'x'"),
+        ({"metric": "accuracy", "tokens": 3}, "row 1: unknown field 'tokens'"),
+    ],
+)
+def test_a_wrong_first_line_is_named(tmp_path: Path, header: object, message: str) -> None:
+    file = write(tmp_path / "bad.jsonl", header, {"prompt": "?", "options": ["a", "b"], "gold": 0})
+    with pytest.raises(BenchmarkError, match=message):
+        read_benchmark(file)
+
+
+def test_length_normalised_accuracy_divides_by_characters() -> None:
+    items = [ChoiceItem("1", "?", ("ab", "abcd"), (1,)), ChoiceItem("2", "?", ("abc", "abc d", "a"), (0,))]
+    logprob = np.array([[-2.0, -3.0, np.nan], [-3.0, -4.0, -2.0]])
+    # Nats a character: -1 and -0.75, so the longer one wins; then -1, -0.8 and -2.
+    assert summarise_choices(Benchmark("b", "accuracy", items), logprob).item_pp.tolist() == [0, 0]
+    normed = summarise_choices(Benchmark("b", "acc_norm", items), logprob)
+    assert normed.item_pp.tolist() == [100, 0]
+    # Margins are in nats of an option of mean length: 3 characters in both items.
+    np.testing.assert_allclose(normed.margin_nats, [3 * 0.25, 3 * -0.2], rtol=1e-6)
 
 
 def test_only_line_feeds_end_a_row(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from tuneahead.dataset import Example
 from tuneahead.recipe import Recipe
 from tuneahead.training.lora import AdapterStack
+from tuneahead.training.models import Base
 
 WORDS = [
     *("red", "blue", "green", "one", "two", "three", "four", "five", "six"),
@@ -103,3 +104,14 @@ def load_adapter_row(folder: Path, stack: AdapterStack, recipe: Recipe) -> Tenso
                 a[: recipe.lora_rank] = stored.get_tensor(f"{prefix}.lora_A.weight")
                 b[:, : recipe.lora_rank] = stored.get_tensor(f"{prefix}.lora_B.weight")
     return row
+
+
+def randomised_stack(base: Base, slots: int, scale: float = 0.3) -> AdapterStack:
+    """Adapters that each answer in a way of their own: every entry drawn, none trained."""
+    stack = AdapterStack(base, slots, 4)
+    for slot in range(slots):
+        recipe = Recipe(seed=slot, lora_rank=4)
+        stack.initialise(slot, recipe)
+        draw = torch.randn(stack.parameters, generator=torch.Generator().manual_seed(slot))
+        stack.values[slot] += scale * draw
+    return stack

@@ -14,10 +14,11 @@ from tuneahead.benchmark.items import Benchmark, ChoiceItem
 class BenchmarkScore:
     """Score of one model on one benchmark, in percentage points.
 
-    ``item_pp`` is (items,): what each item contributes (0 or 100; for MC2 the normalised
-    probability of the right options times 100). For choice benchmarks ``right_probability``
-    and ``margin_nats`` are (items,): the share of the right options in the probability of all
-    options, and best right minus best wrong log-probability. Both are empty for free answers.
+    ``item_pp`` is (items,): what each item contributes (0 or 100; for graded metrics the grade
+    times 100, which for MC2 is the normalised probability of the right options). For choice
+    benchmarks ``right_probability`` and ``margin_nats`` are (items,): the share of the right options
+    in the probability of all options, and best right minus best wrong log-probability. Both are empty
+    for free answers.
     """
 
     benchmark: str
@@ -31,8 +32,9 @@ class BenchmarkScore:
 def summarise_choices(benchmark: Benchmark, logprob: NDArray[np.float64]) -> BenchmarkScore:
     """Score option log-probabilities (items, options), NaN where an item has fewer options.
 
-    Accuracy takes the option with the highest summed log-probability (lm-evaluation-harness's
-    ``acc``); MC2 the right options' share of the total probability (TruthfulQA, Lin et al. 2022).
+    Accuracy takes the option with the highest summed log-probability, length-normalised accuracy
+    the one with the highest sum over its number of characters (lm-evaluation-harness's ``acc`` and
+    ``acc_norm``); MC2 the right options' share of the total probability (TruthfulQA, Lin et al. 2022).
     """
     right = np.zeros(logprob.shape, bool)
     for index, item in enumerate(benchmark.items):
@@ -42,8 +44,9 @@ def summarise_choices(benchmark: Benchmark, logprob: NDArray[np.float64]) -> Ben
     filled = np.where(present, logprob, -np.inf)
     shifted = np.exp(filled - filled.max(1, keepdims=True))
     share = (shifted * right).sum(1) / shifted.sum(1)
-    best_right = np.where(right, filled, -np.inf).max(1)
-    best_wrong = np.where(right, -np.inf, filled).max(1)
+    judged = _per_length(benchmark, filled) if benchmark.metric == "acc_norm" else filled
+    best_right = np.where(right, judged, -np.inf).max(1)
+    best_wrong = np.where(right, -np.inf, judged).max(1)
     margin = best_right - best_wrong
     # A tie is no answer: it counts as wrong, as does a score that is not a number.
     item_pp = 100.0 * share if benchmark.metric == "mc2" else 100.0 * (margin > 0)
@@ -57,9 +60,24 @@ def summarise_choices(benchmark: Benchmark, logprob: NDArray[np.float64]) -> Ben
     )
 
 
+def _per_length(benchmark: Benchmark, logprob: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-probabilities over lengths in characters, times the item's mean length: nats of a usual option."""
+    length = np.ones(logprob.shape)
+    for index, item in enumerate(benchmark.items):
+        assert isinstance(item, ChoiceItem)
+        own = np.array([len(option) for option in item.options], float)
+        length[index, : len(own)] = own / own.mean()
+    return logprob / length
+
+
 def summarise_matches(benchmark: Benchmark, matched: NDArray[np.bool_]) -> BenchmarkScore:
     """Score exact matches (items,) of greedy free answers."""
-    item_pp = 100.0 * matched.astype(float)
+    return summarise_grades(benchmark, matched.astype(float))
+
+
+def summarise_grades(benchmark: Benchmark, grades: NDArray[np.float64]) -> BenchmarkScore:
+    """Score items that each have a grade from 0 to 1, (items,)."""
+    item_pp = 100.0 * grades
     nothing = np.zeros(0, np.float32)
     return BenchmarkScore(
         benchmark.name, float(item_pp.mean()), item_pp, _by_subject(benchmark, item_pp), nothing, nothing

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem, Metric
+from tuneahead.benchmark.items import (
+    ANSWER_METRICS,
+    CHOICE_METRICS,
+    Asking,
+    Benchmark,
+    ChoiceItem,
+    GenerationItem,
+    Metric,
+)
 from tuneahead.errors import BenchmarkError
 
 _HELP = (
@@ -16,33 +25,83 @@ _HELP = (
 
 
 def read_benchmark(path: str | Path) -> Benchmark:
-    """Read items from a JSONL file; the metric follows from the items.
+    """Read items from a JSONL file; the metric follows from the items, or stands in a first line of its own.
 
     Items with ``options`` are scored by accuracy (MC2 where an item has several right ones), items
-    with ``answers`` by exact match. Raises :class:`BenchmarkError` with file and line on
+    with ``answers`` by exact match. A first line such as ``{"metric": "f1", "max_new_tokens": 32}`` chooses
+    another metric (``accuracy``, ``acc_norm``, ``mc2``; ``exact_match``, ``f1``, ``rouge_l``) and says when
+    a written answer ends (``stop`` is a list of texts). Raises :class:`BenchmarkError` with file and line on
     anything that can't be asked: one option, equal options, no gold, an empty prompt, mixed kinds.
     """
     source = Path(path)
+    choices: list[ChoiceItem] = []
+    free: list[GenerationItem] = []
+    header: _Header | None = None
+    for number, line in enumerate(_lines(source), start=1):
+        where = f"{source}, row {number}"
+        if not line.strip():
+            continue
+        loaded = _object(line, where)
+        if header is None and not choices and not free and "metric" in loaded:
+            header = _header(loaded, where)
+            continue
+        item = _item(loaded, where, str(number))
+        (choices if isinstance(item, ChoiceItem) else free).append(item)  # type: ignore[arg-type]
+        if choices and free:
+            raise BenchmarkError(f"{where}: choices and free answers are mixed", remedy="keep two files")
+    if not choices and not free:
+        raise BenchmarkError(f"{source} holds no item", remedy=_HELP)
+    found = _metric(choices)
+    if header is None:
+        return Benchmark(source.stem, found, choices or free)
+    if header.metric not in (CHOICE_METRICS if choices else ANSWER_METRICS):
+        kind = "options" if choices else "free answers"
+        raise BenchmarkError(
+            f"{source}: metric {header.metric!r} does not score items with {kind}",
+            remedy=f"use one of {', '.join(CHOICE_METRICS if choices else ANSWER_METRICS)}",
+        )
+    if header.metric == "rouge_l":
+        from tuneahead.benchmark.generation import rouge_grader
+
+        rouge_grader()
+    return Benchmark(source.stem, header.metric, choices or free, header.asking)
+
+
+@dataclass(frozen=True)
+class _Header:
+    metric: Metric
+    asking: Asking
+
+
+def _lines(source: Path) -> list[str]:
     try:
         # str.splitlines would cut at characters such as U+2028, which JSON allows inside a text.
-        lines = source.read_text(encoding="utf-8-sig").split("\n")
+        return source.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BenchmarkError(
             f"can't read benchmark {source}: {error}", remedy="give a UTF-8 JSONL file"
         ) from None
-    choices: list[ChoiceItem] = []
-    free: list[GenerationItem] = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            item = _item(line, f"{source}, row {number}", str(number))
-            (choices if isinstance(item, ChoiceItem) else free).append(item)  # type: ignore[arg-type]
-            if choices and free:
-                raise BenchmarkError(
-                    f"{source}, row {number}: choices and free answers are mixed", remedy="keep two files"
-                )
-    if not choices and not free:
-        raise BenchmarkError(f"{source} holds no item", remedy=_HELP)
-    return Benchmark(source.stem, _metric(choices), choices or free)
+
+
+def _header(loaded: Mapping[str, object], where: str) -> _Header:
+    """The metric and the way of asking that a file's first line names."""
+    remedy = 'write {"metric": "f1", "max_new_tokens": 32, "stop": ["\\n"]}, the last two if wanted'
+    metric = next((one for one in (*CHOICE_METRICS, *ANSWER_METRICS) if one == loaded["metric"]), None)
+    if metric is None:
+        known = ", ".join((*CHOICE_METRICS, *ANSWER_METRICS))
+        raise BenchmarkError(f"{where}: unknown metric {loaded['metric']!r}", remedy=f"use one of {known}")
+    unknown = sorted(loaded.keys() - {"metric", "max_new_tokens", "stop"})
+    if unknown:
+        raise BenchmarkError(f"{where}: unknown field {unknown[0]!r} beside the metric", remedy=remedy)
+    tokens, stop = (
+        loaded.get("max_new_tokens", Asking().max_new_tokens),
+        loaded.get("stop", list(Asking().stop)),
+    )
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+        raise BenchmarkError(f"{where}: max_new_tokens is {tokens!r}, not a number of tokens", remedy=remedy)
+    if not isinstance(stop, list) or not all(isinstance(text, str) and text for text in stop):
+        raise BenchmarkError(f"{where}: stop is {stop!r}, not a list of texts", remedy=remedy)
+    return _Header(metric, Asking(max_new_tokens=tokens, stop=tuple(stop)))
 
 
 def _metric(choices: list[ChoiceItem]) -> Metric:
@@ -51,13 +110,17 @@ def _metric(choices: list[ChoiceItem]) -> Metric:
     return "mc2" if any(len(item.gold) > 1 for item in choices) else "accuracy"
 
 
-def _item(line: str, where: str, number: str) -> ChoiceItem | GenerationItem:
+def _object(line: str, where: str) -> dict[str, object]:
     try:
         loaded = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BenchmarkError(f"{where}: not valid JSON ({error})", remedy=_HELP) from None
     if not isinstance(loaded, dict):
         raise BenchmarkError(f"{where}: a {type(loaded).__name__}, not an object", remedy=_HELP)
+    return loaded
+
+
+def _item(loaded: Mapping[str, object], where: str, number: str) -> ChoiceItem | GenerationItem:
     prompt = loaded.get("prompt", loaded.get("question"))
     if not isinstance(prompt, str) or not prompt.strip():
         raise BenchmarkError(f"{where}: no prompt", remedy=_HELP)

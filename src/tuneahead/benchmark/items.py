@@ -5,9 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-Metric = Literal["accuracy", "mc2", "exact_match"]
+if TYPE_CHECKING:
+    from tuneahead.benchmark.lm_eval import HarnessTasks
+
+Metric = Literal["accuracy", "acc_norm", "mc2", "exact_match", "f1", "rouge_l", "harness"]
+CHOICE_METRICS: tuple[Metric, ...] = ("accuracy", "acc_norm", "mc2")
+ANSWER_METRICS: tuple[Metric, ...] = ("exact_match", "f1", "rouge_l")
+WRITTEN: tuple[Metric, ...] = ("f1", "rouge_l")
+"""Metrics for which the model writes its answer out, token by token."""
+GRADED: tuple[Metric, ...] = ("mc2", "f1", "rouge_l", "harness")
+"""Metrics under which one item scores a share from 0 to 1, not just right or wrong."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +46,36 @@ class GenerationItem:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """How the items of a benchmark are put to a model.
+
+    ``template`` is a recipe's (``auto`` takes the tokenizer's chat template where there is one).
+    With ``joined`` the option follows the prompt after ``delimiter``, letter by letter, and both
+    are tokenised as one text, as lm-evaluation-harness does. Written answers end at a ``stop``
+    text, at the end token or after ``max_new_tokens``.
+    """
+
+    template: str = "auto"
+    joined: bool = False
+    delimiter: str = " "
+    max_new_tokens: int = 64
+    stop: tuple[str, ...] = ("\n",)
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """A named set of items with one metric, in percentage points (0 to 100).
 
-    ``accuracy`` and ``mc2`` take :class:`ChoiceItem`, ``exact_match`` takes
-    :class:`GenerationItem`.
+    ``accuracy``, ``acc_norm`` and ``mc2`` take :class:`ChoiceItem`; ``exact_match``, ``f1`` and
+    ``rouge_l`` take :class:`GenerationItem`. Under ``harness`` lm-evaluation-harness scores the
+    items itself, with the tasks in ``harness``.
     """
 
     name: str
     metric: Metric
     items: Sequence[ChoiceItem] | Sequence[GenerationItem]
+    asking: Asking = Asking()
+    harness: HarnessTasks | None = None
 
     @property
     def chance_pp(self) -> float:
@@ -56,8 +85,9 @@ class Benchmark:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the metric and every item: two benchmarks agree exactly when this does."""
-        digest = hashlib.sha256(self.metric.encode())
+        """Hash of the metric, the way of asking and every item: benchmarks agree exactly when this does."""
+        harness = "" if self.harness is None else self.harness.metric
+        digest = hashlib.sha256(f"{self.metric} {self.asking} {harness}".encode())
         for item in self.items:
             digest.update(repr(item).encode())
         return digest.hexdigest()[:16]

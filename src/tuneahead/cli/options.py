@@ -58,7 +58,10 @@ BaseName = Annotated[
 ]
 BenchmarkName = Annotated[
     str,
-    typer.Option(help="lab-exam, lab-truth, lab-generation, or a file of items.", rich_help_panel=JUDGED),
+    typer.Option(
+        help="lab-exam, lab-truth, lab-generation, a file of items, or a task of lm-evaluation-harness.",
+        rich_help_panel=JUDGED,
+    ),
 ]
 GoalScore = Annotated[
     float | None,

@@ -14,7 +14,14 @@ from tuneahead.report.plots import Chart, Mark, Series, line_chart, number, numb
 from tuneahead.trace import ProbeTrace
 
 SMOOTHING_STEPS = 9
-_METRICS = {"mc2": "MC2", "exact_match": "exact match"}
+_METRICS = {
+    "acc_norm": "length-normalised accuracy",
+    "mc2": "MC2",
+    "exact_match": "exact match",
+    "f1": "F1",
+    "rouge_l": "ROUGE-L",
+    "harness": "mean score",
+}
 
 
 def curves(trace: ProbeTrace) -> tuple[Markup, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,13 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tuneahead.benchmark.choice import BenchmarkScore, summarise_choices, summarise_matches
-from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.benchmark.choice import (
+    BenchmarkScore,
+    summarise_choices,
+    summarise_grades,
+    summarise_matches,
+)
+from tuneahead.benchmark.generation import summarise_answers
+from tuneahead.benchmark.items import WRITTEN, Asking, Benchmark, ChoiceItem
 from tuneahead.errors import BenchmarkError
 from tuneahead.training.batches import Packed, pack
 from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids
 from tuneahead.training.lora import AdapterStack, AnswerHead, answer_head
 from tuneahead.training.models import Base
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TOKENS_PER_PASS = 12_288
 POSITIONS_PER_PASS = 3_072
@@ -59,32 +69,39 @@ class EncodedBenchmark:
     """Whether the base lets options share their prompt's work."""
 
 
-def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "auto") -> EncodedBenchmark:
-    """Tokenise every item; raises :class:`BenchmarkError` when an item does not fit the window."""
+def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> EncodedBenchmark:
+    """Tokenise every item; ``template`` takes the place of the benchmark's own.
+
+    Raises :class:`BenchmarkError` when an item does not fit the window.
+    """
     tokenizer = base.tokenizer
-    template = resolve_template(template, tokenizer)
+    if benchmark.harness is not None:
+        # The harness tokenises for itself, when it scores.
+        return EncodedBenchmark(benchmark, (), (), shared=False)
+    template = resolve_template(template or benchmark.asking.template, tokenizer)
     generates = benchmark.metric == "exact_match"
+    written = benchmark.metric in WRITTEN
     trees = []
-    # A chat template brings its own beginning.
-    start = [] if template == "chat" else start_ids(tokenizer)
     for item in benchmark.items:
         texts = item.options if isinstance(item, ChoiceItem) else item.answers
         prompt = render_prompt(tokenizer, item.prompt, template)
-        lead = "" if template == "chat" or prompt[-1:].isspace() else " "
-        head = start + tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        tails = [tokenizer(lead + text, add_special_tokens=False)["input_ids"] for text in texts]
+        if benchmark.asking.joined:
+            head, tails = _joined(tokenizer, prompt, texts, benchmark.asking)
+        else:
+            head, tails = _apart(tokenizer, prompt, texts, chat=template == "chat")
         if not head or not all(tails) or not all(text.strip() for text in texts):
             raise BenchmarkError(
                 f"item {item.item_id!r} of {benchmark.name} has an empty prompt or option",
                 remedy="give every item a prompt and non-empty options",
             )
-        tree = Tree(tuple(head), tuple(tuple(tail) for tail in tails), generates)
-        longest = len(head) + max(len(tail) for tail in tails)
-        if longest > base.context_tokens:
+        tree = Tree(tuple(head), () if written else tuple(tuple(tail) for tail in tails), generates)
+        answer = benchmark.asking.max_new_tokens if written else max(len(tail) for tail in tails)
+        if len(head) + answer > base.context_tokens:
             raise BenchmarkError(
-                f"item {item.item_id!r} of {benchmark.name} needs {longest} tokens, the base takes "
-                f"{base.context_tokens}",
-                remedy="use a base with a longer window or shorten the item",
+                f"item {item.item_id!r} of {benchmark.name} needs {len(head) + answer} tokens, "
+                f"the base takes {base.context_tokens}",
+                remedy="use a base with a longer window or shorten the item"
+                + (", or lower max_new_tokens" if written else ""),
             )
         trees.append(tree)
     stops = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
@@ -97,11 +114,48 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "auto") -
     return EncodedBenchmark(benchmark, tuple(trees), tuple(sorted(stops)), shared)
 
 
+def _apart(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, texts: Sequence[str], *, chat: bool
+) -> tuple[list[int], list[list[int]]]:
+    """Prompt and options tokenised each for itself, as training tokenises prompt and answer."""
+    lead = "" if chat or prompt[-1:].isspace() else " "
+    # A chat template brings its own beginning.
+    start = [] if chat else start_ids(tokenizer)
+    head = start + tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    return head, [tokenizer(lead + text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def _joined(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, texts: Sequence[str], asking: Asking
+) -> tuple[list[int], list[list[int]]]:
+    """Tokens as lm-evaluation-harness makes them: of the whole text, less as many as the prompt has.
+
+    Spaces at the prompt's end go to the option; a beginning token that stands in the text is not doubled.
+    """
+    bare = prompt.rstrip()
+    lead = prompt[len(bare) :] + asking.delimiter
+    special = tokenizer.bos_token is None or not bare.startswith(str(tokenizer.bos_token))
+    head: list[int] = tokenizer(bare, add_special_tokens=special)["input_ids"]
+    whole = [tokenizer(bare + lead + text, add_special_tokens=special)["input_ids"] for text in texts]
+    return head, [ids[len(head) :] for ids in whole]
+
+
 @torch.no_grad()
 def score_stack(
     base: Base, encoded: EncodedBenchmark, stack: AdapterStack | None, slots: Sequence[int]
 ) -> list[BenchmarkScore]:
     """Score the benchmark with each of ``slots`` (the plain base when ``stack`` is None)."""
+    benchmark = encoded.benchmark
+    if benchmark.harness is not None:
+        from tuneahead.training.harness import harness_grades
+
+        return [summarise_grades(benchmark, own) for own in harness_grades(base, benchmark, stack, slots)]
+    if benchmark.metric in WRITTEN:
+        from tuneahead.training.writing import write_answers
+
+        prompts = [tree.prompt for tree in encoded.trees]
+        written = write_answers(base, prompts, benchmark.asking, stack, slots)
+        return [summarise_answers(benchmark, own) for own in written]
     if not encoded.shared:
         return _score_apart(base, encoded, stack, slots)
     logprob, matched = _score_trees(base, encoded, encoded.trees, stack, slots)
@@ -162,8 +216,8 @@ def _score_trees(
     return logprob, matched
 
 
-def score_benchmark(base: Base, benchmark: Benchmark, template: str = "auto") -> BenchmarkScore:
-    """Score the plain base."""
+def score_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> BenchmarkScore:
+    """Score the plain base; ``template`` takes the place of the benchmark's own."""
     return score_stack(base, encode_benchmark(base, benchmark, template), None, [0])[0]
 
 

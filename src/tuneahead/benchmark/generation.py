@@ -1,0 +1,67 @@
+"""Grades of written answers: token F1 and ROUGE-L against the reference answers."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tuneahead.benchmark.choice import BenchmarkScore, summarise_grades
+from tuneahead.benchmark.items import Benchmark, GenerationItem
+from tuneahead.errors import BenchmarkError
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+Grade = Callable[[str, str], float]
+
+
+def summarise_answers(benchmark: Benchmark, answers: Sequence[str]) -> BenchmarkScore:
+    """Score written answers (items,) by the benchmark's metric; the best reference answer counts.
+
+    Raises :class:`BenchmarkError` for ``rouge_l`` without the package ``rouge-score``.
+    """
+    grade = rouge_grader() if benchmark.metric == "rouge_l" else token_f1
+    grades = []
+    for item, written in zip(benchmark.items, answers, strict=True):
+        assert isinstance(item, GenerationItem)
+        grades.append(max(grade(reference, written) for reference in item.answers))
+    return summarise_grades(benchmark, np.array(grades))
+
+
+def token_f1(reference: str, written: str) -> float:
+    """F1 of the words that both texts share, as SQuAD's evaluation defines it (Rajpurkar et al. 2016).
+
+    Lower case; punctuation and the articles a, an, the are left out; repeated words count as often as they
+    stand in both. Texts of which one has no word left score 1 if both have none, else 0.
+
+    >>> token_f1("the red house", "A red, red house!")
+    0.8
+    """
+    right, given = _words(reference), _words(written)
+    if not right or not given:
+        return float(right == given)
+    shared = sum((Counter(right) & Counter(given)).values())
+    if shared == 0:
+        return 0.0
+    precision, recall = shared / len(given), shared / len(right)
+    return 2 * precision * recall / (precision + recall)
+
+
+def _words(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
+def rouge_grader() -> Grade:
+    """ROUGE-L F-measure (Lin 2004) as the package ``rouge-score`` computes it, without stemming."""
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError:
+        raise BenchmarkError(
+            "ROUGE-L needs the package rouge-score",
+            remedy="install it: pip install 'tuneahead[rouge]'",
+        ) from None
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    return lambda reference, written: float(scorer.score(reference, written)["rougeL"].fmeasure)

@@ -1,0 +1,299 @@
+"""Tasks of lm-evaluation-harness by name, as benchmarks.
+
+Multiple-choice tasks become items of ours: the scorer then shares a question's work among its options
+and between adapters, and finds what the harness finds (``acc``, ``acc_norm``, TruthfulQA's MC2). Every
+other task (written answers with filters, options inside the prompt, metrics of its own) is scored by
+the harness itself on our model, with the adapter in place: its rules are its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.util
+import io
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem, GenerationItem, Metric
+from tuneahead.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import ConfigurableTask
+
+_OWN: Mapping[str, Metric] = {"acc": "accuracy", "acc_norm": "acc_norm"}
+_INSTALL = "install it: pip install 'tuneahead[lm-eval]'"
+
+
+@dataclass(frozen=True)
+class HarnessTasks:
+    """Loaded tasks by name, and the metric (with the answer filter) that counts."""
+
+    tasks: Mapping[str, ConfigurableTask]
+    metric: str
+    filter: str
+
+    def grade(self, model: Any, item_ids: Sequence[str]) -> dict[str, float]:
+        """Grade of each item, 0 to 1, as the harness gives it to its model wrapper ``model``.
+
+        Raises :class:`BenchmarkError` when the metric is no such number.
+        """
+        from lm_eval.evaluator import evaluate
+
+        samples: dict[str, list[int]] = {}
+        for item_id in item_ids:
+            task, _, number = item_id.rpartition(":")
+            samples.setdefault(task, []).append(int(number))
+        chosen = {"tasks": {name: self.tasks[name] for name in samples}, "groups": {}, "group_map": {}}
+        with _quiet():
+            found = evaluate(model, chosen, samples=samples, bootstrap_iters=0)
+        return {
+            f"{task}:{sample['doc_id']}": self._number(task, sample.get(self.metric))
+            for task, own in found["samples"].items()
+            for sample in own
+            if sample["filter"] == self.filter
+        }
+
+    def _number(self, task: str, value: object) -> float:
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            number = -1.0
+        if not 0.0 <= number <= 1.0:
+            raise BenchmarkError(
+                f"metric {self.metric!r} of task {task!r} gave {value!r} for an item, no number from 0 to 1",
+                remedy="choose a metric that scores single items, as in TASK:acc or TASK:exact_match",
+            )
+        return number
+
+
+def installed() -> bool:
+    """Whether lm-evaluation-harness can be imported."""
+    return importlib.util.find_spec("lm_eval") is not None
+
+
+def harness_benchmark(name: str, metric: str = "") -> Benchmark:
+    """The task (or group, such as ``mmlu``) ``name`` of the harness, or the task of a YAML file.
+
+    ``metric`` is one of the task's own, with an answer filter where it has several
+    (``exact_match,flexible-extract``); default is its first. The data come from where the task says,
+    mostly the Hugging Face hub. The score is the mean over all items, which is how the harness weighs
+    ``mmlu``. Raises :class:`BenchmarkError` for an unknown task or metric and for data that can't be had.
+    """
+    if not installed():
+        raise BenchmarkError(f"benchmark {name!r} needs lm-evaluation-harness", remedy=_INSTALL)
+    shown, tasks = _load(name)
+    first = next(iter(tasks.values()))
+    chosen, answer_filter = _metric(shown, first, metric)
+    for task in tasks.values():
+        _build(task)
+    label = f"{shown}:{metric}" if metric else shown
+    own = _own_items(tasks, chosen)
+    if own is not None:
+        kind, items, delimiter = own
+        return Benchmark(label, kind, items, Asking("raw", joined=True, delimiter=delimiter))
+    harness = HarnessTasks(tasks, chosen, answer_filter)
+    asked = [item for task_name, task in tasks.items() for item in _shown_items(task_name, task)]
+    return Benchmark(label, "harness", asked, Asking("raw"), harness)  # type: ignore[arg-type]
+
+
+def _load(name: str) -> tuple[str, dict[str, ConfigurableTask]]:
+    """The name shown, and the loaded tasks by name."""
+    with _quiet():
+        from lm_eval.tasks import TaskManager
+
+        path = Path(name)
+        is_file = path.suffix in (".yaml", ".yml")
+        task = _task_of(path) if is_file else name
+        manager = TaskManager(
+            include_path=str(path.parent) if is_file else None, include_defaults=not is_file
+        )
+        if task not in manager.all_tasks:
+            raise _unknown(name, task, manager.all_tasks)
+        try:
+            return task, dict(manager.load(task)["tasks"])
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            raise BenchmarkError(
+                f"can't load the data of task {task!r}: {_first_line(error)}",
+                remedy="check that this machine reaches the Hugging Face hub or has the data set in its "
+                "cache, and what the task's file says",
+            ) from None
+
+
+def _task_of(path: Path) -> str:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        # Tasks name functions as !function; only the name is wanted here.
+        found = next(
+            event.value
+            for before, event in _pairs(yaml.parse(text, yaml.SafeLoader))
+            if getattr(before, "value", None) == "task" and isinstance(event, yaml.ScalarEvent)
+        )
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BenchmarkError(
+            f"can't read task file {path}: {_first_line(error)}",
+            remedy="give a task file of lm-evaluation-harness",
+        ) from None
+    except StopIteration:
+        raise BenchmarkError(
+            f"{path} has no 'task:'", remedy="give a task file of lm-evaluation-harness"
+        ) from None
+    return str(found)
+
+
+def _pairs(events: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+    before = None
+    for event in events:
+        yield before, event
+        before = event
+
+
+def _unknown(name: str, task: str, known: Sequence[str]) -> BenchmarkError:
+    near = difflib.get_close_matches(task, known, n=4, cutoff=0.6)
+    return BenchmarkError(
+        f"unknown benchmark {name!r}: lm-evaluation-harness knows no such task",
+        remedy=(f"did you mean {', '.join(near)}? " if near else "")
+        + "use lab-exam, lab-truth, lab-generation, a file of items, or a task that 'lm_eval ls tasks' lists",
+    )
+
+
+def _metric(shown: str, task: ConfigurableTask, wanted: str) -> tuple[str, str]:
+    """Name of the metric that counts, and of its answer filter."""
+    metrics = [name for name, up in task.higher_is_better().items() if up]
+    filters = [ensemble.name for ensemble in task._filters] or ["none"]
+    name, _, answer_filter = (wanted or (metrics or [""])[0]).partition(",")
+    answer_filter = answer_filter or filters[0]
+    if name not in metrics or answer_filter not in filters:
+        listed = [f"{m},{f}" if len(filters) > 1 else m for m in metrics for f in filters]
+        raise BenchmarkError(
+            f"task {shown!r} has no metric {wanted!r} that is better when higher",
+            remedy=f"use one of: {', '.join(f'{shown}:{one}' for one in listed)}"
+            if listed
+            else "take another task",
+        )
+    return name, answer_filter
+
+
+def _build(task: ConfigurableTask) -> None:
+    try:
+        with _quiet():
+            task.build_all_requests(rank=0, world_size=1)
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise BenchmarkError(
+            f"the rows of task {task.config.task!r} don't fit its file: {_first_line(error)}",
+            remedy="check the task's doc_to_text, doc_to_choice and doc_to_target against its data",
+        ) from None
+
+
+def _own_items(
+    tasks: Mapping[str, ConfigurableTask], metric: str
+) -> tuple[Metric, list[ChoiceItem], str] | None:
+    """Items that our scorer scores as the harness does; None when it must do so itself."""
+    kinds = {_own_kind(task, metric) for task in tasks.values()}
+    delimiters = {str(task.config.target_delimiter) for task in tasks.values()}
+    kind = kinds.pop()
+    if kind is None or kinds or len(delimiters) > 1:
+        return None
+    items = []
+    for name, task in tasks.items():
+        for number, (doc, contexts, _) in enumerate(_documents(task)):
+            options = tuple(str(choice) for choice in task.doc_to_choice(doc))
+            gold = _gold(task, doc, options, kind)
+            if len(set(contexts)) > 1 or not contexts[0].strip() or not all(options) or not gold:
+                return None
+            _require_question(name, number, options, gold)
+            subject = name if len(tasks) > 1 else ""
+            items.append(ChoiceItem(f"{name}:{number}", contexts[0], options, gold, subject))
+    return kind, items, delimiters.pop()
+
+
+def _own_kind(task: ConfigurableTask, metric: str) -> Metric | None:
+    """Our name of the task's metric when its items and rules are the plain ones."""
+    plain = [ensemble.name for ensemble in task._filters] in ([], ["none"])
+    if task.OUTPUT_TYPE != "multiple_choice" or not plain or task.multiple_input:
+        return None
+    if "acc_mutual_info" in task.higher_is_better():
+        return None
+    rule = task.config.process_results
+    if rule is None:
+        return _OWN.get(metric)
+    return "mc2" if getattr(rule, "__name__", "") == "process_results_mc2" and metric == "acc" else None
+
+
+def _gold(task: ConfigurableTask, doc: Any, options: Sequence[str], kind: Metric) -> tuple[int, ...]:
+    """Places of the right options; empty when the document names none that exists."""
+    if kind == "mc2":
+        return tuple(i for i, label in enumerate(doc["mc2_targets"]["labels"]) if label == 1)
+    found = task.doc_to_target(doc)
+    places = []
+    for one in found if isinstance(found, list) else [found]:
+        place = options.index(one) if isinstance(one, str) and one in options else one
+        if not isinstance(place, int) or not 0 <= place < len(options):
+            return ()
+        places.append(place)
+    return tuple(sorted(set(places)))
+
+
+def _require_question(name: str, number: int, options: Sequence[str], gold: Sequence[int]) -> None:
+    if len(options) < 2 or len(gold) == len(options):
+        what = f"{len(options)} option" if len(options) < 2 else "no wrong option"
+        raise BenchmarkError(
+            f"task {name!r}, document {number} has {what}: it can't be answered wrongly",
+            remedy="leave such documents out of the task's data",
+        )
+
+
+def _documents(task: ConfigurableTask) -> Iterator[tuple[Any, list[str], list[str]]]:
+    """Each document with the contexts and continuations that it is asked with."""
+    grouped: dict[int, list[Any]] = {}
+    for instance in task.instances:
+        grouped.setdefault(instance.doc_id, []).append(instance)
+    for _, own in sorted(grouped.items()):
+        asked = sorted(own, key=lambda instance: int(instance.idx))
+        yield (
+            asked[0].doc,
+            [str(one.args[0]) for one in asked],
+            [str(one.args[1]) for one in asked if len(one.args) > 1 and isinstance(one.args[1], str)],
+        )
+
+
+def _shown_items(name: str, task: ConfigurableTask) -> Iterator[ChoiceItem | GenerationItem]:
+    """What the model is asked, for checks of the data against it; the harness does the scoring."""
+    for number, (doc, contexts, continuations) in enumerate(_documents(task)):
+        item_id = f"{name}:{number}"
+        if task.OUTPUT_TYPE == "multiple_choice":
+            options = contexts if len(set(contexts)) > 1 else continuations
+            gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+            place = gold if isinstance(gold, int) else 0
+            yield ChoiceItem(item_id, contexts[0], tuple(options), (place,), name)
+            continue
+        target = task.doc_to_target(doc)
+        answers = [target] if isinstance(target, str) or not isinstance(target, list) else target
+        texts = tuple(text if isinstance(text, str) else json.dumps(text, default=str) for text in answers)
+        yield GenerationItem(item_id, contexts[0], texts, name)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The harness and the data sets library draw bars and log on stderr, where our own bar is."""
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub", "httpx")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
