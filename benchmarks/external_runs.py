@@ -185,12 +185,8 @@ def evaluate(table: FeatureTable, systems: Sequence[System], folds: int) -> dict
                 low[fold.test], high[fold.test] = found.low_pp, found.high_pp
         span = (low, high) if np.isfinite(low).any() else (None, None)
         m = measure(score, table.score_pp, low=span[0], high=span[1], groups=table.data_ids)
-        figures = {
-            "rmse_pp": m.rmse_pp,
-            "rmse_low_pp": m.rmse_low_pp,
-            "rmse_high_pp": m.rmse_high_pp,
-            "r2": m.r2,
-        }
+        low_pp, high_pp = m.spans["rmse_pp"]
+        figures = {"rmse_pp": m.rmse_pp, "rmse_low_pp": low_pp, "rmse_high_pp": high_pp, "r2": m.r2}
         figures |= {"coverage": m.coverage, "width_pp": m.width_pp, "rows": float(m.n)}
         results[system.name] = {
             name: round(value, 4) for name, value in figures.items() if np.isfinite(value)

@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tuneahead.assessment import Assessment, Checkup, DataSummary
-from tuneahead.backtest_tables import Table as ResultTable
-from tuneahead.backtest_tables import show
+from tuneahead.backtest.tables import Table as ResultTable
+from tuneahead.backtest.tables import show
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
 from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity

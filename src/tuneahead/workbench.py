@@ -144,6 +144,11 @@ def shipped_table() -> Path:
     return shipped_predictor() / "table.parquet"
 
 
+def shipped_backtest() -> Path:
+    """Result of the backtest on the shipped table."""
+    return shipped_predictor() / "backtest.json"
+
+
 def find_predictor(folder: str, base: str, benchmark: str) -> tuple[Predictor | None, str]:
     """The predictor in ``folder`` (empty: the shipped one) if it knows this base and benchmark, else why not.
 

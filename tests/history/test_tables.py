@@ -38,6 +38,22 @@ def test_seeds_of_a_task_become_one_row_with_the_first_seeds_probe(tmp_path: Pat
     assert np.isnan(table.values[0, table.names.index("parse_depth_mean")]), "nothing static was measured"
 
 
+def test_further_benchmarks_and_the_proxys_scores_stand_beside_the_first(tmp_path: Path) -> None:
+    store, proxies = RunStore(tmp_path / "runs.sqlite"), RunStore(tmp_path / "proxies.sqlite")
+    both = {"exam": 60.0, "truth": 30.0}
+    store.add(replace(make_record("r0"), scores=both, base_scores={"exam": 40.0, "truth": 25.0}))
+    store.add(replace(make_record("r1"), seed=1, scores={"exam": 62.0, "truth": 34.0}))
+    store.add(replace(make_record("r2"), task_id="t2", scores={"exam": 50.0}))
+    proxies.add(replace(make_record("p"), base="small", scores={"exam": 33.0, "truth": 21.0}))
+    table = table_from_store(store, benchmark="exam", proxies=proxies)
+    assert table.further_benchmarks == ("truth",)
+    assert table.extra("proxy_pp")[0] == 33.0 and np.isnan(table.extra("proxy_pp")[1])
+    truth = table.of_benchmark("truth")
+    assert truth.score_pp[0] == 32.0 and truth.seeds.tolist() == [2, 0] and truth.base_pp[0] == 25.0
+    assert np.isnan(truth.score_pp[1]) and len(truth.scored()) == 1
+    assert truth.extra("proxy_pp")[0] == 21.0
+
+
 def test_a_benchmark_without_scores_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs.sqlite")
     store.add(make_record())

@@ -52,9 +52,37 @@ def test_bootstrap_interval_resamples_data_sets_not_rows():
     sets = [f"d{i // 25}" for i in range(100)]
     by_row = measure(error, np.zeros(100), groups=rows)
     by_set = measure(error, np.zeros(100), groups=sets)
-    assert (
-        by_set.rmse_low_pp < by_row.rmse_low_pp < by_set.rmse_pp < by_row.rmse_high_pp < by_set.rmse_high_pp
+    (set_low, set_high), (row_low, row_high) = by_set.spans["rmse_pp"], by_row.spans["rmse_pp"]
+    assert set_low < row_low < by_set.rmse_pp < row_high < set_high
+
+
+def test_every_headline_figure_gets_an_interval_around_it():
+    rng = np.random.default_rng(0)
+    measured = rng.normal(50, 10, 200)
+    predicted = measured + rng.normal(0, 2, 200)
+    sets = [f"d{i // 4}" for i in range(200)]
+    found = measure(predicted, measured, low=predicted - 3.3, high=predicted + 3.3, groups=sets)
+    for name, (low, high) in found.spans.items():
+        assert low < getattr(found, name) < high, name
+    assert set(found.spans) == {"rmse_pp", "r2", "within_1", "within_2", "within_3", "coverage"}
+    # The standard error of a share near 0.9 over 200 tasks is 0.021; four of them make the interval.
+    low, high = found.spans["coverage"]
+    assert 0.05 < high - low < 0.12
+    assert measure(predicted, measured, groups=["one"] * 200).spans["rmse_pp"] == pytest.approx(
+        (math.nan, math.nan), nan_ok=True
     )
+
+
+def test_decision_figures_get_intervals_over_data_sets():
+    rng = np.random.default_rng(1)
+    measured = rng.normal(50, 10, 120)
+    predicted = measured + rng.normal(0, 3, 120)
+    costs = Costs(np.full(120, 10.0), rng.uniform(50, 150, 120))
+    found = decisions(predicted, measured, 55.0, costs, groups=[f"d{i // 3}" for i in range(120)])
+    for name in ("compute_saved", "good_kept", "bad_caught"):
+        low, high = found.spans[name]
+        assert low < getattr(found, name) < high, name
+    assert decisions(predicted, measured, 55.0, costs).spans == {}
 
 
 def test_noise_floor_of_means_over_seeds(make_table):

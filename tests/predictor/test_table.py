@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tuneahead.errors import PredictorError
-from tuneahead.predictor.table import FeatureTable, group_index, read_table, write_table
+from tuneahead.predictor.table import FeatureTable, group_index, join_tables, read_table, write_table
 
 
 def test_select_takes_every_column_of_the_rows_asked_for(make_table):
@@ -42,10 +42,43 @@ def test_parquet_gives_back_the_same_table(make_table, tmp_path: Path):
         table.task_ids,
         table.sources,
     )
-    np.testing.assert_array_equal(back.values, table.values)
+    np.testing.assert_array_equal(back.values, table.values.astype(np.float32))
     np.testing.assert_array_equal(back.seed_sd_pp, table.seed_sd_pp)
     assert back.cue_steps == (0, 25, 50, 100)
     np.testing.assert_array_equal(back.extra("cue_pp@50"), table.extra("cue_pp@50"))
+
+
+def test_outcomes_on_a_second_benchmark_take_the_place_of_the_first(make_table):
+    table = make_table(6, 8)
+    second = {
+        "outcome@truth|score_pp": np.arange(6.0),
+        "outcome@truth|base_pp": np.full(6, 33.0),
+        "outcome@truth|seeds": np.ones(6),
+        "outcome@truth|seed_sd_pp": np.full(6, np.nan),
+        "proxy_pp": np.full(6, 1.0),
+        "proxy_pp@truth": np.full(6, 2.0),
+    }
+    both = replace(table, extras={**table.extras, **second})
+    assert both.further_benchmarks == ("truth",)
+    truth = both.of_benchmark("truth")
+    assert truth.score_pp.tolist() == [0, 1, 2, 3, 4, 5] and set(truth.base_pp) == {33.0}
+    assert set(truth.benchmarks) == {"truth"} and truth.extra("proxy_pp").tolist() == [2.0] * 6
+    # What was measured on the first benchmark during the probe says nothing of points on the second.
+    assert np.isnan(truth.probe_pp).all() and truth.cue_steps == () and truth.further_benchmarks == ()
+    np.testing.assert_array_equal(truth.values, table.values)
+    with pytest.raises(PredictorError, match="no task was scored on 'mmlu'"):
+        both.of_benchmark("mmlu")
+
+
+def test_joined_tables_keep_their_rows_and_lack_what_they_lacked(make_table):
+    one, two = make_table(6, 8), replace(make_table(4, 8, seed=1), bases=("other",) * 4, extras={})
+    both = join_tables([one, two])
+    assert len(both) == 10 and both.bases == (*one.bases, *two.bases)
+    np.testing.assert_array_equal(both.values[6:], two.values)
+    assert np.isnan(both.extra("final_steps")[6:]).all()
+    np.testing.assert_array_equal(both.extra("final_steps")[:6], one.extra("final_steps"))
+    with pytest.raises(PredictorError, match="other features"):
+        join_tables([one, two.with_features(("f1",))])
 
 
 def test_a_foreign_file_is_refused_with_its_name(tmp_path: Path):

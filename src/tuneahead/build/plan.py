@@ -35,7 +35,7 @@ class TaskPlan:
     @property
     def is_test(self) -> bool:
         """Whether errors are measured on this task: settled by its identifier, whatever the plan's length."""
-        return int(self.task_id, 16) < TEST_FRACTION * 16 ** len(self.task_id)
+        return int(self.task_id, 16) < TEST_FRACTION * float(16 ** len(self.task_id))
 
     @property
     def task_id(self) -> str:

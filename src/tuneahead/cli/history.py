@@ -12,6 +12,7 @@ from tuneahead.cli.options import DATA, OUTPUT, AsJson, open_console
 from tuneahead.errors import StoreError, TuneAheadError
 
 if TYPE_CHECKING:
+    from tuneahead.backtest.result import BacktestResult
     from tuneahead.cli.progress import ProgressBar
     from tuneahead.history.store import RunRecord, RunStore
     from tuneahead.predictor.table import FeatureTable
@@ -116,9 +117,21 @@ def backtest(
     benchmark: BenchmarkOf = "lab-exam",
     protocol: Annotated[
         list[str] | None,
-        typer.Option("--protocol", "-p", help="grouped (default), random or family-out; may be repeated."),
+        typer.Option(
+            "--protocol",
+            "-p",
+            help="grouped, random or family-out; may be repeated. Default: all of the shipped runs, "
+            "grouped for your own.",
+            show_default=False,
+        ),
     ] = None,
     system: Annotated[list[str] | None, typer.Option(help="Only this system; may be repeated.")] = None,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit", help="Fit everything again instead of printing the shipped result: minutes to an hour."
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
     markdown: Annotated[
@@ -126,16 +139,14 @@ def backtest(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how good forecasts are: hold runs out, predict them, compare with every simple rule."""
-    from tuneahead.backtest import BacktestOptions
-    from tuneahead.backtest import backtest as run_backtest
-    from tuneahead.cli.progress import ProgressBar
+    """Measure how good forecasts are: hold runs out, predict them, compare with every simple rule.
 
-    rows = _table(store, table, benchmark)
-    options = BacktestOptions(systems=tuple(system or ()), workers=workers, learning_curve=False)
-    with ProgressBar() as bar:
-        bar.stage(f"Backtesting on {len(rows):,} tasks")
-        result = run_backtest(rows, protocols=tuple(protocol or ("grouped",)), seed=seed, options=options)
+    Without --store or --table: the stored result on the shipped runs.
+    """
+    asks_for_more = refit or system or seed or store is not None or table is not None
+    result = None if asks_for_more else _shipped_result(protocol)
+    if result is None:
+        result = _backtest(_table(store, table, benchmark), protocol, tuple(system or ()), workers, seed)
     if as_json:
         print(result.to_json())
     elif markdown:
@@ -146,6 +157,35 @@ def backtest(
         console = open_console()
         for one in result.tables:
             print_table(console, one)
+
+
+def _shipped_result(protocols: list[str] | None) -> BacktestResult | None:
+    """The stored result if it is that of the shipped table."""
+    from tuneahead.backtest.result import PROTOCOLS, read_result, table_fingerprint
+    from tuneahead.predictor.table import read_table
+    from tuneahead.workbench import shipped_backtest, shipped_table
+
+    if not (shipped_backtest().is_file() and shipped_table().is_file()):
+        return None
+    if set(protocols or ()) - set(PROTOCOLS):
+        return None  # The backtest itself names the known ones.
+    result = read_result(shipped_backtest())
+    if result.table_fingerprint != table_fingerprint(read_table(shipped_table())):
+        return None
+    return result.of_protocols(protocols or PROTOCOLS)
+
+
+def _backtest(
+    rows: FeatureTable, protocols: list[str] | None, systems: tuple[str, ...], workers: int, seed: int
+) -> BacktestResult:
+    from tuneahead.backtest import BacktestOptions
+    from tuneahead.backtest import backtest as run_backtest
+    from tuneahead.cli.progress import ProgressBar
+
+    options = BacktestOptions(systems=systems, workers=workers, learning_curve=False)
+    with ProgressBar() as bar:
+        bar.stage(f"Backtesting on {len(rows):,} tasks")
+        return run_backtest(rows, protocols=tuple(protocols or ("grouped",)), seed=seed, options=options)
 
 
 runs = typer.Typer(no_args_is_help=True, help="List, show and score stored runs.")

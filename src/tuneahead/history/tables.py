@@ -22,6 +22,9 @@ from tuneahead.predictor.table import (
     PROXY,
     SIMILARITY_PREFIX,
     FeatureTable,
+    Floats,
+    outcome_column,
+    proxy_column,
 )
 from tuneahead.trace import ProbeTrace
 
@@ -66,7 +69,8 @@ def table_from_store(
 
     Features come from the first seed's trace, cut to ``probe_steps``; the score is the mean over
     seeds. ``proxies`` is a store of the same tasks run on a smaller base (for ProxyLM). Static
-    features are those kept in the store (see :func:`complete_statics`), absent otherwise. Raises
+    features are those kept in the store (see :func:`complete_statics`), absent otherwise. Outcomes on
+    other benchmarks the runs were scored on become extra columns (``FeatureTable.of_benchmark``). Raises
     :class:`StoreError` when no task has a score.
     """
     tasks = tasks_of(store, benchmark)
@@ -75,24 +79,19 @@ def table_from_store(
             f"no run in {store.path} has a score on {benchmark!r}",
             remedy="record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)",
         )
-    proxy_pp = (
-        {task.first.task_id: _mean(task, benchmark) for task in tasks_of(proxies, benchmark)}
-        if proxies
-        else {}
-    )
     vectors = [_vector(store, task.first, probe_steps) for task in tasks]
     names = tuple(spec.name for spec in CATALOGUE)
-    scores = [[record.scores[benchmark] for record in task.records] for task in tasks]
     probes = [task.first.trace.truncate(probe_steps) for task in tasks]
-    bases = [task.first.base_scores.get(benchmark, float("nan")) for task in tasks]
     same = [task.first.trace.info.benchmark == benchmark for task in tasks]
+    own = _outcomes(tasks, benchmark)
     extras = _extras(store, tasks, probes, same)
-    extras[PROXY] = np.array([proxy_pp.get(task.first.task_id, np.nan) for task in tasks])
+    for other in sorted({name for task in tasks for name in task.first.scores} - {benchmark}):
+        extras |= {outcome_column(other, key): column for key, column in _outcomes(tasks, other).items()}
+        extras[proxy_column(other)] = _proxy_scores(proxies, tasks, other)
+    extras[PROXY] = _proxy_scores(proxies, tasks, benchmark)
     return FeatureTable(
         names=names,
         values=np.array([vector.aligned(names) for vector in vectors]),
-        score_pp=np.array([np.mean(own) for own in scores]),
-        base_pp=np.array(bases),
         probe_pp=np.array(
             [
                 p.cues[-1].score_pp(p.info.metric) if on and p.cues else np.nan
@@ -103,16 +102,32 @@ def table_from_store(
         task_ids=tuple(task.first.task_id for task in tasks),
         data_ids=tuple(task.first.data_id for task in tasks),
         families=tuple(task.first.family for task in tasks),
-        seeds=np.array([len(own) for own in scores], float),
-        seed_sd_pp=np.array([np.std(own, ddof=1) if len(own) > 1 else np.nan for own in scores]),
         bases=tuple(task.first.base for task in tasks),
         benchmarks=(benchmark,) * len(tasks),
         extras=extras,
+        score_pp=own["score_pp"],
+        base_pp=own["base_pp"],
+        seeds=own["seeds"],
+        seed_sd_pp=own["seed_sd_pp"],
     )
 
 
-def _mean(task: Task, benchmark: str) -> float:
-    return float(np.mean([record.scores[benchmark] for record in task.records]))
+def _outcomes(tasks: Sequence[Task], benchmark: str) -> dict[str, Floats]:
+    """Score, base score, number of seeds and their standard deviation on a benchmark, ``(tasks,)`` each."""
+    scores = [[r.scores[benchmark] for r in task.records if benchmark in r.scores] for task in tasks]
+    return {
+        "score_pp": np.array([np.mean(own) if own else np.nan for own in scores]),
+        "base_pp": np.array([task.first.base_scores.get(benchmark, np.nan) for task in tasks]),
+        "seeds": np.array([len(own) for own in scores], float),
+        "seed_sd_pp": np.array([np.std(own, ddof=1) if len(own) > 1 else np.nan for own in scores]),
+    }
+
+
+def _proxy_scores(proxies: RunStore | None, tasks: Sequence[Task], benchmark: str) -> Floats:
+    """What the proxy base scored on each task, ``(tasks,)``; NaN where it was not run."""
+    found = tasks_of(proxies, benchmark) if proxies else []
+    known = {task.first.task_id: _outcomes([task], benchmark)["score_pp"][0] for task in found}
+    return np.array([known.get(task.first.task_id, np.nan) for task in tasks])
 
 
 def _vector(store: RunStore, record: RunRecord, probe_steps: int) -> FeatureVector:

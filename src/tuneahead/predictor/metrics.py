@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from tuneahead.predictor.table import FeatureTable, Floats, Rows, group_index
+from tuneahead.predictor.bootstrap import Span, group_spans
+from tuneahead.predictor.table import FeatureTable, Floats
 
 NAN = math.nan
 
@@ -18,14 +19,11 @@ class Metrics:
     """Agreement of predicted and measured scores over ``n`` tasks; what can't be computed is NaN.
 
     RMSE, mean error and interval width are in percentage points; ``within_k`` and
-    ``coverage`` are fractions. ``rmse_low_pp`` and ``rmse_high_pp`` bound the RMSE with 95 %
-    probability (bootstrap over data sets).
+    ``coverage`` are fractions. ``spans`` holds 95 % intervals by name (bootstrap over data sets).
     """
 
     n: int
     rmse_pp: float
-    rmse_low_pp: float = NAN
-    rmse_high_pp: float = NAN
     r2: float = NAN
     pearson: float = NAN
     spearman: float = NAN
@@ -35,6 +33,7 @@ class Metrics:
     bias_pp: float = NAN
     coverage: float = NAN
     width_pp: float = NAN
+    spans: Mapping[str, Span] = field(default_factory=dict)
 
 
 def rmse(predicted: Floats, measured: Floats) -> float:
@@ -76,7 +75,7 @@ def measure(
 ) -> Metrics:
     """All metrics of ``predicted`` against ``measured``, both ``(n,)`` points; absent rows are left out.
 
-    With ``groups`` (one data set id a row) the RMSE gets a bootstrap interval over whole groups.
+    With ``groups`` (one data set id a row) figures get bootstrap intervals over whole groups.
     """
     keep = np.isfinite(predicted) & np.isfinite(measured)
     p, m = predicted[keep], measured[keep]
@@ -84,19 +83,15 @@ def measure(
         return Metrics(0, NAN)
     error = p - m
     spread = float(np.sum((m - m.mean()) ** 2))
-    bounds = (NAN, NAN)
-    if groups:
-        index = group_index([name for name, kept in zip(groups, keep, strict=True) if kept])
-        bounds = _bootstrap_rmse(error, index, seed)
     coverage = width = NAN
+    inside = np.full(len(p), NAN)
     if low is not None and high is not None:
-        coverage = float(np.mean((m >= low[keep]) & (m <= high[keep])))
-        width = float(np.mean(high[keep] - low[keep]))
+        inside = np.asarray((m >= low[keep]) & (m <= high[keep]), float)
+        coverage, width = float(inside.mean()), float(np.mean(high[keep] - low[keep]))
+    kept = [name for name, used in zip(groups, keep, strict=True) if used] if groups else []
     return Metrics(
         n=len(p),
         rmse_pp=float(np.sqrt(np.mean(error**2))),
-        rmse_low_pp=bounds[0],
-        rmse_high_pp=bounds[1],
         r2=1.0 - float(error @ error) / spread if spread > 0 else NAN,
         pearson=pearson(p, m),
         spearman=spearman(p, m),
@@ -106,18 +101,26 @@ def measure(
         bias_pp=float(error.mean()),
         coverage=coverage,
         width_pp=width,
+        spans=_spans(error, m, inside, kept, seed) if kept else {},
     )
 
 
-def _bootstrap_rmse(error: Floats, index: Rows, seed: int, draws: int = 1000) -> tuple[float, float]:
-    count = int(index.max()) + 1
-    if count < 2:
-        return NAN, NAN
-    squares = np.bincount(index, weights=error**2, minlength=count)
-    sizes = np.bincount(index, minlength=count)
-    drawn = np.random.default_rng(seed).integers(count, size=(draws, count))
-    values = np.sqrt(squares[drawn].sum(1) / sizes[drawn].sum(1))
-    return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))
+_SPANNED = ("rmse_pp", "r2", "within_1", "within_2", "within_3", "coverage")
+
+
+def _spans(
+    error: Floats, measured: Floats, inside: Floats, groups: Sequence[str], seed: int
+) -> dict[str, Span]:
+    near = [np.abs(error) <= bound for bound in (1.0, 2.0, 3.0)]
+    columns = [np.ones(len(error)), error**2, measured, measured**2, *near, inside]
+
+    def figures(totals: Floats) -> Floats:
+        n, squares, total, total_squares, *shares = totals.T
+        spread = total_squares - total**2 / n
+        return np.column_stack([np.sqrt(squares / n), 1 - squares / spread, *(share / n for share in shares)])
+
+    found = group_spans(np.column_stack(columns).astype(float), groups, figures, seed=seed)
+    return dict(zip(_SPANNED, found, strict=True))
 
 
 def noise_floor_pp(table: FeatureTable) -> float:
@@ -141,7 +144,7 @@ class Decisions:
 
     ``compute_saved``: of the cost of running everything in full, with every probe paid for and
     each GO continued from its probe. ``good_kept``: of the tasks that reach tau, those run.
-    ``bad_caught``: of the tasks that do not, those stopped.
+    ``bad_caught``: of the tasks that do not, those stopped. ``spans`` holds 95 % intervals by name.
     """
 
     tau_pp: float
@@ -151,6 +154,7 @@ class Decisions:
     bad_caught: float
     good: int
     bad: int
+    spans: Mapping[str, Span] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -161,18 +165,39 @@ class Costs:
     full: Floats
 
 
-def decisions(upper_pp: Floats, measured: Floats, tau_pp: float, costs: Costs | None = None) -> Decisions:
+def decisions(
+    upper_pp: Floats,
+    measured: Floats,
+    tau_pp: float,
+    costs: Costs | None = None,
+    *,
+    groups: Sequence[str] = (),
+    seed: int = 0,
+) -> Decisions:
     """Figures of the rule "run when ``upper_pp`` >= tau" over ``(n,)`` tasks.
 
     ``upper_pp`` is the prediction itself (the paper's rule) or the interval's upper end (stop only
-    on a sure failure).
+    on a sure failure). With ``groups`` (one data set id a row) figures get bootstrap intervals.
     """
     keep = np.isfinite(upper_pp) & np.isfinite(measured)
     go, good = upper_pp[keep] >= tau_pp, measured[keep] >= tau_pp
     saved = NAN
+    spent, full = np.full(len(go), NAN), np.full(len(go), NAN)
     if costs is not None and keep.any():
-        probe, full = costs.probe[keep], costs.full[keep]
-        saved = 1.0 - float(np.sum(np.where(go, full, np.minimum(probe, full))) / np.sum(full))
+        full = costs.full[keep]
+        spent = np.where(go, full, np.minimum(costs.probe[keep], full))
+        saved = 1.0 - float(np.sum(spent) / np.sum(full))
+    spans = {}
+    if groups:
+        kept = [name for name, used in zip(groups, keep, strict=True) if used]
+        columns = [spent, full, go & good, good, ~go & ~good, ~good]
+
+        def figures(totals: Floats) -> Floats:
+            paid, whole, run_good, all_good, stopped_bad, all_bad = totals.T
+            return np.column_stack([1 - paid / whole, run_good / all_good, stopped_bad / all_bad])
+
+        found = group_spans(np.column_stack(columns).astype(float), kept, figures, seed=seed)
+        spans = dict(zip(("compute_saved", "good_kept", "bad_caught"), found, strict=True))
     return Decisions(
         tau_pp=tau_pp,
         go=float(go.mean()) if len(go) else NAN,
@@ -181,6 +206,7 @@ def decisions(upper_pp: Floats, measured: Floats, tau_pp: float, costs: Costs | 
         bad_caught=float((~go[~good]).mean()) if (~good).any() else NAN,
         good=int(good.sum()),
         bad=int((~good).sum()),
+        spans=spans,
     )
 
 

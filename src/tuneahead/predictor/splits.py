@@ -91,3 +91,13 @@ def folds_for(table: FeatureTable, protocol: str, *, seed: int = 0, k: int = 5) 
     if protocol == "family-out":
         return family_folds(table.families)
     raise PredictorError(f"unknown protocol {protocol!r}", remedy="use random, grouped or family-out")
+
+
+def draw_data_sets(table: FeatureTable, rows: Rows, size: int, seed: int) -> Rows:
+    """``size`` of ``rows``, whole data sets in a random order (the last one may be cut)."""
+    by_id: dict[str, list[int]] = {}
+    for i in rows:
+        by_id.setdefault(table.data_ids[i], []).append(int(i))
+    ids = list(by_id)
+    np.random.default_rng(seed).shuffle(ids)
+    return np.array([i for data_id in ids for i in by_id[data_id]][:size], np.intp)

@@ -26,6 +26,9 @@ EMBEDDING_PREFIX = "embedding@"
 """Extra columns ``embedding@<i>``: coordinates of the data set's mean sentence vector."""
 PROXY = "proxy_pp"
 """Score of the same task really fine-tuned on a smaller model, in points; NaN where it was not run."""
+OUTCOME_PREFIX = "outcome@"
+"""Extra columns ``outcome@<benchmark>|<column>``: the outcome columns on a second benchmark."""
+_OUTCOME_COLUMNS = ("score_pp", "base_pp", "seeds", "seed_sd_pp")
 DATA_ROWS = "data_rows"
 FINAL_STEPS = "final_steps"
 PROBE_SECONDS = "probe_seconds"
@@ -124,6 +127,39 @@ class FeatureTable:
         return self.select(np.flatnonzero(np.isfinite(self.score_pp)))
 
     @property
+    def further_benchmarks(self) -> tuple[str, ...]:
+        """Benchmarks besides its own on which the table's full runs were scored, in order of name."""
+        names = {name[len(OUTCOME_PREFIX) :].split("|")[0] for name in self.extras if _is_outcome(name)}
+        return tuple(sorted(names))
+
+    def of_benchmark(self, name: str) -> FeatureTable:
+        """The same tasks and features with their outcomes on another benchmark.
+
+        Only the final score and the base's were measured there, so the probe score, chance and the
+        cue columns are absent. Raises :class:`PredictorError` when no task was scored on ``name``.
+        """
+        if name not in self.further_benchmarks:
+            known = ", ".join((*sorted(set(self.benchmarks)), *self.further_benchmarks))
+            raise PredictorError(f"no task was scored on {name!r}", remedy=f"the table holds {known}")
+        unknown = np.full(len(self), np.nan)
+        outcome: dict[str, Any] = {
+            column: self.extra(outcome_column(name, column)) for column in _OUTCOME_COLUMNS
+        }
+        kept = {
+            key: column
+            for key, column in self.extras.items()
+            if not _is_outcome(key) and not key.startswith((CUE_PREFIX, PROXY))
+        }
+        return replace(
+            self,
+            **outcome,
+            probe_pp=unknown,
+            chance_pp=unknown,
+            benchmarks=(name,) * len(self),
+            extras={**kept, PROXY: self.extra(proxy_column(name))},
+        )
+
+    @property
     def headroom_pp(self) -> Floats:
         """Points between chance and the top of each row's benchmark, ``(n,)``."""
         return 100.0 - np.nan_to_num(self.chance_pp)
@@ -145,6 +181,41 @@ class FeatureTable:
         return np.column_stack(found) if found else np.zeros((len(self), 0))
 
 
+def join_tables(tables: Sequence[FeatureTable]) -> FeatureTable:
+    """The rows of several tables, one below the other; extras that a table lacks are NaN in its rows.
+
+    Raises :class:`PredictorError` when the tables hold other features or in another order.
+    """
+    first = tables[0]
+    for table in tables:
+        if table.names != first.names:
+            raise PredictorError(
+                "tables with other features can't be joined",
+                remedy="derive them again with one version of the package",
+            )
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(table, name) for table in tables]) for name in ("values", *_COLUMNS)
+    }
+    texts: dict[str, Any] = {name: sum((getattr(table, name) for table in tables), ()) for name in _TEXTS}
+    names = sorted({name for table in tables for name in table.extras})
+    extras = {name: np.concatenate([table.extra(name) for table in tables]) for name in names}
+    return replace(first, **columns, **texts, extras=extras)
+
+
+def outcome_column(benchmark: str, column: str) -> str:
+    """Name of the extra column that holds ``column`` of a second benchmark."""
+    return f"{OUTCOME_PREFIX}{benchmark}|{column}"
+
+
+def proxy_column(benchmark: str) -> str:
+    """Name of the extra column that holds the proxy's score on a second benchmark."""
+    return f"{PROXY}@{benchmark}"
+
+
+def _is_outcome(name: str) -> bool:
+    return name.startswith(OUTCOME_PREFIX)
+
+
 def group_index(ids: Sequence[str]) -> Rows:
     """Integers 0..k-1 for ``ids``, in order of first appearance, ``(n,)``."""
     order: dict[str, int] = {}
@@ -159,13 +230,16 @@ def _catalogue_group(name: str) -> str:
 
 
 def write_table(table: FeatureTable, path: str | Path) -> None:
-    """Write ``table`` as one Parquet file: features as ``f:``, extras as ``x:``, the rest by name."""
+    """Write ``table`` as one Parquet file: features as ``f:``, extras as ``x:``, the rest by name.
+
+    Features are kept as 32-bit floats: they are measured no finer, and the file is half as large.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns: dict[str, object] = {name: list(getattr(table, name)) for name in _TEXTS}
     columns |= {name: getattr(table, name) for name in _COLUMNS}
-    columns |= {f"f:{name}": table.values[:, i] for i, name in enumerate(table.names)}
+    columns |= {f"f:{name}": table.values[:, i].astype(np.float32) for i, name in enumerate(table.names)}
     columns |= {f"x:{name}": column for name, column in table.extras.items()}
     header = json.dumps({"schema": SCHEMA, "names": table.names, "groups": table.groups})
     arrow = pa.table(columns).replace_schema_metadata({"tuneahead": header})
@@ -184,7 +258,7 @@ def read_table(path: str | Path) -> FeatureTable:
             raise KeyError(f"schema {header['schema']}")
         columns: dict[str, Any] = {name: arrow[name].to_numpy() for name in _COLUMNS}
         texts: dict[str, Any] = {name: tuple(arrow[name].to_pylist()) for name in _TEXTS}
-        values = [arrow[f"f:{name}"].to_numpy() for name in header["names"]]
+        values = [arrow[f"f:{name}"].to_numpy().astype(float) for name in header["names"]]
         extras = {name[2:]: arrow[name].to_numpy() for name in arrow.column_names if name.startswith("x:")}
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise PredictorError(

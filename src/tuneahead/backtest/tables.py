@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuneahead.predictor.bootstrap import Span
 from tuneahead.predictor.metrics import Decisions, Metrics
 from tuneahead.predictor.selection import TrailEntry
 
@@ -66,6 +67,13 @@ def show(cell: Cell) -> str:
     return str(cell).replace("|", "\\|")
 
 
+def span_text(span: Span | None, factor: float = 1.0) -> str | None:
+    """``3.1 to 4.2``; None where there is no interval."""
+    if span is None or not math.isfinite(span[0]):
+        return None
+    return f"{show(factor * span[0])} to {show(factor * span[1])}"
+
+
 @dataclass(frozen=True)
 class Scored:
     """One system under one protocol: its metrics, and why rows are missing if some are."""
@@ -108,7 +116,7 @@ def metric_table(name: str, title: str, systems: Sequence[Scored], floor_pp: flo
 
 def _metric_row(system: Scored) -> tuple[Cell, ...]:
     m = system.metrics
-    span = f"{m.rmse_low_pp:.2f} to {m.rmse_high_pp:.2f}" if math.isfinite(m.rmse_low_pp) else None
+    span = span_text(m.spans.get("rmse_pp"))
     percents = (100.0 * m.within_1, 100.0 * m.within_2, 100.0 * m.within_3)
     paper = PAPER_RMSE_PP.get("paper" if system.name == "ours" else system.name)
     return (
@@ -129,17 +137,18 @@ def _metric_row(system: Scored) -> tuple[Cell, ...]:
 
 def decision_table(name: str, title: str, rules: Sequence[tuple[str, Decisions]], note: str) -> Table:
     """Rules by decision figures, in percent."""
-    columns = ("tau", "rule", "run %", "compute saved %", "good kept %", "bad caught %", "good", "bad")
+    columns: tuple[str, ...] = (
+        *("tau", "rule", "run %", "compute saved %", "good kept %", "bad caught %", "good", "bad"),
+        *(("saved, 95 % interval", "kept, 95 % interval") if any(d.spans for _, d in rules) else ()),
+    )
     rows = tuple(
         (
             d.tau_pp,
             label,
-            100.0 * d.go,
-            100.0 * d.compute_saved,
-            100.0 * d.good_kept,
-            100.0 * d.bad_caught,
+            *(100.0 * value for value in (d.go, d.compute_saved, d.good_kept, d.bad_caught)),
             d.good,
             d.bad,
+            *(span_text(d.spans[key], 100.0) for key in ("compute_saved", "good_kept") if key in d.spans),
         )
         for label, d in rules
     )

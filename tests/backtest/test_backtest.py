@@ -9,10 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tuneahead.backtest import BacktestOptions, backtest
-from tuneahead.backtest_tables import Table, show
+from tuneahead.backtest import BacktestOptions, backtest, read_result
+from tuneahead.backtest.result import table_fingerprint
+from tuneahead.backtest.runs import Outcome, Plan, run_plans
+from tuneahead.backtest.tables import Table, show
 from tuneahead.errors import PredictorError
+from tuneahead.predictor.baselines import BASELINES, OURS
 from tuneahead.predictor.metrics import rmse
+from tuneahead.predictor.splits import folds_for
 from tuneahead.predictor.table import FeatureTable
 
 
@@ -51,8 +55,20 @@ def table() -> FeatureTable:
 
 @pytest.fixture(scope="module")
 def result(table):
-    options = BacktestOptions(systems=CHOSEN, folds=3, probe_tables={100: table, 50: table.select(range(60))})
-    return backtest(table, options=options)
+    second = {
+        "outcome@truth|score_pp": table.score_pp / 2,
+        "outcome@truth|base_pp": table.base_pp / 2,
+        "outcome@truth|seeds": table.seeds,
+        "outcome@truth|seed_sd_pp": table.seed_sd_pp / 2,
+    }
+    other = replace(synthetic(90, seed=1), bases=("small",) * 90)
+    options = BacktestOptions(
+        systems=CHOSEN,
+        folds=3,
+        probe_tables={100: table, 50: table.select(range(60))},
+        other_bases={"small": other},
+    )
+    return backtest(replace(table, extras={**table.extras, **second}), options=options)
 
 
 def test_every_protocol_has_its_tables_and_every_system_its_row(result):
@@ -66,10 +82,11 @@ def test_every_protocol_has_its_tables_and_every_system_its_row(result):
 
 
 def test_errors_are_of_held_out_predictions_on_well_measured_tasks(result, table):
-    ours = result.outcomes["grouped"]["ours"]
+    ours = {p.task_id: p.predicted_pp for p in result.predictions["grouped"]}
     several = table.seeds >= 2
-    row = next(row for row in result.table("main grouped").rows if row[0] == ours.system.label)
-    assert row[1] == pytest.approx(rmse(ours.score_pp[several], table.score_pp[several]))
+    predicted = np.array([ours[task] for task in table.task_ids])
+    row = next(row for row in result.table("main grouped").rows if row[0] == "TuneAhead (default)")
+    assert row[1] == pytest.approx(rmse(predicted[several], table.score_pp[several]))
     assert row[12] == int(several.sum())
     assert 0.9 < row[1] < 2.0, "near the noise of one point"
     assert "60 tasks of 120" in result.table("main grouped").note
@@ -78,8 +95,7 @@ def test_errors_are_of_held_out_predictions_on_well_measured_tasks(result, table
 
 
 def test_random_protocol_predicts_only_the_held_out_share(result):
-    ours = result.outcomes["random"]["ours"]
-    assert int(np.isfinite(ours.score_pp).sum()) == round(120 * 370 / 1300)
+    assert len(result.predictions["random"]) == round(120 * 370 / 1300)
 
 
 def test_a_system_without_data_has_an_empty_row_and_a_reason(result):
@@ -105,17 +121,21 @@ def test_decisions_count_probes_of_a_hundred_steps_in_a_thousand(result, table):
     assert saved == pytest.approx(90.0 * (1.0 - share))
 
 
+def held_out(table: FeatureTable, options: BacktestOptions) -> dict[str, Outcome]:
+    systems = tuple(s for s in (*BASELINES, OURS) if s.name in options.systems)
+    plan = Plan(systems, folds_for(table, "family-out"))
+    return run_plans(table, {"family-out": plan}, seed=0)["family-out"]
+
+
 def test_corrupt_held_out_rows_change_no_prediction_of_the_others(table):
     """One family spoiled: its own fold predicts nonsense, but the models fitted without it are unchanged."""
-    options = BacktestOptions(
-        systems=("ours", "paper", "ridge", "svr"), ablations=False, learning_curve=False
-    )
-    before = backtest(table, protocols=("family-out",), options=options).outcomes["family-out"]
+    options = BacktestOptions(systems=("ours", "paper", "ridge", "svr"))
+    before = held_out(table, options)
     rows = np.flatnonzero(np.array(table.families) == "family0")
     score = table.score_pp.copy()
     score[rows] = 99.0
     spoiled = replace(table, score_pp=score)
-    after = backtest(spoiled, protocols=("family-out",), options=options).outcomes["family-out"]
+    after = held_out(spoiled, options)
     for name, outcome in before.items():
         np.testing.assert_array_equal(outcome.score_pp[rows], after[name].score_pp[rows], err_msg=name)
         np.testing.assert_array_equal(outcome.high_pp[rows], after[name].high_pp[rows], err_msg=name)
@@ -138,6 +158,59 @@ def test_more_past_runs_help():
     rows = backtest(table, options=BacktestOptions(systems=("ours",), folds=3)).table("learning curve").rows
     assert [row[0] for row in rows][:2] == [25, 50]
     assert rows[-1][1] < 0.9 * rows[0][1]
+
+
+def test_headline_figures_stand_beside_their_goals_and_say_whether_they_are_met(result):
+    rows = {row[0]: row for row in result.table("headline grouped").rows}
+    main = {row[0]: row for row in result.table("main grouped").rows}
+    error = main["TuneAhead (default)"][1]
+    assert rows["RMSE, points"][1:] == (error, main["TuneAhead (default)"][2], "at most 1.47", "yes", 1.47)
+    best = min(main[name][1] for name in ("Persistence (score at the probe)", "Mean of the training scores"))
+    best = min(best, main["Paper preset (24 features + recipe)"][1])
+    assert rows["RMSE below the best baseline's, %"][1] == pytest.approx(100 * (1 - error / best))
+    assert rows["RMSE over the seed-noise floor"][1] == pytest.approx(error * math.sqrt(3.0))
+    assert all(row[4] in ("yes", "no") for row in rows.values())
+
+
+def test_a_second_benchmark_is_predicted_without_its_cue_scores(result):
+    rows = {row[0]: row for row in result.table("benchmark truth").rows}
+    assert set(rows) == {
+        *("Mean of the training scores", "ProxyLM", "Paper preset (24 features + recipe)"),
+        *("TuneAhead (default)", "Seed-noise floor"),
+    }
+    # Scores of half the spread: half the error of the first benchmark, if the features say it all.
+    assert rows["TuneAhead (default)"][1] < 1.2
+    assert rows["Seed-noise floor"][1] == pytest.approx(0.5 / math.sqrt(3.0))
+    assert all(row[-1] is None for row in rows.values()), "the paper has no figure for this benchmark"
+
+
+def test_another_base_is_predicted_from_scratch_and_from_few_rows(result):
+    main = {row[0]: row for row in result.table("base small").rows}
+    assert main["TuneAhead (default)"][1] < main["Persistence (score at the probe)"][1]
+    rows = result.table("transfer small").rows
+    assert [row[0] for row in rows] == [0, 10, 25, 50]
+    own, scratch, warm = rows[0][:3]
+    # The tasks follow one law on both bases: without any own run the known base says nearly all.
+    assert own == 0 and math.isnan(scratch) and warm < 2.0
+    assert rows[1][1] > rows[1][2], "ten own runs alone tell less than ten and the known base"
+
+
+def test_a_stored_result_is_read_back_and_known_to_belong_to_its_table(result, tmp_path):
+    path = tmp_path / "backtest.json"
+    path.write_text(result.to_json())
+    back = read_result(path)
+    assert back.to_markdown() == result.to_markdown() and back.to_json() == result.to_json()
+    assert back.of_protocols(["random"]).tables[0].name == "headline random"
+    assert "main grouped" not in [table.name for table in back.of_protocols(["random"]).tables]
+    with pytest.raises(PredictorError, match="holds no backtest"):
+        read_result(tmp_path / "none.json")
+
+
+def test_a_tables_fingerprint_follows_its_values_not_its_precision(table):
+    assert table_fingerprint(table) == table_fingerprint(
+        replace(table, values=table.values.astype(np.float32).astype(float))
+    )
+    assert table_fingerprint(table) != table_fingerprint(replace(table, score_pp=table.score_pp + 0.1))
 
 
 def test_probe_lengths_are_in_order(result):
@@ -179,7 +252,7 @@ def test_tables_print_dashes_for_what_was_not_measured():
 
 
 def test_unknown_tables_systems_and_protocols_name_the_known_ones(result, table):
-    with pytest.raises(PredictorError, match="it has main grouped"):
+    with pytest.raises(PredictorError, match="it has headline grouped, main grouped"):
         result.table("nothing")
     with pytest.raises(PredictorError, match="use some of mean, base"):
         backtest(table, options=BacktestOptions(systems=("magic",)))

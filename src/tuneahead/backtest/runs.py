@@ -12,6 +12,7 @@ from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, Estimate, 
 from tuneahead.predictor.selection import TrailEntry
 from tuneahead.predictor.splits import Fold
 from tuneahead.predictor.table import FeatureTable, Floats
+from tuneahead.predictor.transfer import TRANSFERS
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def _one(job: tuple[str, Fold, int]) -> Estimate:
     # Workers get names: the systems themselves hold closures, which can't be sent.
     name, fold, seed = job
     rows = _SHARED[0]
-    system = next(system for system in (*BASELINES, OURS, *ABLATIONS) if system.name == name)
+    system = next(system for system in (*BASELINES, OURS, *ABLATIONS, *TRANSFERS) if system.name == name)
     return system.run(rows.select(fold.train), rows.select(fold.test), seed)
 
 

@@ -1,0 +1,77 @@
+"""Error by number of past runs and by length of the probe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tuneahead.backtest.protocols import measured_rows
+from tuneahead.backtest.result import BacktestOptions
+from tuneahead.backtest.runs import Outcome, Plan, run_plans
+from tuneahead.backtest.tables import Cell, Table
+from tuneahead.predictor.baselines import BASELINES, OURS
+from tuneahead.predictor.metrics import measure, rmse
+from tuneahead.predictor.splits import Fold, draw_data_sets, folds_for
+from tuneahead.predictor.table import FeatureTable, Mask, Rows
+
+LEARNING_SIZES = (25, 50, 100, 200, 400, 800)
+LEARNING = "learning "
+
+
+def learning_plans(rows: FeatureTable, folds: Sequence[Fold], seed: int) -> dict[str, Plan]:
+    """For each size a plan that fits on that many rows (whole data sets) of the first two folds' others."""
+    used = folds[:2]
+    plans = {}
+    for size in LEARNING_SIZES:
+        if size >= 0.9 * min(len(fold.train) for fold in used):
+            break
+        parts = tuple(
+            Fold(fold.name, draw_data_sets(rows, fold.train, size, seed), fold.test) for fold in used
+        )
+        plans[f"{LEARNING}{size}"] = Plan((OURS,), parts)
+    return plans
+
+
+def learning_curve(
+    rows: FeatureTable,
+    plans: Mapping[str, Plan],
+    curve: Mapping[str, Outcome],
+    grouped: Mapping[str, Outcome],
+    measured: Mask,
+) -> Table:
+    """Our error by number of training tasks; the last row is the whole training fold."""
+    used = plans["grouped"].folds[:2]
+    test = np.concatenate([fold.test for fold in used])
+    test = test[measured[test]]
+    cells = [_curve_row(int(key[len(LEARNING) :]), outcome, rows, test) for key, outcome in curve.items()]
+    cells.append(_curve_row(len(used[0].train), grouped[OURS.name], rows, test))
+    note = (
+        f"Fitted on whole data sets of the training folds, measured on {len(test)} held-out tasks;"
+        f" persistence there: {rmse(rows.probe_pp[test], rows.score_pp[test]):.2f}."
+    )
+    columns = ("training tasks", "RMSE", "coverage %", "width")
+    return Table("learning curve", "Error by number of past runs", columns, tuple(cells), note)
+
+
+def _curve_row(size: int, outcome: Outcome, rows: FeatureTable, test: Rows) -> tuple[Cell, ...]:
+    part = outcome.select(test)
+    found = measure(part.score_pp, rows.score_pp[test], low=part.low_pp, high=part.high_pp)
+    return size, found.rmse_pp, 100.0 * found.coverage, found.width_pp
+
+
+def probe_lengths(options: BacktestOptions, seed: int) -> Table:
+    """Our error and persistence's at every length in ``options.probe_tables``, grouped."""
+    cells: list[tuple[Cell, ...]] = []
+    simple = next(system for system in BASELINES if system.name == "persistence")
+    for steps, table in sorted(options.probe_tables.items()):
+        rows = table.scored()
+        measured = measured_rows(rows)
+        plan = Plan((OURS, simple), folds_for(rows, "grouped", seed=seed, k=options.folds))
+        found = run_plans(rows, {"grouped": plan}, seed=seed, workers=options.workers)["grouped"]
+        ours, truth = found[OURS.name].select(measured), rows.score_pp[measured]
+        m = measure(ours.score_pp, truth, low=ours.low_pp, high=ours.high_pp)
+        persistence = rmse(found[simple.name].score_pp[measured], truth)
+        cells.append((steps, m.rmse_pp, m.r2, 100.0 * m.within_3, m.width_pp, persistence))
+    columns = ("probe steps", "RMSE", "R2", "within 3 pp %", "width", "persistence RMSE")
+    return Table("probe length", "Error by length of the probe, grouped", columns, tuple(cells))

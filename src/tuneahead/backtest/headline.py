@@ -1,0 +1,98 @@
+"""The figures that matter, each beside its interval, its goal and what the paper reports."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tuneahead.backtest.protocols import Judged, success_tau_pp
+from tuneahead.backtest.tables import Cell, Table, span_text
+from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS
+from tuneahead.predictor.metrics import decisions, task_costs
+
+COLUMNS = ("figure", "measured", "95 % interval", "goal", "met", "paper")
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a figure should reach: at least ``low``, at most ``high``."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def text(self) -> str:
+        """The bounds in words."""
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            return f"{self.low:g} to {self.high:g}"
+        return f"at least {self.low:g}" if math.isfinite(self.low) else f"at most {self.high:g}"
+
+    def row(
+        self, figure: str, value: float, span: str | None = None, paper: float | None = None
+    ) -> tuple[Cell, ...]:
+        """A row of the table."""
+        met = None if math.isnan(value) else ("yes" if self.low <= value <= self.high else "no")
+        return (figure, value, span, self.text, met, paper)
+
+
+def headline_table(judged: Judged, probe_steps: int) -> Table:
+    """Our figures under one protocol against the project's goals, which are the paper's figures and ours."""
+    ours = judged.scored[OURS.name].metrics
+    spans = ours.spans
+    rivals = [judged.scored[s.name] for s in BASELINES if s.name in judged.scored]
+    rivals = [rival for rival in rivals if rival.metrics.n == ours.n]
+    best = min(rivals, key=lambda rival: rival.metrics.rmse_pp, default=None)
+    best_pp = best.metrics.rmse_pp if best else math.nan
+    rows = [
+        Aim(high=1.47).row("RMSE, points", ours.rmse_pp, span_text(spans.get("rmse_pp")), 1.47),
+        Aim(low=95.1).row(
+            "within 3 points, %", 100 * ours.within_3, span_text(spans.get("within_3"), 100), 95.1
+        ),
+        Aim(low=0.91).row("R2", ours.r2, span_text(spans.get("r2")), 0.99),
+        Aim(high=1.25).row("RMSE over the seed-noise floor", ours.rmse_pp / judged.floor_pp),
+        Aim(low=30).row("RMSE below the best baseline's, %", 100 * (1 - ours.rmse_pp / best_pp), None, 30),
+        Aim(88, 92).row(
+            "90 % intervals cover, %", 100 * ours.coverage, span_text(spans.get("coverage"), 100)
+        ),
+        *_ablation_rows(judged, ours.rmse_pp),
+        *_decision_rows(judged, probe_steps),
+    ]
+    note = f"Best baseline: {best.label}, {best_pp:.2f}." if best else ""
+    return Table(
+        f"headline {judged.protocol}", f"Headline figures, {judged.protocol}", COLUMNS, tuple(rows), note
+    )
+
+
+def _ablation_rows(judged: Judged, full_pp: float) -> list[tuple[Cell, ...]]:
+    papers = {"static_only": 3.50 / 1.47, "dynamic_only": 3.38 / 1.47}
+    return [
+        Aim(low=2).row(
+            f"RMSE of {s.label.lower()} over ours",
+            judged.scored[s.name].metrics.rmse_pp / full_pp,
+            None,
+            papers[s.name],
+        )
+        for s in ABLATIONS
+        if s.name in papers and s.name in judged.scored
+    ]
+
+
+def _decision_rows(judged: Judged, probe_steps: int) -> list[tuple[Cell, ...]]:
+    part = judged.rows
+    tau = success_tau_pp(part.score_pp)
+    costs = task_costs(part, probe_steps)
+    found = decisions(judged.outcomes[OURS.name].score_pp, part.score_pp, tau, costs, groups=part.data_ids)
+    return [
+        Aim(low=58.4).row(
+            f"compute saved at a goal of {tau:g}, %",
+            100 * found.compute_saved,
+            span_text(found.spans.get("compute_saved"), 100),
+            58.4,
+        ),
+        Aim(low=94.5).row(
+            f"good runs kept at a goal of {tau:g}, %",
+            100 * found.good_kept,
+            span_text(found.spans.get("good_kept"), 100),
+            94.5,
+        ),
+    ]

@@ -1,0 +1,133 @@
+"""The tables of one protocol: held-out errors, ablation, decisions, selection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuneahead.backtest.result import BacktestOptions
+from tuneahead.backtest.runs import Outcome
+from tuneahead.backtest.tables import Scored, Table, decision_table, metric_table, trail_table
+from tuneahead.predictor.baselines import ABLATIONS, OURS
+from tuneahead.predictor.metrics import decisions, measure, noise_floor_pp, task_costs
+from tuneahead.predictor.table import FeatureTable, Floats, Mask
+
+PAPER_TAU_PP = 55.0
+SUCCESS_SHARE = 1 / 3
+"""The goal at which savings are judged is the one that this share of the runs reach."""
+
+
+def measured_rows(rows: FeatureTable) -> Mask:
+    """Tasks that errors are measured on: those with several seeds when there are fifty, else all."""
+    several = rows.seeds >= 2
+    return several if several.sum() >= 50 else np.ones(len(rows), bool)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The outcomes of one protocol on the tasks that errors are measured on."""
+
+    protocol: str
+    rows: FeatureTable
+    outcomes: Mapping[str, Outcome]
+    scored: Mapping[str, Scored]
+    floor_pp: float
+    note: str
+
+
+def judge(rows: FeatureTable, protocol: str, outcomes: Mapping[str, Outcome], seed: int) -> Judged:
+    """Figures of every system under ``protocol``, on the measured rows alone."""
+    measured = measured_rows(rows)
+    part = rows.select(np.flatnonzero(measured))
+    held = np.zeros(len(rows), bool)
+    for outcome in outcomes.values():
+        held |= np.isfinite(outcome.score_pp)
+    return Judged(
+        protocol,
+        part,
+        {name: outcome.select(measured) for name, outcome in outcomes.items()},
+        {name: _scored(part, measured, outcome, seed) for name, outcome in outcomes.items()},
+        noise_floor_pp(rows.select(np.flatnonzero(measured & held))),
+        _protocol_note(protocol, rows, measured),
+    )
+
+
+def protocol_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
+    """Held-out error, ablation, decisions and (for the random split) the selection's trail."""
+    protocol, scored, floor = judged.protocol, judged.scored, judged.floor_pp
+    names = {system.name for system in ABLATIONS}
+    main = sorted((s for name, s in scored.items() if name not in names), key=_worst_first)
+    tables = [metric_table(f"main {protocol}", f"Held-out error, {protocol}", main, floor, judged.note)]
+    ablation = [s for name, s in scored.items() if name in names]
+    if ablation:
+        note = "All rows use the same two cheap models (ridge and boosted trees): only the features differ."
+        tables.append(metric_table(f"ablation {protocol}", f"Ablation, {protocol}", ablation, floor, note))
+    if OURS.name in judged.outcomes:
+        tables += _decision_tables(judged, options)
+    if protocol == "random" and OURS.name in judged.outcomes:
+        tables.append(trail_table(judged.outcomes[OURS.name].trail))
+    return tables
+
+
+def success_tau_pp(score_pp: Floats) -> float:
+    """The goal that a third of the tasks reach, in points."""
+    return round(float(np.nanquantile(score_pp, 1 - SUCCESS_SHARE)), 1)
+
+
+def _worst_first(system: Scored) -> float:
+    return -system.metrics.rmse_pp if system.metrics.n else -np.inf
+
+
+def _scored(part: FeatureTable, measured: Mask, outcome: Outcome, seed: int) -> Scored:
+    found = outcome.select(measured)
+    low, high = (found.low_pp, found.high_pp) if outcome.has_interval else (None, None)
+    metrics = measure(found.score_pp, part.score_pp, low=low, high=high, groups=part.data_ids, seed=seed)
+    return Scored(outcome.system.name, outcome.system.label, metrics, outcome.reason)
+
+
+def _protocol_note(protocol: str, rows: FeatureTable, measured: Mask) -> str:
+    what = {
+        "grouped": "No data set is on both sides of a fold; every task is held out once.",
+        "random": "One random split as in the paper; data sets may be on both sides.",
+        "family-out": "Each kind of data is held out whole; every task is held out once.",
+    }[protocol]
+    if measured.all():
+        return what
+    return (
+        f"{what} Measured on the {int(measured.sum())} tasks of {len(rows)} whose score is a mean over seeds."
+    )
+
+
+def _decision_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
+    part, protocol, outcomes = judged.rows, judged.protocol, judged.outcomes
+    costs = task_costs(part, options.probe_steps)
+    quartiles = np.nanquantile(part.score_pp, (0.25, 0.5, 0.75))
+    taus = options.taus_pp or tuple(
+        sorted({PAPER_TAU_PP, success_tau_pp(part.score_pp), *(round(float(q), 1) for q in quartiles)})
+    )
+    ours = outcomes[OURS.name]
+    rules = {"default, prediction": ours.score_pp, "default, upper end": ours.high_pp}
+    for name, label in (("persistence", "persistence"), ("paper", "paper preset, prediction")):
+        if name in outcomes:
+            rules[label] = outcomes[name].score_pp
+    found = [
+        (label, decisions(upper, part.score_pp, tau, costs, groups=part.data_ids))
+        for tau in taus
+        for label, upper in rules.items()
+    ]
+    note = (
+        "Run when the prediction (or the interval's upper end) reaches tau. Every probe is paid for,"
+        " and a run that goes on continues from its probe."
+    )
+    if protocol == "random":
+        note += " Paper, tau 55: 58.4 % saved, 94.5 % of good runs kept."
+    curve_taus = np.unique(np.round(np.nanquantile(part.score_pp, np.linspace(0.02, 0.98, 33)), 1))
+    curve = [
+        ("default, prediction", decisions(ours.score_pp, part.score_pp, float(t), costs)) for t in curve_taus
+    ]
+    return [
+        decision_table(f"decisions {protocol}", f"Decisions, {protocol}", found, note),
+        decision_table(f"decision curve {protocol}", f"Decisions at every tau, {protocol}", curve, ""),
+    ]

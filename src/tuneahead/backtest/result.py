@@ -1,0 +1,151 @@
+"""What a backtest is asked for and what it found, as JSON and Markdown."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuneahead.backtest.tables import Table
+from tuneahead.errors import PredictorError
+from tuneahead.predictor.table import FeatureTable
+
+SCHEMA = 1
+PROTOCOLS = ("grouped", "random", "family-out")
+
+
+@dataclass(frozen=True)
+class BacktestOptions:
+    """What to run. ``systems`` are names (empty: all); ``workers`` processes share the folds.
+
+    ``taus_pp`` are goals for the decision table (empty: 55, the quartiles of the scores and the goal
+    that a third of the runs reach). ``probe_tables`` holds the same tasks' features after other probe
+    lengths, by steps; ``other_bases`` tables of the same kind of tasks on other bases, by name.
+    """
+
+    systems: tuple[str, ...] = ()
+    ablations: bool = True
+    learning_curve: bool = True
+    further_benchmarks: bool = True
+    folds: int = 5
+    workers: int = 1
+    taus_pp: tuple[float, ...] = ()
+    probe_steps: int = 100
+    probe_tables: Mapping[int, FeatureTable] = field(default_factory=dict)
+    other_bases: Mapping[str, FeatureTable] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One held-out task: its measured score and what was predicted, in points; bounds may be NaN."""
+
+    task_id: str
+    score_pp: float
+    predicted_pp: float
+    low_pp: float
+    high_pp: float
+
+
+@dataclass(frozen=True)
+class BacktestResult:
+    """Everything a backtest found. ``predictions`` are ours for held-out tasks, by protocol."""
+
+    tasks: int
+    data_sets: int
+    seed: int
+    tables: tuple[Table, ...]
+    predictions: Mapping[str, tuple[Prediction, ...]]
+    table_fingerprint: str = ""
+
+    def table(self, name: str) -> Table:
+        """The table of that name; raises :class:`PredictorError` when there is none."""
+        for table in self.tables:
+            if table.name == name:
+                return table
+        known = ", ".join(table.name for table in self.tables)
+        raise PredictorError(f"the backtest has no table {name!r}", remedy=f"it has {known}")
+
+    def of_protocols(self, protocols: Sequence[str]) -> BacktestResult:
+        """The tables of some protocols and those that belong to none."""
+        dropped = set(PROTOCOLS) - set(protocols)
+        tables = tuple(table for table in self.tables if not table.name.endswith(tuple(dropped)))
+        return BacktestResult(
+            self.tasks, self.data_sets, self.seed, tables, self.predictions, self.table_fingerprint
+        )
+
+    def to_markdown(self) -> str:
+        """All tables, one below the other."""
+        head = f"{self.tasks} tasks on {self.data_sets} data sets, seed {self.seed}. Errors in points."
+        return "\n\n".join([head, *(table.to_markdown() for table in self.tables)]) + "\n"
+
+    def to_json(self) -> str:
+        """All tables, and our held-out predictions task by task."""
+        record = {
+            "schema": SCHEMA,
+            "tasks": self.tasks,
+            "data_sets": self.data_sets,
+            "seed": self.seed,
+            "table_fingerprint": self.table_fingerprint,
+            "tables": [table.to_record() for table in self.tables],
+            "predictions": {
+                protocol: [
+                    [p.task_id, *map(_rounded, (p.score_pp, p.predicted_pp, p.low_pp, p.high_pp))]
+                    for p in found
+                ]
+                for protocol, found in self.predictions.items()
+            },
+        }
+        return json.dumps(record, indent=1, allow_nan=False)
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 3) if math.isfinite(value) else None
+
+
+def read_result(path: str | Path) -> BacktestResult:
+    """Read what :meth:`BacktestResult.to_json` gave; raises :class:`PredictorError` on anything else."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        if record["schema"] != SCHEMA:
+            raise ValueError(f"schema {record['schema']}, this version reads {SCHEMA}")
+        return BacktestResult(
+            tasks=record["tasks"],
+            data_sets=record["data_sets"],
+            seed=record["seed"],
+            tables=tuple(_table(entry) for entry in record["tables"]),
+            predictions={
+                protocol: tuple(
+                    Prediction(task, *(math.nan if v is None else v for v in values))
+                    for task, *values in rows
+                )
+                for protocol, rows in record["predictions"].items()
+            },
+            table_fingerprint=record["table_fingerprint"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PredictorError(
+            f"{path} holds no backtest: {error}", remedy="make one with 'tuneahead backtest --json'"
+        ) from None
+
+
+def _table(entry: Mapping[str, Any]) -> Table:
+    rows = tuple(tuple(row) for row in entry["rows"])
+    return Table(entry["name"], entry["title"], tuple(entry["columns"]), rows, entry["note"])
+
+
+def table_fingerprint(table: FeatureTable) -> str:
+    """Hash of everything a backtest reads of a table, so that a stored result is known to belong to it."""
+    digest = hashlib.sha256()
+    header = (table.names, table.groups, table.task_ids, table.data_ids, table.families, table.bases)
+    digest.update(json.dumps(header).encode())
+    extras = [table.extras[name] for name in sorted(table.extras)]
+    for column in (table.values, table.score_pp, table.base_pp, table.probe_pp, table.seeds, *extras):
+        # As 32-bit floats, as features are stored: a table in memory and one read back are the same.
+        digest.update(np.nan_to_num(column.astype(np.float32), nan=-1e9).tobytes())
+    return digest.hexdigest()[:16]
