@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tuneahead.errors import RecipeError
 
 Schedule = Literal["linear", "cosine", "constant"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "8bit", "4bit"]
 Template = Literal["auto", "raw", "qa", "alpaca", "chat"]
 
 
@@ -51,7 +51,7 @@ class Recipe(BaseModel):
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's mean of gradients")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of AdamW's mean of squared gradients")
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's term against division by zero")
-    precision: Precision = Field("auto", description="number format of the base's computation")
+    precision: Precision = Field("auto", description="number format of the frozen base; 8bit, 4bit on CUDA")
     max_length: int = Field(512, ge=2, description="window: longer rows are cut from the right")
     template: Template = Field("auto", description="how prompt and answer become text")
     seed: int = Field(0, ge=0, description="seed of initialisation, data order and dropout")

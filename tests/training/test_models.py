@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from training_fixtures import make_examples
 
-from tuneahead.errors import ModelError
-from tuneahead.training.models import Base, choose_dtype, load_base, weights_fingerprint
+from tuneahead.dataset import Example
+from tuneahead.errors import DataError, ModelError
+from tuneahead.recipe import Recipe
+from tuneahead.trace import ProbeTrace
+from tuneahead.training.hardware import choose_dtype
+from tuneahead.training.measure import ProbeSettings
+from tuneahead.training.models import Base, load_base, weights_fingerprint
+from tuneahead.training.probe import run_probe
 
 
 def test_a_base_is_frozen_and_knows_itself(tiny: Base, tiny_path: Path) -> None:
@@ -50,3 +62,100 @@ def test_torn_weights_are_refused(tiny_path: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((tiny_path / "model.safetensors").read_bytes()[:5000])
     with pytest.raises(ModelError, match="can't load base model"):
         load_base(str(tmp_path), device="cpu")
+
+
+def copied(tiny_path: Path, folder: Path, **changes: object) -> Path:
+    """The tiny model in another folder, with fields of its config.json changed (None removes one)."""
+    shutil.copytree(tiny_path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("out"))
+    config = {**json.loads((folder / "config.json").read_text()), **changes}
+    kept = {name: value for name, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+    return folder
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    fields = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in fields.items() if value is not None}))
+
+
+def test_adapters_are_no_base(tiny_path: Path, tmp_path: Path) -> None:
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    fields = {"peft_type": "LORA", "base_model_name_or_path": "org/plain-base"}
+    (adapters / "adapter_config.json").write_text(json.dumps(fields))
+    beside = copied(tiny_path, tmp_path / "beside")
+    (beside / "adapter_config.json").write_text("{}")
+    for folder, remedy in ((adapters, "org/plain-base"), (beside, "merge")):
+        with pytest.raises(ModelError, match="carries adapters already") as caught:
+            load_base(str(folder), device="cpu")
+        assert remedy in caught.value.remedy
+
+
+def test_a_model_without_linear_layers_is_refused(tiny_path: Path, tmp_path: Path) -> None:
+    bare = copied(tiny_path, tmp_path / "bare", num_hidden_layers=0, layer_types=[])
+    with pytest.raises(ModelError, match="no linear layers that LoRA could adapt"):
+        load_base(str(bare), device="cpu")
+
+
+def test_the_end_token_comes_from_the_configuration_or_is_asked_for(tiny_path: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_path, tmp_path / "silent")
+    rewrite(folder / "tokenizer_config.json", eos_token=None, pad_token=None)
+    base = load_base(str(folder), device="cpu")
+    assert base.tokenizer.eos_token == "<eos>" and base.pad_id == 1, "config.json names token 1"
+    assert train_a_little(base).steps.loss_nats[-1] > 0, "a tokenizer without pad token trains"
+    rewrite(folder / "config.json", eos_token_id=None)
+    with pytest.raises(ModelError, match="no end-of-sequence token") as caught:
+        load_base(str(folder), device="cpu")
+    assert "eos_token" in caught.value.remedy
+
+
+def train_a_little(base: Base) -> ProbeTrace:
+    recipe = Recipe(max_steps=2, batch_size=4)
+    settings = ProbeSettings(record_steps=2, cue_steps=(), flatness_at=None)
+    return run_probe(base, make_examples(20), recipe, settings).trace
+
+
+def test_a_window_that_prompts_fill_is_refused_with_its_size(tiny: Base) -> None:
+    examples = [Example(" ".join(["red"] * 200), "one", i + 1) for i in range(3)]
+    settings = ProbeSettings(record_steps=2, cue_steps=(), flatness_at=None)
+    with pytest.raises(DataError, match="no row of 3 leaves room for its answer in 128 tokens") as caught:
+        run_probe(tiny, examples, Recipe(max_steps=2), settings)
+    assert "longer window" in caught.value.remedy
+
+
+def test_code_of_a_repository_is_never_run(tiny_path: Path, tmp_path: Path) -> None:
+    code = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    folder = copied(tiny_path, tmp_path / "own", model_type="own", auto_map=code)
+    (folder / "own.py").write_text("raise SystemExit('remote code was run')")
+    with pytest.raises(ModelError, match="can't load base model") as caught:
+        load_base(str(folder), device="cpu")
+    assert "never run" in caught.value.remedy
+
+
+def test_a_base_too_large_for_the_machine_is_refused_before_it_is_read(
+    tiny_path: Path, tmp_path: Path
+) -> None:
+    huge = copied(tiny_path, tmp_path / "huge", vocab_size=2**25, hidden_size=2**15)
+    (huge / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"in fp32 needs 4\d\d\d\.\d GiB, cpu has \d+\.\d GiB free"):
+        load_base(str(huge), precision="fp32", device="cpu")
+
+
+def test_lab_bases_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_path: Path) -> None:
+    monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="'lab-llama' is not in") as caught:
+        load_base("lab-llama", device="cpu")
+    assert "pretrain_base.py lab-llama" in caught.value.remedy
+    copied(tiny_path, tmp_path / "lab-llama")
+    assert load_base("lab-llama", device="cpu").name == "lab-llama"
+
+
+def test_a_hub_that_cannot_be_reached_is_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "red", "completion": "one"}\n' * 20)
+    command = [sys.executable, "-m", "tuneahead", "assess", str(tmp_path / "rows.jsonl")]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*command, "--base", "org/never-seen"], env=offline, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert "can't load base model 'org/never-seen'" in done.stderr and "smollm2" in done.stderr

@@ -197,7 +197,7 @@ def pretrain(spec: BaseSpec, folder: Path, log: Callable[[str], None] = print) -
     """
     import torch
 
-    from tuneahead.training.models import native_bf16
+    from tuneahead.training.hardware import native_bf16
 
     tokenizer = train_tokenizer(spec)
     torch.manual_seed(spec.seed)
@@ -214,7 +214,7 @@ def pretrain(spec: BaseSpec, folder: Path, log: Callable[[str], None] = print) -
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_share(step, spec))
     began = time.monotonic()
     for step, ids in enumerate(islice(packed_batches(spec, tokenizer), spec.steps), start=1):
-        with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16("cpu")):
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

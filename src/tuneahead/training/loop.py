@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuneahead.benchmark.items import Benchmark
-from tuneahead.errors import DataError
+from tuneahead.errors import DataError, ModelError
 from tuneahead.recipe import Recipe
+from tuneahead.training.activations import fit_runs, keep_layers, pass_size
 from tuneahead.training.batches import pack, step_rows
 from tuneahead.training.checkpoint import read_checkpoint, save_adapter, write_checkpoint
 from tuneahead.training.lora import AdapterStack, SlotDropout, answer_head
@@ -81,7 +82,13 @@ class _Trainer:
         obeys_masks(base)
         self.cues = CueMeter(base, settings)
         self.stack = AdapterStack(base, min(width, len(waiting)), rank, names)
-        self.meter = GradientMeter(self.stack)
+        try:
+            sizes = [pass_size(job.data.train, job.recipe.batch_size) for job in waiting]
+            fit_runs(self.stack, sizes, self.stack.capacity)
+            self.meter = GradientMeter(self.stack)
+        except BaseException:
+            self._release()
+            raise
         self.slots: list[Slot] = []
         self._encoded: dict[str, EncodedBenchmark] = {}
 
@@ -99,8 +106,18 @@ class _Trainer:
                     self._step()
                     if on_step is not None:
                         on_step(len(self.slots))
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{len(self.slots)} run(s) on {self.base.name!r} ran out of memory: "
+                + str(error).splitlines()[0],
+                remedy="lower batch_size or max_length, rank fewer recipes at once, or use precision 4bit",
+            ) from None
         finally:
-            self.stack.detach()
+            self._release()
+
+    def _release(self) -> None:
+        keep_layers(self.stack)
+        self.stack.detach()
 
     # ------ slots
 

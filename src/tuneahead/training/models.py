@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
+from transformers.pytorch_utils import Conv1D
 
 from tuneahead.errors import ModelError
+from tuneahead.training.hardware import choose_device, choose_dtype, require_room
+from tuneahead.training.memory import dtype_name, quantization_config, weight_bytes
+from tuneahead.training.sources import PACKAGED, resolve_base
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+__all__ = ["Base", "load_base", "resolve_base", "weights_fingerprint"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +42,8 @@ class Base:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the frozen weights."""
-        return next(self.model.parameters()).dtype
+        """Number format that the base computes in (that of its weights, where they are not quantized)."""
+        return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
 
     @property
     def pad_id(self) -> int:
@@ -48,66 +54,164 @@ class Base:
         return 0
 
 
-def resolve_base(name: str) -> tuple[str, str]:
-    """Name shown and location loaded: ``lab`` is the packaged tiny base, else a path or hub id.
-
-    A folder that holds a lab base is shown by that base's own name, wherever it lies.
-    """
-    from tuneahead.lab.bases import lab_base_path, stored_name
-
-    if name in ("lab", "lab-qwen2"):
-        return "lab-qwen2", str(lab_base_path())
-    return stored_name(Path(name)) or name, name
-
-
-def choose_device(device: str = "auto") -> str:
-    """``auto`` takes CUDA, then MPS, then the processor."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto") -> Base:
     """Load a causal language model, frozen and in evaluation mode.
 
-    ``precision`` is that of the frozen weights: ``auto`` takes fp32 below 50 M parameters and
-    on processors without native bf16, else bf16. Remote code is never run and only safetensors
-    are read. Raises :class:`ModelError` when the base can't be found, read or adapted.
+    ``name`` is a name (``lab``, ``smollm2``), a folder, a GGUF file or a hub id. ``precision`` is that
+    of the frozen weights: ``auto`` takes fp32 below 50 M parameters and where bf16 is not native, else
+    bf16; ``8bit`` and ``4bit`` are for CUDA. Remote code is never run and only safetensors are
+    read. Raises :class:`ModelError` when the base can't be found, read, held in memory or adapted.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    shown, location = resolve_base(name)
     where = choose_device(device)
-    try:
-        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-        tokenizer = load_tokenizer(location)
-        # Counted on an empty model, so that a large one is never held in a wider format than needed.
-        with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
-        parameters = empty.num_parameters()
-        model = AutoModelForCausalLM.from_pretrained(
-            location,
-            config=config,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=choose_dtype(precision, parameters, where),
-            attn_implementation="eager" if where == "cpu" else "sdpa",
-        )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"can't load base model {name!r}: {first}",
-            remedy="give 'lab', a folder with config.json, tokenizer and model.safetensors, or a hub id "
-            "that this machine can reach",
-        ) from None
-    torch.nn.Module.to(model, device=where)
+    quantization = quantization_config(precision, where)
+    shown, location = resolve_base(name)
+    with _load_errors(name):
+        config = _read_config(name, location)
+        tokenizer, empty = load_tokenizer(location), _empty_model(config)
+    dtype = choose_dtype(precision, empty.num_parameters(), where)
+    require_room(
+        weight_bytes(empty, precision, dtype),
+        where,
+        f"base {name!r} in {precision if quantization else dtype_name(dtype)}",
+        "use a smaller base, --set precision=bf16, or 4bit on CUDA",
+    )
+    _require_linear_layers(name, empty)
+    end_token(name, tokenizer, config)
+    with _load_errors(name):
+        model = _load_weights(location, config, dtype, where, quantization)
     torch.nn.Module.eval(model)
     model.requires_grad_(False)
-    if hasattr(model, "peft_config"):
-        raise ModelError(f"{name!r} already carries adapters", remedy="merge them or give the plain base")
     return Base(shown, model, tokenizer, weights_fingerprint(model), where)
+
+
+def _read_config(name: str, location: str) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(location, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        if not _unreachable(str(error)):
+            # A repository of adapters has no config.json: that is the thing to say.
+            _refuse_adapters(name, location)
+        raise
+    _refuse_adapters(name, location)
+    return config
+
+
+def _empty_model(config: PretrainedConfig) -> PreTrainedModel:
+    """The model without memory for its weights, to count and look at before anything is read."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        empty: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=False
+        )
+    return empty
+
+
+def _load_weights(
+    location: str, config: PretrainedConfig, dtype: torch.dtype, device: str, quantization: object
+) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, object] = {}
+    if quantization is not None:
+        # Quantized weights are made on their device and can't be moved afterwards.
+        options = {"quantization_config": quantization, "device_map": {"": device}}
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        location,
+        config=config,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=dtype,
+        attn_implementation="eager" if device == "cpu" else "sdpa",
+        **options,
+    )
+    if quantization is None:
+        torch.nn.Module.to(model, device=device)
+    return model
+
+
+@contextmanager
+def _load_errors(name: str) -> Iterator[None]:
+    """Turn what transformers and the hub raise into a :class:`ModelError` with the next thing to do."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        remedy = _remedy(name, str(error))
+        raise ModelError(f"can't load base model {name!r}: {first}", remedy=remedy) from None
+
+
+def _remedy(name: str, message: str) -> str:
+    if "trust_remote_code" in message:
+        return "code from a model's repository is never run; use an architecture that transformers knows"
+    if Path(name).exists():
+        return "give a folder with config.json, the tokenizer's files and model.safetensors"
+    names = ", ".join(("lab", *PACKAGED))
+    if _unreachable(message):
+        return (
+            "the hub can't be reached: fetch the model where it can (hf download) and give its folder, "
+            f"or use one of {names}"
+        )
+    return (
+        f"give one of {names}, a folder with config.json, tokenizer and model.safetensors, "
+        "a .gguf file, or a hub id that this machine can reach"
+    )
+
+
+def _unreachable(message: str) -> bool:
+    return "connect" in message or "offline" in message.lower()
+
+
+def _refuse_adapters(name: str, location: str) -> None:
+    """A folder or repository of adapters is no base, though transformers would load it with PEFT."""
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    found = find_adapter_config_file(location)
+    if found is None:
+        return
+    try:
+        base = json.loads(Path(found).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        base = None
+    raise ModelError(
+        f"base {name!r} carries adapters already",
+        remedy=f"give the plain base{f' ({base})' if base else ''}, or merge them first "
+        "(PEFT's merge_and_unload) and save the result",
+    )
+
+
+def _require_linear_layers(name: str, model: PreTrainedModel) -> None:
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if head is None:
+        raise ModelError(f"{name!r} has no language-model head", remedy="give a causal language model")
+    if not any(isinstance(m, (torch.nn.Linear, Conv1D)) and m is not head for m in model.modules()):
+        raise ModelError(
+            f"base {name!r} has no linear layers that LoRA could adapt",
+            remedy="give a transformer with nn.Linear or Conv1D layers",
+        )
+
+
+def end_token(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """The end-of-sequence token, taken from the model's configuration where the tokenizer names none.
+
+    Without one no answer could learn to stop: raises :class:`ModelError`.
+    """
+    if tokenizer.eos_token_id is None:
+        named = getattr(config, "eos_token_id", None)
+        first = named[0] if isinstance(named, list) and named else named
+        token = tokenizer.convert_ids_to_tokens(first) if isinstance(first, int) else None
+        if not token:
+            raise ModelError(
+                f"the tokenizer of base {name!r} has no end-of-sequence token: no answer could learn to stop",
+                remedy="name one as eos_token in tokenizer_config.json",
+            )
+        tokenizer.eos_token = token
+    assert tokenizer.eos_token_id is not None
+    return int(tokenizer.eos_token_id)
 
 
 def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
@@ -125,27 +229,6 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
         return plain
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
     return tokenizer
-
-
-def choose_dtype(precision: str, parameters: int, device: str) -> torch.dtype:
-    """Number format of the frozen weights for a precision name, a model size and a device."""
-    if precision in _DTYPES:
-        return _DTYPES[precision]
-    if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    # Below 50 M parameters elementwise work dominates and bf16 gains nothing (measured).
-    if parameters < 50_000_000 or not native_bf16():
-        return torch.float32
-    return torch.bfloat16
-
-
-def native_bf16() -> bool:
-    """Whether this machine's processor multiplies in bf16."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags or " bf16" in flags
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:

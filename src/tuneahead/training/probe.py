@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tuneahead.benchmark.items import Benchmark
 from tuneahead.dataset import Example
+from tuneahead.errors import DataError
 from tuneahead.recipe import Recipe
 from tuneahead.training.encode import RunData, data_fingerprint, encode_examples, split_data
 from tuneahead.training.loop import train_stack
@@ -57,6 +58,7 @@ def run_probes(
         key = (id(task.examples), task.recipe.template, task.recipe.max_length)
         if key not in prepared:
             prepared[key] = prepare_data(base, task.examples, task.recipe)
+            _require_answers(base, task, prepared[key])
         jobs.append(
             Job(
                 str(index),
@@ -70,6 +72,19 @@ def run_probes(
         )
     results = {r.job_id: r for r in train_stack(base, jobs, settings, width=width, on_step=on_step)}
     return [results[str(index)] for index in range(len(tasks))]
+
+
+def _require_answers(base: Base, task: ProbeTask, data: RunData) -> None:
+    """Say it when every prompt fills the window, which is no defect of the answers."""
+    if data.train or not any(example.answer.strip() for example in task.examples):
+        return
+    window = min(task.recipe.max_length, base.context_tokens)
+    which = "max_length" if window == task.recipe.max_length else f"the window of {base.name!r}"
+    raise DataError(
+        f"no row of {len(task.examples)} leaves room for its answer in {window} tokens ({which})",
+        remedy="shorten the prompts, "
+        + ("raise max_length" if window < base.context_tokens else "or take a base with a longer window"),
+    )
 
 
 def run_probe(

@@ -1,0 +1,147 @@
+"""GGUF files, converted once into a folder that loads in under a second."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import struct
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuneahead.errors import ModelError
+from tuneahead.training.sources import PackagedModel, cache_folder
+
+_READER = "pip install 'tuneahead[gguf]'"
+_UNREADABLE = (ValueError, KeyError, IndexError, TypeError, EOFError, struct.error)
+"""What readers of a binary file meet in a torn one."""
+
+
+def convert_packaged(model: PackagedModel) -> Path:
+    """Folder of a packaged model, converted at first use; raises :class:`ModelError`.
+
+    Once converted, the package itself is no longer looked at.
+    """
+    folder = _folder(model.sha256)
+    if folder.is_dir():
+        return folder
+    pieces = model.pieces()
+    seen = file_sha256(pieces)
+    if seen != model.sha256:
+        raise ModelError(
+            f"{pieces[0]} is not the file of base {model.name!r}: its sha256 is {seen}, "
+            f"expected {model.sha256}",
+            remedy=f"install it anew: {model.install}",
+        )
+    if len(pieces) == 1:
+        return _convert(pieces[0], folder)
+    with tempfile.TemporaryDirectory(dir=_writable(cache_folder())) as scratch:
+        whole = Path(scratch) / "model.gguf"
+        with whole.open("wb") as out:
+            for piece in pieces:
+                with piece.open("rb") as part:
+                    shutil.copyfileobj(part, out)
+        return _convert(whole, folder)
+
+
+def convert_file(path: Path) -> Path:
+    """Folder of a GGUF file's model, converted at first use; another content gets another folder."""
+    folder = _folder(file_sha256([path]))
+    return folder if folder.is_dir() else _convert(path, folder)
+
+
+def file_sha256(pieces: Sequence[Path]) -> str:
+    """Hash of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        with piece.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _folder(sha256: str) -> Path:
+    return cache_folder() / f"gguf-{sha256[:16]}"
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"can't create the cache folder {folder}: {error.strerror}",
+            remedy="set TUNEAHEAD_CACHE to a folder that can be written",
+        ) from None
+    return folder
+
+
+def _convert(path: Path, folder: Path) -> Path:
+    """Convert beside the final folder and rename: others see all of it or nothing.
+
+    Two processes may convert at once; the second finds the place taken and drops its own copy.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=_writable(folder.parent)))
+    try:
+        _write_model(path, scratch)
+        try:
+            os.rename(scratch, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    except OSError as error:
+        raise ModelError(
+            f"can't convert {path.name} into {folder.parent}: {error.strerror or error}",
+            remedy="make room there (4 bytes a parameter), or set TUNEAHEAD_CACHE to another folder",
+        ) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _write_model(path: Path, folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _require_gguf(path)
+    try:
+        # The converter's progress bar can't be turned off otherwise, and stderr has one of ours.
+        with contextlib.redirect_stderr(io.StringIO()):
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except (*_UNREADABLE, ImportError, RuntimeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"can't read {path.name}: {first}",
+            remedy="transformers converts GGUF files of some architectures only; give safetensors instead",
+        ) from None
+    # save_pretrained would write weights as quantized, which they no longer are, and refuses to.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    tied = bool(getattr(model.config, "tie_word_embeddings", False))
+    weights = {
+        name: weight.contiguous()
+        for name, weight in model.state_dict().items()
+        if not (tied and name == "lm_head.weight")
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _require_gguf(path: Path) -> None:
+    from importlib.util import find_spec
+
+    with path.open("rb") as content:
+        magic = content.read(4)
+    if magic != b"GGUF":
+        raise ModelError(
+            f"{path} is not a GGUF file: it begins with {magic!r}", remedy="check the path, fetch it anew"
+        )
+    if find_spec("gguf") is None:
+        raise ModelError("reading GGUF files needs the package gguf", remedy=_READER)

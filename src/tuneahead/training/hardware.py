@@ -1,0 +1,105 @@
+"""What the machine has: device, number format and free memory, each found out and each to be overridden."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+from tuneahead.errors import ModelError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+QUANTIZED = ("8bit", "4bit")
+SMALL_PARAMETERS = 50_000_000
+"""Below this size elementwise work dominates and bf16 gains nothing (measured on the lab's bases)."""
+
+
+def choose_device(device: str = "auto") -> str:
+    """``auto`` takes CUDA, then MPS, then the processor; raises :class:`ModelError` for an absent one."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = device.split(":")[0]
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if kind not in there:
+        raise ModelError(f"unknown device {device!r}", remedy="use auto, cpu, cuda, cuda:1 or mps")
+    if not there[kind]:
+        raise ModelError(
+            f"device {device!r} was asked for, and this PyTorch ({torch.__version__}) sees none",
+            remedy="use --device cpu, or install a PyTorch built for that device",
+        )
+    return device
+
+
+def choose_dtype(precision: str, parameters: int, device: str) -> torch.dtype:
+    """Number format of weights that are not quantized, for a precision name, a size and a device."""
+    if precision in DTYPES:
+        return DTYPES[precision]
+    if precision in QUANTIZED:
+        return torch.bfloat16 if native_bf16(device) else torch.float32
+    if precision != "auto":
+        known = ", ".join(("auto", *DTYPES, *QUANTIZED))
+        raise ModelError(f"unknown precision {precision!r}", remedy=f"use one of {known}")
+    small = parameters < SMALL_PARAMETERS
+    return torch.float32 if small or not native_bf16(device) else torch.bfloat16
+
+
+def native_bf16(device: str) -> bool:
+    """Whether the device multiplies bf16 in hardware (elsewhere it is emulated and slower than fp32)."""
+    if device.startswith("cuda"):
+        # torch.cuda.is_bf16_supported() says yes to emulation as well.
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.startswith("mps"):
+        return torch.backends.mps.is_macos_or_newer(14, 0)
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return False
+    own = {"bf16"} if platform.machine().lower() in ("aarch64", "arm64") else {"avx512_bf16", "amx_bf16"}
+    return bool(words & own)
+
+
+def free_bytes(device: str) -> int | None:
+    """Memory that can still be had on the device; None where the system doesn't say."""
+    if device.startswith("cuda"):
+        free, _ = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + held)
+    if device.startswith("mps"):
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    if sys.platform == "linux":
+        return _free_linux()
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if sys.platform == "darwin" else None
+
+
+def _free_linux() -> int | None:
+    """Available memory of the machine, or of the container's limit where that is less."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else min(free, int(limit) - used)
+
+
+def require_room(needed: float, device: str, what: str, remedy: str) -> None:
+    """Raise :class:`ModelError` with the number when ``needed`` bytes can't be had."""
+    free = free_bytes(device)
+    if free is not None and needed > free:
+        raise ModelError(
+            f"{what} needs {needed / 2**30:.1f} GiB, {device} has {free / 2**30:.1f} GiB free", remedy=remedy
+        )

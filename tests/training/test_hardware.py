@@ -1,0 +1,60 @@
+"""Device, number format and memory: chosen by the machine, overridden by the user, refused when absent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tuneahead.errors import ModelError
+from tuneahead.training import hardware
+from tuneahead.training.hardware import choose_device, choose_dtype, free_bytes, native_bf16, require_room
+from tuneahead.training.memory import quantization_config
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("auto") in ("cpu", "cuda", "mps")
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelError, match="'cuda:1' was asked for"):
+            choose_device("cuda:1")
+    with pytest.raises(ModelError, match="unknown device 'gpu'") as caught:
+        choose_device("gpu")
+    assert "cuda" in caught.value.remedy
+
+
+def test_bf16_is_taken_where_it_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    big, small = 100_000_000, 1_000_000
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(hardware, "native_bf16", lambda device, answer=native: answer)
+        assert choose_dtype("auto", big, "cpu") == dtype
+        assert choose_dtype("4bit", big, "cuda") == dtype
+        assert choose_dtype("auto", small, "cpu") == torch.float32
+    assert choose_dtype("bf16", small, "cpu") == torch.bfloat16
+    with pytest.raises(ModelError, match="unknown precision 'int3'"):
+        choose_dtype("int3", big, "cpu")
+
+
+def test_old_graphics_cards_have_no_native_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert not native_bf16("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert native_bf16("cuda:1")
+
+
+def test_want_of_memory_is_said_with_the_number() -> None:
+    free = free_bytes("cpu")
+    assert free is None or 2**20 < free < 2**50
+    require_room(1000, "cpu", "a small thing", "nothing")
+    if free is not None:
+        with pytest.raises(ModelError, match=r"a large thing needs 1048576\.0 GiB, cpu has \d+\.\d GiB free"):
+            require_room(2.0**50, "cpu", "a large thing", "take a smaller one")
+
+
+def test_quantized_bases_need_cuda_and_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert quantization_config("bf16", "cpu") is None
+    with pytest.raises(ModelError, match="4bit needs a CUDA device, the base would run on cpu"):
+        quantization_config("4bit", "cpu")
+    monkeypatch.setattr("tuneahead.training.memory.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="8bit needs bitsandbytes and accelerate") as caught:
+        quantization_config("8bit", "cuda")
+    assert caught.value.remedy == "pip install 'tuneahead[quantized]'"
