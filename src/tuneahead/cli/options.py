@@ -53,7 +53,10 @@ Mapping = Annotated[
 BaseName = Annotated[
     str,
     typer.Option(
-        "--base", "-b", help="'lab' (packaged tiny model), a folder or a hub id.", rich_help_panel=JUDGED
+        "--base",
+        "-b",
+        help="'lab' (packaged tiny model), 'smollm2', a folder, a .gguf file or a hub id.",
+        rich_help_panel=JUDGED,
     ),
 ]
 BenchmarkName = Annotated[
