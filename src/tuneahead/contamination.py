@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,9 @@ SHORTEST_RUN_WORDS = 8
 
 BOILERPLATE_ITEMS = 5
 """A run of words that more items of one benchmark share is part of how it asks, and is ignored."""
+
+Hits = tuple[tuple[tuple[int, int], ...], ...]
+"""For each benchmark the pairs (training row, number of the item) that were found."""
 
 _LABEL = re.compile(
     r"^[\s#*]*(?:question|q|problem|instruction|input|user|human|prompt)\s*[:.)]\s*[\s*#]*", re.IGNORECASE
@@ -72,17 +75,24 @@ class ContaminationSearch:
     """
 
     def __init__(self, benchmarks: Iterable[Benchmark]) -> None:
-        self._found = [_Index(benchmark) for benchmark in benchmarks]
+        self._indices = [_Index(benchmark) for benchmark in benchmarks]
+        self._found: list[defaultdict[int, set[int]]] = [defaultdict(set) for _ in self._indices]
 
-    def add(self, words: Words, rows: NDArray[np.int64], examples: Sequence[Example]) -> None:
-        """Add a block: the words of prompt and answer of each row, its number and its example."""
-        for index in self._found:
-            index.look_up_runs(words, rows)
-            index.look_up_keys(rows, examples)
+    def look_up(self, words: Words, rows: NDArray[np.int64], examples: Sequence[Example]) -> Hits:
+        """What stands in a block: the words of prompt and answer of each row, its number and its example."""
+        return tuple(
+            (*index.look_up_runs(words, rows), *index.look_up_keys(rows, examples)) for index in self._indices
+        )
+
+    def add(self, hits: Hits) -> None:
+        """Keep what :meth:`look_up` gave, here or in another process."""
+        for found, pairs in zip(self._found, hits, strict=True):
+            for row, item in pairs:
+                found[row].add(item)
 
     def finish(self) -> tuple[Contamination, ...]:
         """One result per benchmark, in the order given."""
-        return tuple(index.result() for index in self._found)
+        return tuple(index.result(found) for index, found in zip(self._indices, self._found, strict=True))
 
 
 class _Index:
@@ -91,7 +101,6 @@ class _Index:
         self._name = benchmark.name
         self._ids = [item.item_id for item in items]
         self._keys: dict[str, list[int]] = defaultdict(list)
-        self._hits: dict[int, set[int]] = defaultdict(set)
         stems = [question_stem(item.prompt) for item in items]
         asked = Counter(question_key(stem) for stem in stems)
         for i, (item, stem) in enumerate(zip(items, stems, strict=True)):
@@ -103,28 +112,26 @@ class _Index:
         self._keys.pop("", None)
         self._runs = _run_indices(stems, [item.prompt for item in items])
 
-    def look_up_runs(self, words: Words, rows: NDArray[np.int64]) -> None:
+    def look_up_runs(self, words: Words, rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         for index in self._runs:
             owner, item = index.look_up(words)
-            for row, found in zip(rows[owner].tolist(), item.tolist(), strict=True):
-                self._hits[row].add(found)
+            yield from zip(rows[owner].tolist(), item.tolist(), strict=True)
 
-    def look_up_keys(self, rows: NDArray[np.int64], examples: Sequence[Example]) -> None:
+    def look_up_keys(self, rows: NDArray[np.int64], examples: Sequence[Example]) -> Iterator[tuple[int, int]]:
         for row, example in zip(rows.tolist(), examples, strict=True):
             for key in _row_keys(example):
-                items = self._keys.get(key)
-                if items:
-                    self._hits[row].update(items)
+                for item in self._keys.get(key, ()):
+                    yield row, item
 
-    def result(self) -> Contamination:
-        rows = sorted(self._hits)
-        found = sorted(set().union(*self._hits.values()))
+    def result(self, hits: Mapping[int, set[int]]) -> Contamination:
+        rows = sorted(hits)
+        found = sorted(set().union(*hits.values()))
         return Contamination(
             self._name,
             len(self._ids),
             tuple(self._ids[i] for i in found),
             np.array(rows, np.int64),
-            tuple(self._ids[min(self._hits[row])] for row in rows),
+            tuple(self._ids[min(hits[row])] for row in rows),
         )
 
 

@@ -26,7 +26,6 @@ MAX_ROWS = 1_000_000
 _BANDS, _BAND_SLOTS = 16, 4
 _SLOTS = _BANDS * _BAND_SLOTS
 _SEED = 20_240_617
-# Word triples in nine of ten rows are a fixed instruction, not likeness.
 _COMMON_FRACTION = 0.9
 _COMMON_MIN_ROWS = 50
 _BLOCK_ROWS = 4096
@@ -53,6 +52,40 @@ class NearDuplicates:
         return len(self.later) / self.examined if self.examined else float("nan")
 
 
+@dataclass(frozen=True)
+class Sketches:
+    """What the search keeps of a block of rows: word triples flat, band keys and a byte of each slot.
+
+    Row i has the next ``lengths[i]`` of ``shingles``; ``bands`` is ``(rows, 16)``, ``slots``
+    ``(rows, 64)``.
+    """
+
+    lengths: NDArray[np.int64]
+    shingles: NDArray[np.uint32]
+    bands: Hashes
+    slots: NDArray[np.uint8]
+
+    def chosen(self, keep: NDArray[np.bool_]) -> Sketches:
+        """Only the rows where ``keep`` holds."""
+        if keep.all():
+            return self
+        kept = self.shingles[np.repeat(keep, self.lengths)]
+        return Sketches(self.lengths[keep], kept, self.bands[keep], self.slots[keep])
+
+
+def sketch_rows(words: Words, common: Hashes) -> Sketches:
+    """Sketch the rows of a block; triples in ``common`` (see :func:`common_shingles`) don't count."""
+    shingles = _without(words.runs(SHINGLE_WORDS), common)
+    slots = _sketch(shingles)
+    return Sketches(
+        np.diff(shingles.offsets),
+        (shingles.hashes >> np.uint64(32)).astype(np.uint32),
+        _band_keys(slots),
+        # A byte of each slot is enough to drop most pairs before the exact comparison.
+        slots.astype(np.uint8),
+    )
+
+
 @dataclass
 class NearDuplicateSearch:
     """Collects rows block by block, then finds near-duplicates with MinHash bands and exact checks.
@@ -74,24 +107,25 @@ class NearDuplicateSearch:
 
     def add(self, words: Words, rows: NDArray[np.int64]) -> None:
         """Add a block: the words of each row and its row number, ascending over all blocks."""
+        if self._common is None:
+            self._common = common_shingles(words)
+        self.add_sketches(sketch_rows(words, self._common), rows)
+
+    def add_sketches(self, sketches: Sketches, rows: NDArray[np.int64]) -> None:
+        """Add a block that was sketched already; all blocks with the same common triples."""
         self._total += len(rows)
         room = self.max_rows - self._examined
-        if room <= 0:
-            return
         if len(rows) > room:
-            rows, words = rows[:room], Words(words.hashes[: words.offsets[room]], words.offsets[: room + 1])
+            first = np.arange(len(rows)) < room
+            rows, sketches = rows[first], sketches.chosen(first)
+        if not len(rows):
+            return
         self._examined += len(rows)
-        shingles = words.runs(SHINGLE_WORDS)
-        if self._common is None:
-            self._common = _common_shingles(shingles)
-        shingles = _without(shingles, self._common)
-        sketches = _sketch(shingles)
         self._rows.append(rows)
-        self._lengths.append(np.diff(shingles.offsets))
-        self._shingles.append((shingles.hashes >> np.uint64(32)).astype(np.uint32))
-        self._bands.append(_band_keys(sketches))
-        # A byte of each slot is enough to drop most pairs before the exact comparison.
-        self._sketches.append(sketches.astype(np.uint8))
+        self._lengths.append(sketches.lengths)
+        self._shingles.append(sketches.shingles)
+        self._bands.append(sketches.bands)
+        self._sketches.append(sketches.slots)
 
     def finish(self) -> NearDuplicates:
         """Compare the rows that share a band; each row is paired with the first earlier one it resembles."""
@@ -132,7 +166,9 @@ def _joined(blocks: list[NDArray[_Kind]]) -> NDArray[_Kind]:
     return whole
 
 
-def _common_shingles(shingles: Words) -> Hashes:
+def common_shingles(words: Words) -> Hashes:
+    """Word triples in nine of ten rows of a block of 50 or more: a fixed instruction, not likeness."""
+    shingles = words.runs(SHINGLE_WORDS)
     if len(shingles) < _COMMON_MIN_ROWS:
         return np.empty(0, np.uint64)
     row = np.repeat(np.arange(len(shingles), dtype=np.uint64), np.diff(shingles.offsets))

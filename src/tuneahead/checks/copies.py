@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuneahead.checks.check import Context, found, share
-from tuneahead.survey import Survey, pair_keys
+from tuneahead.survey import conflict_groups, repeated_rows
 from tuneahead.verdict import Finding
 
 _DUPLICATE_FRACTION = 0.01
@@ -17,33 +16,6 @@ _CONFLICT_FRACTION = 0.01
 _CONTAMINATED_FRACTION = 0.01
 _SHOWN_CLUSTERS = 3
 _SHOWN_IN_CLUSTER = 4
-
-
-def repeated_rows(survey: Survey) -> NDArray[np.bool_]:
-    """Rows whose prompt and answer (spaces collapsed) an earlier row holds: ``(rows,)``."""
-    _, first = np.unique(pair_keys(survey.prompt, survey.answer), return_index=True)
-    mask = np.ones(len(survey), bool)
-    mask[first] = False
-    return mask
-
-
-def conflict_groups(survey: Survey) -> NDArray[np.int64]:
-    """For each row the number of its group of contradicting rows, or -1: ``(rows,)``.
-
-    A group is all rows of one prompt that has two or more different answers, case and closing
-    punctuation aside. Rows without prompt or answer are in none. Groups count from 0 in order
-    of their first row.
-    """
-    usable = np.flatnonzero(~survey.empty_prompt & ~survey.empty_answer)
-    groups = np.full(len(survey), -1, np.int64)
-    prompts, first, inverse = np.unique(survey.prompt[usable], return_index=True, return_inverse=True)
-    pairs = np.unique(np.stack([inverse.astype(np.uint64), survey.loose_answer[usable]]), axis=1)
-    answers = np.bincount(pairs[0].astype(np.int64), minlength=len(prompts))
-    clashing = np.flatnonzero(answers > 1)
-    number = np.full(len(prompts), -1, np.int64)
-    number[clashing[np.argsort(first[clashing])]] = np.arange(len(clashing))
-    groups[usable] = number[inverse]
-    return groups
 
 
 def exact_duplicates(context: Context) -> Iterator[Finding]:

@@ -1,0 +1,235 @@
+"""Blocks of rows and what can be measured of one without the others, here or in another process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuneahead.contamination import ContaminationSearch, Hits
+from tuneahead.duplicates import Sketches, common_shingles, sketch_rows
+from tuneahead.examples import Example
+from tuneahead.textstats import SCRIPTS, Damage, TextStats, find_damage, find_gibberish, measure_texts
+from tuneahead.words import Hashes, WordHasher, Words
+
+BLOCK_ROWS = 2_048
+_BLOCK_CHARACTERS = 4_000_000
+_LEAK_CHARACTERS = 20
+
+MARKERS = ("", "ChatML", "Llama 3", "Llama 2", "Gemma", "Zephyr", "Alpaca", "end of text")
+"""Families of template markers; a row's code in the survey is an index into this."""
+
+_MARKER = re.compile(
+    r"(<\|im_(?:start|end)\|>)|(<\|(?:start_header_id|end_header_id|eot_id|begin_of_text)\|>)"
+    r"|(\[/?INST\]|<</?SYS>>)|(<(?:start|end)_of_turn>)|(<\|(?:user|assistant|system|end)\|>)"
+    r"|(### (?:Instruction|Response|Input) ?:)|(<\|end_?of_?text\|>|</s>\s*\Z|<eos>\s*\Z)"
+)
+
+# Frequent words of one language that hardly occur in the others.
+_FUNCTION_WORDS = {
+    "English": "the and of is that you it with this was are have not what which from",
+    "German": "der und das ich ist nicht den von mit ein auf für sich auch dem wie sind",
+    "French": "les est une des dans pour pas qui sur avec vous cette quelle être sont aux",
+    "Spanish": "el los las del con una por para como pero más este cuál qué muy también",
+    "Italian": "il che di non della sono per gli nel anche più come questo delle alla",
+    "Portuguese": "não uma com os em são mais você foi isso pelo ao também das qual",
+    "Dutch": "het een van niet dat voor ik zijn maar ook naar wordt deze wat heeft",
+}
+LANGUAGES = ("unclear", *_FUNCTION_WORDS, *(f"{name} script" for name in SCRIPTS[1:]))
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the rows have to fit: the window and what the template adds, in tokens.
+
+    A row of fewer UTF-8 bytes than ``max_length`` less these additions surely fits, since no
+    tokenizer makes more tokens than bytes; only longer rows need be tokenised.
+    """
+
+    max_length: int
+    template_tokens: int
+    turn_tokens: int
+
+    def may_cut(self, example: Example, size_bytes: int) -> bool:
+        """Whether the row could be too long for the window."""
+        turns = len(example.messages or ())
+        return size_bytes + self.template_tokens + turns * self.turn_tokens > self.max_length
+
+
+def blocks_of(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """The rows in lists of at most 2,048, fewer where texts are long."""
+    block: list[Example] = []
+    characters = 0
+    for example in examples:
+        block.append(example)
+        characters += len(example.prompt) + len(example.answer)
+        if len(block) >= BLOCK_ROWS or characters >= _BLOCK_CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
+
+
+@dataclass(frozen=True)
+class BlockMeasures:
+    """One block: a column per name of ``KINDS``, each ``(rows,)``, sketches, and benchmark items found.
+
+    ``may_cut`` marks rows that could be too long for the window.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    sketches: Sketches
+    hits: Hits
+    may_cut: NDArray[np.bool_]
+
+
+class BlockMeter:
+    """Measures blocks; the first one settles which word triples are a fixed instruction.
+
+    A meter of another process is given that first one's ``common`` triples.
+    """
+
+    def __init__(
+        self, window: Window | None, contamination: ContaminationSearch, common: Hashes | None = None
+    ) -> None:
+        self.common = common
+        self._window = window
+        self._contamination = contamination
+        self._hasher = WordHasher()
+        self._languages = _language_words(self._hasher)
+
+    def measure(self, block: list[Example]) -> BlockMeasures:
+        """Everything of one block."""
+        texts = [f"{e.prompt} {e.answer}" for e in block]
+        words = self._hasher.words(texts)
+        columns = self._columns(block, texts, words)
+        if self.common is None:
+            first = first_places(pair_keys(columns["prompt"], columns["answer"]))
+            self.common = common_shingles(_chosen(words, first))
+        window = self._window
+        may_cut = (
+            (window is not None and window.may_cut(e, _bytes(text)))
+            for e, text in zip(block, texts, strict=True)
+        )
+        return BlockMeasures(
+            columns,
+            sketch_rows(words, self.common),
+            self._contamination.look_up(words, columns["row"], block),
+            np.fromiter(may_cut, bool, len(block)),
+        )
+
+    def _columns(
+        self, block: list[Example], texts: list[str], words: Words
+    ) -> dict[str, NDArray[Any]]:
+        stats = measure_texts(texts)
+        count = len(block)
+        return {
+            "row": np.fromiter((e.row for e in block), np.int64, count),
+            "prompt_characters": np.fromiter((len(e.prompt) for e in block), np.int64, count),
+            "answer_characters": np.fromiter((len(e.answer) for e in block), np.int64, count),
+            "empty_prompt": np.fromiter((not e.prompt.strip() for e in block), bool, count),
+            "empty_answer": np.fromiter((not e.answer.strip() for e in block), bool, count),
+            "conversation": np.fromiter((e.messages is not None for e in block), bool, count),
+            "echo": np.fromiter(map(_echoes, block), bool, count),
+            "gibberish": find_gibberish(stats),
+            "damage": _damage(texts, stats),
+            "marker": np.fromiter(map(_marker, texts), np.uint8, count),
+            "language": self._language(words, stats),
+            **_hash_columns(block),
+        }
+
+    def _language(self, words: Words, stats: TextStats) -> NDArray[np.uint8]:
+        hashes, codes = self._languages
+        place = np.minimum(np.searchsorted(hashes, words.hashes), len(hashes) - 1)
+        known = hashes[place] == words.hashes
+        owner = np.repeat(np.arange(len(words)), np.diff(words.offsets))
+        width = len(_FUNCTION_WORDS) + 1
+        votes = np.bincount(owner[known] * width + codes[place[known]], minlength=len(words) * width)
+        table = votes.reshape(len(words), width)
+        ranked = np.sort(table, axis=1)
+        # Two function words, and more of this language than of any other.
+        clear = (ranked[:, -1] >= 2) & (ranked[:, -1] > ranked[:, -2])
+        language = np.where(clear, table.argmax(axis=1), 0)
+        script = stats.scripts.argmax(axis=1)
+        foreign = (script > 0) & (stats.scripts.max(axis=1) >= 5)
+        return np.where(foreign, width - 1 + script, language).astype(np.uint8)
+
+
+KINDS: dict[str, type[np.generic]] = {
+    "row": np.int64, "prompt": np.uint64, "answer": np.uint64, "loose_answer": np.uint64,
+    "prompt_characters": np.int64, "answer_characters": np.int64, "empty_prompt": np.bool_,
+    "empty_answer": np.bool_, "conversation": np.bool_, "echo": np.bool_, "gibberish": np.bool_,
+    "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
+}  # fmt: skip
+
+
+def pair_keys(prompt: Hashes, answer: Hashes) -> Hashes:
+    """One hash per row of prompt and answer together."""
+    key = (prompt ^ (prompt >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15) + answer
+    return (key ^ (key >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+
+
+def first_places(keys: Hashes) -> NDArray[np.bool_]:
+    """Which of the keys are the first of their value."""
+    first = np.zeros(len(keys), bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first
+
+
+def _hash_columns(block: list[Example]) -> dict[str, NDArray[Any]]:
+    answers = [" ".join(e.answer.split()) for e in block]
+    loose = [text.casefold().rstrip(" .!?,;:\"'") or text for text in answers]
+    return {
+        "prompt": np.array([_hash(" ".join(e.prompt.split())) for e in block], np.uint64),
+        "answer": np.array([_hash(text) for text in answers], np.uint64),
+        "loose_answer": np.array([_hash(text) for text in loose], np.uint64),
+    }
+
+
+def _hash(text: str) -> int:
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _damage(texts: list[str], stats: TextStats) -> NDArray[np.uint8]:
+    damage = np.fromiter(map(find_damage, texts), np.uint8, len(texts))
+    return np.where(stats.controls > 0, damage | Damage.CONTROL, damage).astype(np.uint8)
+
+
+def _marker(text: str) -> int:
+    if "<" not in text and "[" not in text and "#" not in text:
+        return 0
+    found = _MARKER.search(text)
+    return 0 if found is None else int(found.lastindex or 0)
+
+
+def _echoes(example: Example) -> bool:
+    asked = example.prompt
+    if example.messages:
+        asked = next((m.content for m in reversed(example.messages) if m.role == "user"), asked)
+    asked = asked.strip()
+    return len(asked) >= _LEAK_CHARACTERS and asked in example.answer
+
+
+def _chosen(words: Words, keep: NDArray[np.bool_]) -> Words:
+    if keep.all():
+        return words
+    lengths = np.diff(words.offsets)
+    offsets = np.concatenate([[0], np.cumsum(lengths[keep])])
+    return Words(words.hashes[np.repeat(keep, lengths)], offsets)
+
+
+def _language_words(hasher: WordHasher) -> tuple[Hashes, NDArray[np.int64]]:
+    words = hasher.words(list(_FUNCTION_WORDS.values()))
+    codes = np.repeat(np.arange(1, len(_FUNCTION_WORDS) + 1), np.diff(words.offsets))
+    order = np.argsort(words.hashes)
+    return words.hashes[order], codes[order]
