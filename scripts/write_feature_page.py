@@ -36,16 +36,24 @@ def page() -> str:
         "10 dynamic ones. **S** marks features without a scale of their own: they compare between bases, "
         "benchmarks and lengths of run. Direction says what is expected to go with a better final score. "
         "Words are lower-case runs of letters and digits, counted the same way whatever the base; tokens "
-        "are the base's. Means over rows are taken over at most 20,000 rows, drawn by a fixed seed, unless "
-        "the formula says otherwise. A logarithm is shown to a reader as the number itself.",
+        "are the base's. A logarithm is shown to a reader as the number itself.",
+        "",
+        "Of more than 20,000 rows a random 20,000, drawn by a fixed seed, are looked at for static features; "
+        "fewer where the formula says so. The column *larger data* says what a value then is: **exact**, "
+        "counted over all rows; **mean** or **share**, an estimate, whose sample size and 95 % error stand "
+        "beside it in the card, the page and the JSON (`data.samples`) of `tuneahead check`; or **sample**, "
+        "a property of the sample itself.",
         "",
         "This page is written by `scripts/write_feature_page.py` from the catalogue "
         "(`tuneahead.features.catalogue.CATALOGUE`).",
     ]
     for group, title in GROUPS.items():
         lines += ["", f"## {title}", ""]
-        lines += ["| feature | unit, range | direction | formula | in a diagnosis | what to do | source |"]
-        lines += ["|---|---|---|---|---|---|---|"]
+        larger = " larger data |" if group == "static" else ""
+        lines += [
+            f"| feature | unit, range |{larger} direction | formula | in a diagnosis | what to do | source |"
+        ]
+        lines += ["|---" * (8 if larger else 7) + "|"]
         lines += [_line(row) for row in CATALOGUE if row.group == group]
     return "\n".join(lines) + "\n"
 
@@ -56,6 +64,7 @@ def _line(row: FeatureSpec) -> str:
     cells = (
         f"`{row.name}` {marks}".strip(),
         f"{row.unit or 'number'}, {_bound(row.low)} to {_bound(row.high)}",
+        *([row.estimate] if row.group == "static" else []),
         DIRECTIONS[row.direction],
         row.formula,
         sentence,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
-from tuneahead.assessment import Assessment, Costs, DataSummary, FeatureRange, TaskInfo
+from tuneahead.assessment import Assessment, Checkup, Costs, DataSummary, FeatureRange, TaskInfo
+from tuneahead.features.sampling import Sample
 from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.table import FeatureTable
 from tuneahead.recipe import Recipe
@@ -93,14 +95,21 @@ def _visits(steps: int, rows: int, draw: np.random.Generator) -> RowVisits:
 
 FINDINGS = (
     Finding(
-        "near_duplicates",
+        "near-duplicates",
         "warn",
         "38 rows are nearly the same as an earlier row",
         "drop the copies, or keep them on purpose and train fewer epochs",
         count=38,
         rows=(12, 19, 20, 41, 77, 78, 80, 81, 99, 120),
     ),
-    Finding("conflicts", "note", "the same prompt has different answers", "keep the right one", 2, (5, 9)),
+    Finding(
+        "conflicting-answers",
+        "note",
+        "the same prompt has different answers",
+        "keep the right one",
+        2,
+        (5, 9),
+    ),
 )
 
 FEATURES = FeatureVector(
@@ -169,6 +178,37 @@ def made_assessment(score_pp: float = 58.3, *, minimum_pp: float = 52.0) -> Asse
         hard_rows=(17, 203, 88, 4),
         costs=Costs(0.8, 4.2, 35.0),
         trace=made_trace(),
+        created="2026-01-01 12:00 UTC",
+        version="0.1.0",
+    )
+
+
+def made_checkup() -> Checkup:
+    """A checkup of a large file: counted, estimated with an error, and a property of the sample."""
+    values = {
+        "examples": 2_000_000.0,
+        "length_mean_words": 47.0625,
+        "answer_words_log10": 7.5,
+        "compression_ratio": 0.41,
+        "exact_duplicate_fraction": 0.125,
+        "parse_depth_mean": math.nan,
+        "reference_loss_nats": 2.5,
+    }
+    samples = {
+        "tokens": Sample(20_000, 2_000_000, 1.2e6),
+        "length_mean_words": Sample(20_000, 2_000_000, 0.18),
+        "answer_words_log10": Sample(20_000, 2_000_000, 0.01),
+        "compression_ratio": Sample(20_000, 2_000_000),
+        "reference_loss_nats": Sample(128, 2_000_000, 0.25),
+    }
+    return Checkup(
+        data=DataSummary("big <rows>.jsonl", "alpaca", 2_000_000, "9e107d9d372bb682", 1.2e8, 6e7, samples),
+        recipe=RECIPE,
+        findings=FINDINGS,
+        features=FeatureVector(values, {"parse_depth_mean": "no parser is installed"}),
+        costs=Costs(check_seconds=185.0),
+        base="lab-qwen2",
+        benchmark="lab-exam",
         created="2026-01-01 12:00 UTC",
         version="0.1.0",
     )

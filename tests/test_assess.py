@@ -12,11 +12,12 @@ import pytest
 from made_assessment import made_assessment, made_table
 
 from tuneahead.assessment import Assessment, Outcome, assessment_from_json
+from tuneahead.checkup import check
 from tuneahead.dataset import Dataset, read_examples
 from tuneahead.errors import PredictorError, RecipeError, StoreError, TuneAheadError
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import table_from_store
-from tuneahead.judge import assess, check, rank, verify
+from tuneahead.judge import assess, rank, verify
 from tuneahead.lab.datasets import generate, healthy_example, write_jsonl
 from tuneahead.lab.exam import lab_exam
 from tuneahead.predictor.predictor import Predictor

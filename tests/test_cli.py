@@ -36,11 +36,12 @@ Run = Callable[..., Done]
 
 
 @pytest.fixture
-def tuneahead(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def tuneahead(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs the command line in this process and checks its exit code."""
 
     def run(*arguments: str | Path, code: int = 0, width: int = 100) -> Done:
         monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("NO_COLOR", "1")
         monkeypatch.setattr(sys, "argv", ["tuneahead", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
@@ -114,6 +115,9 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["assess", "DATA", "--base", "./no-such-model"], "no-such-model"),
         (["assess", "DATA", "--benchmark", "no-such.jsonl"], "no-such.jsonl"),
         (["clean", "DATA", "--out", "DATA"], "overwritten"),
+        (["check", "DATA", "--fix", "DATA"], "overwritten"),
+        (["check", "DATA", "--html", "DATA"], "overwritten"),
+        (["check", "nowhere.jsonl", "--fix", "x.jsonl"], "nowhere.jsonl"),
         (["clean", "DATA", "--out", "x.jsonl", "--also", "typos"], "typos"),
         (["rank", "DATA", "-r", "a.yaml"], "rank compares recipes"),
         (["report", "DATA"], "not a saved assessment"),
@@ -166,6 +170,64 @@ def test_a_cleaned_copy_is_written_with_its_ledger(tuneahead: Run, data: Path, t
     assert "exact-duplicates: 1" in said
     assert len((tmp_path / "clean.jsonl").read_text().splitlines()) == 40
     assert (tmp_path / "clean.ledger.jsonl").exists()
+
+
+def test_a_check_shows_json_a_page_and_a_cleaned_copy_and_touches_nothing_else(
+    tuneahead: Run, data: Path, tmp_path: Path
+) -> None:
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join([*lines, lines[0], '{"prompt": "q", "completion": " "}']) + "\n")
+    before = data.read_bytes()
+    page, copy = tmp_path / "deep" / "page.html", tmp_path / "clean.jsonl"
+    done = tuneahead("check", data, "--json", "--html", page, "--fix", copy)
+    found = json.loads(done.stdout)["checkup"]
+    assert {f["check"]: f["rows"] for f in found["findings"] if f["rows"]} == {
+        "empty-answers": [42],
+        "exact-duplicates": [41],
+    }
+    assert "40 rows kept, 2 left out" in done.stderr and str(page) in done.stderr
+    assert "Look first" in page.read_text(encoding="utf-8")
+    assert copy.read_text().splitlines() == lines
+    ledger = [json.loads(line) for line in (tmp_path / "clean.ledger.jsonl").read_text().splitlines()]
+    assert [(entry["row"], entry["reason"]) for entry in ledger] == [
+        (41, "exact-duplicates"),
+        (42, "empty-answers"),
+    ]
+    assert data.read_bytes() == before
+    card = tuneahead("check", data)
+    assert "LOOK FIRST" in card.stdout and "Kept from" in card.stdout
+    again = tuneahead("check", data, "--fix", tmp_path / "again.jsonl")
+    assert "40 rows kept, 2 left out" in again.stdout
+    assert (tmp_path / "again.jsonl").read_bytes() == copy.read_bytes()
+
+
+def test_a_second_check_is_kept_unless_something_changed(
+    tuneahead: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tuneahead("check", data, "--json").stdout
+
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("checked again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tuneahead.checkup.examine", never)
+        assert tuneahead("check", data, "--json").stdout == first
+        for options in (
+            ["--no-cache"],
+            ["-s", "max_length=99"],
+            ["-m", "prompt=prompt", "-m", "answer=completion"],
+        ):
+            with pytest.raises(AssertionError, match="checked again"):
+                tuneahead("check", data, *options)
+    data.write_text(data.read_text() + '{"prompt": "q", "completion": "r"}\n')
+    assert json.loads(tuneahead("check", data, "--json").stdout)["checkup"]["data"]["rows"] == 41
+
+
+def test_a_sure_failure_ends_a_check_with_3_where_that_is_asked_for(tuneahead: Run, tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_text('{"prompt": "p", "answer": ""}\n' * 9)
+    assert "STOP" in tuneahead("check", path).stdout
+    tuneahead("check", path, "--exit-code", code=3)
 
 
 @pytest.fixture

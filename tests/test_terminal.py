@@ -9,8 +9,7 @@ import pytest
 from made_assessment import made_assessment, made_trace
 from rich.console import Console
 
-from tuneahead.assessment import Checkup
-from tuneahead.terminal import print_assessment, print_checkup, print_ranking, print_trace
+from tuneahead.terminal import print_assessment, print_ranking, print_trace
 
 
 def console(width: int = 100, encoding: str = "utf-8") -> Console:
@@ -83,13 +82,3 @@ def test_a_ranking_keeps_the_order_given() -> None:
     text = shown(target)
     assert text.index("good.yaml") < text.index("bad.yaml")
     assert "No go" in text
-
-
-def test_a_checkup_shows_findings_and_measured_features_only() -> None:
-    found = made_assessment()
-    target = console()
-    print_checkup(target, Checkup(found.data, found.recipe, found.findings, found.features))
-    text = shown(target)
-    assert "38 rows are nearly the same" in text
-    assert "Near duplicate ratio" in text
-    assert "nan" not in text.lower()

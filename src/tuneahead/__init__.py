@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tuneahead.assessment import Checkup as Checkup
     from tuneahead.assessment import read_assessment as read_assessment
     from tuneahead.benchmark.items import Benchmark as Benchmark
+    from tuneahead.checkup import check as check
     from tuneahead.dataset import ColumnMapping as ColumnMapping
     from tuneahead.dataset import Dataset as Dataset
     from tuneahead.dataset import Example as Example
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from tuneahead.features.vector import FeatureVector as FeatureVector
     from tuneahead.history.store import RunStore as RunStore
     from tuneahead.judge import assess as assess
-    from tuneahead.judge import check as check
     from tuneahead.judge import probe as probe
     from tuneahead.judge import rank as rank
     from tuneahead.judge import verify as verify
@@ -55,7 +55,8 @@ _HOMES = {
     "errors": ("TuneAheadError",),
     "features.vector": ("FeatureVector",),
     "history.store": ("RunStore",),
-    "judge": ("assess", "check", "probe", "rank", "verify"),
+    "checkup": ("check",),
+    "judge": ("assess", "probe", "rank", "verify"),
     "predictor.predictor": ("Predictor", "load_predictor"),
     "recipe": ("Recipe", "read_recipe"),
     "record": ("record_run",),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneahead.errors import TraceError, TuneAheadError
+from tuneahead.features.sampling import Sample
 from tuneahead.features.vector import FeatureVector
 from tuneahead.recipe import Recipe, make_recipe
 from tuneahead.trace import ProbeTrace, trace_from_bytes
@@ -22,10 +23,16 @@ from tuneahead.verdict import Attribution, Finding, Fix, Forecast, Goal, Verdict
 SCHEMA = 1
 NAN = math.nan
 
+_Saved = typing.TypeVar("_Saved")
+
 
 @dataclass(frozen=True)
 class DataSummary:
-    """The data set in figures. Tokens are the base's own, after cutting rows to the window."""
+    """The data set in figures. Tokens are the base's own, after cutting rows to the window.
+
+    ``samples`` says which static features, and which of the two token counts, come from a random
+    sample of the rows, how large it was and how far off they may be.
+    """
 
     path: str
     format: str
@@ -33,6 +40,7 @@ class DataSummary:
     fingerprint: str
     tokens: float = NAN
     answer_tokens: float = NAN
+    samples: Mapping[str, Sample] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,13 +92,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Checkup:
-    """Preflight findings and static features of a data set: everything known without training."""
+    """Preflight findings and static features of a data set: everything known without training.
+
+    ``base`` and ``benchmark`` name what the features that need them were measured against.
+    """
 
     data: DataSummary
     recipe: Recipe
     findings: tuple[Finding, ...]
     features: FeatureVector
     costs: Costs = Costs()
+    base: str = ""
+    benchmark: str = ""
+    created: str = ""
+    version: str = ""
 
     @property
     def stopped(self) -> bool:
@@ -98,7 +113,7 @@ class Checkup:
         return any(finding.severity == "stop" for finding in self.findings)
 
     def to_json(self) -> str:
-        """JSON text; absent figures are null."""
+        """JSON text that :func:`checkup_from_json` reads back; absent figures are null."""
         return _dump("checkup", self)
 
 
@@ -145,16 +160,12 @@ class Assessment:
 
 def assessment_from_json(text: str) -> Assessment:
     """Read an assessment from its JSON text; raises :class:`TuneAheadError` on anything else."""
-    remedy = "give a file that 'tuneahead assess --json' wrote"
-    try:
-        document = json.loads(text)
-        if not isinstance(document, dict) or document.get("kind") != "assessment":
-            raise ValueError("no field 'kind' with the value 'assessment'")
-        if document.get("schema") != SCHEMA:
-            raise ValueError(f"schema {document.get('schema')}, this version reads {SCHEMA}")
-        return typing.cast(Assessment, _decode(Assessment, document["assessment"]))
-    except (ValueError, KeyError, TypeError, TraceError) as error:
-        raise TuneAheadError(f"not a saved assessment: {error}", remedy=remedy) from None
+    return _load(text, "assessment", Assessment, "tuneahead assess --json")
+
+
+def checkup_from_json(text: str) -> Checkup:
+    """Read a checkup from its JSON text; raises :class:`TuneAheadError` on anything else."""
+    return _load(text, "checkup", Checkup, "tuneahead check --json")
 
 
 def read_assessment(path: str | Path) -> Assessment:
@@ -164,6 +175,20 @@ def read_assessment(path: str | Path) -> Assessment:
     except (OSError, UnicodeDecodeError) as error:
         raise TuneAheadError(f"can't read assessment {path}: {error}", remedy="check the path") from None
     return assessment_from_json(text)
+
+
+def _load(text: str, kind: str, wanted: type[_Saved], command: str) -> _Saved:
+    try:
+        document = json.loads(text)
+        if not isinstance(document, dict) or document.get("kind") != kind:
+            raise ValueError(f"no field 'kind' with the value '{kind}'")
+        if document.get("schema") != SCHEMA:
+            raise ValueError(f"schema {document.get('schema')}, this version reads {SCHEMA}")
+        return typing.cast(_Saved, _decode(wanted, document[kind]))
+    except (ValueError, KeyError, TypeError, RecursionError, TraceError) as error:
+        raise TuneAheadError(
+            f"not a saved {kind}: {error}", remedy=f"give a file that '{command}' wrote"
+        ) from None
 
 
 def _dump(kind: str, value: object) -> str:

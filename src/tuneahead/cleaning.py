@@ -84,15 +84,29 @@ def clean_file(
     original is never written to. Memory stays bounded. Raises :class:`DataError` when the file
     can't be read, ``out`` is the original, or nothing would be left.
     """
-    source = find_source(path)
-    out = Path(out)
-    ledger_path = out.with_name(f"{out.stem}.ledger.jsonl")
-    for target in (out, ledger_path):
+    find_targets(path, out)
+    survey = take_survey(iter_examples(path, mapping), benchmarks=benchmarks)
+    return write_cleaned(path, out, survey, reasons)
+
+
+def find_targets(path: str | Path, out: str | Path) -> tuple[Path, Path]:
+    """Where the copy and its ledger will lie; raises :class:`DataError` where that is the original."""
+    source, copy = find_source(path), Path(out)
+    ledger_path = copy.with_name(f"{copy.stem}.ledger.jsonl")
+    for target in (copy, ledger_path):
         if target.exists() and target.samefile(source.path):
             raise DataError(
                 "would be overwritten by its cleaned copy", path=path, remedy="name another output file"
             )
-    survey = take_survey(iter_examples(path, mapping), benchmarks=benchmarks)
+    return copy, ledger_path
+
+
+def write_cleaned(
+    path: str | Path, out: str | Path, survey: Survey, reasons: Sequence[str] = REASONS
+) -> CleanedFile:
+    """Write the cleaned copy of a file whose survey was taken already; as :func:`clean_file`."""
+    source = find_source(path)
+    copy, ledger_path = find_targets(path, out)
     ledger = find_removals(survey, reasons)
     gone = {removal.row for removal in ledger}
     kept = len(survey) - len(gone)
@@ -100,9 +114,9 @@ def clean_file(
         raise DataError(
             "no row would be left after cleaning", path=path, remedy="see the findings of preflight"
         )
-    _write(out, (line for row, line in _record_lines(source) if row not in gone))
+    _write(copy, (line for row, line in _record_lines(source) if row not in gone))
     _write(ledger_path, (json.dumps(asdict(removal)) for removal in ledger))
-    return CleanedFile(out, ledger_path, kept, ledger)
+    return CleanedFile(copy, ledger_path, kept, ledger)
 
 
 def find_removals(survey: Survey, reasons: Sequence[str] = REASONS) -> tuple[Removal, ...]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -13,7 +13,15 @@ from tuneahead.errors import DataError
 from tuneahead.examples import Example, Message
 from tuneahead.readers import Record, Source, find_source, iter_records
 
-__all__ = ["ColumnMapping", "Dataset", "Example", "Message", "iter_examples", "read_examples"]
+__all__ = [
+    "ColumnMapping",
+    "Dataset",
+    "Example",
+    "ExampleFile",
+    "Message",
+    "iter_examples",
+    "read_examples",
+]
 
 _SAMPLE_ROWS = 100
 """Rows looked at before the format is decided."""
@@ -54,6 +62,44 @@ class Dataset:
         return iter(self.examples)
 
 
+class ExampleFile:
+    """The examples of one file, read anew each time they are gone through; memory stays bounded.
+
+    ``format`` and ``columns`` as in :class:`Dataset`. ``fingerprint`` is known once the file has
+    been read to its end, and empty before. ``on_read`` is told how many bytes have been read.
+    Raises :class:`DataError` as :func:`iter_examples` does.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        mapping: ColumnMapping | None = None,
+        on_read: Callable[[int], None] | None = None,
+    ) -> None:
+        source = find_source(path)
+        layout, _ = _open(source, mapping)
+        self.path, self.format, self.columns = source.path, layout.format, layout.columns
+        self.fingerprint = ""
+        self._source = replace(source, on_read=on_read)
+        self._mapping = mapping
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self._source.size_bytes
+
+    def __iter__(self) -> Iterator[Example]:
+        layout, rows = _open(self._source, self._mapping)
+        digest = None if self.fingerprint else _Digest()
+        for row, record in rows:
+            example = layout.example(row, record)
+            if digest is not None:
+                digest.add(example)
+            yield example
+        if digest is not None:
+            self.fingerprint = digest.text()
+
+
 def iter_examples(path: str | Path, mapping: ColumnMapping | None = None) -> Iterator[Example]:
     """Stream the examples of a JSONL, JSON, CSV, TSV or Parquet file; memory stays bounded.
 
@@ -75,15 +121,27 @@ def read_examples(path: str | Path, *, mapping: ColumnMapping | None = None) -> 
 
 def fingerprint(examples: Iterable[Example]) -> str:
     """Hash of prompts, answers and turns in order; 16 hex digits of SHA-256."""
-    digest = hashlib.sha256()
+    digest = _Digest()
     for example in examples:
+        digest.add(example)
+    return digest.text()
+
+
+class _Digest:
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, example: Example) -> None:
         parts = [example.prompt, example.answer]
         for turn in example.messages or ():
             parts += (turn.role, turn.content)
         encoded = [part.encode() for part in parts]
         # Lengths first: without them ("ab", "c") and ("a", "bc") would hash alike.
-        digest.update(" ".join([str(len(part)) for part in encoded]).encode() + b"\n" + b"".join(encoded))
-    return digest.hexdigest()[:16]
+        lengths = " ".join([str(len(part)) for part in encoded])
+        self._hash.update(lengths.encode() + b"\n" + b"".join(encoded))
+
+    def text(self) -> str:
+        return self._hash.hexdigest()[:16]
 
 
 def _open(source: Source, mapping: ColumnMapping | None) -> tuple[Layout, Iterator[tuple[int, Record]]]:

@@ -20,13 +20,13 @@ from tuneahead.assessment import (
 )
 from tuneahead.conclusion import Task, conclude, stopped
 from tuneahead.errors import RecipeError
-from tuneahead.features.vector import FeatureVector
 from tuneahead.recipe import Recipe
 from tuneahead.verdict import Goal
 from tuneahead.workbench import Setup, Workbench, open_workbench, require_probe_steps
 
 if TYPE_CHECKING:
     from tuneahead.dataset import ColumnMapping, Dataset
+    from tuneahead.features.extract import StaticFeatures
     from tuneahead.trace import ProbeTrace
     from tuneahead.training.encode import RunData
 
@@ -56,7 +56,7 @@ SILENT: Watch = _Silent()
 class Measured:
     """Static features of a data set, the same for every recipe, and what they cost."""
 
-    features: FeatureVector
+    static: StaticFeatures
     seconds: float
 
 
@@ -65,20 +65,6 @@ def load_dataset(data: str | Path | Dataset, mapping: ColumnMapping | None = Non
     from tuneahead.dataset import Dataset, read_examples
 
     return data if isinstance(data, Dataset) else read_examples(data, mapping=mapping)
-
-
-def check(
-    data: str | Path | Dataset, recipe: Recipe | None = None, *, bench: Setup | Workbench | None = None
-) -> Checkup:
-    """Preflight findings and static features of a data set, without any training.
-
-    ``data`` is a file or a :class:`Dataset`. Raises DataError, ModelError or BenchmarkError.
-
-    >>> check("tickets.jsonl").findings  # doctest: +SKIP
-    """
-    chosen, dataset = recipe or Recipe(), load_dataset(data)
-    opened = _open(bench, [chosen], forecasts=False)
-    return _check(dataset, chosen, opened, _measure(dataset, opened))[0]
 
 
 def assess(
@@ -101,7 +87,7 @@ def assess(
     """
     recipes = [recipe or Recipe()]
     folders = None if checkpoint_dir is None else [checkpoint_dir]
-    opened = _open(bench, recipes, watch)
+    opened = open_bench(bench, recipes, watch)
     return _assess_all(load_dataset(data), recipes, opened, goal or Goal(), folders, watch)[0]
 
 
@@ -117,7 +103,7 @@ def probe(
     from tuneahead.training.probe import prepare_data, run_probe
 
     chosen, dataset = recipe or Recipe(), load_dataset(data)
-    opened = _open(bench, [chosen], watch, forecasts=False)
+    opened = open_bench(bench, [chosen], watch, forecasts=False)
     train_rows = len(prepare_data(opened.base, dataset.examples, chosen).train)
     steps = min(opened.setup.probe_steps, chosen.total_steps(max(1, train_rows)))
     watch.stage("Probe", steps)
@@ -141,7 +127,7 @@ def rank(
     watch: Watch = SILENT,
 ) -> tuple[Assessment, ...]:
     """Assess several recipes on one data set in one stacked probe; best forecast first."""
-    opened = _open(bench, recipes, watch)
+    opened = open_bench(bench, recipes, watch)
     found = _assess_all(load_dataset(data), recipes, opened, goal or Goal(), None, watch)
     return tuple(sorted(found, key=_expected_pp, reverse=True))
 
@@ -158,7 +144,7 @@ def verify(
     """Make the full run (from the probe's checkpoint if given), score it, and add the outcome."""
     from tuneahead.training.probe import ProbeTask, run_probes
 
-    opened = _open(bench, [assessment.recipe], watch, forecasts=False)
+    opened = open_bench(bench, [assessment.recipe], watch, forecasts=False)
     done = assessment.task.probe_steps if checkpoint_dir is not None else 0
     watch.stage("Full run", assessment.task.total_steps - done)
     task = ProbeTask(
@@ -176,14 +162,14 @@ def verify(
     return replace(assessment, outcome=outcome)
 
 
-def _open(
+def open_bench(
     bench: Setup | Workbench | None,
     recipes: Sequence[Recipe],
     watch: Watch = SILENT,
     *,
     forecasts: bool = True,
 ) -> Workbench:
-    """The workbench for these recipes: the base runs in the number format that they ask for."""
+    """The loaded workbench for these recipes: the base runs in the number format that they ask for."""
     setup = bench.setup if isinstance(bench, Workbench) else bench or Setup()
     asked = {recipe.precision for recipe in recipes} - {"auto"}
     if len(asked) > 1 or (isinstance(bench, Workbench) and asked - {setup.precision}):
@@ -207,11 +193,14 @@ def _expected_pp(assessment: Assessment) -> float:
 
 
 def _measure(dataset: Dataset, bench: Workbench) -> Measured:
-    from tuneahead.features.extract import static_features
+    from tuneahead.features.extract import measure_static
+    from tuneahead.features.rows import draw
+    from tuneahead.survey import take_survey
 
     began = time.perf_counter()
-    features = static_features(dataset.examples, base=bench.base, benchmarks=(bench.benchmark,))
-    return Measured(features, time.perf_counter() - began)
+    drawn = draw(dataset.examples, dataset.rows)
+    static = measure_static(drawn, take_survey(dataset.examples), bench.base, (bench.benchmark,))
+    return Measured(static, time.perf_counter() - began)
 
 
 def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> tuple[Checkup, RunData]:
@@ -230,9 +219,12 @@ def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measure
         fingerprint=dataset.fingerprint,
         tokens=float(sum(len(row.ids) for row in encoded)),
         answer_tokens=float(sum(row.answer_tokens for row in encoded)),
+        samples=measured.static.samples,
     )
     seconds = measured.seconds + time.perf_counter() - began
-    checkup = Checkup(summary, recipe, tuple(findings), measured.features, Costs(check_seconds=seconds))
+    checkup = Checkup(
+        summary, recipe, tuple(findings), measured.static.features, Costs(check_seconds=seconds)
+    )
     return checkup, split_data(encoded, data_fingerprint(dataset.examples))
 
 

@@ -12,7 +12,7 @@ from tuneahead.checks.encoding import find_window, measure_tokens
 from tuneahead.errors import ModelError
 from tuneahead.examples import Example
 from tuneahead.recipe import Recipe
-from tuneahead.survey import take_survey
+from tuneahead.survey import Window, take_survey
 from tuneahead.trace import ProbeTrace
 from tuneahead.verdict import Finding
 
@@ -73,16 +73,18 @@ def preflight(
     >>> [f.check for f in preflight([Example("Hi", "", 1)], Recipe()) if f.severity == "stop"]
     ['empty-answers']
     """
-    window = None
-    if tokenizer is not None:
-        try:
-            window = find_window(tokenizer, recipe)
-        except ModelError:
-            # The same error comes up in measure_tokens, which turns it into a finding.
-            window = None
+    window = None if tokenizer is None else window_of(tokenizer, recipe)
     survey = take_survey(examples, window=window, benchmarks=benchmarks)
     measures = None if tokenizer is None else measure_tokens(survey, tokenizer, recipe)
     return run_checks(Context(survey, recipe, measures))
+
+
+def window_of(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Window | None:
+    """What rows have to fit, or None for a template that can't be applied (a finding says so later)."""
+    try:
+        return find_window(tokenizer, recipe)
+    except ModelError:
+        return None
 
 
 def run_checks(context: Context) -> tuple[Finding, ...]:

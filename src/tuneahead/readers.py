@@ -8,7 +8,7 @@ import io
 import json
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +23,7 @@ MAX_ROW_BYTES = 128 * 2**20
 """A longer row is refused: it is a damaged file, and would not fit a training window anyway."""
 
 _HEAD_BYTES = 64 * 2**10
+_REPORT_ROWS = 1024
 _SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -59,6 +60,18 @@ class Source:
     container: str
     encoding: str = "utf-8"
     bom_bytes: int = 0
+    on_read: Callable[[int], None] | None = field(default=None, compare=False)
+    """Told from time to time how many bytes of the file have been read."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self.path.stat().st_size
+
+    def report(self, row: int, tell: Callable[[], int]) -> None:
+        """Tell how far reading has come, every thousand rows or so."""
+        if self.on_read is not None and row % _REPORT_ROWS == 0:
+            self.on_read(tell())
 
     def open(self) -> BinaryIO:
         """The file, opened for reading and placed after its byte order mark."""
@@ -102,6 +115,8 @@ def iter_records(source: Source, *, exact: bool = False) -> Rows:
     )
     try:
         yield from reader(source, exact)
+        if source.on_read is not None:
+            source.on_read(source.size_bytes)
     except OSError as error:
         raise _unreadable(source.path, error) from None
 
@@ -205,6 +220,7 @@ def iter_lines(source: Source) -> Iterator[tuple[int, str]]:
                     row=number,
                     remedy="put each record on a line of its own",
                 )
+            source.report(number, handle.tell)
             yield number, text
 
 
@@ -229,7 +245,10 @@ def _jsonl_rows(source: Source, exact: bool) -> Rows:
 
 def _json_rows(source: Source, exact: bool) -> Rows:
     with source.open() as handle:
-        yield from JsonStream(handle, source.path, source.encoding, exact=exact, limit=MAX_ROW_BYTES).rows()
+        stream = JsonStream(handle, source.path, source.encoding, exact=exact, limit=MAX_ROW_BYTES)
+        for row, record in stream.rows():
+            source.report(row, handle.tell)
+            yield row, record
 
 
 def _table_rows(source: Source, exact: bool) -> Rows:
@@ -308,6 +327,9 @@ def _parquet_rows(source: Source, exact: bool) -> Rows:
                 for record in records:
                     yield row + 1, record
                     row += 1
+                # Row groups differ in size, but nothing else says how far the file has been read.
+                if source.on_read is not None:
+                    source.on_read(source.size_bytes * row // max(1, file.metadata.num_rows))
     except UnicodeDecodeError as error:
         raise undecodable(source, row + 1, error) from None
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tuneahead.assessment import Assessment, Checkup, DataSummary
+from tuneahead.assessment import Assessment, DataSummary
 from tuneahead.backtest.tables import Table as ResultTable
 from tuneahead.backtest.tables import show
 from tuneahead.report import plots, words
@@ -66,28 +66,12 @@ def print_assessment(console: Console, assessment: Assessment) -> None:
     """Print the whole assessment."""
     glyphs = Glyphs.of(console)
     console.print(_verdict_panel(assessment, glyphs, console.width))
-    _print_section(console, "Data", _data_card(assessment.data, assessment.findings))
+    print_section(console, "Data", _data_card(assessment.data, assessment.findings))
     if assessment.attributions and assessment.forecast is not None:
-        _print_section(console, "Reasons", _reasons(assessment, glyphs))
+        print_section(console, "Reasons", _reasons(assessment, glyphs))
     if assessment.fixes:
-        _print_section(console, "What to do", _fixes(assessment.fixes))
+        print_section(console, "What to do", _fixes(assessment.fixes))
     console.print(_costs(assessment), style="dim")
-
-
-def print_checkup(console: Console, checkup: Checkup) -> None:
-    """Print preflight findings and static features."""
-    _print_section(console, "Data", _data_card(checkup.data, checkup.findings))
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(overflow="fold")
-    table.add_column(justify="right")
-    for name, value in checkup.features.values.items():
-        if math.isfinite(value):
-            table.add_row(Text(words.feature_label(name)), Text(_value(name, value)))
-    if table.row_count:
-        _print_section(console, "Measured", table)
-    console.print(
-        f"Checked in {words.duration(checkup.costs.check_seconds)}, nothing was trained.", style="dim"
-    )
 
 
 def print_trace(console: Console, trace: ProbeTrace) -> None:
@@ -157,7 +141,8 @@ def print_table(console: Console, table: ResultTable) -> None:
         console.print(Text(table.note, style="dim"))
 
 
-def _print_section(console: Console, title: str, body: RenderableType) -> None:
+def print_section(console: Console, title: str, body: RenderableType) -> None:
+    """Print a titled part and an empty line."""
     console.print(Text(title, style="bold"))
     console.print(body)
     console.print()
@@ -220,11 +205,20 @@ def _score_rows(assessment: Assessment, glyphs: Glyphs, cells: int) -> list[Text
 
 
 def _data_card(data: DataSummary, findings: tuple[Finding, ...]) -> RenderableType:
-    line = Text(f"{data.rows:,} rows, {data.format}")
-    if math.isfinite(data.tokens):
-        line.append(f", {data.tokens:,.0f} tokens of which {data.answer_tokens:,.0f} are trained")
+    line = data_line(data)
+    return Group(line, findings_table(findings))
+
+
+def data_line(data: DataSummary) -> Text:
+    """Rows, format and tokens in one line."""
+    tokens = words.tokens_text(data)
+    return Text(f"{data.rows:,} rows, {data.format}" + (f", {tokens}" if tokens else ""))
+
+
+def findings_table(findings: tuple[Finding, ...]) -> RenderableType:
+    """Findings with their remedies and rows, gravest first as given."""
     if not findings:
-        return Group(line, Text("All preflight checks passed.", style="green"))
+        return Text("All preflight checks passed.", style="green")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -233,8 +227,9 @@ def _data_card(data: DataSummary, findings: tuple[Finding, ...]) -> RenderableTy
         body.append(f"\n{words.sentence(finding.remedy)}", style="dim")
         if rows := words.rows_text(finding):
             body.append(f"\n{rows}", style="dim")
+        body.append(f"\n{finding.page}", style="dim")
         table.add_row(Text(words.SEVERITIES[finding.severity], style=SEVERITY_STYLES[finding.severity]), body)
-    return Group(line, table)
+    return table
 
 
 def _reasons(assessment: Assessment, glyphs: Glyphs) -> Table:

@@ -62,6 +62,11 @@ class Finding:
     count: int = 0
     rows: tuple[int, ...] = ()
 
+    @property
+    def page(self) -> str:
+        """Where the documentation explains this check."""
+        return f"docs/checks.md#{self.check}"
+
 
 @dataclass(frozen=True)
 class Fix:

@@ -18,7 +18,7 @@ from tuneahead.features.catalogue import CATALOGUE
 from tuneahead.features.extract import cue_features, dynamic_features, recipe_features
 from tuneahead.features.featurespec import Value
 from tuneahead.features.perplexity import AnswerTokens, answer_losses, measure_perplexity
-from tuneahead.features.rows import texts_of
+from tuneahead.features.rows import draw, texts_of
 from tuneahead.features.semantic import (
     dispersion_features,
     form_features,
@@ -26,6 +26,7 @@ from tuneahead.features.semantic import (
     pair_features,
 )
 from tuneahead.features.text import measure_text
+from tuneahead.survey import take_survey
 from tuneahead.training.models import Base
 
 # ------ the probe: ten steps, see feature_fixtures.tiny_trace
@@ -409,7 +410,7 @@ def test_recipe_features_by_hand() -> None:
 
 
 def test_text_features_by_hand() -> None:
-    matches(measure_text(ROWS), text_values())
+    matches(measure_text(draw(ROWS, len(ROWS)), take_survey(ROWS)).values, text_values())
 
 
 def test_vector_features_by_hand() -> None:
@@ -423,7 +424,7 @@ def test_form_features_by_hand() -> None:
 def test_base_features_by_hand(tiny_base: Base) -> None:
     expected = base_values(tiny_base)
     assert 0 < expected["base_token_accuracy"] < 1 and 0 < expected["base_knows_fraction"] < 1
-    matches(measure_perplexity(BASE_ROWS, tiny_base), expected)
+    matches(measure_perplexity(draw(BASE_ROWS, len(BASE_ROWS)), tiny_base).values, expected)
 
 
 def test_padding_and_batches_change_no_loss(tiny_base: Base) -> None:

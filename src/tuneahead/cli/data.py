@@ -26,27 +26,42 @@ def check(
     base: opt.BaseName = "lab",
     benchmark: opt.BenchmarkName = "lab-exam",
     as_json: opt.AsJson = False,
+    html: opt.HtmlFile = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.jsonl",
+            help="Write a copy without harmful rows, and a ledger of them.",
+            rich_help_panel=opt.OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="End with 3 when a check says stop.")
     ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Check again, whatever was kept from an earlier check.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that measure rows of large data (0: one a core).")
+    ] = 0,
 ) -> None:
     """Look at the data: preflight checks and measurements, no training."""
-    from tuneahead.cli.progress import ProgressBar
-    from tuneahead.judge import check as run_check
-    from tuneahead.judge import load_dataset
-    from tuneahead.terminal import print_checkup
-    from tuneahead.workbench import Setup
+    from tuneahead.cli.checking import Request, run_check, show_check
 
-    chosen = opt.read_recipe_options(recipe, settings)
-    dataset = load_dataset(file, opt.read_mapping(mapping))
-    with ProgressBar() as bar:
-        bar.stage("Checking")
-        checkup = run_check(dataset, chosen, bench=Setup(base=base, benchmark=benchmark))
-    if as_json:
-        print(checkup.to_json())
-    else:
-        print_checkup(opt.open_console(), checkup)
-    if exit_code and checkup.stopped:
+    request = Request(
+        file,
+        opt.read_mapping(mapping),
+        opt.read_recipe_options(recipe, settings),
+        base,
+        benchmark,
+        html=html,
+        fix=fix,
+        workers=workers,
+    )
+    found = run_check(request, use_cache=not no_cache)
+    show_check(request, found, as_json=as_json)
+    if exit_code and found.checkup.stopped:
         raise typer.Exit(EXIT_STOP)
 
 
@@ -66,9 +81,8 @@ def clean(
     ] = None,
 ) -> None:
     """Write a copy without empty, broken, repeated and benchmark rows, with a ledger of what went."""
-    from collections import Counter
-
     from tuneahead.cleaning import OPTIONAL_REASONS, REASONS, clean_file
+    from tuneahead.cli.checking import cleaned_lines
     from tuneahead.workbench import find_benchmark
 
     for reason in also or []:
@@ -83,11 +97,7 @@ def clean(
         benchmarks=(find_benchmark(benchmark),),
         reasons=(*REASONS, *(also or ())),
     )
-    print(f"{done.path}: {done.kept:,} rows kept, {len(done.ledger):,} left out")
-    for reason, count in Counter(removal.reason for removal in done.ledger).most_common():
-        print(f"  {reason}: {count:,}")
-    if done.ledger:
-        print(f"which rows, and why: {done.ledger_path}")
+    print("\n".join(cleaned_lines(done)))
 
 
 def probe(

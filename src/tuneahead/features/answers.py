@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tuneahead.duplicates import find_near_duplicates
-from tuneahead.examples import Example
 from tuneahead.features.featurespec import Value
 from tuneahead.features.rows import NO_ANSWERS, NO_PROMPTS, NO_ROWS, Texts, value_or
+from tuneahead.survey import Survey, conflict_groups, repeated_rows
 
 
-def copy_features(examples: Sequence[Example]) -> dict[str, Value]:
-    """Copies, near-copies and contradictions, over all rows."""
-    if not examples:
+def copy_features(survey: Survey) -> dict[str, Value]:
+    """Copies, near-copies and contradictions, counted over all rows as the checks count them."""
+    if not len(survey):
         return dict.fromkeys(
             ("exact_duplicate_fraction", "near_duplicate_fraction", "contradiction_fraction"), NO_ROWS
         )
-    seen: set[tuple[str, str]] = set()
-    copies: set[int] = set()
-    answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for index, row in enumerate(examples):
-        key = (row.prompt.strip(), row.answer.strip())
-        if key in seen:
-            copies.add(index)
-        seen.add(key)
-        if key[0]:
-            answers[key[0]][key[1].casefold()] += 1
-    found = find_near_duplicates(f"{row.prompt} {row.answer}" for row in examples)
-    near = copies.union(found.later.tolist())
-    prompted = sum(counter.total() for counter in answers.values())
-    torn = sum(counter.total() for counter in answers.values() if len(counter) > 1)
+    copies = repeated_rows(survey)
+    near = copies | np.isin(survey.row, survey.near.later)
+    prompted = int(np.count_nonzero(~survey.empty_prompt))
+    torn = int(np.count_nonzero(conflict_groups(survey) >= 0))
     return {
-        "exact_duplicate_fraction": len(copies) / len(examples),
-        "near_duplicate_fraction": len(near) / len(examples),
+        "exact_duplicate_fraction": float(copies.mean()),
+        "near_duplicate_fraction": float(near.mean()),
         "contradiction_fraction": torn / prompted if prompted else NO_PROMPTS,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from tuneahead.features.catalogue_text import TEXT
+from tuneahead.features.catalogue_text import TEXT_SECTIONS
 from tuneahead.features.featurespec import FeatureSpec
 
 _INF = math.inf
@@ -27,6 +27,7 @@ _KNOWN = "the base gives many of these answers already: replace those rows by on
 _VECTORS = (
     _free(
         name="outlier_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -40,6 +41,7 @@ _VECTORS = (
     ),
     _free(
         name="isolated_fraction",
+        estimate="sample",
         unit="fraction",
         low=0,
         high=1,
@@ -50,6 +52,7 @@ _VECTORS = (
     ),
     _free(
         name="prompt_answer_similarity",
+        estimate="mean",
         unit="ratio",
         low=-1,
         high=1,
@@ -62,6 +65,7 @@ _VECTORS = (
     ),
     _free(
         name="prompt_answer_similarity_gap",
+        estimate="mean",
         unit="ratio",
         low=-2,
         high=2,
@@ -72,6 +76,7 @@ _VECTORS = (
     ),
     _free(
         name="embedding_spread",
+        estimate="sample",
         unit="ratio",
         low=0,
         high=1,
@@ -82,6 +87,7 @@ _VECTORS = (
     ),
     _free(
         name="embedding_dimensions",
+        estimate="sample",
         unit="dimensions",
         low=1,
         high=256,
@@ -92,6 +98,7 @@ _VECTORS = (
     ),
     _free(
         name="nearest_row_similarity",
+        estimate="sample",
         unit="ratio",
         low=-1,
         high=1,
@@ -105,6 +112,7 @@ _VECTORS = (
 _LIKENESS = (
     _free(
         name="benchmark_similarity",
+        estimate="mean",
         unit="ratio",
         low=-1,
         high=1,
@@ -116,6 +124,7 @@ _LIKENESS = (
     ),
     _free(
         name="benchmark_nearest_similarity",
+        estimate="sample",
         unit="ratio",
         low=-1,
         high=1,
@@ -127,6 +136,7 @@ _LIKENESS = (
     ),
     _free(
         name="benchmark_coverage_fraction",
+        estimate="sample",
         unit="fraction",
         low=0,
         high=1,
@@ -138,6 +148,7 @@ _LIKENESS = (
     ),
     _free(
         name="benchmark_relevance",
+        estimate="mean",
         unit="ratio",
         low=-1,
         high=1,
@@ -149,6 +160,7 @@ _LIKENESS = (
     ),
     _free(
         name="benchmark_form_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -159,6 +171,7 @@ _LIKENESS = (
     ),
     _free(
         name="answer_is_option_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -169,6 +182,7 @@ _LIKENESS = (
     ),
     _free(
         name="option_coverage_fraction",
+        estimate="sample",
         unit="fraction",
         low=0,
         high=1,
@@ -179,6 +193,7 @@ _LIKENESS = (
     ),
     _free(
         name="option_length_mismatch",
+        estimate="sample",
         unit="ratio",
         low=0,
         high=_INF,
@@ -192,6 +207,7 @@ _LIKENESS = (
 _BASE = (
     _row(
         name="reference_loss_nats",
+        estimate="mean",
         unit="nats/token",
         low=0,
         high=_INF,
@@ -206,6 +222,7 @@ _BASE = (
     ),
     _row(
         name="reference_loss_sd_nats",
+        estimate="sample",
         unit="nats/token",
         low=0,
         high=_INF,
@@ -218,6 +235,7 @@ _BASE = (
     ),
     _free(
         name="reference_loss_cv",
+        estimate="sample",
         unit="ratio",
         low=0,
         high=_INF,
@@ -228,6 +246,7 @@ _BASE = (
     ),
     _row(
         name="reference_loss_p10_nats",
+        estimate="sample",
         unit="nats/token",
         low=0,
         high=_INF,
@@ -238,6 +257,7 @@ _BASE = (
     ),
     _row(
         name="reference_loss_p90_nats",
+        estimate="sample",
         unit="nats/token",
         low=0,
         high=_INF,
@@ -248,6 +268,7 @@ _BASE = (
     ),
     _free(
         name="base_token_accuracy",
+        estimate="mean",
         unit="fraction",
         low=0,
         high=1,
@@ -258,6 +279,7 @@ _BASE = (
     ),
     _free(
         name="base_knows_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -269,6 +291,7 @@ _BASE = (
     ),
     _row(
         name="answer_alone_loss_nats",
+        estimate="mean",
         unit="nats/token",
         low=0,
         high=_INF,
@@ -278,6 +301,7 @@ _BASE = (
     ),
     _row(
         name="prompt_gain_nats",
+        estimate="mean",
         unit="nats/token",
         low=-_INF,
         high=_INF,
@@ -289,6 +313,7 @@ _BASE = (
     ),
     _free(
         name="prompt_gain_ratio",
+        estimate="mean",
         unit="ratio",
         low=-_INF,
         high=1,
@@ -299,6 +324,7 @@ _BASE = (
     ),
     _row(
         name="own_prompt_gain_nats",
+        estimate="mean",
         unit="nats/token",
         low=-_INF,
         high=_INF,
@@ -310,6 +336,7 @@ _BASE = (
     ),
     _free(
         name="own_prompt_gain_ratio",
+        estimate="mean",
         unit="ratio",
         low=-_INF,
         high=1,
@@ -321,4 +348,12 @@ _BASE = (
     ),
 )
 
-STATIC: tuple[FeatureSpec, ...] = TEXT + _VECTORS + _LIKENESS + _BASE
+STATIC_SECTIONS: dict[str, tuple[FeatureSpec, ...]] = {
+    **TEXT_SECTIONS,
+    "Meaning (sentence vectors)": _VECTORS,
+    "Likeness to the benchmark": _LIKENESS,
+    "The base's opinion": _BASE,
+}
+"""Every static row by what it is about, for a reader."""
+
+STATIC: tuple[FeatureSpec, ...] = tuple(row for rows in STATIC_SECTIONS.values() for row in rows)

@@ -35,6 +35,7 @@ _SIZE = (
     ),
     _row(
         name="length_mean_words",
+        estimate="mean",
         unit="words",
         low=0,
         high=_INF,
@@ -48,6 +49,7 @@ _SIZE = (
     ),
     _row(
         name="length_variance_words2",
+        estimate="mean",
         unit="words²",
         low=0,
         high=_INF,
@@ -69,6 +71,7 @@ _SIZE = (
     ),
     _row(
         name="length_cv",
+        estimate="mean",
         unit="ratio",
         low=0,
         high=_INF,
@@ -78,6 +81,7 @@ _SIZE = (
     ),
     _row(
         name="prompt_length_mean_words",
+        estimate="mean",
         unit="words",
         low=0,
         high=_INF,
@@ -87,6 +91,7 @@ _SIZE = (
     ),
     _row(
         name="answer_length_mean_words",
+        estimate="mean",
         unit="words",
         low=0,
         high=_INF,
@@ -97,6 +102,7 @@ _SIZE = (
     ),
     _row(
         name="answer_length_sd_words",
+        estimate="mean",
         unit="words",
         low=0,
         high=_INF,
@@ -106,6 +112,7 @@ _SIZE = (
     ),
     _row(
         name="answer_length_p10_words",
+        estimate="mean",
         unit="words",
         low=0,
         high=_INF,
@@ -116,6 +123,7 @@ _SIZE = (
     ),
     _row(
         name="answer_length_p50_words",
+        estimate="mean",
         unit="words",
         low=0,
         high=_INF,
@@ -126,6 +134,7 @@ _SIZE = (
     ),
     _row(
         name="answer_length_p90_words",
+        estimate="mean",
         unit="words",
         low=0,
         high=_INF,
@@ -136,6 +145,7 @@ _SIZE = (
     ),
     _row(
         name="answer_prompt_length_ratio",
+        estimate="mean",
         unit="ratio",
         low=0,
         high=_INF,
@@ -146,6 +156,7 @@ _SIZE = (
     ),
     _row(
         name="answer_words_log10",
+        estimate="mean",
         unit="log10",
         low=-_INF,
         high=_INF,
@@ -159,6 +170,7 @@ _SIZE = (
 _CHARACTERS = (
     _row(
         name="special_character_fraction",
+        estimate="mean",
         unit="fraction",
         low=0,
         high=1,
@@ -171,6 +183,7 @@ _CHARACTERS = (
     ),
     _row(
         name="digit_fraction",
+        estimate="mean",
         unit="fraction",
         low=0,
         high=1,
@@ -180,6 +193,7 @@ _CHARACTERS = (
     ),
     _row(
         name="uppercase_fraction",
+        estimate="mean",
         unit="fraction",
         low=0,
         high=1,
@@ -190,6 +204,7 @@ _CHARACTERS = (
     ),
     _row(
         name="non_ascii_fraction",
+        estimate="mean",
         unit="fraction",
         low=0,
         high=1,
@@ -200,6 +215,7 @@ _CHARACTERS = (
     ),
     _row(
         name="compression_ratio",
+        estimate="sample",
         unit="ratio",
         low=0,
         high=_INF,
@@ -213,6 +229,7 @@ _CHARACTERS = (
 _WORDS = (
     _row(
         name="prompt_type_token_ratio",
+        estimate="sample",
         unit="fraction",
         low=0,
         high=1,
@@ -225,6 +242,7 @@ _WORDS = (
     ),
     _row(
         name="answer_type_token_ratio",
+        estimate="sample",
         unit="fraction",
         low=0,
         high=1,
@@ -237,6 +255,7 @@ _WORDS = (
     ),
     _row(
         name="ngram_repetition_fraction",
+        estimate="sample",
         unit="fraction",
         low=0,
         high=1,
@@ -249,6 +268,7 @@ _WORDS = (
     ),
     _row(
         name="parse_depth_mean",
+        estimate="mean",
         unit="links",
         low=0,
         high=_INF,
@@ -263,6 +283,7 @@ _WORDS = (
     ),
     _row(
         name="parse_depth_sd",
+        estimate="sample",
         unit="links",
         low=0,
         high=_INF,
@@ -272,6 +293,7 @@ _WORDS = (
     ),
     _row(
         name="prompt_segment_variety",
+        estimate="mean",
         unit="fraction",
         low=0,
         high=1,
@@ -282,6 +304,7 @@ _WORDS = (
     ),
     _row(
         name="answer_segment_variety",
+        estimate="mean",
         unit="fraction",
         low=0,
         high=1,
@@ -292,6 +315,7 @@ _WORDS = (
     ),
     _row(
         name="answer_loop_fraction",
+        estimate="mean",
         unit="fraction",
         low=0,
         high=1,
@@ -302,6 +326,7 @@ _WORDS = (
     ),
     _row(
         name="word_kl_nats",
+        estimate="sample",
         unit="nats",
         low=-_INF,
         high=_INF,
@@ -316,6 +341,7 @@ _WORDS = (
     ),
     _row(
         name="unknown_word_fraction",
+        estimate="mean",
         unit="fraction",
         low=0,
         high=1,
@@ -347,7 +373,7 @@ _COPIED = (
         low=0,
         high=1,
         direction=-1,
-        formula="share of rows whose prompt and answer equal those of an earlier row",
+        formula="share of rows whose prompt and answer (spaces collapsed) equal those of an earlier row",
         sentence="{value} of the rows are exact copies",
         remedy=_COPIES,
     ),
@@ -357,7 +383,8 @@ _COPIED = (
         low=0,
         high=1,
         direction=-1,
-        formula="share of the rows with a prompt whose prompt occurs with another answer as well",
+        formula="share of the rows with a prompt whose prompt occurs with another answer as well (case and "
+        "closing punctuation aside, empty answers left out)",
         sentence="{value} of the rows share their prompt with another answer",
         remedy="keep one answer per prompt, the right one",
     ),
@@ -366,6 +393,7 @@ _COPIED = (
 _ANSWERED = (
     _row(
         name="empty_answer_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -376,6 +404,7 @@ _ANSWERED = (
     ),
     _row(
         name="distinct_answer_fraction",
+        estimate="sample",
         unit="fraction",
         low=0,
         high=1,
@@ -386,6 +415,7 @@ _ANSWERED = (
     ),
     _row(
         name="top_answer_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -396,6 +426,7 @@ _ANSWERED = (
     ),
     _row(
         name="answer_entropy_fraction",
+        estimate="sample",
         unit="fraction",
         low=0,
         high=1,
@@ -406,6 +437,7 @@ _ANSWERED = (
     ),
     _row(
         name="answer_opening_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -416,6 +448,7 @@ _ANSWERED = (
     ),
     _row(
         name="answer_in_prompt_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -426,6 +459,7 @@ _ANSWERED = (
     ),
     _row(
         name="empty_prompt_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -436,6 +470,7 @@ _ANSWERED = (
     ),
     _row(
         name="prompt_opening_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -446,6 +481,7 @@ _ANSWERED = (
     ),
     _row(
         name="question_prompt_fraction",
+        estimate="share",
         unit="fraction",
         low=0,
         high=1,
@@ -455,4 +491,13 @@ _ANSWERED = (
     ),
 )
 
-TEXT: tuple[FeatureSpec, ...] = _SIZE + _CHARACTERS + _WORDS + _COPIED + _ANSWERED
+TEXT_SECTIONS: dict[str, tuple[FeatureSpec, ...]] = {
+    "Size": _SIZE,
+    "Characters": _CHARACTERS,
+    "Words": _WORDS,
+    "Copies and contradictions": _COPIED,
+    "Prompts and answers": _ANSWERED,
+}
+"""The rows by what they are about, for a reader."""
+
+TEXT: tuple[FeatureSpec, ...] = tuple(row for rows in TEXT_SECTIONS.values() for row in rows)

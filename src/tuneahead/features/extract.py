@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneahead.features.catalogue import CATALOGUE_VERSION, names_of
@@ -18,6 +19,9 @@ from tuneahead.trace import ProbeTrace
 if TYPE_CHECKING:
     from tuneahead.benchmark.items import Benchmark
     from tuneahead.examples import Example
+    from tuneahead.features.rows import Drawn
+    from tuneahead.features.sampling import Sample
+    from tuneahead.survey import Survey
     from tuneahead.training.models import Base
 
 __all__ = [
@@ -25,7 +29,9 @@ __all__ = [
     "cue_features",
     "derived_features",
     "dynamic_features",
+    "StaticFeatures",
     "extract_features",
+    "measure_static",
     "recipe_features",
     "static_features",
 ]
@@ -38,14 +44,35 @@ def static_features(
 
     Seconds for thousands of rows; the base reads a sample of rows, everything else is text.
     """
+    from tuneahead.features.rows import draw
+    from tuneahead.survey import take_survey
+
+    return measure_static(draw(examples, len(examples)), take_survey(examples), base, benchmarks).features
+
+
+@dataclass(frozen=True)
+class StaticFeatures:
+    """Static features, and for those that come from a sample its size and the resulting error."""
+
+    features: FeatureVector
+    samples: Mapping[str, Sample]
+
+
+def measure_static(
+    drawn: Drawn, survey: Survey, base: Base | None = None, benchmarks: Sequence[Benchmark] = ()
+) -> StaticFeatures:
+    """Static features of the rows that were drawn from a data set, and of the survey of all of them."""
     from tuneahead.features.perplexity import measure_perplexity
-    from tuneahead.features.rows import encodable_rows
     from tuneahead.features.semantic import measure_semantics
     from tuneahead.features.text import measure_text
 
-    rows = encodable_rows(examples)
-    measured = {**measure_text(rows), **measure_semantics(rows, benchmarks), **measure_perplexity(rows, base)}
-    return _vector("static", measured)
+    parts = (
+        measure_text(drawn, survey),
+        measure_semantics(drawn, benchmarks),
+        measure_perplexity(drawn, base),
+    )
+    vector = _vector("static", {name: value for part in parts for name, value in part.values.items()})
+    return StaticFeatures(vector, {name: one for part in parts for name, one in part.samples.items()})
 
 
 def dynamic_features(trace: ProbeTrace) -> FeatureVector:

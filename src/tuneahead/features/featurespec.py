@@ -17,7 +17,9 @@ class FeatureSpec:
     """One row of the catalogue.
 
     ``low`` and ``high`` bound every possible value; ``direction`` is +1 where more is expected to
-    mean a better final score, -1 where less is, 0 where neither holds. ``sentence`` states a
+    mean a better final score, -1 where less is, 0 where neither holds. ``estimate`` says what the
+    value is on data too large to be looked at whole: still exact, an estimated mean or share over
+    rows (whose error is stated), or a property of the sample itself. ``sentence`` states a
     ``{value}`` in a diagnosis and ``remedy`` what a user can do about it. ``paper`` marks the 14
     static and 10 dynamic features of the notes; ``scale_free`` those whose values compare between
     bases, benchmarks and lengths of run.
@@ -36,6 +38,7 @@ class FeatureSpec:
     direction: Literal[-1, 0, 1]
     sentence: str
     remedy: str = ""
+    estimate: Literal["exact", "mean", "share", "sample"] = "exact"
     paper: bool = False
     scale_free: bool = False
 
@@ -54,6 +57,17 @@ class FeatureSpec:
         if self.unit in ("", "ratio", "count"):
             return _plain(value)
         return f"{_plain(value)} {_SHORT_UNITS.get(self.unit, self.unit)}"
+
+    def format_error(self, value: float, error: float) -> str:
+        """``error`` as it stands beside the formatted value: in percent of it where it is a logarithm.
+
+        >>> FeatureSpec("x", "fraction", 0, 1, "static", "-", "ours", 0, "{value}").format_error(0.5, 0.012)
+        '± 1.2'
+        """
+        if self.unit in _BASES:
+            return f"± {100 * (_BASES[self.unit] ** error - 1):.2g} %"
+        scaled = 100 * error if self.unit == "fraction" else error
+        return f"± {scaled:,.0f}" if scaled >= 100 else f"± {scaled:.2g}"
 
     def describe(self, value: float) -> str:
         """The sentence with the value in it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.examples import Example
+from tuneahead.features.catalogue import spec
 from tuneahead.features.featurespec import Value
+from tuneahead.features.rows import NO_PROMPTS, Drawn
+from tuneahead.features.sampling import Measured, Places, Sample, group_errors, share_error
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,9 +23,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-SAMPLE_ROWS = 128
 SAMPLE_TOKENS = 8_192
-SAMPLE_SEED = 29
 LOGITS_PER_PASS = 32_000_000
 
 _REFERENCE = (
@@ -58,47 +60,95 @@ class AnswerLosses:
     hits: Floats
     known: NDArray[np.bool_]
 
+    def chosen(self, at: Places | NDArray[np.bool_] | slice) -> AnswerLosses:
+        """A copy with only these rows."""
+        return AnswerLosses(
+            self.nll_nats[at].copy(), self.tokens[at].copy(), self.hits[at].copy(), self.known[at].copy()
+        )
+
     @property
     def mean_nats(self) -> float:
         """Loss per answer token over all rows."""
         return float(self.nll_nats.sum() / self.tokens.sum())
 
 
-def measure_perplexity(examples: Sequence[Example], base: Base | None) -> dict[str, Value]:
+def measure_perplexity(drawn: Drawn, base: Base | None) -> Measured:
     """Every feature of the base's losses, by name: a value or the reason for none.
 
     A sample of 128 rows, fewer where they exceed 8,192 tokens, under the template ``auto``.
     """
     names = _REFERENCE + _ALONE + _SWAPPED
     if base is None:
-        return dict.fromkeys(names, "no base model was given")
-    rows = sample_answers(examples, base)
+        return Measured(dict.fromkeys(names, "no base model was given"), {})
+    rows = sample_answers(drawn.answers, base)
     if not rows:
-        return dict.fromkeys(names, "no row has a trainable answer")
-    special = frozenset(int(i) for i in base.tokenizer.all_special_ids)
-    own = answer_losses(base.model, rows, special)
-    asked = np.array([bool(row.before) for row in rows])
-    if not asked.any():
-        return {**reference_features(own), **dict.fromkeys(_ALONE + _SWAPPED, "no row has a prompt")}
-    with_prompt = [row for row in rows if row.before]
-    mean_nats = float(own.nll_nats[asked].sum() / own.tokens[asked].sum())
-    return {
-        **reference_features(own),
-        **_alone(base, with_prompt, mean_nats, special),
-        **_swapped(base, with_prompt, mean_nats, special),
-    }
+        return Measured(dict.fromkeys(names, "no row has a trainable answer"), {})
+    losses = _losses(base, rows)
+    values = loss_features(losses)
+    samples: dict[str, Sample] = {}
+    if len(rows) < drawn.total:
+        known = {name: value for name, value in values.items() if not isinstance(value, str)}
+        means = [name for name in known if spec(name).estimate == "mean"]
+        errors = group_errors(lambda at: loss_features(losses.chosen(at)), means, len(rows), drawn.total)
+        errors |= {
+            name: share_error(value, len(rows), drawn.total)
+            for name, value in known.items()
+            if spec(name).estimate == "share"
+        }
+        samples = {name: Sample(len(rows), drawn.total, errors.get(name, math.nan)) for name in known}
+    return Measured(values, samples)
 
 
-def sample_answers(examples: Sequence[Example], base: Base) -> list[AnswerTokens]:
-    """Rows in tokens, in the order of a fixed draw, until rows or tokens suffice."""
+@dataclass(frozen=True)
+class PromptLosses:
+    """Losses of the same answers under their own prompt, after none, and under another row's.
+
+    ``asked`` says which rows have a prompt, ``(rows,)``; ``alone`` and ``foreign`` hold the reason
+    where they could not be measured, and stand for the own loss where a row has no prompt.
+    """
+
+    own: AnswerLosses
+    asked: NDArray[np.bool_]
+    alone: AnswerLosses | str
+    foreign: AnswerLosses | str
+
+    def chosen(self, at: Places) -> PromptLosses:
+        """Only the rows at these places."""
+
+        def part(losses: AnswerLosses | str) -> AnswerLosses | str:
+            return losses if isinstance(losses, str) else losses.chosen(at)
+
+        return PromptLosses(self.own.chosen(at), self.asked[at], part(self.alone), part(self.foreign))
+
+
+def loss_features(losses: PromptLosses) -> dict[str, Value]:
+    """Level and spread of the losses, and what the prompts save."""
+    own = reference_features(losses.own)
+    if not losses.asked.any():
+        return {**own, **dict.fromkeys(_ALONE + _SWAPPED, NO_PROMPTS)}
+    given = losses.own.chosen(losses.asked)
+    out = {**own, **dict.fromkeys(_ALONE, losses.alone), **dict.fromkeys(_SWAPPED, losses.foreign)}
+    if not isinstance(losses.alone, str):
+        bare = losses.alone.chosen(losses.asked).mean_nats
+        gain = bare - given.mean_nats
+        ratio: Value = gain / bare if bare > 0 else "every loss is 0"
+        out |= dict(zip(_ALONE, (bare, gain, ratio), strict=True))
+    if not isinstance(losses.foreign, str):
+        foreign = losses.foreign.chosen(losses.asked).mean_nats
+        gain = foreign - given.mean_nats
+        out |= dict(zip(_SWAPPED, (gain, gain / foreign if foreign > 0 else "every loss is 0"), strict=True))
+    return {name: value for name, value in out.items() if not isinstance(value, AnswerLosses)}
+
+
+def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
+    """The drawn rows in tokens, in the order of the draw, until rows or tokens suffice."""
     from tuneahead.recipe import Recipe
     from tuneahead.training.encode import encode_examples
 
-    order = np.random.default_rng(SAMPLE_SEED).permutation(len(examples))[:SAMPLE_ROWS]
     recipe = Recipe(max_length=max(2, min(512, base.context_tokens)))
     rows: list[AnswerTokens] = []
     tokens = 0
-    for row in encode_examples([examples[i] for i in order], base.tokenizer, recipe):
+    for row in encode_examples(drawn, base.tokenizer, recipe):
         if row.answer_tokens == 0 or tokens > SAMPLE_TOKENS:
             continue
         tokens += len(row.ids)
@@ -181,36 +231,33 @@ def reference_features(own: AnswerLosses) -> dict[str, Value]:
     }
 
 
-def _alone(
-    base: Base, rows: Sequence[AnswerTokens], own_nats: float, special: frozenset[int]
-) -> dict[str, Value]:
+def _losses(base: Base, rows: Sequence[AnswerTokens]) -> PromptLosses:
+    special = frozenset(int(i) for i in base.tokenizer.all_special_ids)
+    own = answer_losses(base.model, rows, special)
+    asked = np.array([bool(row.before) for row in rows])
+    with_prompt = [row for row in rows if row.before]
+
+    def spread(found: AnswerLosses) -> AnswerLosses:
+        whole = own.chosen(slice(None))
+        for column in ("nll_nats", "tokens", "hits", "known"):
+            getattr(whole, column)[asked] = getattr(found, column)
+        return whole
+
     tokenizer = base.tokenizer
     start = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
-    if start is None:
-        return dict.fromkeys(_ALONE, "the tokenizer has no token that begins a text")
-    bare = answer_losses(base.model, [AnswerTokens((int(start),), row.answer) for row in rows], special)
-    gain = bare.mean_nats - own_nats
-    return {
-        "answer_alone_loss_nats": bare.mean_nats,
-        "prompt_gain_nats": gain,
-        "prompt_gain_ratio": gain / bare.mean_nats if bare.mean_nats > 0 else "every loss is 0",
-    }
+    alone: AnswerLosses | str = "the tokenizer has no token that begins a text"
+    foreign: AnswerLosses | str = "a single row has no other row's prompt"
+    if with_prompt and start is not None:
+        bare = [AnswerTokens((int(start),), row.answer) for row in with_prompt]
+        alone = spread(answer_losses(base.model, bare, special))
+    if len(with_prompt) > 1:
+        foreign = spread(answer_losses(base.model, _swapped(with_prompt, base.context_tokens), special))
+    return PromptLosses(own, asked, alone, foreign)
 
 
-def _swapped(
-    base: Base, rows: Sequence[AnswerTokens], own_nats: float, special: frozenset[int]
-) -> dict[str, Value]:
-    if len(rows) < 2:
-        return dict.fromkeys(_SWAPPED, "a single row has no other row's prompt")
-    # The order is that of a random draw, so the next row is a random other one.
-    room = base.context_tokens
-    others = [
+def _swapped(rows: Sequence[AnswerTokens], room: int) -> list[AnswerTokens]:
+    """Each answer after the next row's prompt; the order is that of a random draw, so a random other one."""
+    return [
         AnswerTokens(other.before[: max(1, room - len(row.answer))], row.answer)
         for row, other in zip(rows, [*rows[1:], rows[0]], strict=True)
     ]
-    foreign = answer_losses(base.model, others, special)
-    gain = foreign.mean_nats - own_nats
-    return {
-        "own_prompt_gain_nats": gain,
-        "own_prompt_gain_ratio": gain / foreign.mean_nats if foreign.mean_nats > 0 else "every loss is 0",
-    }

@@ -9,11 +9,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tuneahead.errors import DataError
 from tuneahead.examples import Example
 from tuneahead.features.featurespec import Value
 from tuneahead.words import split_words
 
+TEXT_ROWS = 20_000
+"""Rows whose words and characters are looked at; larger data are sampled."""
+VECTOR_ROWS = 2_000
+"""Rows that are turned into sentence vectors."""
+ANSWER_ROWS = 128
+"""Rows whose answers the base reads."""
 SAMPLE_SEED = 17
+ANSWER_SEED = 29
 NO_ROWS = "the data set holds no rows"
 NO_PROMPTS = "no row has a prompt"
 NO_ANSWERS = "no row has an answer"
@@ -37,18 +45,62 @@ class Texts:
             f"{prompt} {answer}".strip() for prompt, answer in zip(self.prompts, self.answers, strict=True)
         ]
 
+    def chosen(self, places: Iterable[int]) -> Texts:
+        """Only the rows at these places."""
+        columns = (self.prompts, self.answers, self.prompt_words, self.answer_words)
+        at = [int(place) for place in places]
+        return Texts(*(tuple(column[i] for i in at) for column in columns))  # type: ignore[arg-type]
+
     @property
     def row_words(self) -> list[list[str]]:
         """Words of prompt and answer of each row."""
         return [p + a for p, a in zip(self.prompt_words, self.answer_words, strict=True)]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The rows of a data set of ``total`` that features are measured on: all, or random samples.
+
+    ``texts`` and ``vectors`` keep the order of the rows, ``answers`` that of the draw.
+    """
+
+    total: int
+    texts: tuple[Example, ...]
+    vectors: tuple[Example, ...]
+    answers: tuple[Example, ...]
+
+
+def draw(examples: Iterable[Example], total: int) -> Drawn:
+    """Draw the rows from a list or a stream of ``total`` examples: the same ones either way.
+
+    Raises :class:`DataError` when a stream gives fewer.
+    """
+    texts, vectors = _places(total, TEXT_ROWS), _places(total, VECTOR_ROWS)
+    answers = np.random.default_rng(ANSWER_SEED).permutation(total)[:ANSWER_ROWS].tolist()
+    wanted = {*texts, *vectors, *answers}
+    kept = {i: example for i, example in enumerate(examples) if i in wanted}
+    if len(kept) < len(wanted):
+        raise DataError(
+            f"gave {total:,} rows at first and fewer the second time",
+            remedy="leave the file as it is meanwhile",
+        )
+    clean = dict(zip(kept, encodable_rows(kept.values()), strict=True))
+    chosen = (tuple(clean[i] for i in places) for places in (texts, vectors, answers))
+    return Drawn(total, *chosen)
+
+
+def _places(total: int, size: int) -> list[int]:
+    if total <= size:
+        return list(range(total))
+    chosen: list[int] = np.sort(
+        np.random.default_rng(SAMPLE_SEED).choice(total, size, replace=False)
+    ).tolist()
+    return chosen
+
+
 def sample_rows(examples: Sequence[Example], size: int) -> list[Example]:
     """At most ``size`` rows drawn without replacement by a fixed seed, in their own order."""
-    if len(examples) <= size:
-        return list(examples)
-    chosen = np.random.default_rng(SAMPLE_SEED).choice(len(examples), size, replace=False)
-    return [examples[i] for i in np.sort(chosen)]
+    return [examples[i] for i in _places(len(examples), size)]
 
 
 def encodable(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -13,21 +13,23 @@ from numpy.typing import NDArray
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
 from tuneahead.examples import Example
+from tuneahead.features.catalogue import spec
 from tuneahead.features.featurespec import Value
-from tuneahead.features.rows import Texts, encodable, sample_rows, texts_of
+from tuneahead.features.rows import Drawn, Texts, encodable, texts_of
+from tuneahead.features.sampling import Measured, Places, Sample, group_errors, share_error
 
 if TYPE_CHECKING:
     from wordllama.inference import WordLlamaInference
 
 Vectors = NDArray[np.float32]
 
-SAMPLE_ROWS = 2_000
 SAMPLE_ITEMS = 1_000
 SAMPLE_SEED = 23
 NEIGHBOURS = 20
 OUTLIER_FACTOR = 1.5
 ISOLATED_COSINE = 0.5
 COVERED_COSINE = 0.85
+NO_BENCHMARK = "no benchmark was given"
 _DISPERSION = (
     "outlier_fraction",
     "isolated_fraction",
@@ -50,16 +52,40 @@ _FORM = (
 )
 
 
-def measure_semantics(examples: Sequence[Example], benchmarks: Sequence[Benchmark] = ()) -> dict[str, Value]:
+def measure_semantics(drawn: Drawn, benchmarks: Sequence[Benchmark] = ()) -> Measured:
     """Every feature of sentence vectors and of the benchmarks, by name: a value or the reason for none."""
-    texts = texts_of(sample_rows(examples, SAMPLE_ROWS))
+    texts = texts_of(drawn.vectors)
     prompts, answers = embed(texts.prompts), embed(texts.answers)
-    own = {**dispersion_features(embed(texts.rows)), **pair_features(prompts, answers)}
     items = [item for benchmark in benchmarks for item in benchmark.items]
-    if not items:
-        return {**own, **dict.fromkeys(_LIKENESS + _FORM, "no benchmark was given")}
     asked = embed([encodable(item.prompt) for item in items])
-    return {**own, **likeness_features(prompts, asked), **form_features(texts, items)}
+    form: dict[str, Value] = dict.fromkeys(_FORM, NO_BENCHMARK)
+    if items:
+        form = form_features(texts, items)
+
+    def row_features(at: Places | slice) -> dict[str, Value]:
+        likeness: dict[str, Value] = dict.fromkeys(_LIKENESS, NO_BENCHMARK)
+        if items:
+            likeness = likeness_features(prompts[at], asked)
+        return {**pair_features(prompts[at], answers[at]), **likeness}
+
+    values = {**dispersion_features(embed(texts.rows)), **row_features(slice(None)), **form}
+    return Measured(values, _samples(values, row_features, len(drawn.vectors), drawn.total))
+
+
+def _samples(
+    values: Mapping[str, Value], row_features: Callable[[Places], dict[str, Value]], rows: int, total: int
+) -> dict[str, Sample]:
+    if rows >= total:
+        return {}
+    known = {name: value for name, value in values.items() if not isinstance(value, str)}
+    means = [name for name in (*_PAIRS, *_LIKENESS) if name in known and spec(name).estimate == "mean"]
+    errors = group_errors(row_features, means, rows, total)
+    errors |= {
+        name: share_error(value, rows, total)
+        for name, value in known.items()
+        if spec(name).estimate == "share"
+    }
+    return {name: Sample(rows, total, errors.get(name, math.nan)) for name in known}
 
 
 def embed(texts: Sequence[str]) -> Vectors:

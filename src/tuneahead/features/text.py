@@ -6,27 +6,27 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tuneahead.examples import Example
 from tuneahead.features.answers import answer_features, copy_features, prompt_features
+from tuneahead.features.catalogue import spec
 from tuneahead.features.featurespec import Value
 from tuneahead.features.rows import (
     NO_ANSWERS,
     NO_PROMPTS,
     NO_ROWS,
     SAMPLE_SEED,
+    Drawn,
     Texts,
-    sample_rows,
     texts_of,
     value_or,
 )
+from tuneahead.features.sampling import Measured, Sample, group_errors, mean_error, share_error
 from tuneahead.features.syntax import parse_depths
+from tuneahead.survey import Survey
 
-SAMPLE_ROWS = 20_000
-"""Rows over which means are taken; larger data are sampled."""
 CHARACTERS = 2_000_000
 COMPRESSED_BYTES = 1_000_000
 SEGMENT_WORDS = 200
@@ -37,29 +37,61 @@ _SPECIAL = re.compile(r"[^\w\s]|_")
 _DIGIT = re.compile(r"\d")
 
 
-def measure_text(examples: Sequence[Example]) -> dict[str, Value]:
-    """Every feature of the text alone, by name: a value or the reason for none."""
-    texts = texts_of(sample_rows(examples, SAMPLE_ROWS))
+def measure_text(drawn: Drawn, survey: Survey) -> Measured:
+    """Every feature of the text alone, by name: a value or the reason for none.
+
+    Copies are counted by the ``survey`` over all rows, the rest is taken from the drawn ones.
+    """
+    texts = texts_of(drawn.texts)
+    depths = parse_depths(_spread(texts.prompts, PARSED_PROMPTS))
+    values = {**_row_features(texts, drawn.total), **lexical_features(texts), **depth_features(depths)}
+    samples = _samples(texts, values, drawn.total)
+    if not isinstance(depths, str) and len(depths) < drawn.total:
+        error = mean_error(float(np.std(depths)), len(depths), drawn.total)
+        samples["parse_depth_mean"] = Sample(len(depths), drawn.total, error)
+        samples["parse_depth_sd"] = Sample(len(depths), drawn.total)
+    return Measured({**values, **copy_features(survey)}, samples)
+
+
+def _row_features(texts: Texts, total: int) -> dict[str, Value]:
+    """What is a mean or a share over rows, and so can be estimated from any part of them."""
     return {
-        **size_features(examples, texts),
+        **size_features(total, texts),
         **character_features(texts),
-        **lexical_features(texts),
         **word_features(texts),
-        **copy_features(examples),
         **answer_features(texts),
         **prompt_features(texts),
+        **variety_features(texts),
     }
 
 
-def size_features(examples: Sequence[Example], texts: Texts) -> dict[str, Value]:
-    """Number and length of rows."""
+def _samples(texts: Texts, values: Mapping[str, Value], total: int) -> dict[str, Sample]:
+    rows = len(texts.prompts)
+    if rows >= total:
+        return {}
+    known = {name: spec(name).estimate for name in values}
+    means = [name for name, kind in known.items() if kind == "mean" and not name.startswith("parse_depth")]
+    errors = group_errors(lambda places: _row_features(texts.chosen(places), total), means, rows, total)
+    for name, kind in known.items():
+        value = values[name]
+        if kind == "share" and not isinstance(value, str):
+            errors[name] = share_error(value, rows, total)
+    return {
+        name: Sample(rows, total, errors.get(name, math.nan))
+        for name, kind in known.items()
+        if kind != "exact" and not isinstance(values[name], str)
+    }
+
+
+def size_features(total: int, texts: Texts) -> dict[str, Value]:
+    """Number of rows, and the length of those looked at."""
     prompts = np.array([len(words) for words in texts.prompt_words], float)
     answers = np.array([len(words) for words in texts.answer_words], float)
     out: dict[str, Value] = {
-        "examples": float(len(examples)),
-        "examples_log10": math.log10(len(examples)) if examples else NO_ROWS,
+        "examples": float(total),
+        "examples_log10": math.log10(total) if total else NO_ROWS,
     }
-    if not examples:
+    if not total:
         names = (
             "length_mean_words",
             "length_variance_words2",
@@ -74,14 +106,14 @@ def size_features(examples: Sequence[Example], texts: Texts) -> dict[str, Value]
             "answer_words_log10",
         )
         return {**out, **dict.fromkeys(names, NO_ROWS)}
-    total = prompts + answers
+    words = prompts + answers
     low, middle, high = (float(q) for q in np.quantile(answers, [0.1, 0.5, 0.9]))
-    trained = float(answers.mean()) * len(examples)
+    trained = float(answers.mean()) * total
     return {
         **out,
-        "length_mean_words": float(total.mean()),
-        "length_variance_words2": float(total.var()),
-        "length_cv": float(total.std() / total.mean()) if total.any() else "no row holds a word",
+        "length_mean_words": float(words.mean()),
+        "length_variance_words2": float(words.var()),
+        "length_cv": float(words.std() / words.mean()) if words.any() else "no row holds a word",
         "prompt_length_mean_words": float(prompts.mean()),
         "answer_length_mean_words": float(answers.mean()),
         "answer_length_sd_words": float(answers.std()),
@@ -142,17 +174,28 @@ def ngram_repetition(words: Iterable[Sequence[str]], size: int = 3) -> float:
 
 
 def lexical_features(texts: Texts) -> dict[str, Value]:
-    """Variety of words and depth of sentences."""
-    depths = parse_depths(_spread(texts.prompts, PARSED_PROMPTS))
-    looped = [ngram_repetition([words], 2) for words in texts.answer_words if len(words) >= 4]
-    short = f"fewer than {SEGMENT_WORDS} words"
+    """Variety of words over all texts looked at."""
     return {
         "prompt_type_token_ratio": value_or(type_token_ratio(texts.prompt_words), NO_PROMPTS),
         "answer_type_token_ratio": value_or(type_token_ratio(texts.answer_words), NO_ANSWERS),
+        "ngram_repetition_fraction": value_or(ngram_repetition(texts.row_words), "no row has three words"),
+    }
+
+
+def variety_features(texts: Texts) -> dict[str, Value]:
+    """Variety of words within short stretches and within answers."""
+    looped = [ngram_repetition([words], 2) for words in texts.answer_words if len(words) >= 4]
+    short = f"fewer than {SEGMENT_WORDS} words"
+    return {
         "prompt_segment_variety": value_or(segmental_type_token_ratio(texts.prompt_words), short),
         "answer_segment_variety": value_or(segmental_type_token_ratio(texts.answer_words), short),
-        "ngram_repetition_fraction": value_or(ngram_repetition(texts.row_words), "no row has three words"),
         "answer_loop_fraction": float(np.mean(looped)) if looped else "no answer has four words",
+    }
+
+
+def depth_features(depths: Sequence[int] | str) -> dict[str, Value]:
+    """Depth of the prompts' sentences."""
+    return {
         "parse_depth_mean": depths if isinstance(depths, str) else float(np.mean(depths)),
         "parse_depth_sd": depths if isinstance(depths, str) else float(np.std(depths)),
     }

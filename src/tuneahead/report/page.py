@@ -57,6 +57,7 @@ class FindingView:
     message: str
     remedy: str
     rows: str
+    page: str
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
-"""One self-contained HTML file from an assessment."""
+"""One self-contained HTML file from an assessment or a checkup."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tuneahead.assessment import Assessment
+from tuneahead.assessment import Assessment, Checkup
 from tuneahead.errors import TuneAheadError
+from tuneahead.report.health import HealthView, health_view
+from tuneahead.report.page import ReportView
 from tuneahead.report.view import report_view
 
 
-def render_html(assessment: Assessment) -> str:
-    """The report as HTML text: styles and drawings inline, no script, no outside request."""
+def render_html(found: Assessment | Checkup) -> str:
+    """The report of an assessment or a checkup as HTML: all inline, no script, no outside request."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -19,15 +21,20 @@ def render_html(assessment: Assessment) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     styles, _, _ = loader.get_source(environment, "report.css")
-    return environment.get_template("report.html").render(r=report_view(assessment), css=Markup(styles))
+    view: HealthView | ReportView
+    if isinstance(found, Checkup):
+        name, view = "checkup.html", health_view(found)
+    else:
+        name, view = "report.html", report_view(found)
+    return environment.get_template(name).render(r=view, css=Markup(styles))
 
 
-def write_html(assessment: Assessment, path: str | Path) -> Path:
+def write_html(found: Assessment | Checkup, path: str | Path) -> Path:
     """Write the report to ``path``; raises :class:`TuneAheadError` when that can't be done."""
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(render_html(assessment), encoding="utf-8")
+        target.write_text(render_html(found), encoding="utf-8")
     except OSError as error:
         raise TuneAheadError(
             f"can't write the report to {target}: {error.strerror}",

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from tuneahead.assessment import Assessment
 from tuneahead.features.catalogue import names_of
+from tuneahead.recipe import Recipe
 from tuneahead.report import plots, words
 from tuneahead.report.curves import curves, probe_intro
 from tuneahead.report.datamap import Kind, data_map
@@ -72,7 +73,7 @@ def report_view(assessment: Assessment) -> ReportView:
         curves=curves(assessment.trace) if assessment.trace else (),
         probe_intro=probe_intro(assessment),
         health_intro=_health_intro(assessment),
-        findings=tuple(_finding(f) for f in assessment.findings),
+        findings=tuple(finding_view(f) for f in assessment.findings),
         strips=_strips(assessment),
         strips_title="Measured against the tasks the predictor learned from"
         if assessment.ranges
@@ -82,13 +83,15 @@ def report_view(assessment: Assessment) -> ReportView:
     )
 
 
-def _finding(finding: Finding) -> FindingView:
+def finding_view(finding: Finding) -> FindingView:
+    """One finding, worded."""
     return FindingView(
         finding.severity,
         words.SEVERITIES[finding.severity],
         words.sentence(finding.message),
         words.sentence(finding.remedy),
         words.rows_text(finding),
+        finding.page,
     )
 
 
@@ -262,12 +265,6 @@ def _map(assessment: Assessment) -> MapView | None:
 
 def _provenance(assessment: Assessment) -> tuple[Group, ...]:
     task, data = assessment.task, assessment.data
-    recipe = [
-        (name.replace("_", " "), ", ".join(value) if isinstance(value, tuple) else str(value))
-        for name, value in assessment.recipe
-        if value is not None and name != "stop_after"
-    ]
-    half = (len(recipe) + 1) // 2
     origin = [
         ("base", task.base),
         ("base fingerprint", task.base_fingerprint),
@@ -282,7 +279,17 @@ def _provenance(assessment: Assessment) -> tuple[Group, ...]:
     if assessment.trace is not None:
         origin.extend(assessment.trace.info.versions)
     return (
-        Group("Recipe", tuple(recipe[:half])),
-        Group("Recipe, continued", tuple(recipe[half:])),
+        *recipe_groups(assessment.recipe),
         Group("Provenance", tuple((name, value) for name, value in origin if value)),
     )
+
+
+def recipe_groups(recipe: Recipe) -> tuple[Group, Group]:
+    """The fields of a recipe in two lists of about the same length."""
+    rows = [
+        (name.replace("_", " "), ", ".join(value) if isinstance(value, tuple) else str(value))
+        for name, value in recipe
+        if value is not None and name != "stop_after"
+    ]
+    half = (len(rows) + 1) // 2
+    return Group("Recipe", tuple(rows[:half])), Group("Recipe, continued", tuple(rows[half:]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tuneahead.assessment import Assessment
+from tuneahead.assessment import Assessment, Checkup, DataSummary
+from tuneahead.features.sampling import Sample
 from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
 from tuneahead.report.plots import number, number_pp
 from tuneahead.verdict import Attribution, Decision, Finding
@@ -21,6 +22,8 @@ UNIT_SUFFIXES = ("_pp", "_nats", "_tokens", "_words", "_seconds", "_fraction", "
 SPELLED = {"grad": "gradient", "lora": "LoRA", "kl": "divergence", "sd": "spread", "cv": "relative spread"}
 SMALLEST_PP = 0.05
 """Contributions that would be printed as 0.0 are summed up with the rest."""
+SAID_BESIDE = frozenset({"examples", "examples_log10"})
+"""Features that say what stands above them already: the number of rows."""
 SEVERITIES = {"stop": "Stop", "warn": "Warning", "note": "Note"}
 
 
@@ -112,6 +115,60 @@ def feature_value(name: str, value: float) -> str:
     if spec is None or not math.isfinite(value):
         return number(value)
     return spec.format_value(value)
+
+
+def measured_value(name: str, value: float, sample: Sample | None) -> str:
+    """A feature's value; its 95 % error where it is an estimate, a star where it describes the sample."""
+    text = feature_value(name, value)
+    spec = known_spec(name)
+    if sample is None or spec is None:
+        return text
+    return f"{text} {spec.format_error(value, sample.error)}" if math.isfinite(sample.error) else f"{text} *"
+
+
+def sampling_note(data: DataSummary) -> str:
+    """What was counted over all rows and what was taken from samples; empty where all rows were looked at."""
+    rows = sorted({sample.rows for sample in data.samples.values()}, reverse=True)
+    if not rows:
+        return ""
+    sizes = ", ".join(f"{size:,}" for size in rows)
+    return (
+        f"Figures with ± are estimates from random samples of {sizes} of {data.rows:,} rows, with their 95 % "
+        "error; those with * describe such a sample itself. All others, and every count in the findings that "
+        "does not say otherwise, are over all rows."
+    )
+
+
+def tokens_text(data: DataSummary) -> str:
+    """How many tokens the rows have and how many are trained; with the error where that is an estimate."""
+    if not math.isfinite(data.tokens):
+        return ""
+    parts = []
+    for name, value in (("tokens", data.tokens), ("answer_tokens", data.answer_tokens)):
+        sample = data.samples.get(name)
+        part = f"{value:,.0f}"
+        if sample is not None and value > 0:
+            part = f"about {rounded(value)} (± {100 * sample.error / value:.2g} %)"
+        parts.append(part)
+    return f"{parts[0]} tokens of which {parts[1]} are trained"
+
+
+def rounded(value: float) -> str:
+    """A large count to three digits, as in ``104 million``."""
+    for size, name in ((1e9, " billion"), (1e6, " million"), (1e3, " thousand")):
+        if value >= size:
+            return f"{value / size:.3g}{name}"
+    return f"{value:.0f}"
+
+
+def health(checkup: Checkup) -> tuple[Decision, str, str]:
+    """How the data are: the decision it would look like, a word, and a sentence that counts findings."""
+    counts = {name: sum(f.severity == name for f in checkup.findings) for name in SEVERITIES}
+    decision: Decision = "NO_GO" if counts["stop"] else "UNSURE" if counts["warn"] else "GO"
+    word = {"NO_GO": "Stop", "UNSURE": "Look first", "GO": "Sound"}[decision]
+    names = {"stop": "sure failure", "warn": "warning", "note": "note"}
+    parts = [f"{n} {names[kind]}{'s' if n > 1 else ''}" for kind, n in counts.items() if n]
+    return decision, word, ", ".join(parts) if parts else "no finding"
 
 
 def value_beside(attribution: Attribution) -> str:

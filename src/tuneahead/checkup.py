@@ -1,0 +1,182 @@
+"""Checkup: what is wrong with a data set and what it is like, from one streamed pass and samples."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneahead import __version__
+from tuneahead.assessment import Checkup, Costs, DataSummary
+from tuneahead.judge import SILENT, Watch, open_bench
+from tuneahead.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tuneahead.columns import ColumnMapping
+    from tuneahead.dataset import Dataset, ExampleFile
+    from tuneahead.examples import Example
+    from tuneahead.features.sampling import Sample
+    from tuneahead.survey import Survey
+    from tuneahead.workbench import Setup, Workbench
+
+MEBIBYTE = 2**20
+_BATCH_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A checkup with the survey of the rows that it was made from."""
+
+    checkup: Checkup
+    survey: Survey
+
+
+def check(
+    data: str | Path | Dataset,
+    recipe: Recipe | None = None,
+    *,
+    mapping: ColumnMapping | None = None,
+    bench: Setup | Workbench | None = None,
+    workers: int = 1,
+    watch: Watch = SILENT,
+) -> Checkup:
+    """Preflight findings and static features of a data set, without any training.
+
+    ``data`` is a file, which is streamed, or a :class:`Dataset`. Cost is linear in the rows and
+    memory bounded: counts are exact, means come from random samples whose size and error
+    ``data.samples`` of the result states. More than one of ``workers`` reads large data with
+    processes of their own (see :func:`~tuneahead.survey.take_survey`). Raises DataError,
+    ModelError or BenchmarkError.
+
+    >>> check("tickets.jsonl").findings  # doctest: +SKIP
+    """
+    return examine(data, recipe, mapping=mapping, bench=bench, workers=workers, watch=watch).checkup
+
+
+def examine(
+    data: str | Path | Dataset,
+    recipe: Recipe | None = None,
+    *,
+    mapping: ColumnMapping | None = None,
+    bench: Setup | Workbench | None = None,
+    workers: int = 1,
+    watch: Watch = SILENT,
+) -> Examined:
+    """As :func:`check`, with the survey that names every row."""
+    from tuneahead.checks.check import Context
+    from tuneahead.checks.encoding import measure_tokens
+    from tuneahead.features.extract import measure_static
+    from tuneahead.features.rows import draw
+    from tuneahead.preflight import run_checks, window_of
+    from tuneahead.survey import take_survey
+
+    chosen = recipe or Recipe()
+    reading = _Reading(watch)
+    source = _source(data, mapping, reading)
+    opened = open_bench(bench, [chosen], watch, forecasts=False)
+    began = time.perf_counter()
+    tokenizer = opened.base.tokenizer
+    reading.begin("Reading rows, MB", source)
+    survey = take_survey(
+        source, window=window_of(tokenizer, chosen), benchmarks=(opened.benchmark,), workers=workers
+    )
+    watch.stage("Counting tokens")
+    measures = measure_tokens(survey, tokenizer, chosen)
+    findings = run_checks(Context(survey, chosen, measures))
+    reading.begin("Drawing samples, MB", source)
+    drawn = draw(source, len(survey))
+    watch.stage("Measuring features")
+    static = measure_static(drawn, survey, opened.base, (opened.benchmark,))
+    tokens = {} if measures.failure else _count_tokens(drawn.texts, len(survey), opened, chosen)
+    counted = {name: one.sample for name, one in tokens.items() if one.sample is not None}
+    summary = _summary(source, len(survey), tokens, {**counted, **static.samples})
+    checkup = Checkup(
+        summary,
+        chosen,
+        findings,
+        static.features,
+        Costs(check_seconds=time.perf_counter() - began),
+        base=opened.base.name,
+        benchmark=opened.benchmark.name,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+    )
+    return Examined(checkup, survey)
+
+
+class _Reading:
+    """Turns bytes read into steps of a progress display."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._shown = 0
+
+    def begin(self, text: str, source: Dataset | ExampleFile) -> None:
+        size = getattr(source, "size_bytes", 0)
+        self._shown = 0
+        self._watch.stage(text, -(-size // MEBIBYTE))
+
+    def __call__(self, read_bytes: int) -> None:
+        steps = read_bytes // MEBIBYTE - self._shown
+        if steps > 0:
+            self._shown += steps
+            self._watch.advance(steps)
+
+
+def _source(
+    data: str | Path | Dataset, mapping: ColumnMapping | None, reading: _Reading
+) -> Dataset | ExampleFile:
+    from tuneahead.dataset import Dataset, ExampleFile
+
+    return data if isinstance(data, Dataset) else ExampleFile(data, mapping, reading)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens of all rows, counted or estimated from some of them."""
+
+    total: float
+    sample: Sample | None
+
+
+def _count_tokens(
+    rows: Sequence[Example], total: int, bench: Workbench, recipe: Recipe
+) -> Mapping[str, _Tokens]:
+    """All tokens and those that are trained, of the whole data set, after cutting rows to the window."""
+    import numpy as np
+
+    from tuneahead.features.sampling import Sample, mean_error
+    from tuneahead.training.encode import encode_examples
+
+    lengths: list[tuple[int, int]] = []
+    for at in range(0, len(rows), _BATCH_ROWS):
+        encoded = encode_examples(rows[at : at + _BATCH_ROWS], bench.base.tokenizer, recipe)
+        lengths += [(len(row.ids), row.answer_tokens) for row in encoded]
+    counted = {}
+    for name, values in zip(
+        ("tokens", "answer_tokens"), np.array(lengths, float).reshape(-1, 2).T, strict=True
+    ):
+        sample = None
+        if len(rows) < total:
+            sample = Sample(len(rows), total, total * mean_error(float(values.std()), len(rows), total))
+        counted[name] = _Tokens(float(values.mean()) * total if len(values) else 0.0, sample)
+    return counted
+
+
+def _summary(
+    source: Dataset | ExampleFile, rows: int, tokens: Mapping[str, _Tokens], samples: Mapping[str, Sample]
+) -> DataSummary:
+    totals = {name: round(one.total) for name, one in tokens.items()}
+    return DataSummary(
+        path=str(source.path),
+        format=source.format,
+        rows=rows,
+        fingerprint=source.fingerprint,
+        tokens=float(totals.get("tokens", math.nan)),
+        answer_tokens=float(totals.get("answer_tokens", math.nan)),
+        samples=samples,
+    )

@@ -1,0 +1,139 @@
+"""What ``tuneahead check`` does: look up a kept result or check, then show, write a page, write a copy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneahead.errors import DataError
+
+if TYPE_CHECKING:
+    from tuneahead.assessment import Checkup
+    from tuneahead.cleaning import CleanedFile
+    from tuneahead.columns import ColumnMapping
+    from tuneahead.recipe import Recipe
+    from tuneahead.survey import Survey
+    from tuneahead.workbench import Setup
+
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line; ``workers`` 0 is one process a core."""
+
+    file: Path
+    mapping: ColumnMapping | None
+    recipe: Recipe
+    base: str
+    benchmark: str
+    html: Path | None = None
+    fix: Path | None = None
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """The checkup; ``survey`` is None and ``kept`` true where it was kept from an earlier check."""
+
+    checkup: Checkup
+    survey: Survey | None = None
+    kept: bool = False
+
+
+def run_check(request: Request, *, use_cache: bool = True) -> Found:
+    """Check, or give the kept result of an equal check; raises a :class:`TuneAheadError`."""
+    from tuneahead.checkcache import CheckCache, check_key
+    from tuneahead.workbench import Setup
+
+    _refuse_overwriting(request)
+    setup = Setup(base=request.base, benchmark=request.benchmark)
+    cache = CheckCache()
+    before = _stamp(request.file)
+    key = check_key(request.file, request.mapping, request.recipe, setup) if use_cache else ""
+    if (kept := cache.load(key, request.file)) is not None:
+        return Found(kept, kept=True)
+    found = _check(request, setup)
+    # What changed while it was read is not what the key names.
+    if _stamp(request.file) == before:
+        cache.store(key, found.checkup)
+    return found
+
+
+def _check(request: Request, setup: Setup) -> Found:
+    from tuneahead.checkup import examine
+    from tuneahead.cli.progress import ProgressBar
+
+    with ProgressBar() as bar:
+        examined = examine(
+            request.file,
+            request.recipe,
+            mapping=request.mapping,
+            bench=setup,
+            workers=request.workers or min(MOST_WORKERS, os.cpu_count() or 1),
+            watch=bar,
+        )
+    return Found(examined.checkup, examined.survey)
+
+
+def show_check(request: Request, found: Found, *, as_json: bool) -> None:
+    """Print the card or the JSON, and write what else was asked for."""
+    from tuneahead.cli.options import open_console
+    from tuneahead.healthcard import print_checkup
+
+    if as_json:
+        print(found.checkup.to_json())
+    else:
+        note = f"Kept from {found.checkup.created}; --no-cache checks again." if found.kept else ""
+        print_checkup(open_console(), found.checkup, note)
+    if request.html is not None:
+        from tuneahead.report import write_html
+
+        print(f"report: {write_html(found.checkup, request.html)}", file=sys.stderr)
+    if request.fix is not None:
+        lines = cleaned_lines(_clean(request, request.fix, found.survey))
+        print("\n".join(lines), file=sys.stderr if as_json else sys.stdout)
+
+
+def cleaned_lines(done: CleanedFile) -> list[str]:
+    """What a cleaned copy holds and what was left out, for people."""
+    counts = Counter(removal.reason for removal in done.ledger).most_common()
+    return [
+        f"{done.path}: {done.kept:,} rows kept, {len(done.ledger):,} left out",
+        *(f"  {reason}: {count:,}" for reason, count in counts),
+        *([f"which rows, and why: {done.ledger_path}"] if done.ledger else []),
+    ]
+
+
+def _clean(request: Request, out: Path, survey: Survey | None) -> CleanedFile:
+    from tuneahead.cleaning import clean_file, write_cleaned
+    from tuneahead.workbench import find_benchmark
+
+    if survey is not None:
+        return write_cleaned(request.file, out, survey)
+    return clean_file(
+        request.file, out, mapping=request.mapping, benchmarks=(find_benchmark(request.benchmark),)
+    )
+
+
+def _refuse_overwriting(request: Request) -> None:
+    """Before any work: no output may take the place of the data."""
+    from tuneahead.cleaning import find_targets
+
+    if request.fix is not None:
+        find_targets(request.file, request.fix)
+    page = request.html
+    if page is not None and page.exists() and request.file.exists() and page.samefile(request.file):
+        raise DataError("would be overwritten by the page", path=request.file, remedy="name another file")
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,178 @@
+"""Kept checks: the same answer for the same question, and never a wrong or broken one."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_assessment import made_checkup
+
+from tuneahead import checkcache
+from tuneahead.checkcache import CheckCache, cache_folder, check_key
+from tuneahead.columns import ColumnMapping
+from tuneahead.recipe import Recipe
+from tuneahead.workbench import Setup
+
+RECIPE, SETUP = Recipe(), Setup()
+
+
+def key_of(path: Path, recipe: Recipe = RECIPE, setup: Setup = SETUP, **mapping: str) -> str:
+    return check_key(path, ColumnMapping(**mapping) if mapping else None, recipe, setup)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": "p", "answer": "a"}')
+    return path
+
+
+def test_a_checkup_is_given_back_whole_under_the_name_asked_for(tmp_path: Path) -> None:
+    found = made_checkup()
+    CheckCache(tmp_path).store("k", found)
+    back = CheckCache(tmp_path).load("k", "moved.jsonl")
+    assert back is not None
+    assert repr(replace(back, data=replace(back.data, path=found.data.path))) == repr(found)
+    assert back.data.path == "moved.jsonl"
+    assert CheckCache(tmp_path).load("other", "x") is None
+
+
+def test_equal_content_has_one_key_and_everything_that_matters_another(data: Path, tmp_path: Path) -> None:
+    first = key_of(data)
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(data.read_bytes())
+    assert len(first) == 32 and key_of(copy) == first
+    items = tmp_path / "items.jsonl"
+    items.write_text("{}")
+    others = [
+        key_of(data, Recipe(max_length=99)),
+        key_of(data, setup=Setup(benchmark="lab-truth")),
+        key_of(data, setup=Setup(benchmark=str(items))),
+        key_of(data, prompt="prompt", answer="answer"),
+        key_of(data, setup=Setup(base=str(_base(tmp_path)))),
+    ]
+    items.write_text('{"more": 1}')
+    others.append(key_of(data, setup=Setup(benchmark=str(items))))
+    renamed = tmp_path / "data.json"
+    renamed.write_bytes(data.read_bytes())
+    others.append(key_of(renamed))
+    data.write_text('{"prompt": "p", "answer": "b"}')
+    others.append(key_of(data))
+    assert len({first, *others}) == 9
+
+
+def _base(folder: Path) -> Path:
+    base = folder / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    return base
+
+
+def test_a_changed_base_or_changed_code_is_another_key(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = _base(tmp_path)
+    first = key_of(data, setup=Setup(base=str(base)))
+    (base / "config.json").write_text('{"more": 1}')
+    changed = key_of(data, setup=Setup(base=str(base)))
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "checks.py").write_text("new = True")
+    monkeypatch.setattr(checkcache, "_PACKAGE", package)
+    assert len({first, changed, key_of(data, setup=Setup(base=str(base)))}) == 3
+
+
+def test_what_cannot_be_known_has_no_key_and_is_not_kept(data: Path, tmp_path: Path) -> None:
+    for setup in (Setup(base="nobody/no-such-model"), Setup(base="./no such: base")):
+        assert key_of(data, setup=setup) == ""
+    assert key_of(tmp_path / "nowhere.jsonl") == ""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert key_of(tmp_path / "pipe.jsonl") == ""
+    CheckCache(tmp_path).store("", made_checkup())
+    assert not (tmp_path / "checks").exists()
+    assert CheckCache(tmp_path).load("", data) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "null",
+        lambda text: "[" * 100_000,
+        lambda text: text.replace("38 rows", "39 rows"),
+        lambda text: json.dumps({"digest": checkcache._digest("{}"), "checkup": "{}"}),
+        lambda text: json.dumps({"digest": "x", "checkup": 3}),
+        lambda text: "\x00" * 99,
+    ],
+)
+def test_a_damaged_file_is_no_result(tmp_path: Path, damage: object) -> None:
+    cache = CheckCache(tmp_path)
+    cache.store("k", made_checkup())
+    path = tmp_path / "checks" / "k.json"
+    path.write_text(damage(path.read_text()))  # type: ignore[operator]
+    assert cache.load("k", "x") is None
+    cache.store("k", made_checkup())
+    assert cache.load("k", "x") is not None
+
+
+def test_a_folder_that_cannot_be_written_or_read_is_an_empty_cache(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file where the folder should be")
+    CheckCache(taken).store("k", made_checkup())
+    assert CheckCache(taken).load("k", "x") is None
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    CheckCache(tmp_path).store("k", made_checkup())
+    assert list((tmp_path / "checks").iterdir()) == []
+
+
+def test_many_writers_and_readers_share_a_folder(tmp_path: Path) -> None:
+    found, seen = made_checkup(), []
+
+    def work() -> None:
+        cache = CheckCache(tmp_path)
+        for _ in range(20):
+            cache.store("k", found)
+            seen.append(cache.load("k", "x") is not None)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [True] * 80
+    assert [path.name for path in (tmp_path / "checks").iterdir()] == ["k.json"]
+
+
+def test_the_oldest_results_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkcache, "MOST_KEPT", 2)
+    cache = CheckCache(tmp_path)
+    for age, key in enumerate(("a", "b", "c")):
+        cache.store(key, made_checkup())
+        if (path := tmp_path / "checks" / f"{key}.json").exists():
+            os.utime(path, (1_000 + age, 1_000 + age))
+    cache.store("d", made_checkup())
+    assert sorted(path.stem for path in (tmp_path / "checks").iterdir()) == ["c", "d"]
+
+
+def test_the_folder_is_the_one_named_or_the_platforms(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("TUNEAHEAD_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "tuneahead"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tmp_path in cache_folder().parents

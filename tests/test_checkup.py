@@ -1,0 +1,197 @@
+"""Checkups: streamed and bounded, with the same figures as in memory, and samples that say so."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tuneahead.assessment import checkup_from_json
+from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.checkup import check, examine
+from tuneahead.dataset import ExampleFile, read_examples
+from tuneahead.errors import DataError
+from tuneahead.examples import Example
+from tuneahead.features.extract import static_features
+from tuneahead.features.rows import draw
+from tuneahead.recipe import Recipe
+from tuneahead.survey import Survey, take_survey
+from tuneahead.workbench import Setup, Workbench, open_workbench
+
+WORDS = "the cat dog house sees a red green big small tree runs sleeps under over quickly today"
+
+
+@pytest.fixture(scope="module")
+def bench() -> Workbench:
+    return open_workbench(Setup(), forecasts=False)
+
+
+def write_rows(path: Path, count: int, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    lines = []
+    words: list[str] = []
+    for i in range(count):
+        if i % 10:
+            words = rng.choice(WORDS.split(), rng.integers(12, 40)).tolist()
+        row = {"prompt": f"{' '.join(words)} {i % (count // 2)}?", "answer": " ".join(words[:3])}
+        lines.append(json.dumps(row))
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the data were larger: fewer rows are enough to be sampled."""
+    for name, rows in (("TEXT_ROWS", 300), ("VECTOR_ROWS", 250), ("ANSWER_ROWS", 40)):
+        monkeypatch.setattr(f"tuneahead.features.rows.{name}", rows)
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_a_streamed_file_gives_the_figures_of_the_whole_one(tmp_path: Path, bench: Workbench) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", 500)
+    found, data = check(path, bench=bench), read_examples(path)
+    whole = static_features(data.examples, base=bench.base, benchmarks=(bench.benchmark,))
+    assert found.features.aligned(whole.values) == pytest.approx(whole.aligned(whole.values), nan_ok=True)
+    assert found.data.fingerprint == data.fingerprint
+    assert (found.data.rows, found.data.format) == (500, "prompt-answer")
+    again = check(data, bench=bench)
+    assert [f.message for f in again.findings] == [f.message for f in found.findings]
+    assert again.data.tokens == found.data.tokens
+
+
+@pytest.mark.usefixtures("small_samples")
+def test_samples_are_stated_with_size_and_error(tmp_path: Path, bench: Workbench) -> None:
+    samples = check(write_rows(tmp_path / "rows.jsonl", 500), bench=bench).data.samples
+    sizes = {"length_mean_words": 300, "prompt_answer_similarity": 250, "parse_depth_mean": 200}
+    assert {name: samples[name].rows for name in sizes} == sizes
+    assert 0 < samples["reference_loss_nats"].rows <= 40
+    assert all(sample.total == 500 for sample in samples.values())
+    for name in (*sizes, "reference_loss_nats", "base_knows_fraction", "empty_answer_fraction"):
+        assert 0 < samples[name].error < 3, name
+    assert all(math.isnan(samples[name].error) for name in ("isolated_fraction", "compression_ratio"))
+    # What is counted is counted over all rows.
+    assert not {"near_duplicate_fraction", "contradiction_fraction", "examples"} & samples.keys()
+
+
+def test_tokens_of_more_rows_than_are_tokenised_are_an_estimate_with_its_error(
+    tmp_path: Path, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", 500)
+    exact = check(path, bench=bench).data
+    assert "tokens" not in exact.samples and "length_mean_words" not in exact.samples
+    monkeypatch.setattr("tuneahead.features.rows.TEXT_ROWS", 100)
+    estimate = check(path, bench=bench).data
+    sample = estimate.samples["tokens"]
+    assert (sample.rows, sample.total) == (100, 500)
+    assert 0 < abs(estimate.tokens - exact.tokens) < 2 * sample.error < 0.3 * exact.tokens
+
+
+def test_a_checkup_survives_json(tmp_path: Path, bench: Workbench) -> None:
+    found = check(write_rows(tmp_path / "rows.jsonl", 100), bench=bench)
+    # repr: NaN is not equal to itself
+    assert repr(checkup_from_json(found.to_json())) == repr(found)
+    assert found.base == "lab-qwen2" and found.benchmark == "lab-exam" and found.created
+
+
+def test_a_template_that_cannot_be_applied_is_a_finding_not_an_error(
+    tmp_path: Path, bench: Workbench
+) -> None:
+    found = check(write_rows(tmp_path / "rows.jsonl", 20), Recipe(template="chat"), bench=bench)
+    assert found.stopped and math.isnan(found.data.tokens)
+
+
+def test_the_survey_names_the_rows_of_the_checkup(tmp_path: Path, bench: Workbench) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "p", "answer": "a"}\n\n{"prompt": "p", "answer": " "}\n')
+    examined = examine(path, bench=bench)
+    assert examined.survey.row.tolist() == [1, 3]
+    assert next(f.rows for f in examined.checkup.findings if f.check == "empty-answers") == (3,)
+
+
+class Heard:
+    """A watch that remembers."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int]] = []
+        self.steps = 0
+
+    def stage(self, text: str, total_steps: int = 0) -> None:
+        self.stages.append((text, total_steps))
+
+    def advance(self, steps: int) -> None:
+        self.steps += steps
+
+
+def test_progress_counts_the_megabytes_that_were_read_in_both_passes(
+    tmp_path: Path, bench: Workbench
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"prompt": "p", "answer": "a", "not read": "x" * 2**20}
+    path.write_text("\n".join([json.dumps(row)] * 3))
+    heard = Heard()
+    check(path, bench=bench, watch=heard)
+    assert [stage for stage in heard.stages if stage[1]] == [
+        ("Reading rows, MB", 4),
+        ("Drawing samples, MB", 4),
+    ]
+    assert heard.steps == 6
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
+def test_reading_says_how_far_it_is(tmp_path: Path, name: str) -> None:
+    records = [{"prompt": f"p{i}", "answer": "a" * 50} for i in range(5_000)]
+    path = tmp_path / name
+    if name == "rows.parquet":
+        pq.write_table(pa.Table.from_pylist(records), path)
+    elif name == "rows.csv":
+        path.write_text("prompt,answer\n" + "\n".join(",".join(row.values()) for row in records))
+    else:
+        path.write_text(json.dumps(records) if name == "rows.json" else "\n".join(map(json.dumps, records)))
+    heard: list[int] = []
+    assert len(list(ExampleFile(path, None, heard.append))) == 5_000
+    assert heard == sorted(heard) and len(heard) > 2 and heard[-1] == path.stat().st_size
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error() -> None:
+    with pytest.raises(DataError, match="fewer the second time"):
+        draw(iter([Example("p", "a", 1)]), 3)
+
+
+def test_the_fingerprint_of_a_stream_is_that_of_the_read_file(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", 30)
+    stream = ExampleFile(path)
+    assert stream.fingerprint == ""
+    assert list(stream) == list(read_examples(path).examples) == list(stream)
+    assert stream.fingerprint == read_examples(path).fingerprint
+
+
+def columns(survey: Survey) -> dict[str, list[object]]:
+    arrays = {name: value for name, value in vars(survey).items() if isinstance(value, np.ndarray)}
+    near = {name: value for name, value in vars(survey.near).items() if isinstance(value, np.ndarray)}
+    return {name: value.tolist() for name, value in {**arrays, **near}.items()}
+
+
+def test_processes_beside_give_the_same_survey(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", 22_000)
+    item = ChoiceItem("e", next(iter(ExampleFile(path))).prompt, ("x",), (0,))
+    exam = Benchmark("exam", "accuracy", (item,))
+    alone, together = (
+        take_survey(ExampleFile(path), benchmarks=(exam,), workers=workers) for workers in (1, 2)
+    )
+    assert columns(alone) == columns(together)
+    assert len(alone.near.later) > 0
+    assert alone.sample == together.sample
+    assert alone.contamination[0].rows.tolist() == together.contamination[0].rows.tolist() == [1]
+
+
+def test_an_error_in_a_late_row_ends_the_processes_too(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", 22_000)
+    with path.open("a") as handle:
+        handle.write("\n{broken")
+    with pytest.raises(DataError, match="row 22001"):
+        take_survey(ExampleFile(path), workers=2)
