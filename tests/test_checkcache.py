@@ -87,7 +87,8 @@ def test_a_changed_base_or_changed_code_is_another_key(
 
 
 def test_what_cannot_be_known_has_no_key_and_is_not_kept(data: Path, tmp_path: Path) -> None:
-    for setup in (Setup(base="nobody/no-such-model"), Setup(base="./no such: base")):
+    unknown = (Setup(base="nobody/no-such-model"), Setup(base="./no such: base"), Setup(benchmark="arc_easy"))
+    for setup in unknown:
         assert key_of(data, setup=setup) == ""
     assert key_of(tmp_path / "nowhere.jsonl") == ""
     os.mkfifo(tmp_path / "pipe.jsonl")

