@@ -259,6 +259,31 @@ def test_an_impossible_score_is_not_recorded(tuneahead: Run, store: tuple[Path, 
     assert "610" in tuneahead("runs", "record", name, "--score", "610", "--store", path, code=2).stderr
 
 
+def test_old_runs_come_in_from_their_logs_and_are_shown_with_what_they_lack(
+    tuneahead: Run, tmp_path: Path
+) -> None:
+    logs = Path(__file__).parent / "history" / "logs" / "mlflow_files.json"
+    for name, text in json.loads(logs.read_text()).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    path, mlruns = tmp_path / "runs.sqlite", tmp_path / "mlruns"
+    arguments = ("runs", "import", mlruns, "--store", path, "--benchmark", "exam", "--score", "eval_exam")
+    said = tuneahead(*arguments).stdout
+    assert "3 runs imported, 0 were there, 3 got a score" in said
+    assert "eval_exam was read as a fraction of 1" in said and "count as 2 data sets" in said
+    assert "absent in 3: flatness (a log holds no such measurement)" in said
+    again = json.loads(tuneahead(*arguments, "--json").stdout)
+    assert (again["added"], again["present"], again["left_out"]) == (0, 3, [])
+    run = json.loads(tuneahead("runs", "list", "--store", path, "--json").stdout)[0]["run"]
+    shown = tuneahead("runs", "show", run, "--store", path).stdout
+    assert "exam" in shown and "org/base" in shown
+    loss = sorted(mlruns.glob("*/*/metrics/loss"))[0]
+    loss.write_text("not a line\n")
+    assert f"left out: {loss}, row 1: 'not a line'" in tuneahead(*arguments).stderr
+    wrong = tuneahead("runs", "import", tmp_path / "nowhere", "--store", path, code=2).stderr
+    assert "there is no" in wrong and "mlruns" in wrong
+
+
 def test_a_history_without_scores_says_how_to_add_one(tuneahead: Run, store: tuple[Path, str]) -> None:
     assert "runs record" in tuneahead("fit", "--store", store[0], code=2).stderr
 

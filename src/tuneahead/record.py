@@ -50,7 +50,7 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
             seconds=assessment.costs.probe_seconds,
             steps=len(assessment.trace.steps),
             failure=assessment.trace.info.failure,
-            origin="assess",
+            origin="trainer" if assessment.data.format == "trainer" else "assess",
         )
     )
     static = names_of("static")

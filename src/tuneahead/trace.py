@@ -23,6 +23,9 @@ Ints = NDArray[np.int32]
 class StepColumns:
     """One value per optimiser step, in order of the steps. Absent measurements are NaN.
 
+    In a trace made from a log, which holds mean losses only, ``answer_tokens`` is 1 at every step with
+    a loss: steps count alike.
+
     ``layer_grad_norm`` is ``(steps, layers)``; everything else ``(steps,)``.
     """
 
@@ -86,6 +89,8 @@ class Cue:
     right_probability: Floats
     margin_nats: Floats
     seconds: float = float("nan")
+    total_pp: float = float("nan")
+    """The benchmark's score where only that is known and no item's: in traces made from a log."""
 
     @property
     def accuracy_pp(self) -> float:
@@ -103,9 +108,9 @@ class Cue:
         return np.asarray(right, np.float64)
 
     def score_pp(self, metric: str) -> float:
-        """The benchmark's own ``metric`` over the items, in percentage points; NaN without items."""
+        """The benchmark's own ``metric`` over the items, in percentage points; without items ``total_pp``."""
         scores = self.item_scores(metric)
-        return float(100.0 * np.mean(scores)) if len(scores) else float("nan")
+        return float(100.0 * np.mean(scores)) if len(scores) else self.total_pp
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,7 @@ class ProbeTrace:
                     "heldout_loss_nats": c.heldout_loss_nats,
                     "reference_loss_nats": c.reference_loss_nats,
                     "seconds": c.seconds,
+                    "total_pp": c.total_pp,
                 }
                 for c in self.cues
             ],

@@ -58,3 +58,14 @@ def test_domain_survives_json():
     back = domain_from_record(json.loads(json.dumps(domain.to_record())))
     fresh = 2.0 * np.random.default_rng(3).normal(size=(100, 6))
     np.testing.assert_array_equal(back.contains(fresh), domain.contains(fresh))
+
+
+def test_what_no_training_row_had_speaks_against_no_value():
+    rows = ROWS.copy()
+    rows[:, 2] = np.nan
+    domain = learn_domain(NAMES, rows, GROUPS)
+    back = domain_from_record(json.loads(json.dumps(domain.to_record())))
+    fresh = np.random.default_rng(1).normal(size=(300, 6))
+    fresh[:, 2] = 1e6
+    assert not back.outside(fresh)[:, 2].any()
+    assert back.contains(fresh).mean() > 0.95

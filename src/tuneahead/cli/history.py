@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -249,6 +250,83 @@ def record_score(
     """Record the measured score of a run, so that the next fit learns from it."""
     _open(store).record_score(run_id, benchmark, score)
     print(f"{run_id}: {benchmark} {score:.2f}")
+
+
+@runs.command("import")
+def import_logs(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="Folder of Trainer checkpoints, a trainer_state.json, MLflow's mlruns, or its SQLite file.",
+            show_default=False,
+        ),
+    ],
+    store: StoreFile = Path("runs.sqlite"),
+    benchmark: Annotated[str, typer.Option(help="Name of the benchmark that the score is of.")] = "lab-exam",
+    score: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Name under which its score was logged.", show_default=False),
+    ] = "",
+    unit: Annotated[str, typer.Option(help="How it was logged: fraction, points or auto.")] = "auto",
+    chance: Annotated[
+        float | None, typer.Option(help="Score of guessing, in points.", show_default=False)
+    ] = None,
+    base: Annotated[
+        str, typer.Option(help="Base model, where the log does not name it.", show_default=False)
+    ] = "",
+    data_by: Annotated[
+        str,
+        typer.Option(
+            metavar="SETTING",
+            help="Logged setting that tells data sets apart, or 'folder'. Without one, runs whose data set "
+            "is not known count as one data set.",
+            show_default=False,
+        ),
+    ] = "",
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", "-r", help="Settings that all runs shared (YAML).", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring in runs made before TuneAhead, from the logs of a Trainer or of MLflow."""
+    from dataclasses import asdict
+
+    from tuneahead.history.importers import LogReading, import_runs
+    from tuneahead.history.store import RunStore
+
+    reading = LogReading(
+        benchmark=benchmark,
+        score=score,
+        chance_pp=float("nan") if chance is None else chance,
+        base=base,
+        data_by=data_by,
+        recipe=_shared_settings(recipe),
+    )
+    found = import_runs(path, RunStore(store), reading, unit=unit)
+    for reason in found.left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(asdict(found), indent=1))
+        return
+    print(
+        f"{store}: {found.added:,} runs imported, {found.present:,} were there, {found.scored:,} got a score"
+    )
+    if found.unit:
+        print(f"{score} was read as {'a fraction of 1' if found.unit == 'fraction' else 'points'}")
+    print(f"They count as {found.data_sets:,} data set{'s' if found.data_sets != 1 else ''} (see --data-by)")
+    for what, why, count in found.absent:
+        print(f"absent in {count:,}: {what} ({why})")
+
+
+def _shared_settings(path: Path | None) -> dict[str, object]:
+    """The fields that a recipe file sets, checked; defaults are no facts about runs already made."""
+    if path is None:
+        return {}
+    from tuneahead.recipe import read_recipe
+
+    return dict(read_recipe(path).model_dump(exclude_unset=True))
 
 
 def _measure_data(path: Path, bar: ProgressBar) -> None:

@@ -59,6 +59,9 @@ _SUBJECT_CHANGE = ("subject_worst_fall_pp", "subjects_improved_fraction")
 def measure_cues(trace: ProbeTrace) -> dict[str, Value]:
     """Every cue feature of a probe of any length, by name: a value or the reason for none."""
     cues = sorted((cue for cue in trace.cues if len(cue.margin_nats)), key=lambda cue: cue.step)
+    totals = {cue.step: cue.total_pp for cue in trace.cues if math.isfinite(cue.total_pp)}
+    if totals and not cues:
+        return _of_totals(dict(sorted(totals.items())), trace)
     chance = trace.info.chance_pp
     none = next((why for what, why in trace.absent if what == "benchmark cues"), "no benchmark cue was taken")
     metric = trace.info.metric
@@ -83,6 +86,30 @@ def measure_cues(trace: ProbeTrace) -> dict[str, Value]:
         out |= _since_base(base, end, scored, chance)
         out |= _extrapolated(scored, trace.info.total_steps, chance)
     return {**out, **_subjects(trace, base, end)}
+
+
+def _of_totals(scored: Mapping[int, float], trace: ProbeTrace) -> dict[str, Value]:
+    """Features of a log that holds the benchmark's scores at some steps, but no item of it."""
+    chance, room = trace.info.chance_pp, headroom_pp(trace.info.chance_pp)
+    steps, end = list(scored), list(scored)[-1]
+    no_items = "the log holds the benchmark's score, not its items"
+    names = _AT_END + _SINCE_BASE + _BETWEEN + _EXTRAPOLATED + _SUBJECT_END + _SUBJECT_CHANGE
+    no_base = "no benchmark score was logged at step 0"
+    out: dict[str, Value] = {**dict.fromkeys(names, no_items), **_named_steps(scored, no_items)}
+    out |= {"base_score_pp": no_base, "base_score_headroom": no_base}
+    at_end = end > 0 and end == len(trace.steps)
+    if at_end:
+        out |= {"probe_score_pp": scored[end], "probe_score_headroom": (scored[end] - chance) / room}
+    else:
+        late = f"no benchmark score was logged at step {len(trace.steps)}, the probe's end"
+        out |= dict.fromkeys(("probe_score_pp", "probe_score_headroom"), late)
+    if steps[0] == 0:
+        out |= {"base_score_pp": scored[0], "base_score_headroom": (scored[0] - chance) / room}
+        if at_end:
+            gain = scored[end] - scored[0]
+            out |= {"score_gain_pp": gain, "score_gain_headroom": gain / room}
+            out |= _extrapolated(scored, trace.info.total_steps, chance)
+    return out
 
 
 def headroom_pp(chance_pp: float) -> float:

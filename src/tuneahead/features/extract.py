@@ -11,7 +11,7 @@ from tuneahead.features.catalogue import CATALOGUE_VERSION, names_of
 from tuneahead.features.cues import measure_cues
 from tuneahead.features.dynamics import measure_dynamics
 from tuneahead.features.featurespec import Group, Value
-from tuneahead.features.recipes import measure_recipe
+from tuneahead.features.recipes import measure_recipe, unknown_settings
 from tuneahead.features.vector import FeatureVector
 from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace
@@ -99,7 +99,8 @@ def derived_features(trace: ProbeTrace) -> FeatureVector:
     """Dynamic, recipe and cue features: everything that a stored trace gives without its data."""
     info = trace.info
     recipe = recipe_features(info.recipe, info.total_steps, info.train_rows, parameters=info.parameters)
-    return dynamic_features(trace).merged(recipe).merged(cue_features(trace))
+    derived = dynamic_features(trace).merged(recipe).merged(cue_features(trace))
+    return derived.without(unknown_settings(trace))
 
 
 def extract_features(

@@ -6,9 +6,58 @@ import math
 
 from tuneahead.features.featurespec import Value
 from tuneahead.recipe import Recipe
+from tuneahead.trace import ProbeTrace
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder block in the naming of Llama, Qwen, Gemma and Mistral."""
+
+
+UNKNOWN_SETTING = "setting "
+"""Begins the name of an absent measurement that is a setting of the recipe, as in ``setting lora_rank``."""
+_RATES = ("rate_sum_log10", "scaled_rate_sum_log10", "rate_left_fraction")
+_ROWS_OF_A_STEP = (
+    "rate_per_row_log10",
+    "rows_per_step_log10",
+    "rows_trained_log10",
+    "full_epochs",
+    "batch_fraction",
+)
+DEPENDS_ON: dict[str, tuple[str, ...]] = {
+    "learning_rate": (
+        *("learning_rate_log10", "scaled_rate_log10", "rate_per_row_log10"),
+        *("rate_sum_log10", "scaled_rate_sum_log10"),
+    ),
+    "schedule": (*_RATES, "schedule_linear", "schedule_cosine", "schedule_constant"),
+    "warmup_ratio": (*_RATES, "warmup_fraction"),
+    "batch_size": _ROWS_OF_A_STEP,
+    "gradient_accumulation_steps": _ROWS_OF_A_STEP,
+    "lora_rank": ("scaled_rate_log10", "scaled_rate_sum_log10", "lora_rank_log2", "lora_scale"),
+    "lora_alpha": ("scaled_rate_log10", "scaled_rate_sum_log10", "lora_scale"),
+    "lora_dropout": ("lora_dropout",),
+    "weight_decay": ("weight_decay",),
+    "max_grad_norm": ("clipping", "clip_norm", "clipped_fraction"),
+    "max_length": ("window_log2",),
+    "target_modules": ("targeted_fraction",),
+    "train_rows": ("rows_trained_log10", "full_epochs", "batch_fraction"),
+}
+"""Features that need a setting: they are absent where a trace says that it is not known."""
+
+
+def unknown_settings(trace: ProbeTrace) -> dict[str, str]:
+    """Names of the features that this trace can't give because a setting is not known, with the reason."""
+    reasons = {
+        name.removeprefix(UNKNOWN_SETTING): why
+        for name, why in trace.absent
+        if name.startswith(UNKNOWN_SETTING)
+    }
+    if trace.info.train_rows < 1:
+        why = next((why for name, why in trace.absent if name == "train rows"), "no training row")
+        reasons.setdefault("train_rows", why)
+    return {
+        feature: f"{setting} is not known: {why}"
+        for setting, why in reasons.items()
+        for feature in DEPENDS_ON.get(setting, ())
+    }
 
 
 def measure_recipe(

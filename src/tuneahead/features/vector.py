@@ -21,6 +21,13 @@ class FeatureVector:
         """Values in the order of ``names``; a name this vector lacks is NaN."""
         return [self.values.get(name, math.nan) for name in names]
 
+    def without(self, reasons: Mapping[str, str]) -> FeatureVector:
+        """The vector with these features absent, each for its reason; names it lacks are passed over."""
+        own = {name: why for name, why in reasons.items() if name in self.values}
+        if not own:
+            return self
+        return FeatureVector({**self.values, **dict.fromkeys(own, math.nan)}, {**self.absent, **own})
+
     def merged(self, other: FeatureVector) -> FeatureVector:
         """Both vectors in one; names must not overlap."""
         clash = self.values.keys() & other.values.keys()

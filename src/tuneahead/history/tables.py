@@ -93,10 +93,7 @@ def table_from_store(
         names=names,
         values=np.array([vector.aligned(names) for vector in vectors]),
         probe_pp=np.array(
-            [
-                p.cues[-1].score_pp(p.info.metric) if on and p.cues else np.nan
-                for p, on in zip(probes, same, strict=True)
-            ]
+            [_probe_score_pp(p, probe_steps) if on else np.nan for p, on in zip(probes, same, strict=True)]
         ),
         chance_pp=np.array([p.info.chance_pp if on else np.nan for p, on in zip(probes, same, strict=True)]),
         task_ids=tuple(task.first.task_id for task in tasks),
@@ -128,6 +125,14 @@ def _proxy_scores(proxies: RunStore | None, tasks: Sequence[Task], benchmark: st
     found = tasks_of(proxies, benchmark) if proxies else []
     known = {task.first.task_id: _outcomes([task], benchmark)["score_pp"][0] for task in found}
     return np.array([known.get(task.first.task_id, np.nan) for task in tasks])
+
+
+def _probe_score_pp(probe: ProbeTrace, probe_steps: int) -> float:
+    """Score of the last cue; a log's score counts only if it was taken at the probe's very end."""
+    if probe.cues and len(probe.cues[-1].margin_nats):
+        return probe.cues[-1].score_pp(probe.info.metric)
+    cue = probe.cue_at(min(probe_steps, probe.info.total_steps))
+    return float("nan") if cue is None else cue.score_pp(probe.info.metric)
 
 
 def _vector(store: RunStore, record: RunRecord, probe_steps: int) -> FeatureVector:

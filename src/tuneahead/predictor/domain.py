@@ -76,9 +76,11 @@ def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) 
     empty = np.isnan(finite).all(0)
     finite[:, empty] = 0.0
     low, high = np.nanmin(finite, 0), np.nanmax(finite, 0)
+    # What no training row had says nothing of any value: no range, and no part in distances.
+    low, high = np.where(empty, -np.inf, low), np.where(empty, np.inf, high)
     centre = np.nanmedian(finite, 0)
     spread = np.nanquantile(finite, 0.9, 0) - np.nanquantile(finite, 0.1, 0)
-    spread = np.where(spread > 0, spread / 2.56, np.where(high > low, high - low, 1.0))
+    spread = np.where(spread > 0, spread / 2.56, np.where(high > low, high - low, 1.0))  # inf if empty
     points = _standardised(features, centre, spread)
     index = group_index(groups)
     far = most = np.inf

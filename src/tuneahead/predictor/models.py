@@ -28,6 +28,7 @@ TREE_COMMON: Mapping[str, object] = {
     "force_col_wise": True,
     "max_bin": 63,
 }
+MIN_BAGGED_ROWS = 10
 PAPER_TREES: Mapping[str, object] = {"learning_rate": 0.05, "num_leaves": 4}
 """The paper's configuration (notes, "Loss & Training")."""
 
@@ -118,6 +119,9 @@ class Boosting:
             **TREE_COMMON,
             **self.parameters,
         }
+        if rows < MIN_BAGGED_ROWS:
+            # A share of one or two rows is none, which LightGBM refuses.
+            given["bagging_fraction"] = 1.0
         # On few rows more trees only learn the noise, and take their time over it.
         rounds = tuple(min(count, rows) for count in self.rounds)
         data = lightgbm.Dataset(features, target, weight=weights, params=given)

@@ -1,0 +1,126 @@
+"""Bringing in runs that were made before TuneAhead, from the logs that they left."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tuneahead.errors import DataError, StoreError
+from tuneahead.history import mlflow, trainerstate
+from tuneahead.history.loggedrun import LoggedRun, LogReading, record_of
+from tuneahead.history.store import RunRecord, RunStore
+
+__all__ = ["ImportSummary", "LogReading", "import_runs"]
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What an import did, in numbers of runs; ``left_out`` says what could not be read and why."""
+
+    added: int
+    present: int
+    scored: int
+    """Runs, new or known, that got a final score."""
+    data_sets: int
+    left_out: tuple[str, ...]
+    absent: tuple[tuple[str, str, int], ...]
+    """(measurement, reason, runs that lack it), most frequent first."""
+    unit: str = ""
+
+
+def import_runs(
+    path: str | Path, store: RunStore, reading: LogReading, *, unit: str = "auto"
+) -> ImportSummary:
+    """Put every run logged under ``path`` into ``store``; a run that is there already is known again.
+
+    ``path`` is a ``trainer_state.json``, a folder with any number of them, MLflow's folder ``mlruns`` or
+    its SQLite file. ``unit`` says how the score is logged: ``fraction``, ``points``, or ``auto`` (a fraction
+    if no run logged more than 1). Runs that can't be read are left out with the reason. A known run that
+    has a final score by now, and had none, gets it. Raises :class:`StoreError` when ``path`` holds no run,
+    and the :class:`DataError` of the first run when none could be read.
+    """
+    runs: list[LoggedRun] = []
+    errors: list[DataError] = []
+    for found in _logged_runs(Path(path)):
+        (errors if isinstance(found, DataError) else runs).append(found)  # type: ignore[arg-type]
+    chosen = _unit(runs, reading, unit)
+    reading = replace(reading, scale=100.0 if chosen == "fraction" else 1.0)
+    records: list[RunRecord] = []
+    for run in runs:
+        try:
+            records.append(record_of(run, reading))
+        except DataError as error:
+            errors.append(error)
+    if not records:
+        raise (
+            errors[0]
+            if errors
+            else StoreError(
+                f"{path} holds no finished run",
+                remedy="MLflow runs that failed or still run are not imported",
+            )
+        )
+    added = [store.add(record) for record in records]
+    late = sum(_score_known(store, record) for record, new in zip(records, added, strict=True) if not new)
+    new = [record for record, fresh in zip(records, added, strict=True) if fresh]
+    lacking = Counter(pair for record in records for pair in record.trace.absent)
+    return ImportSummary(
+        added=len(new),
+        present=len(records) - len(new),
+        scored=late + sum(bool(record.scores) for record in new),
+        data_sets=len({record.data_id for record in records}),
+        left_out=tuple(error.message for error in errors),
+        absent=tuple((what, why, count) for (what, why), count in lacking.most_common()),
+        unit=chosen,
+    )
+
+
+def _logged_runs(path: Path) -> Iterator[LoggedRun | DataError]:
+    if not path.exists():
+        raise StoreError(f"there is no {path}", remedy="name a folder of runs, mlruns, or an MLflow database")
+    if mlflow.is_database(path):
+        yield from mlflow.read_database(path)
+        return
+    if mlflow.is_file_store(path):
+        yield from mlflow.read_file_store(path)
+        return
+    states = trainerstate.run_folders(path) if path.is_dir() or path.suffix == ".json" else []
+    if not states:
+        raise StoreError(
+            f"{path} holds neither a {trainerstate.STATE} nor MLflow runs",
+            remedy="name the folder that the Trainer wrote its checkpoints to, mlruns, or an MLflow database",
+        )
+    for state in states:
+        try:
+            yield trainerstate.read_state(state)
+        except DataError as error:
+            yield error
+
+
+def _unit(runs: list[LoggedRun], reading: LogReading, unit: str) -> str:
+    """``fraction`` or ``points``; empty without a score."""
+    if not reading.score:
+        return ""
+    if unit not in ("auto", "fraction", "points"):
+        raise StoreError(f"unknown unit {unit!r}", remedy="use fraction, points or auto")
+    values = [v for run in runs for v in run.values.get(reading.score, {}).values() if math.isfinite(v)]
+    if runs and not values:
+        names = sorted({name for run in runs for name in run.values})
+        raise StoreError(
+            f"no run logged {reading.score!r}",
+            remedy=f"name the score with --score; logged are {', '.join(names)}",
+        )
+    if unit != "auto":
+        return unit
+    return "fraction" if values and max(values) <= 1.0 else "points"
+
+
+def _score_known(store: RunStore, record: RunRecord) -> bool:
+    known = store.get(record.run_id)
+    late = {name: pp for name, pp in record.scores.items() if name not in known.scores}
+    for name, pp in late.items():
+        store.record_score(record.run_id, name, pp)
+    return bool(late)

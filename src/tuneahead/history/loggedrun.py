@@ -1,0 +1,236 @@
+"""A run that somebody else's logger wrote down, and what of it a history can hold.
+
+A log knows less than a probe. What it lacks is absent in the trace with the reason, and settings that it
+does not name are listed there too, so that no default passes for a fact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tuneahead.errors import DataError
+from tuneahead.features.recipes import UNKNOWN_SETTING
+from tuneahead.history.settings import LogSource, first_text, recipe_of
+from tuneahead.history.store import RunRecord
+from tuneahead.recipe import Recipe
+from tuneahead.trace import Cue, Floats, ProbeTrace, RowVisits, StepColumns, TraceInfo
+
+NAN = math.nan
+DONE_SHARE = 0.98
+"""A score counts as final when it was taken after this share of all steps."""
+_BASES = (
+    "base",
+    "base_model",
+    "base_model_name_or_path",
+    "model_name_or_path",
+    "model_name",
+    "_name_or_path",
+)
+_DATA = ("dataset", "dataset_name", "data_path", "train_file", "dataset_path")
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """One run as its log tells it: settings, and values by step.
+
+    ``key`` names the run for good, so that it is known again; ``source`` says where it was read.
+    ``values`` maps each logged name to its values by optimiser step (0 is before training).
+    """
+
+    key: str
+    source: str
+    settings: Mapping[str, object]
+    values: Mapping[str, Mapping[int, float]]
+    total_steps: int
+    folder: str = ""
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class LogReading:
+    """How logs are to be read, for all runs of one import.
+
+    ``score`` is the logged name of the benchmark's score, ``scale`` what turns it into points (1 or 100).
+    ``data_by`` is the setting that tells data sets apart, or ``folder``; without it a known name is
+    looked for, and runs without one count as one data set, which is the careful guess.
+    """
+
+    benchmark: str = ""
+    score: str = ""
+    scale: float = 1.0
+    chance_pp: float = NAN
+    base: str = ""
+    data_by: str = ""
+    recipe: Mapping[str, object] = field(default_factory=dict)
+
+
+def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
+    """The run as a history holds it; raises :class:`DataError` when its base is not known."""
+    settings = {**run.settings, **reading.recipe}
+    base = reading.base or first_text(settings, _BASES)
+    if not base:
+        raise DataError(
+            "the log does not name the base model",
+            path=run.source,
+            remedy="name it: --base Qwen/Qwen2.5-0.5B",
+        )
+    recipe, absent = recipe_of(settings, LogSource(run.source, run.total_steps))
+    data_id = _data_id(run, reading)
+    trace = _trace(run, reading, recipe, base, data_id, absent)
+    scores = _scores(run, reading)
+    last = max(scores, default=-1)
+    final = {reading.benchmark: scores[last]} if last >= DONE_SHARE * run.total_steps and last > 0 else {}
+    one_seed = f"{data_id} {recipe.replace(seed=0).fingerprint} {absent}"
+    seconds = run.values.get("train_runtime", {})
+    return RunRecord(
+        run_id=hashlib.sha256(run.key.encode()).hexdigest()[:12],
+        task_id=hashlib.sha256(one_seed.encode()).hexdigest()[:12],
+        data_id=data_id,
+        family="imported",
+        base=base,
+        seed=recipe.seed,
+        recipe=recipe,
+        trace=trace,
+        scores=final,
+        base_scores={reading.benchmark: scores[0]} if 0 in scores else {},
+        seconds=seconds[max(seconds)] if seconds else NAN,
+        steps=run.total_steps,
+        failure=trace.info.failure,
+        origin="import",
+        created=run.created,
+    )
+
+
+def _scores(run: LoggedRun, reading: LogReading) -> dict[int, float]:
+    """Benchmark score by step, in points."""
+    found = {s: reading.scale * v for s, v in run.values.get(reading.score, {}).items() if math.isfinite(v)}
+    wrong = next((pp for pp in found.values() if not 0 <= pp <= 100), None)
+    if wrong is not None:
+        raise DataError(
+            f"{reading.score} gives {wrong:g} points, outside 0 to 100",
+            path=run.source,
+            remedy="say how it is logged with --unit fraction or --unit points, or name another score",
+        )
+    return found
+
+
+def _data_id(run: LoggedRun, reading: LogReading) -> str:
+    name = run.folder if reading.data_by == "folder" else first_text(run.settings, (reading.data_by,))
+    if not name and reading.data_by:
+        raise DataError(
+            f"the log has no setting {reading.data_by!r} to tell data sets apart",
+            path=run.source,
+            remedy="name another one with --data-by, or 'folder'",
+        )
+    name = name or first_text(run.settings, _DATA)
+    return hashlib.sha256(f"imported {name}".encode()).hexdigest()[:16]
+
+
+def _trace(
+    run: LoggedRun,
+    reading: LogReading,
+    recipe: Recipe,
+    base: str,
+    data_id: str,
+    unknown: tuple[tuple[str, str], ...],
+) -> ProbeTrace:
+    steps, absent = _columns(run)
+    cues = _cues(run, reading)
+    if not any(math.isfinite(cue.heldout_loss_nats) for cue in cues):
+        absent.append(("held-out loss", "the log has no eval_loss"))
+    rows, why = _rows(run, recipe, unknown)
+    absent.append(("train rows", why))
+    absent += [
+        (name, "a log holds no such measurement") for name in ("row visits", "reference loss", "flatness")
+    ]
+    items = "the log holds scores of the benchmark, not its items"
+    absent.append(("benchmark cues", items if reading.score else "no benchmark score was named"))
+    info = TraceInfo(
+        base=base,
+        base_fingerprint="",
+        data_fingerprint=data_id,
+        recipe=recipe,
+        total_steps=run.total_steps,
+        train_rows=rows,
+        heldout_rows=0,
+        parameters=0,
+        layers=(),
+        benchmark=reading.benchmark,
+        chance_pp=0.0 if math.isnan(reading.chance_pp) else reading.chance_pp,
+        metric="harness",
+        versions=(("import", run.source),),
+    )
+    no_ints = np.zeros(0, np.int32)
+    nothing = RowVisits(no_ints, no_ints, np.zeros(0, np.float32), no_ints)
+    return ProbeTrace(info, steps, nothing, cues, None, (*unknown, *absent))
+
+
+def _rows(run: LoggedRun, recipe: Recipe, unknown: Sequence[tuple[str, str]]) -> tuple[int, str]:
+    """Training rows in whole batches from the epochs that were logged, 0 if that can't be told; and why."""
+    epochs = run.values.get("epoch", {})
+    last = max(epochs, default=0)
+    lacking = {name.removeprefix(UNKNOWN_SETTING) for name, _ in unknown}
+    if not last or not epochs[last] > 0 or lacking & {"batch_size", "gradient_accumulation_steps"}:
+        return 0, "the log does not say how many rows there are"
+    return round(
+        last / epochs[last] * recipe.rows_per_step
+    ), "counted in whole batches from the logged epochs"
+
+
+def _columns(run: LoggedRun) -> tuple[StepColumns, list[tuple[str, str]]]:
+    """Values of each step, NaN where none was logged, and why what is absent is absent."""
+    loss, norm, rate = (run.values.get(name, {}) for name in ("loss", "grad_norm", "learning_rate"))
+    count = max((*loss, *norm, *rate), default=0)
+    nothing = np.full(count, np.nan, np.float32)
+    columns: dict[str, Floats] = {}
+    absent = []
+    for what, found in (("loss", loss), ("gradient norm", norm)):
+        every = len(found) == count > 0
+        if not every:
+            gap = round(count / len(found)) if found else 0
+            why = f"logged about every {gap} steps, as a mean over them" if found else "the log has none"
+            absent.append((what, why))
+        columns[what] = _column(found, count) if every else nothing
+    if np.isfinite(columns["loss"]).any():
+        why = "the log holds the mean loss of each step: steps count alike, whatever their number of tokens"
+        absent.append(("answer tokens", why))
+    measured = ("gradient directions", "small gradients", "update norm", "distance", "memory")
+    absent += [(what, "a log holds no such measurement") for what in measured]
+    columns = {
+        "loss_sum_nats": columns["loss"],
+        "answer_tokens": np.where(np.isfinite(columns["loss"]), 1, np.nan).astype(np.float32),
+        "learning_rate": _column(rate, count),
+        "grad_norm": columns["gradient norm"],
+    }
+    names = ("dot_previous", "dot_mean", "mean_norm", "small_gradients", "update_norm", "distance", "seconds")
+    others = dict.fromkeys((*names, "peak_memory_mb"), nothing)
+    return StepColumns(**columns, **others, layer_grad_norm=np.zeros((count, 0), np.float32)), absent
+
+
+def _column(found: Mapping[int, float], count: int) -> Floats:
+    """Values after step 1, 2, ... as a column of steps 0, 1, ..."""
+    column = np.full(count, np.nan, np.float32)
+    for step, value in found.items():
+        if 1 <= step <= count:
+            column[step - 1] = value
+    return column
+
+
+def _cues(run: LoggedRun, reading: LogReading) -> tuple[Cue, ...]:
+    losses, scores = run.values.get("eval_loss", {}), _scores(run, reading)
+    nothing = np.zeros(0, np.float32)
+    return tuple(
+        Cue(step, losses.get(step, NAN), NAN, nothing, nothing, total_pp=scores.get(step, NAN))
+        for step in sorted({*losses, *scores})
+    )
+
+
+def content_key(*parts: object) -> str:
+    """A name for a run whose log gives it none: what it logged first."""
+    return json.dumps(parts, sort_keys=True, default=str)

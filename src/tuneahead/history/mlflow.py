@@ -1,0 +1,171 @@
+"""Runs of MLflow experiments, from the files of its file store or from its SQLite database.
+
+Both are read as plain files, without the mlflow package: it is large, and opening a store with it may
+upgrade the store. Deleted and unfinished runs are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from tuneahead.errors import DataError
+from tuneahead.history.loggedrun import LoggedRun
+
+_FINISHED = ("3", "FINISHED")
+_REMEDY = "give the folder 'mlruns' or the database file that MLflow wrote"
+Settings = dict[str, object]
+Values = dict[str, dict[int, float]]
+
+
+def is_file_store(path: Path) -> bool:
+    """Whether ``path`` is a folder of MLflow experiments, one experiment, or one run."""
+    return path.is_dir() and any(_run_folders(path))
+
+
+def is_database(path: Path) -> bool:
+    """Whether ``path`` is an SQLite file that holds MLflow's tables."""
+    if not path.is_file():
+        return False
+    try:
+        with _connected(path) as connection:
+            names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error:
+        return False
+    return {"experiments", "runs", "metrics", "params"} <= names
+
+
+def read_file_store(path: Path) -> Iterator[LoggedRun | DataError]:
+    """Every finished run of a file store; a run that can't be read as the error that says why."""
+    for folder in _run_folders(path):
+        try:
+            run = _file_run(folder)
+        except DataError as error:
+            yield error
+            continue
+        if run is not None:
+            yield run
+
+
+def _run_folders(path: Path) -> Iterator[Path]:
+    for depth in ("", "*/", "*/*/"):
+        for meta in sorted(path.glob(f"{depth}meta.yaml")):
+            trashed = ".trash" in meta.relative_to(path).parts
+            if not trashed and (meta.parent / "metrics").is_dir():
+                yield meta.parent
+
+
+def _file_run(folder: Path) -> LoggedRun | None:
+    meta = _meta(folder / "meta.yaml")
+    if str(meta.get("status")) not in _FINISHED or meta.get("lifecycle_stage") == "deleted":
+        return None
+    settings: Settings = {}
+    for kind in ("tags", "params"):
+        for file in sorted((folder / kind).rglob("*")):
+            if file.is_file():
+                settings[file.relative_to(folder / kind).as_posix()] = _text(file).strip()
+    values: Values = {}
+    for file in sorted((folder / "metrics").rglob("*")):
+        if file.is_file():
+            values[file.relative_to(folder / "metrics").as_posix()] = _series(file)
+    return _logged(
+        str(meta.get("run_id") or folder.name), str(folder), settings, values, meta.get("start_time")
+    )
+
+
+def _meta(path: Path) -> dict[str, object]:
+    try:
+        loaded = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise DataError(f"not valid YAML: {error}", path=path, remedy=_REMEDY) from None
+    if not isinstance(loaded, dict):
+        raise DataError("holds no 'name: value' lines", path=path, remedy=_REMEDY)
+    return {str(name): value for name, value in loaded.items()}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"can't be read: {error}", path=path, remedy="check the file") from None
+
+
+def _series(path: Path) -> dict[int, float]:
+    """Lines of 'time value step' as values by step, the last one counting."""
+    found: dict[int, float] = {}
+    for row, line in enumerate(_text(path).splitlines(), start=1):
+        parts = line.split()
+        if not parts:
+            continue
+        try:
+            value, step = float(parts[1]), int(parts[2]) if len(parts) > 2 else 0
+        except (ValueError, IndexError):
+            what = f"{line!r} is no line of 'time value step'"
+            raise DataError(what, path=path, row=row, remedy="correct or remove this line") from None
+        found[step] = value
+    return found
+
+
+def read_database(path: Path) -> Iterator[LoggedRun | DataError]:
+    """Every finished run of an SQLite database; a run that can't be read as the error that says why."""
+    try:
+        with _connected(path) as connection:
+            runs = connection.execute(
+                "SELECT run_uuid, start_time FROM runs WHERE status = 'FINISHED' "
+                "AND lifecycle_stage = 'active' ORDER BY start_time, run_uuid"
+            ).fetchall()
+            for name, began in runs:
+                settings: Settings = {}
+                for table in ("tags", "params"):
+                    query = f"SELECT key, value FROM {table} WHERE run_uuid = ?"
+                    settings |= {str(key): value for key, value in connection.execute(query, (name,))}
+                values: Values = {}
+                rows = connection.execute(
+                    "SELECT key, step, value, is_nan FROM metrics WHERE run_uuid = ? ORDER BY timestamp",
+                    (name,),
+                )
+                for key, step, value, is_nan in rows:
+                    values.setdefault(str(key), {})[int(step)] = math.nan if is_nan else float(value)
+                try:
+                    found: LoggedRun | DataError = _logged(
+                        str(name), f"{path}, run {name}", settings, values, began
+                    )
+                except DataError as error:
+                    found = error
+                yield found
+    except (sqlite3.Error, TypeError, ValueError) as error:
+        raise DataError(f"can't be read as an MLflow database: {error}", path=path, remedy=_REMEDY) from None
+
+
+@contextlib.contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    # Read-only: another program's database is never created or changed.
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _logged(name: str, source: str, settings: Settings, values: Values, began: object) -> LoggedRun:
+    # Loggers write eval/accuracy or eval_accuracy for the same thing.
+    named = {key.replace("train/", "").replace("eval/", "eval_"): found for key, found in values.items()}
+    logged = [step for key in ("loss", "grad_norm", "eval_loss") for step in named.get(key, {})]
+    planned = str(settings.get("max_steps", ""))
+    total = int(planned) if planned.isdecimal() and int(planned) > 0 else max(logged, default=0)
+    if total < 1:
+        raise DataError(
+            "no training step was logged",
+            path=source,
+            remedy="runs without a loss by step can't be learned from",
+        )
+    created = ""
+    if isinstance(began, int):
+        created = datetime.fromtimestamp(began / 1000, UTC).isoformat(timespec="seconds")
+    return LoggedRun(f"mlflow {name}", source, settings, named | values, total, created=created)

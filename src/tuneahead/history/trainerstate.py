@@ -1,0 +1,119 @@
+"""Runs of the Hugging Face Trainer (TRL, Axolotl, LLaMA-Factory) from their ``trainer_state.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tuneahead.errors import DataError
+from tuneahead.history.loggedrun import LoggedRun, content_key
+
+STATE = "trainer_state.json"
+_SETTINGS_FILES = ("training_args.json", "training_args.yaml", "recipe.yaml", "adapter_config.json")
+"""Read beside a state where they are. ``training_args.bin`` is a pickle and never opened."""
+_FIRST_ENTRIES = 3
+
+
+def run_folders(path: Path) -> list[Path]:
+    """The newest state of every run under ``path``: its own, or that of its last checkpoint."""
+    states = [path] if path.is_file() else sorted(path.rglob(STATE))
+    runs: dict[Path, list[Path]] = {}
+    for state in states:
+        folder = state.parent
+        runs.setdefault(folder.parent if folder.name.startswith("checkpoint-") else folder, []).append(state)
+    return [max(own, key=_steps_by_name) for _, own in sorted(runs.items())]
+
+
+def _steps_by_name(state: Path) -> float:
+    number = state.parent.name.removeprefix("checkpoint-")
+    # The state in the run's own folder is written at the end.
+    return float(number) if number.isdecimal() else float("inf")
+
+
+def read_state(path: Path) -> LoggedRun:
+    """One run from its state and the settings files beside it; errors name file and entry."""
+    state = _json(path)
+    history = state.get("log_history")
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        raise DataError("no list 'log_history'", path=path, remedy="give a trainer_state.json of a Trainer")
+    total = _whole(state.get("max_steps"), path, "max_steps")
+    values: dict[str, dict[int, float]] = {}
+    for number, entry in enumerate(history, start=1):
+        step = _whole(entry.get("step"), path, "step", number)
+        for name, value in entry.items():
+            if name != "step" and value is not None:
+                values.setdefault(name, {})[step] = _value(value, path, name, number)
+    folder = path.parent.parent if path.parent.name.startswith("checkpoint-") else path.parent
+    done = _whole(state.get("global_step", total), path, "global_step")
+    for name, value in _results(folder).items():
+        values.setdefault(name, {})[done] = value
+    settings = _settings(path.parent, folder)
+    if isinstance(state.get("train_batch_size"), int):
+        settings.setdefault("train_batch_size", state["train_batch_size"])
+    key = content_key("trainer", total, history[:_FIRST_ENTRIES], settings.get("base_model_name_or_path"))
+    return LoggedRun(key, str(path), settings, values, total, folder.parent.name)
+
+
+def _settings(*folders: Path) -> dict[str, object]:
+    """Settings files beside the state and in the run's folder, the nearest counting most."""
+    found: dict[str, object] = {}
+    for folder in dict.fromkeys(folders):
+        for name in _SETTINGS_FILES:
+            path = folder / name
+            if path.is_file():
+                loaded = _yaml(path) if path.suffix == ".yaml" else _json(path)
+                found = {**{str(key): value for key, value in loaded.items()}, **found}
+    return found
+
+
+def _results(folder: Path) -> dict[str, float]:
+    path = folder / "all_results.json"
+    loaded = _json(path) if path.is_file() else {}
+    return {name: float(value) for name, value in loaded.items() if isinstance(value, int | float)}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"can't be read: {error.strerror}", path=path, remedy="check the file") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not valid JSON: {error}", path=path, remedy="fetch the file again") from None
+    if not isinstance(loaded, dict):
+        raise DataError(f"holds a {type(loaded).__name__}, not an object", path=path, remedy="check the file")
+    return loaded
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"not valid YAML: {error}", path=path, remedy="correct the file") from None
+    if not isinstance(loaded, dict):
+        raise DataError("holds no 'name: value' lines", path=path, remedy="correct the file")
+    return loaded
+
+
+def _whole(value: object, path: Path, name: str, entry: int | None = None) -> int:
+    number = _value(value, path, name, entry)
+    if number != int(number) or number < 0:
+        raise DataError(
+            f"{_where(entry)}{name} is {value!r}, no number of steps", path=path, remedy="check the file"
+        )
+    return int(number)
+
+
+def _value(value: object, path: Path, name: str, entry: int | None = None) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        what = f"{_where(entry)}{name} is {value!r}, not a number"
+        raise DataError(what, path=path, remedy="correct or remove this entry of the log") from None
+
+
+def _where(entry: int | None) -> str:
+    return "" if entry is None else f"log entry {entry}: "

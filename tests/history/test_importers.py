@@ -1,0 +1,296 @@
+"""Runs made before TuneAhead: logs of a real Trainer and of MLflow, with what they lack marked absent.
+
+``logs/`` holds what MLflow 3.17 itself wrote for two data sets with two runs each, one of them failed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from integrations.trainer_fixtures import RECIPE, make_data, make_trainer
+from training.training_fixtures import write_tiny_model
+
+from tuneahead.errors import DataError, StoreError
+from tuneahead.features.catalogue import names_of
+from tuneahead.features.extract import derived_features
+from tuneahead.features.recipes import DEPENDS_ON, measure_recipe
+from tuneahead.history.importers import LogReading, import_runs
+from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.predictor.predictor import Predictor
+from tuneahead.recipe import Recipe
+from tuneahead.training.models import load_base
+
+LOGS = Path(__file__).parent / "logs"
+EXAM = LogReading(benchmark="exam", score="eval_exam", chance_pp=25.0)
+
+
+@pytest.fixture(scope="module")
+def trainer_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One real run of 20 steps, logged at every step, with a score at steps 0, 10 and 20."""
+    from transformers.trainer_utils import IntervalStrategy
+
+    folder = tmp_path_factory.mktemp("runs")
+    model = write_tiny_model(folder / "model")
+    base = load_base(str(model), device="cpu")
+    exam = iter([0.30, 0.40, 0.55])
+    trainer = make_trainer(
+        model, folder / "faq" / "a", base, make_data(base), compute_metrics=lambda _: {"exam": next(exam)}
+    )
+    args = trainer.args
+    args.logging_strategy = args.eval_strategy = args.save_strategy = IntervalStrategy.STEPS
+    args.logging_steps, args.eval_steps, args.save_steps, args.eval_on_start = 1, 10, 10, True
+    trainer.train()
+    return folder
+
+
+@pytest.fixture
+def mlruns(tmp_path: Path) -> Path:
+    for name, text in json.loads((LOGS / "mlflow_files.json").read_text()).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path / "mlruns"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "mlflow.db"
+    connection = sqlite3.connect(path)
+    connection.executescript((LOGS / "mlflow_database.sql").read_text())
+    connection.close()
+    return path
+
+
+def states(trainer_runs: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(trainer_runs / "faq", folder / "faq"))
+
+
+def change(path: Path, edit: Any) -> None:
+    state = json.loads(path.read_text())
+    edit(state)
+    path.write_text(json.dumps(state))
+
+
+def only(store: RunStore) -> RunRecord:
+    (record,) = store.records()
+    return record
+
+
+def test_a_trainer_s_checkpoints_are_one_run_with_its_losses_and_scores(
+    trainer_runs: Path, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    found = import_runs(trainer_runs / "faq", store, EXAM)
+    assert (found.added, found.present, found.scored, found.unit) == (1, 0, 1, "fraction")
+    record = only(store)
+    logged = json.loads((trainer_runs / "faq/a/checkpoint-20/trainer_state.json").read_text())["log_history"]
+    losses = [entry["loss"] for entry in logged if "loss" in entry]
+    norms = [entry["grad_norm"] for entry in logged if "grad_norm" in entry]
+    np.testing.assert_allclose(record.trace.steps.loss_nats, losses, rtol=1e-6)
+    np.testing.assert_allclose(record.trace.steps.grad_norm, norms, rtol=1e-6)
+    assert record.scores == {"exam": pytest.approx(55)} and record.base_scores == {"exam": pytest.approx(30)}
+    assert [(cue.step, round(cue.score_pp("harness"))) for cue in record.trace.cues] == [
+        (0, 30),
+        (10, 40),
+        (20, 55),
+    ]
+    assert all(math.isfinite(cue.heldout_loss_nats) for cue in record.trace.cues)
+    assert record.base == str(trainer_runs / "model")  # from adapter_config.json
+    assert (record.recipe.lora_rank, record.recipe.lora_alpha) == (RECIPE.lora_rank, RECIPE.lora_alpha)
+    assert record.origin == "import"
+    # Without accumulation steps, steps and epochs do not give the number of rows.
+    assert record.trace.info.train_rows == 0
+
+
+def test_what_a_log_lacks_is_absent_with_a_reason_and_never_zero(trainer_runs: Path, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(trainer_runs / "faq", store, EXAM)
+    vector = derived_features(only(store).trace)
+    # trainer_state.json holds no learning rate, schedule, warm-up or clipping.
+    for name in (
+        "learning_rate_log10",
+        "schedule_linear",
+        "warmup_fraction",
+        "clip_norm",
+        "clipped_fraction",
+    ):
+        assert math.isnan(vector[name]) and "the log does not say" in vector.absent[name]
+    for name in ("grad_sparsity_fraction", "forgetting_nats", "flatness_rise", "margin_mean_nats"):
+        if name in vector.values:
+            assert math.isnan(vector[name]) and vector.absent[name]
+    assert "not its items" in vector.absent["margin_mean_nats"]
+    assert vector["initial_loss_nats"] > 0 and vector["probe_score_pp"] == pytest.approx(55)
+    assert vector["score_gain_pp"] == pytest.approx(25)
+    assert vector["heldout_end_nats"] > 0 and vector["lora_rank_log2"] == 2
+    assert set(vector.absent) == {name for name, value in vector.values.items() if math.isnan(value)}
+
+
+def test_means_over_several_steps_are_no_losses_of_steps(trainer_runs: Path, tmp_path: Path) -> None:
+    folder = states(trainer_runs, tmp_path)
+    state = folder / "a" / "checkpoint-20" / "trainer_state.json"
+    change(state, lambda s: s.update(log_history=[e for e in s["log_history"] if e["step"] % 5 == 0]))
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(folder, store, EXAM)
+    trace = only(store).trace
+    assert np.isnan(trace.steps.loss_sum_nats).all() and np.isnan(trace.steps.grad_norm).all()
+    assert dict(trace.absent)["loss"] == "logged about every 5 steps, as a mean over them"
+    assert "initial_loss_nats" in derived_features(trace).absent
+
+
+def test_settings_beside_the_log_and_shared_ones_fill_the_recipe(trainer_runs: Path, tmp_path: Path) -> None:
+    folder = states(trainer_runs, tmp_path)
+    args = {
+        "learning_rate": 5e-3,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 2,
+        "gradient_accumulation_steps": 1,
+    }
+    (folder / "a" / "training_args.json").write_text(json.dumps(args))
+    store = RunStore(tmp_path / "s.sqlite")
+    shared = {"max_grad_norm": None, "weight_decay": 0.01, "max_length": 128}
+    import_runs(folder, store, LogReading(benchmark="exam", score="eval_exam", recipe=shared))
+    recipe = only(store).recipe
+    assert (recipe.learning_rate, recipe.schedule, recipe.warmup_steps(20)) == (5e-3, "cosine", 2)
+    assert (recipe.weight_decay, recipe.max_length) == (0.01, 128)
+    vector = derived_features(only(store).trace)
+    assert vector["learning_rate_log10"] == pytest.approx(math.log10(5e-3))
+    assert only(store).trace.info.train_rows == 80
+    # A clipping of None is not told from a setting that is not given.
+    assert math.isnan(vector["clipping"])
+
+
+def test_a_second_import_knows_the_runs_again_and_adds_late_scores(
+    trainer_runs: Path, tmp_path: Path
+) -> None:
+    folder = states(trainer_runs, tmp_path)
+    store = RunStore(tmp_path / "s.sqlite")
+    last = folder / "a" / "checkpoint-20"
+    moved = Path(shutil.move(last, tmp_path / "checkpoint-20"))
+    assert import_runs(folder, store, EXAM).scored == 0  # scored at step 10 of 20 only
+    assert only(store).scores == {}
+    shutil.move(moved, last)
+    again = import_runs(folder, store, EXAM)
+    assert (again.added, again.present, again.scored) == (0, 1, 1)
+    assert only(store).scores == {"exam": pytest.approx(55)}
+    assert import_runs(folder, store, EXAM).scored == 0
+
+
+@pytest.mark.parametrize("kind", ["mlruns", "database"])
+def test_mlflow_runs_come_from_its_files_and_from_its_database(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    path = request.getfixturevalue(kind)
+    store = RunStore(tmp_path / "s.sqlite")
+    found = import_runs(path, store, EXAM)
+    # The fourth run failed.
+    assert (found.added, found.scored, found.data_sets, found.left_out) == (3, 3, 2, ())
+    records = sorted(store.records(), key=lambda r: r.recipe.learning_rate)
+    assert [r.scores["exam"] for r in records] == pytest.approx([43, 48, 53])
+    assert [dict(r.base_scores) for r in records] == [{}, {}, {"exam": pytest.approx(31)}]
+    assert [r.data_id == records[0].data_id for r in records] == [True, True, False]
+    first = records[0]
+    assert (first.base, first.steps, first.seconds) == ("org/base", 40, 12.5)
+    recipe = first.recipe
+    assert (recipe.lora_rank, recipe.target_modules, recipe.schedule) == (16, ("q_proj", "v_proj"), "cosine")
+    assert (recipe.rows_per_step, recipe.warmup_steps(40)) == (16, 4)
+    assert first.trace.steps.loss_nats[:2] == pytest.approx([2.98, 2.96])
+    assert np.isnan(first.trace.steps.grad_norm[2]) and first.trace.steps.grad_norm[3] == 1.5
+    assert [cue.step for cue in first.trace.cues] == [20, 40]
+    assert first.created.startswith("20") and first.created.endswith("+00:00")
+    again = import_runs(path, store, EXAM)
+    assert (again.added, again.present, len(store)) == (0, 3, 3)
+
+
+def test_a_broken_file_is_named_with_its_row_and_the_others_come_in(mlruns: Path, tmp_path: Path) -> None:
+    broken = sorted(mlruns.glob("*/*/metrics/loss"))[0]
+    text = broken.read_text().splitlines()
+    broken.write_text("\n".join([*text[:4], "1795622021115 none 5", *text[5:]]))
+    store = RunStore(tmp_path / "s.sqlite")
+    found = import_runs(mlruns, store, EXAM)
+    meta = (broken.parent.parent / "meta.yaml").read_text()
+    assert "status: 3" in meta and found.added == 2
+    (reason,) = found.left_out
+    assert f"{broken}, row 5: '1795622021115 none 5' is no line of 'time value step'" in reason
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: s["log_history"][2].update(loss="much"), "log entry 3: loss is 'much', not a number"),
+        (lambda s: s["log_history"][1].update(step=-1), "log entry 2: step is -1, no number of steps"),
+        (lambda s: s.update(log_history={}), "no list 'log_history'"),
+        (lambda s: s.pop("max_steps"), "max_steps is None"),
+    ],
+)
+def test_a_broken_state_is_named_with_its_entry(
+    trainer_runs: Path, tmp_path: Path, edit: Any, message: str
+) -> None:
+    state = states(trainer_runs, tmp_path) / "a" / "checkpoint-20" / "trainer_state.json"
+    change(state, edit)
+    with pytest.raises(DataError, match=f"trainer_state.json: {message}"):
+        import_runs(state.parent, RunStore(tmp_path / "s.sqlite"), EXAM)
+
+
+def test_wrong_requests_say_what_to_do(trainer_runs: Path, database: Path, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    with pytest.raises(StoreError, match="no run logged 'eval_mmlu'(.|\n)*eval_exam"):
+        import_runs(database, store, LogReading(benchmark="mmlu", score="eval_mmlu"))
+    with pytest.raises(DataError, match="no setting 'corpus' to tell data sets apart"):
+        import_runs(database, store, LogReading(data_by="corpus"))
+    with pytest.raises(DataError, match="gives 4300 points, outside 0 to 100(.|\n)*--unit"):
+        import_runs(_percent(database), store, EXAM, unit="fraction")
+    with pytest.raises(StoreError, match="there is no"):
+        import_runs(tmp_path / "nowhere", store, EXAM)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoreError, match="neither a trainer_state.json nor MLflow runs"):
+        import_runs(tmp_path / "empty", store, EXAM)
+    folder = states(trainer_runs, tmp_path)
+    for config in folder.rglob("adapter_config.json"):
+        config.unlink()
+    with pytest.raises(DataError, match="does not name the base model(.|\n)*--base"):
+        import_runs(folder, store, EXAM)
+    assert len(store) == 0
+
+
+def _percent(database: Path) -> Path:
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.execute("UPDATE metrics SET value = 100 * value WHERE key = 'eval/exam'")
+    connection.close()
+    return database
+
+
+def test_every_feature_that_needs_a_setting_is_known_to_need_it() -> None:
+    plain = Recipe(max_steps=100, max_grad_norm=1.0, warmup_ratio=0.1)
+    other: dict[str, object] = {
+        "learning_rate": 1e-3, "schedule": "cosine", "warmup_ratio": 0.3, "batch_size": 5, "lora_rank": 32,
+        "gradient_accumulation_steps": 3, "lora_alpha": 5.0, "lora_dropout": 0.1, "weight_decay": 0.1,
+        "max_grad_norm": None, "max_length": 99, "target_modules": ("q_proj",),
+    }  # fmt: skip
+    before = measure_recipe(plain, 100, 1000)
+    for setting, value in other.items():
+        after = measure_recipe(plain.replace(**{setting: value}), 100, 1000)
+        changed = {name for name in before if before[name] != after[name]}
+        assert changed <= set(DEPENDS_ON[setting]), setting
+    known = {*names_of("recipe"), *names_of("dynamic")}
+    assert {name for names in DEPENDS_ON.values() for name in names} <= known
+
+
+def test_few_imported_runs_give_a_predictor_that_admits_what_it_does_not_know(
+    database: Path, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(database, store, EXAM)
+    table = store.table(benchmark="exam")
+    assert np.isnan(table.values).mean() > 0.5 and np.isnan(table.probe_pp).tolist() == [False] * 3
+    predictor = Predictor.fit(table, preset="quick")
+    found = predictor.predict_table(table)
+    assert np.isfinite(found.score_pp).all()
+    # Two data sets can't bound a third at 90 %: the whole scale.
+    assert (found.low_pp == 0).all() and (found.high_pp == 100).all()
