@@ -173,6 +173,20 @@ CUE = {
     "subject_score_sd_pp": 100 / 3,
     "subject_worst_fall_pp": 100 / 3,
     "subjects_improved_fraction": 0.5,
+    # Trend (1, 0, 1.1, -1.2, 0, 0), drift (1, 2, 1.1, -1.2, 0, 0): no item changes sides on the way on.
+    "projected_trend_short_gain": 0.0,
+    "projected_trend_gain": 0.0,
+    "projected_drift_short_gain": 0.0,
+    "projected_drift_gain": 0.0,
+    "projected_settling_trend_gain": 0.0,
+    "projected_settling_drift_gain": 0.0,
+    "projected_growth_gain": 0.0,
+    "margin_trend_consistency": 0.15 / sqrt(3.65 / 6),
+    "margin_drift_consistency": 2.9 / 6 / sqrt(7.65 / 6),
+    "margin_turn_cosine": sqrt(3.65 / 7.65),
+    "margin_trend_share": sqrt(3.65 / 7.65),
+    "margin_growth_exponent": log(sqrt(7.65 / 4)) / log(2),
+    "rate_growth_ln": log(4),
 }
 
 # ------ the recipe of feature_fixtures: 40 steps on 4 rows

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.features.featurespec import Value
+from tuneahead.features.projection import project_margins
 from tuneahead.features.series import Floats, ratio
 from tuneahead.trace import Cue, ProbeTrace
 
@@ -63,6 +64,7 @@ def measure_cues(trace: ProbeTrace) -> dict[str, Value]:
     if totals and not cues:
         return _of_totals(dict(sorted(totals.items())), trace)
     chance = trace.info.chance_pp
+    projected = project_margins(trace, cues)
     none = next((why for what, why in trace.absent if what == "benchmark cues"), "no benchmark cue was taken")
     metric = trace.info.metric
     scored = {cue.step: cue.score_pp(metric) for cue in cues}
@@ -75,7 +77,7 @@ def measure_cues(trace: ProbeTrace) -> dict[str, Value]:
         if broken:
             reason = f"the margins at step {cues[-1].step} are not finite: the run has diverged"
         names = _AT_END + _SINCE_BASE + _BETWEEN + _EXTRAPOLATED + _SUBJECT_END + _SUBJECT_CHANGE
-        return {**out, **dict.fromkeys(names, reason)}
+        return {**out, **dict.fromkeys(names, reason), **dict.fromkeys(projected, reason)}
     end = cues[-1]
     out |= _at_end(end, metric, chance)
     out |= _between(cues, scored, chance)
@@ -85,7 +87,7 @@ def measure_cues(trace: ProbeTrace) -> dict[str, Value]:
     else:
         out |= _since_base(base, end, scored, chance)
         out |= _extrapolated(scored, trace.info.total_steps, chance)
-    return {**out, **_subjects(trace, base, end)}
+    return {**out, **_subjects(trace, base, end), **projected}
 
 
 def _of_totals(scored: Mapping[int, float], trace: ProbeTrace) -> dict[str, Value]:

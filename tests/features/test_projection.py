@@ -1,0 +1,77 @@
+"""Margins carried on to the run's end, worked out by hand on six items."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from feature_fixtures import tiny_trace
+
+from tuneahead.features.extract import cue_features
+from tuneahead.trace import Cue, ProbeTrace
+
+
+def moving(start: list[float], middle: list[float], end: list[float]) -> ProbeTrace:
+    """The tiny trace (10 of 40 steps at a constant rate of 0.01) with these margins at steps 0, 5 and 10."""
+    half = np.full(len(start), 0.5, np.float32)
+    cues = (
+        Cue(step, 1.0, 1.0, half, np.array(margins, np.float32))
+        for step, margins in ((0, start), (5, middle), (10, end))
+    )
+    return replace(tiny_trace(), cues=tuple(cues))
+
+
+# Rates: 0.05 at the half, 0.1 at the probe's end, 0.4 in all: 6 lengths of the trend, 4 of the drift.
+# Items: rises late; rises early and falls; far away; near; falls slowly; stands still.
+START = [-1.0, -1.0, -5.0, -1.0, 1.0, 1.0]
+MIDDLE = [-1.0, 0.6, -4.5, -0.6, 0.9, 1.0]
+END = [-0.7, 0.5, -4.0, -0.2, 0.8, 1.0]
+
+
+def test_each_projection_carries_the_margins_on_in_its_own_way() -> None:
+    found = cue_features(moving(START, MIDDLE, END)).values
+    now = 3 / 6
+    trend = np.array(END) - np.array(MIDDLE)  # 0.3, -0.1, 0.5, 0.4, -0.1, 0
+    drift = np.array(END) - np.array(START)  # 0.3, 1.5, 1, 0.8, -0.2, 0
+    assert trend == pytest.approx([0.3, -0.1, 0.5, 0.4, -0.1, 0]) and drift[1] == pytest.approx(1.5)
+    # Four trends on: 0.5, 0.1, -2, 1.4, 0.4, 1. Six: 1.1, -0.1, -1, 2.2, 0.2, 1.
+    assert found["projected_trend_short_gain"] == pytest.approx(5 / 6 - now)
+    assert found["projected_trend_gain"] == pytest.approx(4 / 6 - now)
+    # Three drifts from the start: -0.1, 3.5, -2, 1.4, 0.4, 1. Four: 0.2, 5, -1, 2.2, 0.2, 1.
+    assert found["projected_drift_short_gain"] == pytest.approx(4 / 6 - now)
+    assert found["projected_drift_gain"] == pytest.approx(5 / 6 - now)
+    # f = 1 - exp(-r / 0.1) is 0.3935, 0.6321, 0.9817: 1.465 trends on, or 1.553 drifts.
+    # -0.26, 0.35, -3.3, 0.39, 0.65, 1 and -0.53, 1.3, -3.4, 0.24, 0.69, 1.
+    assert found["projected_settling_trend_gain"] == pytest.approx(4 / 6 - now)
+    assert found["projected_settling_drift_gain"] == pytest.approx(4 / 6 - now)
+    squares = 0.3**2 + 1.5**2 + 1.0 + 0.8**2 + 0.2**2
+    early = 1.6**2 + 0.5**2 + 0.4**2 + 0.1**2
+    exponent = math.log(math.sqrt(squares / early)) / math.log(2)
+    assert found["margin_growth_exponent"] == pytest.approx(exponent, rel=1e-4)
+    # 4 ** 0.216 = 1.35 drifts: -0.6, 1.0, -3.7, 0.08, 0.73, 1.
+    assert found["projected_growth_gain"] == pytest.approx(4 / 6 - now)
+
+
+def test_margins_that_stand_still_are_carried_nowhere() -> None:
+    vector = cue_features(moving(START, START, START))
+    assert vector.values["projected_trend_gain"] == vector.values["projected_drift_gain"] == 0.0
+    assert vector.absent["margin_turn_cosine"] == "the margins did not move"
+
+
+def test_without_a_cue_between_start_and_end_there_is_nothing_to_carry_on() -> None:
+    whole = moving(START, MIDDLE, END)
+    vector = cue_features(replace(whole, cues=(whole.cues[0], whole.cues[2])))
+    assert "needs benchmark cues at step 0" in vector.absent["projected_trend_gain"]
+
+
+def test_free_answers_have_no_margin_to_carry_on() -> None:
+    whole = moving(START, MIDDLE, END)
+    vector = cue_features(replace(whole, info=replace(whole.info, metric="exact_match")))
+    assert "have no margin" in vector.absent["projected_growth_gain"]
+
+
+def test_a_diverged_run_has_no_projection() -> None:
+    vector = cue_features(moving(START, MIDDLE, [math.nan, *END[1:]]))
+    assert "diverged" in vector.absent["projected_drift_gain"]
