@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, default=6)
     parser.add_argument("--base", default="lab")
     parser.add_argument("--one-seed", action="store_true")
+    parser.add_argument("--scores-only", action="store_true", help="no probes: for ProxyLM's proxy base")
+    parser.add_argument("--width", type=int, default=8, help="runs stacked in one process")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--hours", type=float)
     given = parser.parse_args()
@@ -35,7 +37,13 @@ def main() -> None:
             left = progress.seconds_left / 60
             print(f"{progress.runs_done} of {progress.runs_total} runs, {left:.0f} min left", flush=True)
 
-    options = BuildOptions(given.base, given.workers, stop_seconds=given.hours and given.hours * 3600)
+    options = BuildOptions(
+        given.base,
+        given.workers,
+        given.width,
+        probes=not given.scores_only,
+        stop_seconds=given.hours and given.hours * 3600,
+    )
     plan = lab_plan(given.datasets, given.recipes)
     plan = plan if given.one_seed else with_test_seeds(plan)
     print(execute(plan, given.store, options, show), file=sys.stderr)

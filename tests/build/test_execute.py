@@ -152,3 +152,13 @@ def test_a_store_that_cannot_be_written_stops_the_build_with_a_message(tmp_path:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):
         execute(small_plan()[:1], tmp_path / "file" / "runs.sqlite", BuildOptions(workers=1))
+
+
+def test_a_build_without_probes_leaves_scores_and_no_trace(tmp_path: Path) -> None:
+    store = tmp_path / "runs.sqlite"
+    summary = execute(small_plan()[:2], store, BuildOptions(workers=1, width=2, probes=False))
+    assert summary.stored == 2
+    for record in RunStore(store).records():
+        assert set(record.scores) == {"lab-exam", "lab-truth", "lab-generation"}
+        assert len(record.trace.steps.grad_norm) == 0 and not record.trace.cues
+        assert len(record.trace.to_bytes()) < 20_000

@@ -55,11 +55,16 @@ Waiting = list[tuple[int, list[RunPlan]]]
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How a plan is executed. ``width`` runs are stacked in each of ``workers`` processes."""
+    """How a plan is executed. ``width`` runs are stacked in each of ``workers`` processes.
+
+    Without ``probes`` the runs leave their final scores and no trace: all that ProxyLM needs of a
+    proxy, at less than half the cost.
+    """
 
     base: str = "lab"
     workers: int = 2
     width: int = 8
+    probes: bool = True
     stop_seconds: float | None = None
     """No new chunk is begun after this time; running ones are finished."""
 

@@ -47,7 +47,7 @@ def work(
     try:
         base = load_base(options.base)
         meter = _StepMeter(number, messages, parent)
-        maker = _Maker(base, RunStore(store_path), options.width, meter)
+        maker = _Maker(base, RunStore(store_path), options, meter)
         messages.put(("ready", number, None))
         while (chunk := _next(tasks, meter)) is not None:
             maker.make(chunk)
@@ -69,10 +69,11 @@ def _next(tasks: multiprocessing.Queue[list[RunPlan] | None], meter: _StepMeter)
 class _Maker:
     """Makes and stores the runs of chunks on one base."""
 
-    def __init__(self, base: Base, store: RunStore, width: int, meter: _StepMeter) -> None:
+    def __init__(self, base: Base, store: RunStore, options: BuildOptions, meter: _StepMeter) -> None:
         self.base = base
         self.store = store
-        self.width = width
+        self.width = options.width
+        self.settings = lab_settings() if options.probes else score_settings()
         self.meter = meter
         self.base_scores = _base_scores(base)
 
@@ -82,7 +83,8 @@ class _Maker:
         A run that fails alone is reported with the reason. Raises :class:`StoreError` only.
         """
         try:
-            for run, result in run_chunk(self.base, chunk, self.width, self.meter.count):
+            made = run_chunk(self.base, chunk, self.width, self.meter.count, settings=self.settings)
+            for run, result in made:
                 self.store.add(record_of(self.base, run, result, self.base_scores))
                 self.meter.report("stored", run.run_id(self.base.name))
             return
@@ -142,6 +144,13 @@ def lab_settings() -> ProbeSettings:
     )
 
 
+def score_settings() -> ProbeSettings:
+    """Nothing recorded: for runs of which only the final scores are wanted."""
+    from tuneahead.training.measure import ProbeSettings
+
+    return ProbeSettings(record_steps=0, cue_steps=(), flatness_at=None)
+
+
 def _base_scores(base: Base) -> dict[str, float]:
     from tuneahead.lab.exam import lab_exam, lab_generation, lab_truth
     from tuneahead.training.scoring import score_benchmark
@@ -150,17 +159,23 @@ def _base_scores(base: Base) -> dict[str, float]:
 
 
 def run_chunk(
-    base: Base, chunk: Sequence[RunPlan], width: int, on_step: Callable[[int], None] | None = None
+    base: Base,
+    chunk: Sequence[RunPlan],
+    width: int,
+    on_step: Callable[[int], None] | None = None,
+    *,
+    settings: ProbeSettings | None = None,
 ) -> Iterator[tuple[RunPlan, RunResult]]:
-    """Train a chunk's runs in one stack; yields each run with its result as it ends."""
-    from tuneahead.lab.exam import lab_generation, lab_truth
+    """Train a chunk's runs in one stack; yields each run with its result as it ends.
+
+    ``settings`` say what is recorded (default: :func:`lab_settings`).
+    """
+    from tuneahead.lab.exam import lab_exam, lab_generation, lab_truth
     from tuneahead.training.loop import Job, train_stack
 
     # Beyond some 32 rows a pass the activations leave the processor's cache and stacking gains nothing.
     width = max(1, min(width, ROWS_PER_PASS // chunk[0].task.recipe.batch_size)) if chunk else width
-    settings = lab_settings()
-    assert settings.cue_benchmark is not None
-    finals = (settings.cue_benchmark, lab_truth(), lab_generation())
+    finals = (lab_exam(), lab_truth(), lab_generation())
     prepared: dict[str, RunData] = {}
     jobs = []
     for run in chunk:
@@ -168,7 +183,7 @@ def run_chunk(
             prepared[run.task.data_id] = lab_data(base, run.task)
         jobs.append(Job(run.run_id(base.name), prepared[run.task.data_id], run.recipe, finals))
     by_id = {run.run_id(base.name): run for run in chunk}
-    for result in train_stack(base, jobs, settings, width=width, on_step=on_step):
+    for result in train_stack(base, jobs, settings or lab_settings(), width=width, on_step=on_step):
         yield by_id[result.job_id], result
 
 

@@ -103,10 +103,10 @@ def _movement(trace: ProbeTrace, cues: Sequence[Cue]) -> Movement | str:
     at = [float(rates[cue.step - 1]) for cue in (middle, end)]
     if not 0 < at[0] < at[1]:
         return "the learning rate was 0 over half of the probe"
-    margins = [np.asarray(cue.margin_nats, float) for cue in (cues[0], middle, end)]
-    if not all(np.isfinite(margin).all() for margin in margins):
+    first, second, last = (np.asarray(cue.margin_nats, float) for cue in (cues[0], middle, end))
+    if not all(np.isfinite(margin).all() for margin in (first, second, last)):
         return f"the margins at step {end.step} are not finite: the run has diverged"
-    return Movement(*margins, at[0], at[1], float(rates[-1]))
+    return Movement(first, second, last, at[0], at[1], float(rates[-1]))
 
 
 def _moves(move: Movement) -> dict[str, Value]:

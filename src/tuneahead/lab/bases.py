@@ -79,7 +79,16 @@ BASE_SPECS: dict[str, BaseSpec] = {
             steps=900,
             seed=13,
         ),
-        BaseSpec("lab-proxy", hidden_size=64, layers=2, heads=2, kv_heads=1, intermediate_size=176, seed=14),
+        BaseSpec(
+            "lab-proxy",
+            hidden_size=64,
+            layers=2,
+            heads=2,
+            kv_heads=1,
+            intermediate_size=176,
+            steps=3500,
+            seed=14,
+        ),
     )
 }
 """The named bases. Only ``lab-qwen2`` ships with the package."""
