@@ -1,5 +1,6 @@
 """A gate inside the Hugging Face Trainer: after 100 steps it says what the run will score, or stops it."""
 
+import sys
 from pathlib import Path
 
 from peft import LoraConfig, get_peft_model
@@ -9,10 +10,13 @@ from tuneahead import Goal, Recipe, read_examples
 from tuneahead.integrations.transformers import Gate, RunNotes
 from tuneahead.training.encode import encode_examples
 from tuneahead.training.models import load_base
+from tuneahead.training.scoring import score_benchmark
+from tuneahead.workbench import find_benchmark
 
 here = Path(__file__).parent
 base = load_base("lab", device="cpu")  # any causal language model of yours, with its tokenizer
-examples = read_examples(here / "broken.jsonl").examples
+file = sys.argv[1] if len(sys.argv) > 1 else here / "broken.jsonl"
+examples = read_examples(file).examples
 rows = [
     {
         "input_ids": list(row.ids),
@@ -30,6 +34,8 @@ trainer = Trainer(
         max_steps=400,
         per_device_train_batch_size=8,
         save_strategy="no",
+        logging_steps=50,
+        disable_tqdm=True,
         report_to=[],
     ),
     train_dataset=rows[:-40],
@@ -39,4 +45,6 @@ trainer = Trainer(
     callbacks=[gate],
 )
 trainer.train()
-print(f"{gate.decision} after {trainer.state.global_step} steps")
+base.model.eval()  # the adapters are in place
+score = score_benchmark(base, find_benchmark("lab-exam")).score_pp
+print(f"{gate.decision}: trained for {trainer.state.global_step} steps, scores {score:.1f} %")

@@ -1,5 +1,6 @@
 """The same gate inside TRL's SFTTrainer, on rows of prompt and completion."""
 
+import sys
 from pathlib import Path
 
 from datasets import Dataset
@@ -9,10 +10,13 @@ from trl import SFTConfig, SFTTrainer
 from tuneahead import Goal, read_examples
 from tuneahead.integrations.transformers import Gate, RunNotes
 from tuneahead.training.models import load_base
+from tuneahead.training.scoring import score_benchmark
+from tuneahead.workbench import find_benchmark
 
 here = Path(__file__).parent
 base = load_base("lab", device="cpu")  # any causal language model of yours, with its tokenizer
-examples = read_examples(here / "broken.jsonl").examples
+file = sys.argv[1] if len(sys.argv) > 1 else here / "broken.jsonl"
+examples = read_examples(file).examples
 rows = Dataset.from_list([{"prompt": e.prompt, "completion": f" {e.answer}"} for e in examples])
 split = rows.train_test_split(40, seed=0)
 
@@ -27,6 +31,8 @@ trainer = SFTTrainer(
         max_length=512,
         bf16=False,
         save_strategy="no",
+        logging_steps=50,
+        disable_tqdm=True,
         report_to=[],
     ),
     train_dataset=split["train"],
@@ -36,4 +42,6 @@ trainer = SFTTrainer(
     callbacks=[gate],
 )
 trainer.train()
-print(f"{gate.decision} after {trainer.state.global_step} steps")
+base.model.eval()  # the adapters are in place
+score = score_benchmark(base, find_benchmark("lab-exam")).score_pp
+print(f"{gate.decision}: trained for {trainer.state.global_step} steps, scores {score:.1f} %")

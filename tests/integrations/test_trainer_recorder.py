@@ -8,11 +8,22 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from integrations.trainer_fixtures import RECIPE, TEXTS, make_data, make_exam, make_predictor, make_trainer
+from integrations.trainer_fixtures import (
+    RECIPE,
+    TEXTS,
+    adapted_model,
+    columns,
+    make_data,
+    make_exam,
+    make_predictor,
+    make_trainer,
+    row_order,
+)
 from training.training_fixtures import make_examples, write_tiny_model
 
 from tuneahead.errors import ModelError
@@ -55,7 +66,10 @@ def test_the_trace_equals_that_of_our_own_loop(
     ours = own_trace(base, recipe)
     recorder = TraceRecorder(SETTINGS, notes=RunNotes(base=base.name))
     make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[recorder]).train()
-    theirs = recorder.trace
+    _assert_same_trace(recorder.trace, ours)
+
+
+def _assert_same_trace(theirs: ProbeTrace | None, ours: ProbeTrace) -> None:
     assert theirs is not None and len(theirs.steps) == 12
     np.testing.assert_allclose(theirs.steps.loss_sum_nats, ours.steps.loss_sum_nats, rtol=1e-4)
     np.testing.assert_array_equal(theirs.steps.answer_tokens, ours.steps.answer_tokens)
@@ -190,8 +204,57 @@ def test_a_model_without_adapters_is_refused(path: Path, base: Base, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_trl_run_has_the_trace_of_our_own_loop(
+    path: Path, base: Base, tmp_path: Path, accumulation: int
+) -> None:
+    import trl
+    from datasets import Dataset
+    from transformers import DataCollatorForSeq2Seq
+
+    recipe = RECIPE.replace(gradient_accumulation_steps=accumulation)
+    data = make_data(base, recipe)
+    order = row_order(recipe, len(data.train))
+
+    class Ordered(trl.SFTTrainer):  # type: ignore[misc]
+        def _get_train_sampler(self, *args: Any) -> Any:
+            return order
+
+    recorder = TraceRecorder(SETTINGS, notes=RunNotes(base=base.name))
+    arguments = trl.SFTConfig(
+        output_dir=str(tmp_path),
+        max_steps=recipe.total_steps(len(data.train)),
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup_steps(recipe.total_steps(len(data.train))),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        max_length=recipe.max_length,
+        seed=recipe.seed,
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = Ordered(
+        model=adapted_model(path, recipe, base),
+        args=arguments,
+        train_dataset=Dataset.from_list(columns(data.train)),
+        eval_dataset=Dataset.from_list(columns(data.heldout)),
+        data_collator=DataCollatorForSeq2Seq(base.tokenizer),
+        processing_class=base.tokenizer,
+        callbacks=[recorder],
+    )
+    trainer.train()
+    _assert_same_trace(recorder.trace, own_trace(base, recipe))
+
+
+@pytest.mark.slow
 def test_trl_gives_the_losses_that_it_logs(path: Path, base: Base, tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl")
+    import trl
     from datasets import Dataset
     from peft import LoraConfig
 

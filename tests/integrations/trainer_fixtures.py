@@ -112,6 +112,12 @@ def adapted_model(path: Path, recipe: Recipe, base: Base, dropout: float = 0.0) 
     return model
 
 
+def row_order(recipe: Recipe, rows: int) -> list[int]:
+    """Rows in the order of our own loop, for a Trainer's sampler."""
+    total = recipe.total_steps(rows)
+    return [int(i) for step in range(total) for part in step_rows(recipe, rows, step) for i in part]
+
+
 def make_trainer(
     path: Path, folder: Path, base: Base, data: RunData, recipe: Recipe = RECIPE, **options: Any
 ) -> Any:
@@ -120,9 +126,7 @@ def make_trainer(
 
     processes, dropout = options.pop("processes", 1), options.pop("dropout", 0.0)
     total = recipe.total_steps(len(data.train))
-    order = [
-        int(i) for step in range(total) for part in step_rows(recipe, len(data.train), step) for i in part
-    ]
+    order = row_order(recipe, len(data.train))
 
     class Ordered(Trainer):
         def _get_train_sampler(self, *args: Any) -> Any:
