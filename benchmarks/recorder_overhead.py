@@ -2,9 +2,9 @@
 
 SmolLM2-135M-Instruct with LoRA of rank 8 on all linear layers, batch 8, the stock Trainer, with and
 without TraceRecorder, in alternating rounds over the same rows in the same order. Compared are steps of
-the same number, so of the same rows. Cues are left out: they are taken a few times in a run and cost what scoring
-costs. Two lengths of rows: facts of the lab (short: the dearest case for a recorder), and the same rows
-joined to about 128 tokens. Writes benchmarks/results/recorder_overhead.json.
+the same number, so of the same rows. Cues are left out: they are taken a few times in a run and cost
+what scoring costs. Two lengths of rows: facts of the lab (short: the dearest case for a recorder), and
+the same rows joined to about 128 tokens. Writes benchmarks/results/recorder_overhead.json.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from tuneahead.benchmark.items import Benchmark
-from tuneahead.benchmark.lm_eval import harness_benchmark
+from tuneahead.benchmark.lm_eval import FEWSHOT_SEED, harness_benchmark
 from tuneahead.lab.exam import lab_exam
 from tuneahead.training.models import Base, load_base
 from tuneahead.training.scoring import score_benchmark
@@ -92,6 +92,7 @@ def compare(base: Base, items: int, shots: int) -> dict[str, object]:
         path = write_task(Path(name), items, shots)
         benchmark = harness_benchmark(str(path))
         task = TaskManager(include_path=name, include_defaults=False).load(path.stem)["tasks"][path.stem]
+        task.set_fewshot_seed(FEWSHOT_SEED)
         task.build_all_requests(rank=0, world_size=1)
         models = {n: HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=n) for n in BATCH_SIZES}
         trial = {n: harness_seconds(model, task)[0] for n, model in models.items()}

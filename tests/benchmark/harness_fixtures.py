@@ -17,6 +17,10 @@ doc_to_target: answer
 metric_list: [{metric: acc, aggregation: mean, higher_is_better: true},
   {metric: acc_norm, aggregation: mean, higher_is_better: true}]
 """
+_EXAMPLES = """
+fewshot_split: test
+num_fewshot: 2
+"""
 _TRUTH = """
 output_type: multiple_choice
 doc_to_text: "{{question}}"
@@ -40,7 +44,7 @@ metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true, i
 
 
 def write_tasks(folder: Path, count: int = 24) -> dict[str, Path]:
-    """Tasks named choices, truth and written over questions of the lab's exam."""
+    """Tasks named choices, examples (in the prompt), truth and written over questions of the lab's exam."""
     items = lab_exam().items
     rows = []
     for item in items[:: len(items) // count][:count]:
@@ -57,7 +61,12 @@ def write_tasks(folder: Path, count: int = 24) -> dict[str, Path]:
     data = folder / "rows.json"
     data.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     (folder / "rules.py").write_text("from lm_eval.tasks.truthfulqa.utils import process_results_mc2\n")
-    kinds = {"choices": _CHOICES, "truth": _TRUTH, "written": _WRITTEN}
+    kinds = {
+        "choices": _CHOICES,
+        "examples": _EXAMPLES + _CHOICES,
+        "truth": _TRUTH,
+        "written": _EXAMPLES + _WRITTEN,
+    }
     return {name: write_task(folder, name, body, data) for name, body in kinds.items()}
 
 

@@ -50,6 +50,7 @@ def values(samples: Samples, task: str, metric: str, answer_filter: str = "none"
     [
         ("choices", "choices", "acc", "accuracy"),
         ("choices:acc_norm", "choices", "acc_norm", "acc_norm"),
+        ("examples", "examples", "acc", "accuracy"),
         ("truth", "truth", "acc", "mc2"),
     ],
 )

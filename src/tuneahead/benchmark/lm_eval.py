@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
 
 _OWN: Mapping[str, Metric] = {"acc": "accuracy", "acc_norm": "acc_norm"}
+FEWSHOT_SEED = 1234
+"""With which the harness itself draws the examples in a prompt, unless told otherwise."""
 _INSTALL = "install it: pip install 'tuneahead[lm-eval]'"
 
 
@@ -49,6 +51,9 @@ class HarnessTasks:
             task, _, number = item_id.rpartition(":")
             samples.setdefault(task, []).append(int(number))
         chosen = {"tasks": {name: self.tasks[name] for name in samples}, "groups": {}, "group_map": {}}
+        for name in samples:
+            # Each scoring draws the few-shot examples anew: they must be the same ones.
+            self.tasks[name].set_fewshot_seed(FEWSHOT_SEED)
         with _quiet():
             found = evaluate(model, chosen, samples=samples, bootstrap_iters=0)
         return {
@@ -183,6 +188,7 @@ def _metric(shown: str, task: ConfigurableTask, wanted: str) -> tuple[str, str]:
 def _build(task: ConfigurableTask) -> None:
     try:
         with _quiet():
+            task.set_fewshot_seed(FEWSHOT_SEED)
             task.build_all_requests(rank=0, world_size=1)
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise BenchmarkError(

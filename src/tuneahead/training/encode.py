@@ -76,8 +76,8 @@ def encode_examples(
         if examples
         else ((), ())
     )
-    prompt_ids = _tokenise(tokenizer, prompts)
-    answer_ids = _tokenise(tokenizer, answers)
+    prompt_ids = tokenise(tokenizer, prompts)
+    answer_ids = tokenise(tokenizer, answers)
     encoded = []
     for example, before, after in zip(examples, prompt_ids, answer_ids, strict=True):
         head = start + before
@@ -102,7 +102,8 @@ def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return []
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of every text without special tokens."""
     # Calling on an empty list fails in transformers; empty strings are given back as [].
     if not texts:
         return []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,15 +23,12 @@ from tuneahead.benchmark.choice import (
     summarise_matches,
 )
 from tuneahead.benchmark.generation import summarise_answers
-from tuneahead.benchmark.items import WRITTEN, Asking, Benchmark, ChoiceItem
+from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
 from tuneahead.training.batches import Packed, pack
-from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids
+from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids, tokenise
 from tuneahead.training.lora import AdapterStack, AnswerHead, answer_head
 from tuneahead.training.models import Base
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 TOKENS_PER_PASS = 12_288
 POSITIONS_PER_PASS = 3_072
@@ -82,13 +78,8 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
     generates = benchmark.metric == "exact_match"
     written = benchmark.metric in WRITTEN
     trees = []
-    for item in benchmark.items:
-        texts = item.options if isinstance(item, ChoiceItem) else item.answers
-        prompt = render_prompt(tokenizer, item.prompt, template)
-        if benchmark.asking.joined:
-            head, tails = _joined(tokenizer, prompt, texts, benchmark.asking)
-        else:
-            head, tails = _apart(tokenizer, prompt, texts, chat=template == "chat")
+    for item, (head, tails) in zip([*benchmark.items], _tokens(base, benchmark, template), strict=True):
+        texts = _continuations(item)
         if not head or not all(tails) or not all(text.strip() for text in texts):
             raise BenchmarkError(
                 f"item {item.item_id!r} of {benchmark.name} has an empty prompt or option",
@@ -114,30 +105,41 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
     return EncodedBenchmark(benchmark, tuple(trees), tuple(sorted(stops)), shared)
 
 
-def _apart(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, texts: Sequence[str], *, chat: bool
-) -> tuple[list[int], list[list[int]]]:
-    """Prompt and options tokenised each for itself, as training tokenises prompt and answer."""
-    lead = "" if chat or prompt[-1:].isspace() else " "
-    # A chat template brings its own beginning.
-    start = [] if chat else start_ids(tokenizer)
-    head = start + tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    return head, [tokenizer(lead + text, add_special_tokens=False)["input_ids"] for text in texts]
+def _continuations(item: ChoiceItem | GenerationItem) -> tuple[str, ...]:
+    return item.options if isinstance(item, ChoiceItem) else item.answers
 
 
-def _joined(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, texts: Sequence[str], asking: Asking
-) -> tuple[list[int], list[list[int]]]:
-    """Tokens as lm-evaluation-harness makes them: of the whole text, less as many as the prompt has.
+def _tokens(base: Base, benchmark: Benchmark, template: str) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Tokens of every item's prompt and of what may continue it.
 
-    Spaces at the prompt's end go to the option; a beginning token that stands in the text is not doubled.
+    Prompt and option are each tokenised for itself, as training tokenises prompt and answer. Under
+    ``joined`` their tokens are those of the whole text, less as many as the prompt has, spaces at the
+    prompt's end belong to the option, and a beginning token that stands in the text is not doubled:
+    that is lm-evaluation-harness's way.
     """
-    bare = prompt.rstrip()
-    lead = prompt[len(bare) :] + asking.delimiter
-    special = tokenizer.bos_token is None or not bare.startswith(str(tokenizer.bos_token))
-    head: list[int] = tokenizer(bare, add_special_tokens=special)["input_ids"]
-    whole = [tokenizer(bare + lead + text, add_special_tokens=special)["input_ids"] for text in texts]
-    return head, [ids[len(head) :] for ids in whole]
+    tokenizer, asking = base.tokenizer, benchmark.asking
+    items: list[ChoiceItem | GenerationItem] = [*benchmark.items]
+    prompts = [render_prompt(tokenizer, item.prompt, template) for item in items]
+    # A chat template brings its own beginning.
+    start = [] if template == "chat" else start_ids(tokenizer)
+    texts: list[str] = []
+    for item, prompt in zip(items, prompts, strict=True):
+        if asking.joined:
+            texts.append(prompt.rstrip())
+            texts += [f"{prompt}{asking.delimiter}{text}" for text in _continuations(item)]
+        else:
+            lead = "" if template == "chat" or prompt[-1:].isspace() else " "
+            texts += [prompt, *(f"{lead}{text}" for text in _continuations(item))]
+    # All at once: one call for each text takes longer than scoring does on a small base.
+    ids = iter(tokenise(tokenizer, texts))
+    own = str(tokenizer.bos_token or "")
+    for item, prompt in zip(items, prompts, strict=True):
+        head, *tails = (next(ids) for _ in range(1 + len(_continuations(item))))
+        if asking.joined:
+            tails = [tail[len(head) :] for tail in tails]
+            yield (head if own and prompt.startswith(own) else [*start, *head]), tails
+        else:
+            yield [*start, *head], tails
 
 
 @torch.no_grad()
