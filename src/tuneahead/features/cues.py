@@ -95,8 +95,10 @@ def _of_totals(scored: Mapping[int, float], trace: ProbeTrace) -> dict[str, Valu
     chance, room = trace.info.chance_pp, headroom_pp(trace.info.chance_pp)
     steps, end = list(scored), list(scored)[-1]
     no_items = "the log holds the benchmark's score, not its items"
-    names = _AT_END + _SINCE_BASE + _BETWEEN + _EXTRAPOLATED + _SUBJECT_END + _SUBJECT_CHANGE
-    names += tuple(project_margins(trace, []))
+    names = (
+        *(_AT_END + _SINCE_BASE + _BETWEEN + _EXTRAPOLATED + _SUBJECT_END + _SUBJECT_CHANGE),
+        *project_margins(trace, []),
+    )
     no_base = "no benchmark score was logged at step 0"
     out: dict[str, Value] = {**dict.fromkeys(names, no_items), **_named_steps(scored, no_items)}
     out |= {"base_score_pp": no_base, "base_score_headroom": no_base}
