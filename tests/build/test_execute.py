@@ -131,7 +131,8 @@ def test_a_run_whose_worker_died_too_often_is_given_up_and_made_again_alike(
     torch.set_num_threads(1)
     ((_, again),) = run_chunk(load_base("lab"), [kept], 1)
     stored = store.get(kept.run_id("lab-qwen2")).trace
-    np.testing.assert_array_equal(again.trace.steps.loss_sum_nats, stored.steps.loss_sum_nats)
+    # Alone the stack is as wide as its own rank: on some processors the last bit differs.
+    np.testing.assert_allclose(again.trace.steps.loss_sum_nats, stored.steps.loss_sum_nats, rtol=1e-5)
     np.testing.assert_allclose(again.trace.cues[-1].margin_nats, stored.cues[-1].margin_nats, rtol=1e-3)
 
 
