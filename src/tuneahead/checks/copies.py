@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tuneahead.checks.check import Context, found, share
-from tuneahead.survey import conflict_groups, repeated_rows
+from tuneahead.duplicates import NearDuplicates
+from tuneahead.survey import conflict_groups, pair_keys, repeated_rows
 from tuneahead.verdict import Finding
 
 _DUPLICATE_FRACTION = 0.01
@@ -18,16 +19,37 @@ _SHOWN_CLUSTERS = 3
 _SHOWN_IN_CLUSTER = 4
 
 
+def _clusters(near: NearDuplicates) -> list[list[int]]:
+    """Rows that are near-duplicates of one another, the largest clusters first."""
+    first: dict[int, int] = {}
+    clusters: dict[int, list[int]] = {}
+    for later, earlier in zip(near.later.tolist(), near.earlier.tolist(), strict=True):
+        # Later rows come in order, so what an earlier one belongs to is known.
+        root = first[later] = first.get(earlier, earlier)
+        clusters.setdefault(root, [root]).append(later)
+    return sorted(clusters.values(), key=lambda rows: (-len(rows), rows[0]))
+
+
+def _row_list(rows: Sequence[int]) -> str:
+    more = ", ..." if len(rows) > _SHOWN_IN_CLUSTER else ""
+    return ", ".join(map(str, rows[:_SHOWN_IN_CLUSTER])) + more
+
+
 def exact_duplicates(context: Context) -> Iterator[Finding]:
     """Rows that an earlier row holds already."""
     survey = context.survey
     mask = repeated_rows(survey) & ~survey.empty_answer
     if mask.any():
         count = int(mask.sum())
+        keys = pair_keys(survey.prompt, survey.answer)[~survey.empty_answer]
+        _, place, times = np.unique(keys, return_index=True, return_counts=True)
+        top = int(times.argmax())
+        most = int(survey.row[~survey.empty_answer][place[top]])
         yield found(
             "exact-duplicates",
             "warn" if count >= _DUPLICATE_FRACTION * len(survey) else "note",
-            f"{share(count, len(survey))} are exact copies of an earlier row",
+            f"{share(count, len(survey))} are exact copies of an earlier row ({len(times):,} different ones; "
+            f"row {most} stands {int(times[top]):,} times)",
             "remove the copies, unless the repetition is meant as a weight",
             rows=survey.row[mask],
         )
@@ -38,8 +60,9 @@ def near_duplicates(context: Context) -> Iterator[Finding]:
     near = context.survey.near
     if not len(near.later):
         return
-    partners = zip(near.later[:_SHOWN_CLUSTERS].tolist(), near.earlier.tolist(), strict=False)
-    shown = ", ".join(f"{later} (like {earlier})" for later, earlier in partners)
+    clusters = _clusters(near)
+    shown = "; ".join(_row_list(rows) for rows in clusters[:_SHOWN_CLUSTERS])
+    groups = f"{len(clusters):,} cluster{'' if len(clusters) == 1 else 's'}"
     left = (
         ""
         if near.examined == near.total
@@ -49,7 +72,7 @@ def near_duplicates(context: Context) -> Iterator[Finding]:
         "near-duplicates",
         "warn" if near.fraction >= _NEAR_FRACTION else "note",
         f"{len(near.later):,} of {near.examined:,} distinct rows ({100 * near.fraction:.1f} %) are "
-        f"near-duplicates of an earlier row, for example {shown}{left}",
+        f"near-duplicates of an earlier row, in {groups}, for example rows {shown}{left}",
         "keep one of each, or check that the differences are what the model shall learn",
         rows=near.later,
     )
@@ -64,9 +87,7 @@ def conflicting_answers(context: Context) -> Iterator[Finding]:
         return
     clusters = []
     for group in range(min(_SHOWN_CLUSTERS, int(groups.max()) + 1)):
-        rows = survey.row[groups == group]
-        more = ", ..." if len(rows) > _SHOWN_IN_CLUSTER else ""
-        clusters.append(", ".join(map(str, rows[:_SHOWN_IN_CLUSTER].tolist())) + more)
+        clusters.append(_row_list(survey.row[groups == group].tolist()))
     order = np.argsort(groups[mask], kind="stable")
     yield found(
         "conflicting-answers",

@@ -131,11 +131,12 @@ def sampling_note(data: DataSummary) -> str:
     rows = sorted({sample.rows for sample in data.samples.values()}, reverse=True)
     if not rows:
         return ""
-    sizes = ", ".join(f"{size:,}" for size in rows)
+    counts = [f"{size:,}" for size in rows]
+    sizes = " and ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
     return (
-        f"Figures with ± are estimates from random samples of {sizes} of {data.rows:,} rows, with their 95 % "
-        "error; those with * describe such a sample itself. All others, and every count in the findings that "
-        "does not say otherwise, are over all rows."
+        f"Figures with ± are estimates from random samples ({sizes} of the {data.rows:,} rows), with their "
+        "95 % error; those with * describe such a sample itself. All others, and every count in the "
+        "findings that does not say otherwise, are over all rows."
     )
 
 
@@ -166,8 +167,8 @@ def health(checkup: Checkup) -> tuple[Decision, str, str]:
     counts = {name: sum(f.severity == name for f in checkup.findings) for name in SEVERITIES}
     decision: Decision = "NO_GO" if counts["stop"] else "UNSURE" if counts["warn"] else "GO"
     word = {"NO_GO": "Stop", "UNSURE": "Look first", "GO": "Sound"}[decision]
-    names = {"stop": "sure failure", "warn": "warning", "note": "note"}
-    parts = [f"{n} {names[kind]}{'s' if n > 1 else ''}" for kind, n in counts.items() if n]
+    names = {"stop": "reason{} to stop", "warn": "warning{}", "note": "note{}"}
+    parts = [f"{n} {names[kind].format('s' if n > 1 else '')}" for kind, n in counts.items() if n]
     return decision, word, ", ".join(parts) if parts else "no finding"
 
 
