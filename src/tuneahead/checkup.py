@@ -149,12 +149,14 @@ def _count_tokens(
     """All tokens and those that are trained, of the whole data set, after cutting rows to the window."""
     import numpy as np
 
+    from tuneahead.checks.encoding import trimmed
     from tuneahead.features.sampling import Sample, mean_error
     from tuneahead.training.encode import encode_examples
 
     lengths: list[tuple[int, int]] = []
     for at in range(0, len(rows), _BATCH_ROWS):
-        encoded = encode_examples(rows[at : at + _BATCH_ROWS], bench.base.tokenizer, recipe)
+        batch = [trimmed(row, recipe.max_length) for row in rows[at : at + _BATCH_ROWS]]
+        encoded = encode_examples(batch, bench.base.tokenizer, recipe)
         lengths += [(len(row.ids), row.answer_tokens) for row in encoded]
     counted = {}
     for name, values in zip(

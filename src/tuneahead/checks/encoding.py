@@ -127,7 +127,7 @@ def _window_rows(
     context = _context_tokens(tokenizer) or _UNCUT_TOKENS
     answered = [row for row in rows if row.answer.strip()]
     for at in range(0, len(answered), _BATCH_ROWS):
-        batch = [_trimmed(row, recipe.max_length) for row in answered[at : at + _BATCH_ROWS]]
+        batch = [trimmed(row, recipe.max_length) for row in answered[at : at + _BATCH_ROWS]]
         for example in _encode(batch, tokenizer, recipe):
             if min(len(example.ids), recipe.max_length) > context:
                 too_long.append(example.row)
@@ -146,7 +146,7 @@ def _sample_measures(
     lengths: list[int] = []
     ended: list[bool] = []
     for at in range(0, len(sample), _BATCH_ROWS):
-        batch = [_trimmed(row, recipe.max_length) for row in sample[at : at + _BATCH_ROWS]]
+        batch = [trimmed(row, recipe.max_length) for row in sample[at : at + _BATCH_ROWS]]
         for example in _encode(batch, tokenizer, recipe):
             lengths.append(min(len(example.ids), recipe.max_length))
             if len(example.ids) <= recipe.max_length and example.answer_tokens:
@@ -164,7 +164,8 @@ def _encode(rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe:
     return encode_examples(rows, tokenizer, recipe.model_copy(update={"max_length": _UNCUT_TOKENS}))
 
 
-def _trimmed(example: Example, max_length: int) -> Example:
+def trimmed(example: Example, max_length: int) -> Example:
+    """The row with texts cut far beyond the window: a whole book in one row need not be tokenised."""
     limit = _CHARACTERS_PER_TOKEN * max_length
     if len(example.prompt) <= limit and len(example.answer) <= limit:
         return example

@@ -142,13 +142,14 @@ def loss_features(losses: PromptLosses) -> dict[str, Value]:
 
 def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
     """The drawn rows in tokens, in the order of the draw, until rows or tokens suffice."""
+    from tuneahead.checks.encoding import trimmed
     from tuneahead.recipe import Recipe
     from tuneahead.training.encode import encode_examples
 
     recipe = Recipe(max_length=max(2, min(512, base.context_tokens)))
     rows: list[AnswerTokens] = []
     tokens = 0
-    for row in encode_examples(drawn, base.tokenizer, recipe):
+    for row in encode_examples([trimmed(row, recipe.max_length) for row in drawn], base.tokenizer, recipe):
         if row.answer_tokens == 0 or tokens > SAMPLE_TOKENS:
             continue
         tokens += len(row.ids)
