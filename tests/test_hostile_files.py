@@ -13,11 +13,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
-from tuneahead.dataset import read_examples
+from tuneahead.checkup import check
+from tuneahead.dataset import ExampleFile, read_examples
 from tuneahead.errors import DataError
+from tuneahead.healthcard import print_checkup
 from tuneahead.preflight import preflight
 from tuneahead.recipe import Recipe
+from tuneahead.report import render_html
+from tuneahead.workbench import Setup, open_workbench
 
 FILES = 200
 SECONDS = 10.0
@@ -210,3 +215,22 @@ def test_hostile_files_are_read_or_refused_where_they_are_broken(
             assert hostile.row <= 0, f"{where}: row {hostile.row} was read"
             preflight(data, Recipe())
         assert time.perf_counter() - start < SECONDS, where
+
+
+def test_odd_but_sound_files_are_checked_whole(hostile_files: list[Hostile], tmp_path: Path) -> None:
+    bench = open_workbench(Setup(), forecasts=False)
+    for number, hostile in [(i, one) for i, one in enumerate(hostile_files) if one.row == -1][:4]:
+        path = tmp_path / f"{number}.jsonl"
+        path.write_bytes(hostile.content)
+        found = check(path, bench=bench)
+        print_checkup(Console(file=io.StringIO(), width=100), found)
+        assert found.data.rows == 6 and "empty-answers" in {finding.check for finding in found.findings}
+        assert render_html(found).endswith("</html>")
+
+
+def test_a_line_of_50_mb_is_read_and_found(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    long = {**GOOD, "answer": "many words in a row. " * 2_500_000}
+    path.write_text("\n".join(map(json.dumps, [GOOD, long, GOOD])))
+    rows = {finding.check: finding.rows for finding in preflight(ExampleFile(path), Recipe())}
+    assert rows["answer-lengths"] == (2,)

@@ -6,16 +6,19 @@ import math
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_assessment import made_assessment, made_trace
+from made_assessment import made_assessment, made_checkup, made_trace
 
-from tuneahead.assessment import Assessment, Outcome
+from tuneahead.assessment import Assessment, Checkup, Outcome
 from tuneahead.errors import TuneAheadError
+from tuneahead.features.sampling import Sample
+from tuneahead.features.vector import FeatureVector
 from tuneahead.report import plots, render_html, words, write_html
 from tuneahead.report.datamap import data_map
 from tuneahead.report.view import report_view
@@ -219,8 +222,11 @@ def test_the_map_holds_confidence_and_spread_of_rows_seen_twice() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_real_browser_draws_the_page(tmp_path: Path, width: int) -> None:
-    page = write_html(made_assessment(), tmp_path / "report.html")
+@pytest.mark.parametrize("made", [made_assessment, made_checkup])
+def test_a_real_browser_draws_the_page(
+    tmp_path: Path, width: int, made: Callable[[], Assessment | Checkup]
+) -> None:
+    page = write_html(made(), tmp_path / "report.html")
     picture = tmp_path / "report.png"
     flags = [
         "--headless",
@@ -231,3 +237,23 @@ def test_a_real_browser_draws_the_page(tmp_path: Path, width: int) -> None:
     ]
     subprocess.run(["chromium", *flags, page.as_uri()], check=True, capture_output=True, timeout=120)
     assert picture.stat().st_size > 50_000  # an empty page is a few kB
+
+
+def test_the_page_of_a_checkup_is_well_formed_and_states_errors() -> None:
+    html = render_html(made_checkup())
+    page = Page(html)
+    assert page.open == [] and page.links == []
+    assert not {"script", "link", "img", "iframe", "rows"} & set(page.tags)
+    for part in ("Look first", "big <rows>.jsonl", "47.1 words ± 0.18", "120 million", "estimated, ± 1 %"):
+        assert part in page.text, part
+    assert "docs/checks.md#near-duplicates" in page.text
+    assert "(20,000 and 128 of the 2,000,000 rows)" in page.text
+
+
+def test_the_report_of_an_assessment_states_errors_of_samples_too() -> None:
+    found = made_assessment()
+    data = replace(found.data, samples={"parse_depth_mean": Sample(200, 352, 0.25)})
+    features = FeatureVector({"parse_depth_mean": 4.5})
+    page = Page(render_html(replace(found, features=features, data=data, ranges={})))
+    assert "4.5 links ± 0.25" in page.text and "(200 of the 352 rows)" in page.text
+    assert "of the 352 rows" not in Page(render_html(found)).text

@@ -119,5 +119,6 @@ class ReportView:
     findings: tuple[FindingView, ...]
     strips: tuple[Strip, ...]
     strips_title: str
+    sampling: str
     map: MapView | None
     provenance: tuple[Group, ...]

@@ -75,6 +75,7 @@ def report_view(assessment: Assessment) -> ReportView:
         health_intro=_health_intro(assessment),
         findings=tuple(finding_view(f) for f in assessment.findings),
         strips=_strips(assessment),
+        sampling=words.sampling_note(assessment.data),
         strips_title="Measured against the tasks the predictor learned from"
         if assessment.ranges
         else "Measured",
@@ -235,7 +236,8 @@ def _strips(assessment: Assessment) -> tuple[Strip, ...]:
         if span is not None and math.isfinite(span.low) and math.isfinite(span.high):
             note = "below usual" if value < span.low else "above usual" if value > span.high else ""
             bar = plots.range_strip(value, span.low, span.high)
-        out.append(Strip(words.feature_label(name), words.feature_value(name, value), note, bar))
+        shown = words.measured_value(name, value, assessment.data.samples.get(name))
+        out.append(Strip(words.feature_label(name), shown, note, bar))
     return tuple(out[:SHOWN_STRIPS])
 
 
