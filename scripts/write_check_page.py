@@ -64,6 +64,8 @@ def comparison_table(results: Path = RESULTS) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for name, what in does.items():
+        if name not in found["timings"]:
+            continue
         one = found["timings"][name]
         lines.append(
             f"| `{name}` | {what} | {one['seconds']:,.0f} s | {one['seconds'] / own['seconds']:.2f} "
