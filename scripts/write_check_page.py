@@ -89,9 +89,9 @@ def speed_section() -> str:
         "hardly in the processor time:",
         speed_table(),
         "![Seconds over rows](images/check_speed.svg)",
-        "Start-up, samples and the base's losses cost the same whatever the size, and are complete at "
-        f"50,000 rows. A further row costs {first:.0f} microseconds of a processor between the first two "
-        f"sizes and {last:.0f} between the last two: cost grows no faster than the rows.",
+        "Start-up, the base's losses and the samples, which are full at 50,000 rows, make up most of the "
+        f"cost of small files. A further row costs {first:.0f} microseconds of a processor between the first "
+        f"two sizes and {last:.0f} between the last two: cost grows no faster than the rows.",
         f"The same {juicer['rows']:,} rows beside Data-Juicer {juicer['data_juicer']}, one after the other "
         "in one run with two workers each, by `benchmarks/check_against_data_juicer.py`; its statistics that "
         "need a downloaded model or word list are left out:",
