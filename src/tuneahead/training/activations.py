@@ -14,7 +14,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from tuneahead.errors import ModelError
 from tuneahead.training.encode import Encoded
 from tuneahead.training.hardware import free_bytes
-from tuneahead.training.lora import AdapterStack, SlotDropout
+from tuneahead.training.lora import AdapterStack
+from tuneahead.training.updates import SlotDropout
 
 MEASURED_TOKENS = 256
 """Longest line that is run to see what it keeps; longer ones are reckoned from it."""

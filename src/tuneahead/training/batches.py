@@ -51,6 +51,9 @@ class Packed:
     ``starts[s + 1]``). ``tokens`` holds, for each slot, the flat index inside its own R*T places
     of every real token, row after row. With several rows in a line, ``places`` (S*R, T) restarts
     at each row and ``visible`` (S*R, 1, T, T) keeps them apart; both are None otherwise.
+
+    Where slots may share a line too, there are L lines in all, (L, T), ``segments`` holds the flat range
+    of places that each slot's rows lie in, and ``tokens`` count from its beginning.
     """
 
     ids: Tensor
@@ -61,6 +64,7 @@ class Packed:
     tokens: tuple[Tensor, ...]
     places: Tensor | None
     visible: Tensor | None
+    segments: tuple[tuple[int, int], ...] | None = None
 
     def inputs(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Arguments for the model's forward pass; ``dtype`` is that of its attention scores."""
@@ -76,43 +80,46 @@ class Packed:
 
 
 def pack(
-    batches: Sequence[Sequence[Encoded]], pad_id: int, device: str, *, several_per_line: bool = False
+    batches: Sequence[Sequence[Encoded]],
+    pad_id: int,
+    device: str,
+    *,
+    several_per_line: bool = False,
+    shared_by_slots: bool = False,
 ) -> Packed:
     """Pack one batch per slot.
 
     Lines are filled on the right, where causal attention never looks. ``several_per_line`` puts
-    short rows behind one another, so that little is spent on filling. The last token of a row is
-    never an input: nothing after it is predicted.
+    short rows behind one another, so that little is spent on filling; with ``shared_by_slots`` a slot's
+    rows begin where those of the slot before end. The last token of a row is never an input: nothing
+    after it is predicted.
     """
     lengths = [[max(1, len(row.ids) - 1) for row in batch] for batch in batches]
-    length = max((n for own in lengths for n in own), default=1)
-    several = several_per_line and length <= LONGEST_SHARED_LINE
-    if several:
-        length = _line_length(lengths, length)
-    layouts = [_fill_lines(own, length) if several else [(i, 0) for i in range(len(own))] for own in lengths]
-    lines = max((line + 1 for layout in layouts for line, _ in layout), default=1)
-    shape = (len(batches) * lines, length)
+    longest = max((n for own in lengths for n in own), default=1)
+    several = several_per_line and longest <= LONGEST_SHARED_LINE
+    layout = _layout(lengths, longest, several=several, shared=several and shared_by_slots)
+    length, segments = layout.length, layout.segments
+    shape = (layout.lines, length)
     ids = np.full(shape, pad_id, np.int64)
     places = np.zeros(shape, np.int64)
-    segments = np.full(shape, -1, np.int64)
+    rows = np.full(shape, -1, np.int64)
     positions: list[NDArray[np.int64]] = []
     labels: list[int] = []
     owner: list[int] = []
     starts = [0]
     tokens: list[Tensor] = []
-    for slot, (batch, layout) in enumerate(zip(batches, layouts, strict=True)):
+    for slot, (batch, places_of) in enumerate(zip(batches, layout.places, strict=True)):
         own: list[NDArray[np.int64]] = []
-        for number, (row, (line, start)) in enumerate(zip(batch, layout, strict=True)):
+        for number, (row, (at, start)) in enumerate(zip(batch, places_of, strict=True)):
             n = len(row.ids) - 1
-            at = slot * lines + line
             ids[at, start : start + n] = row.ids[:-1]
             places[at, start : start + n] = np.arange(n)
-            segments[at, start : start + n] = number
+            rows[at, start : start + n] = starts[-1] + number
             trained = np.flatnonzero(row.answer[1:])
             positions.append(at * length + start + trained)
             labels.extend(row.ids[i + 1] for i in trained)
             owner.extend([starts[-1] + number] * len(trained))
-            own.append(line * length + start + np.arange(n))
+            own.append(at * length + start + np.arange(n) - segments[slot][0])
         starts.append(starts[-1] + len(batch))
         tokens.append(torch.from_numpy(np.concatenate(own) if own else np.zeros(0, np.int64)).to(device))
 
@@ -121,7 +128,7 @@ def pack(
 
     visible = None
     if several:
-        same = segments[:, None, :, None] == segments[:, None, None, :]
+        same = rows[:, None, :, None] == rows[:, None, None, :]
         visible = torch.from_numpy(same & np.tril(np.ones((length, length), bool))).to(device)
     return Packed(
         torch.from_numpy(ids).to(device),
@@ -132,22 +139,65 @@ def pack(
         tuple(tokens),
         as_tensor(places) if several else None,
         visible,
+        tuple(segments) if several and shared_by_slots else None,
     )
 
 
-def _line_length(lengths: Sequence[Sequence[int]], longest: int) -> int:
-    """The line length at which all slots together cost least: filling against attention."""
+@dataclass(frozen=True)
+class _Layout:
+    """(line, start) of every row by slot, and the flat range of places that each slot's rows lie in."""
 
-    def cost(capacity: int) -> float:
-        lines = max(max((line + 1 for line, _ in _fill_lines(own, capacity)), default=1) for own in lengths)
-        return lines * capacity * (1 + capacity / ATTENTION_TOKENS)
+    length: int
+    lines: int
+    places: list[list[tuple[int, int]]]
+    segments: list[tuple[int, int]]
 
-    return min([longest, *(n for n in SHARED_LINES if n > longest)], key=cost)
+
+def _layout(lengths: Sequence[Sequence[int]], longest: int, *, several: bool, shared: bool) -> _Layout:
+    """The layout that costs least over the line lengths tried: filling against attention."""
+    if not several:
+        return _apart(lengths, longest, [[(i, 0) for i in range(len(own))] for own in lengths])
+    tried = []
+    for capacity in [longest, *(n for n in SHARED_LINES if n > longest)]:
+        if shared:
+            tried.append(_shared(lengths, capacity))
+        else:
+            tried.append(_apart(lengths, capacity, [_fill_lines(own, capacity) for own in lengths]))
+    return min(tried, key=lambda found: found.lines * found.length * (1 + found.length / ATTENTION_TOKENS))
 
 
-def _fill_lines(lengths: Sequence[int], capacity: int) -> list[tuple[int, int]]:
-    """(line, start) of each row by first fit, longest rows first."""
-    used: list[int] = []
+def _apart(lengths: Sequence[Sequence[int]], length: int, placed: list[list[tuple[int, int]]]) -> _Layout:
+    """As many lines for each slot as the slot with most needs."""
+    lines = max((line + 1 for own in placed for line, _ in own), default=1)
+    places = [[(slot * lines + line, start) for line, start in own] for slot, own in enumerate(placed)]
+    size = lines * length
+    return _Layout(
+        length,
+        lines * len(lengths),
+        places,
+        [(slot * size, (slot + 1) * size) for slot in range(len(lengths))],
+    )
+
+
+def _shared(lengths: Sequence[Sequence[int]], capacity: int) -> _Layout:
+    """Slot after slot without a gap, each slot's rows by first fit from where the slot before ended."""
+    places: list[list[tuple[int, int]]] = []
+    segments: list[tuple[int, int]] = []
+    line = start = 0
+    for own in lengths:
+        placed = _fill_lines(own, capacity, begin=start)
+        places.append([(line + i, at) for i, at in placed])
+        begin = line * capacity + start
+        ends = [(line + i, at + n) for (i, at), n in zip(placed, own, strict=True)]
+        if ends:
+            line, start = max(ends)
+        segments.append((begin, line * capacity + start))
+    return _Layout(capacity, line + 1, places, segments)
+
+
+def _fill_lines(lengths: Sequence[int], capacity: int, begin: int = 0) -> list[tuple[int, int]]:
+    """(line, start) of each row by first fit, longest rows first; the first line is used up to ``begin``."""
+    used: list[int] = [begin]
     placed = [(0, 0)] * len(lengths)
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         line = next((i for i, taken in enumerate(used) if taken + lengths[index] <= capacity), len(used))

@@ -20,7 +20,7 @@ from tuneahead.recipe import Recipe
 from tuneahead.training.activations import fit_runs, keep_layers, pass_size
 from tuneahead.training.batches import pack, step_rows
 from tuneahead.training.checkpoint import read_checkpoint, save_adapter, write_checkpoint
-from tuneahead.training.lora import AdapterStack, SlotDropout, answer_head
+from tuneahead.training.lora import AdapterStack, answer_head
 from tuneahead.training.measure import (
     FLATNESS_ROWS,
     CueMeter,
@@ -39,6 +39,7 @@ from tuneahead.training.scoring import (
     score_stack,
     shares_lines,
 )
+from tuneahead.training.updates import SlotDropout
 
 __all__ = ["Job", "RunResult", "train_stack"]
 
@@ -69,6 +70,10 @@ def train_stack(
             )
     if waiting:
         yield from _Trainer(base, waiting, settings, width).run(on_step)
+
+
+Losses = list[tuple[int, float]]
+"""Rows of one step by index, each with its summed loss in nats."""
 
 
 class _Trainer:
@@ -210,44 +215,62 @@ class _Trainer:
     def _step(self) -> None:
         began = time.perf_counter()
         plans = [step_rows(s.job.recipe, len(s.job.data.train), s.step) for s in self.slots]
-        tokens = [
-            sum(s.job.data.train[i].answer_tokens for part in plan for i in part)
-            for s, plan in zip(self.slots, plans, strict=True)
-        ]
-        self.stack.grads[: len(self.slots)].zero_()
-        sums = [0.0] * len(self.slots)
-        for micro in range(max(len(plan) for plan in plans)):
-            self._forward_backward(plans, micro, tokens, sums)
-        norm = torch.linalg.vector_norm(self.stack.grads[: len(self.slots)], dim=1)
+        losses, norm = self._gradients(plans)
         recording = [i for i, s in enumerate(self.slots) if s.step < self.settings.record_steps]
         stats, layers = (
             self.meter.gradients(recording, norm) if recording else (torch.zeros(0, 4), torch.zeros(0, 0))
         )
         norms = norm.tolist()
+        sums = [sum(nll for _, nll in own) for own in losses]
         for i, slot in enumerate(self.slots):
             self._update(i, slot, norms[i], sums[i])
         moved = self.meter.updates(recording) if recording else torch.zeros(0, 2)
         share = (time.perf_counter() - began) / len(self.slots)
-        self._record(recording, [sums, norms, [float(t) for t in tokens]], (stats, layers, moved), share)
+        tokens = [float(self._tokens(slot, plan)) for slot, plan in zip(self.slots, plans, strict=True)]
+        self._record(recording, losses, [sums, norms, tokens], (stats, layers, moved), share)
         for slot in self.slots:
             slot.step += 1
             slot.seconds += share
+
+    @staticmethod
+    def _tokens(slot: Slot, plan: Sequence[NDArray[np.int64]]) -> int:
+        return sum(slot.job.data.train[i].answer_tokens for part in plan for i in part)
+
+    def _gradients(self, plans: Sequence[Sequence[NDArray[np.int64]]]) -> tuple[list[Losses], Tensor]:
+        """One step's losses of every slot's rows, and the norms of the gradients they leave in the stack."""
+        drawn = [slot.generator.get_state() for slot in self.slots]
+        for shared in (self.stack.shares_lines, False):
+            self.stack.grads[: len(self.slots)].zero_()
+            losses: list[Losses] = [[] for _ in self.slots]
+            for micro in range(max(len(plan) for plan in plans)):
+                self._forward_backward(plans, micro, losses, shared=shared)
+            norm = torch.linalg.vector_norm(self.stack.grads[: len(self.slots)], dim=1)
+            if not shared or bool(torch.isfinite(norm).all()):
+                break
+            # Behind a mask a number that is none is still none: a run that blew up has spoiled those
+            # it shared lines with. Once more, each in lines of its own.
+            for slot, state in zip(self.slots, drawn, strict=True):
+                slot.generator.set_state(state)
+        return losses, norm
 
     def _forward_backward(
         self,
         plans: Sequence[Sequence[NDArray[np.int64]]],
         micro: int,
-        tokens: Sequence[int],
-        sums: list[float],
+        losses: list[Losses],
+        *,
+        shared: bool,
     ) -> None:
+        indices = [plan[micro].tolist() if micro < len(plan) else [] for plan in plans]
         batches = [
-            [slot.job.data.train[i] for i in plan[micro]] if micro < len(plan) else []
-            for slot, plan in zip(self.slots, plans, strict=True)
+            [slot.job.data.train[i] for i in own] for slot, own in zip(self.slots, indices, strict=True)
         ]
+        several = shares_lines(self.base, batches)
         packed = pack(
-            batches, self.base.pad_id, self.base.device, several_per_line=shares_lines(self.base, batches)
+            batches, self.base.pad_id, self.base.device, several_per_line=several, shared_by_slots=shared
         )
         rates = [slot.job.recipe.lora_dropout for slot in self.slots]
+        self.stack.segments = packed.segments
         self.stack.dropout = (
             SlotDropout(rates, [slot.generator for slot in self.slots], packed.tokens) if any(rates) else None
         )
@@ -255,17 +278,14 @@ class _Trainer:
             row_nll = rows_nll(self.base, head, packed)
             self.stack.dropout = None
             parts = packed.by_slot(row_nll)
-            loss = sum((own.sum() / max(1, n) for own, n in zip(parts, tokens, strict=True)), torch.zeros(()))
+            loss = torch.zeros(())
+            for slot, plan, own in zip(self.slots, plans, parts, strict=True):
+                loss = loss + own.sum() / max(1, self._tokens(slot, plan))
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
-        for place, (slot, batch) in enumerate(zip(self.slots, batches, strict=True)):
-            own = parts[place].tolist()
-            sums[place] += sum(own)
-            if slot.step < self.settings.record_steps and batch:
-                slot.rows.visit_step.extend([slot.step] * len(batch))
-                slot.rows.visit_row.extend(int(i) for i in plans[place][micro])
-                slot.rows.visit_nll.extend(own)
-                slot.rows.visit_tokens.extend(row.answer_tokens for row in batch)
+        self.stack.segments = None
+        for found, own, nll in zip(losses, indices, parts, strict=True):
+            found += zip(own, nll.tolist(), strict=True)
 
     def _update(self, place: int, slot: Slot, norm: float, loss: float) -> None:
         if not (np.isfinite(norm) and np.isfinite(loss)):
@@ -281,6 +301,7 @@ class _Trainer:
     def _record(
         self,
         recording: Sequence[int],
+        losses: Sequence[Losses],
         per_slot: Sequence[Sequence[float]],
         measured: tuple[Tensor, Tensor, Tensor],
         seconds: float,
@@ -290,6 +311,7 @@ class _Trainer:
         stats, layers, moved = (tensor.cpu().numpy() for tensor in measured)
         for place, i in enumerate(recording):
             slot = self.slots[i]
+            slot.rows.visit(slot.step, losses[i], slot.job.data.train)
             rate = slot.job.recipe.learning_rate_at(slot.step, slot.total_steps)
             dot_previous, dot_mean, mean_norm, small = (float(x) for x in stats[place])
             if slot.step == 0:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from tuneahead.errors import ModelError
 from tuneahead.recipe import Recipe
 from tuneahead.training.models import Base
+from tuneahead.training.updates import Matrices, Piece, SlotDropout, low_rank_update, segment_update
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,11 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` is (S*rows, ..., n_in) with the rows of slot 0 first; returns (S*rows, ..., n_out)."""
-        y: Tensor = self.inner(x)
         stack = self._stack[0]
+        if stack.segments is not None and not stack.disabled:
+            sizes, pieces = stack.pieces(self.name, x.shape[0] * x.shape[1])
+            return segment_update(x, self.inner, sizes, pieces, stack.anchor)
+        y: Tensor = self.inner(x)
         if stack.disabled:
             return y
         a, b, scale = self.a, self.b, stack.scale
@@ -62,59 +65,6 @@ class StackedLinear(nn.Module):
         # One cast of the small matrices beats autocast's cast of every product.
         updated = low_rank_update(wide, rows, a.to(y.dtype), b.to(y.dtype), scale.to(y.dtype))
         return updated.view_as(y)
-
-
-class _LowRankUpdate(torch.autograd.Function):
-    """``y + scale * x A^T B^T`` with every product laid out with the rank as its row axis.
-
-    Products with r columns run several times slower on processors than the same with r rows.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-        low = torch.bmm(a, x.transpose(1, 2)) * scale  # (S, r, tokens)
-        ctx.save_for_backward(x, a, b, low, scale)
-        return torch.baddbmm(y, low.transpose(1, 2), b.transpose(1, 2))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (dy,) = grads
-        x, a, b, low, scale = ctx.saved_tensors
-        d_low = torch.bmm(b.transpose(1, 2), dy.transpose(1, 2)) * scale  # (S, r, tokens)
-        dx = torch.bmm(d_low.transpose(1, 2), a) if ctx.needs_input_grad[1] else None
-        db = torch.bmm(low, dy).transpose(1, 2)
-        return dy, dx, torch.bmm(d_low, x), db, None
-
-
-def low_rank_update(y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-    """``y`` (S, tokens, n_out) plus ``scale`` (S, 1, 1) times ``x`` (S, tokens, n_in) through A and B."""
-    updated: Tensor = _LowRankUpdate.apply(y, x, a, b, scale)  # type: ignore[no-untyped-call]
-    return updated
-
-
-class SlotDropout:
-    """LoRA dropout with one generator per slot, so that a slot draws the same whatever runs beside it."""
-
-    def __init__(
-        self, rates: Sequence[float], generators: Sequence[torch.Generator], tokens: Sequence[Tensor]
-    ) -> None:
-        self.rates = rates
-        self.generators = generators
-        self.tokens = tokens
-
-    def __call__(self, rows: Tensor, targeted: Sequence[bool]) -> Tensor:
-        """``rows`` is (S, places, n_in); masks are drawn for the slot's real tokens, in row order.
-
-        Only slots whose recipe adapts this layer (``targeted``) draw: a layer wrapped for a
-        neighbour's sake must not move a slot's generator on.
-        """
-        mask = torch.ones_like(rows)
-        for slot, rate in enumerate(self.rates):
-            if rate > 0 and targeted[slot]:
-                shape = (len(self.tokens[slot]), rows.shape[-1])
-                draw = torch.rand(shape, generator=self.generators[slot]).to(rows.device)
-                mask[slot, self.tokens[slot]] = (draw >= rate).to(rows.dtype) / (1.0 - rate)
-        return rows * mask
 
 
 class AnswerHead(nn.Module):
@@ -159,6 +109,11 @@ class AdapterStack:
         self.disabled = False
         self.chosen: Tensor | None = None
         self.dropout: SlotDropout | None = None
+        self.segments: tuple[tuple[int, int], ...] | None = None
+        """Where slots share lines: the flat range of places that each slot's rows lie in."""
+        self.anchor = torch.zeros((), requires_grad=True)
+        self._recipes: dict[int, Recipe] = {}
+        self._matrices: dict[tuple[str, int], Matrices] = {}
         self._modules: list[StackedLinear] = []
         self._parents: list[tuple[nn.Module, str]] = []
         self.targets = self._plan(targets)
@@ -241,6 +196,8 @@ class AdapterStack:
         self.initial[slot].copy_(self.values[slot])
         for target in self.targets:
             self.targeted[target.name][slot] = _wanted(target.name, recipe.target_modules)
+        self._recipes[slot] = recipe
+        self._matrices.clear()
 
     def load(self, slot: int, row: Tensor, recipe: Recipe) -> None:
         """Put stored values (flat, this stack's layout) into ``slot``."""
@@ -254,6 +211,40 @@ class AdapterStack:
             tensor[destination] = tensor[source]
         for slots in self.targeted.values():
             slots[destination] = slots[source]
+        self._recipes[destination] = self._recipes[source]
+        self._matrices.clear()
+
+    @property
+    def shares_lines(self) -> bool:
+        """Whether slots may share lines: plain linear layers on a processor, where small products are cheap.
+
+        On a GPU one batched product for all slots beats one for each.
+        """
+        return self.base.device == "cpu" and all(type(module.inner) is nn.Linear for module in self._modules)
+
+    def pieces(self, name: str, places: int) -> tuple[list[int], list[Piece]]:
+        """Lengths of the slots' ranges and of what is left of ``places``; the slots that adapt this layer."""
+        assert self.segments is not None
+        sizes = [stop - start for start, stop in self.segments]
+        found = []
+        for slot, size in enumerate(sizes):
+            if self.targeted[name][slot] and size:
+                dropped = self.dropout.mask(slot) if self.dropout is not None else None
+                found.append(Piece(slot, self._matrices_of(name, slot), dropped))
+        return [*sizes, places - self.segments[-1][1]], found
+
+    def _matrices_of(self, name: str, slot: int) -> Matrices:
+        key = name, slot
+        if key not in self._matrices:
+            target = next(target for target in self.targets if target.name == name)
+            rank = self._recipes[slot].lora_rank
+            a, b = self.views(self.values[slot], target)
+            grad_a, grad_b = self.views(self.grads[slot], target)
+            scale = float(self.scales[slot])
+            self._matrices[key] = Matrices(
+                a[:rank], b[:, :rank].t(), grad_a[:rank], grad_b[:, :rank].t(), scale
+            )
+        return self._matrices[key]
 
     def active_mask(self, recipe: Recipe) -> Tensor:
         """Boolean (parameters,): which entries belong to an adapter of this recipe."""

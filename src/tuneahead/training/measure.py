@@ -56,6 +56,14 @@ class StepRows:
     visit_nll: list[float] = field(default_factory=list)
     visit_tokens: list[int] = field(default_factory=list)
 
+    def visit(self, step: int, losses: Sequence[tuple[int, float]], rows: Sequence[Encoded]) -> None:
+        """Note the rows that a step trained on: index and summed loss in nats of each."""
+        for index, nll in losses:
+            self.visit_step.append(step)
+            self.visit_row.append(index)
+            self.visit_nll.append(nll)
+            self.visit_tokens.append(rows[index].answer_tokens)
+
     def columns(self, n_layers: int) -> StepColumns:
         """Scalars are in the order of :class:`StepColumns`' fields."""
         table = np.array(self.scalars, np.float32).reshape(len(self.scalars), 12)
