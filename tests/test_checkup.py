@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +199,43 @@ def test_an_error_in_a_late_row_ends_the_processes_too(tmp_path: Path) -> None:
         handle.write("\n{broken")
     with pytest.raises(DataError, match="row 22001"):
         take_survey(ExampleFile(path), workers=2)
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", 22_000)
+    code = (
+        "import multiprocessing, sys\nfrom tuneahead.dataset import ExampleFile\n"
+        "from tuneahead.survey import take_survey\n"
+        "def rows():\n"
+        "    for example in ExampleFile(sys.argv[1]):\n"
+        "        yield example\n"
+        "    print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
+        "    input()\n"
+        "if __name__ == '__main__':\n    take_survey(rows(), workers=2)\n"
+    )
+    script = tmp_path / "survey.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(script), str(path)]
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment
+    )
+    assert started.stdout is not None
+    workers = [int(word) for word in started.stdout.readline().split()]
+    started.kill()
+    started.communicate()
+    assert len(workers) == 2
+    deadline = time.monotonic() + 60
+    while any(map(alive, workers)):
+        assert time.monotonic() < deadline, "a worker outlives its parent"
+        time.sleep(0.2)
+
+
+def alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process_id}/stat")
+    # Ended but not waited for: nobody is left to do so in some containers.
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
