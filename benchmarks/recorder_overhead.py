@@ -29,7 +29,8 @@ from tuneahead.training.encode import encode_examples
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_base
 
-STEPS, WARM, ROUNDS, BATCH = 12, 3, 3, 8
+WARM, ROUNDS, BATCH = 2, 3, 8
+STEPS = {"short": 12, "long": 5}
 LONG_TOKENS = 128
 RESULT = Path(__file__).parent / "results" / "recorder_overhead.json"
 Rows = list[dict[str, list[int]]]
@@ -65,17 +66,17 @@ def rows_of(base: Base, tokens: int) -> Rows:
         if len(ids) >= tokens:
             rows.append({"input_ids": ids[:LONG_TOKENS], "labels": labels[:LONG_TOKENS]})
             ids, labels = [], []
-    return rows[: STEPS * BATCH]
+    return rows
 
 
 def step_seconds(base: Base, model: Any, rows: Rows, folder: str, *, record: bool) -> list[float]:
-    """Seconds of each step after the first few."""
+    """Seconds of each step after the first few, one step for each ``BATCH`` rows."""
     clock = Clock()
-    settings = ProbeSettings(record_steps=STEPS, cue_steps=(), flatness_at=None)
+    settings = ProbeSettings(record_steps=len(rows) // BATCH, cue_steps=(), flatness_at=None)
     callbacks = [TraceRecorder(settings), clock] if record else [clock]
     arguments = TrainingArguments(
         output_dir=folder,
-        max_steps=STEPS,
+        max_steps=len(rows) // BATCH,
         per_device_train_batch_size=BATCH,
         learning_rate=1e-4,
         save_strategy="no",
@@ -124,8 +125,10 @@ def main() -> None:
     base = load_base("smollm2", device="cpu")
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base.model, config)
+    lengths = {"short": 1, "long": LONG_TOKENS}
     found = {
-        name: measure(base, model, rows_of(base, n)) for name, n in (("short", 1), ("long", LONG_TOKENS))
+        name: measure(base, model, rows_of(base, lengths[name])[: steps * BATCH])
+        for name, steps in STEPS.items()
     }
     result = {
         "base": base.name,
@@ -134,7 +137,7 @@ def main() -> None:
         "dtype": str(base.dtype),
         "threads": torch.get_num_threads(),
         "batch": BATCH,
-        "steps": STEPS - WARM,
+        "steps": {name: steps - WARM for name, steps in STEPS.items()},
         "rounds": ROUNDS,
         "rows": found,
     }

@@ -35,6 +35,10 @@ LARGE_BASE_TOKENS_PER_PASS = 1_024
 """On a processor: beyond it the activations leave the cache (200 questions took 12 s against 17)."""
 TOKENS_PER_POSITION = 4
 """A pass projects at most a quarter of its tokens onto the vocabulary."""
+WORTH_A_PASS = 512
+"""Tokens from which a pass costs in proportion to them, also on a tiny base."""
+MOST_FILL = 1.1
+"""Filled places a pass may have, as a multiple of its tokens, once it is worth a pass."""
 
 
 @dataclass(frozen=True)
@@ -232,19 +236,23 @@ def tokens_per_pass(base: Base) -> int:
 
 
 def _batches(trees: Sequence[Tree], width: int, limit: int) -> Iterator[list[int]]:
-    # Sorted by length, so that little is padded; bounded in tokens and in projected positions.
+    # Sorted by length, and ended where filling would cost more than a pass of its own does; bounded in
+    # tokens and in projected positions.
     order = sorted(range(len(trees)), key=lambda i: trees[i].length)
     current: list[int] = []
-    positions = 0
+    positions = real = 0
     for index in order:
         needed = 1 + sum(len(branch) for branch in trees[index].inputs)
-        tokens = width * trees[index].length * (len(current) + 1)
-        full = tokens > limit or width * (positions + needed) > limit // TOKENS_PER_POSITION
-        if current and full:
+        length = trees[index].length
+        filled = width * length * (len(current) + 1)
+        wasteful = width * real > WORTH_A_PASS and filled > MOST_FILL * width * (real + length)
+        full = filled > limit or width * (positions + needed) > limit // TOKENS_PER_POSITION
+        if current and (full or wasteful):
             yield current
-            current, positions = [], 0
+            current, positions, real = [], 0, 0
         current.append(index)
         positions += needed
+        real += length
     if current:
         yield current
 
