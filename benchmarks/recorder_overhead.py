@@ -4,13 +4,13 @@ SmolLM2-135M-Instruct with LoRA of rank 8 on all linear layers, batch 8, the sto
 without TraceRecorder, in alternating rounds over the same rows in the same order. Compared are steps of
 the same number, so of the same rows. Cues are left out: they are taken a few times in a run and cost
 what scoring costs. Two lengths of rows: facts of the lab (short: the dearest case for a recorder), and
-the same rows joined to about 128 tokens. Writes benchmarks/results/recorder_overhead.json.
+the same rows joined to about 128 tokens. Times are processor time on one thread, which neighbours on a
+busy machine change little. Writes benchmarks/results/recorder_overhead.json.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -29,15 +29,15 @@ from tuneahead.training.encode import encode_examples
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_base
 
-WARM, ROUNDS, BATCH = 2, 3, 8
-STEPS = {"short": 12, "long": 5}
+WARM, ROUNDS, BATCH = 2, 2, 8
+STEPS = {"short": 8, "long": 4}
 LONG_TOKENS = 128
 RESULT = Path(__file__).parent / "results" / "recorder_overhead.json"
 Rows = list[dict[str, list[int]]]
 
 
 class Clock(TrainerCallback):
-    """Wall-clock seconds of every optimiser step, callbacks of the step included."""
+    """Processor seconds of every optimiser step, callbacks of the step included."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -45,18 +45,20 @@ class Clock(TrainerCallback):
 
     def on_step_begin(self, *args: Any, **rest: Any) -> None:
         """The first step starts here; each later one where the step before it ended."""
-        self._last = self._last or time.perf_counter()
+        self._last = self._last or time.process_time()
 
     def on_step_end(self, *args: Any, **rest: Any) -> None:
         """Called after the recorder, which was added first."""
-        now = time.perf_counter()
+        now = time.process_time()
         self.seconds.append(now - self._last)
         self._last = now
 
 
 def rows_of(base: Base, tokens: int) -> Rows:
     """Rows of facts, joined until they have about ``tokens`` tokens."""
-    encoded = encode_examples(lab_examples(healthy_example()), base.tokenizer, Recipe(max_length=LONG_TOKENS))
+    encoded = encode_examples(
+        lab_examples(healthy_example()), base.tokenizer, Recipe(max_length=LONG_TOKENS, template="raw")
+    )
     rows: Rows = []
     ids: list[int] = []
     labels: list[int] = []
@@ -120,8 +122,8 @@ def measure(base: Base, model: Any, rows: Rows) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure both lengths of rows on all threads that OMP_NUM_THREADS allows."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    """Measure both lengths of rows on one thread."""
+    torch.set_num_threads(1)
     base = load_base("smollm2", device="cpu")
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base.model, config)
@@ -135,7 +137,7 @@ def main() -> None:
         "parameters": sum(p.numel() for p in base.model.parameters() if not p.requires_grad),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "dtype": str(base.dtype),
-        "threads": torch.get_num_threads(),
+        "clock": "processor time on one thread",
         "batch": BATCH,
         "steps": {name: steps - WARM for name, steps in STEPS.items()},
         "rounds": ROUNDS,
