@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,7 @@ def test_tasks_without_their_questions_are_left_out_and_the_others_stay_the_same
 
 
 def test_a_large_base_is_asked_a_fixed_part_of_the_exam_and_scored_on_all(tiny_base: Base) -> None:
-    large = LargeBase(**vars(tiny_base))
+    large = LargeBase(**{field.name: getattr(tiny_base, field.name) for field in fields(Base)})
     settings = large_base_settings(large)
     assert settings.cue_benchmark is not None and settings.cue_steps == (0, 25, 50, 100)
     items, exam = settings.cue_benchmark.items, lab_exam()

@@ -108,7 +108,9 @@ def test_each_epoch_visits_every_row_once() -> None:
 
 def test_short_rows_share_lines_without_losing_a_token() -> None:
     rows = [Encoded(tuple(range(1, n + 2)), (False,) + (True,) * n, 1) for n in (3, 9, 4, 2, 7)]
-    packed = pack([rows, rows[:2]], 0, "cpu", several_per_line=True)
+    coarse = pack([rows, rows[:2]], 0, "cpu", several_per_line=True)
+    packed = pack([rows, rows[:2]], 0, "cpu", several_per_line=True, large_base=True)
+    assert packed.ids.numel() < coarse.ids.numel(), "a large base's lines are fitted more closely"
     assert packed.visible is not None and packed.places is not None
     assert packed.starts == (0, 5, 7)
     assert len(packed.positions) == sum(row.answer_tokens for row in (*rows, *rows[:2]))

@@ -18,6 +18,10 @@ SHARED_LINES = (32, 48, 64, 96, 128, 192, 256)
 """Lengths tried for lines that short rows share."""
 ATTENTION_TOKENS = 600
 """Line length at which attention costs about as much as the linear layers (measured on the lab's base)."""
+LARGE_BASE_ATTENTION_TOKENS = 2_700
+"""The same of a large base, whose layers are wider: reckoned from SmolLM2's 576."""
+LARGE_BASE_LINE_STEP = 4
+"""A large base's lines are fitted to four tokens: the search costs nothing beside a step, filling does."""
 LONGEST_SHARED_LINE = 512
 """Beyond this length the explicit mask costs more memory than filling does."""
 
@@ -86,18 +90,22 @@ def pack(
     *,
     several_per_line: bool = False,
     shared_by_slots: bool = False,
+    large_base: bool = False,
 ) -> Packed:
     """Pack one batch per slot.
 
     Lines are filled on the right, where causal attention never looks. ``several_per_line`` puts
     short rows behind one another, so that little is spent on filling; with ``shared_by_slots`` a slot's
-    rows begin where those of the slot before end. The last token of a row is never an input: nothing
-    after it is predicted.
+    rows begin where those of the slot before end. The lines of a ``large_base`` are fitted most
+    closely. The last token of a row is never an input: nothing after it is predicted.
     """
     lengths = [[max(1, len(row.ids) - 1) for row in batch] for batch in batches]
     longest = max((n for own in lengths for n in own), default=1)
     several = several_per_line and longest <= LONGEST_SHARED_LINE
-    layout = _layout(lengths, longest, several=several, shared=several and shared_by_slots)
+    if several:
+        layout = _shared_lines(lengths, longest, by_slots=shared_by_slots, large_base=large_base)
+    else:
+        layout = _apart(lengths, longest, [[(i, 0) for i in range(len(own))] for own in lengths])
     length, segments = layout.length, layout.segments
     shape = (layout.lines, length)
     ids = np.full(shape, pad_id, np.int64)
@@ -153,17 +161,19 @@ class _Layout:
     segments: list[tuple[int, int]]
 
 
-def _layout(lengths: Sequence[Sequence[int]], longest: int, *, several: bool, shared: bool) -> _Layout:
+def _shared_lines(
+    lengths: Sequence[Sequence[int]], longest: int, *, by_slots: bool, large_base: bool
+) -> _Layout:
     """The layout that costs least over the line lengths tried: filling against attention."""
-    if not several:
-        return _apart(lengths, longest, [[(i, 0) for i in range(len(own))] for own in lengths])
+    fitted = range(longest, SHARED_LINES[-1] + 1, LARGE_BASE_LINE_STEP) if large_base else SHARED_LINES
+    attention = LARGE_BASE_ATTENTION_TOKENS if large_base else ATTENTION_TOKENS
     tried = []
-    for capacity in [longest, *(n for n in SHARED_LINES if n > longest)]:
-        if shared:
+    for capacity in [longest, *(n for n in fitted if n > longest)]:
+        if by_slots:
             tried.append(_shared(lengths, capacity))
         else:
             tried.append(_apart(lengths, capacity, [_fill_lines(own, capacity) for own in lengths]))
-    return min(tried, key=lambda found: found.lines * found.length * (1 + found.length / ATTENTION_TOKENS))
+    return min(tried, key=lambda found: found.lines * found.length * (1 + found.length / attention))
 
 
 def _apart(lengths: Sequence[Sequence[int]], length: int, placed: list[list[tuple[int, int]]]) -> _Layout:

@@ -267,7 +267,12 @@ class _Trainer:
         ]
         several = shares_lines(self.base, batches)
         packed = pack(
-            batches, self.base.pad_id, self.base.device, several_per_line=several, shared_by_slots=shared
+            batches,
+            self.base.pad_id,
+            self.base.device,
+            several_per_line=several,
+            shared_by_slots=shared,
+            large_base=self.base.is_large,
         )
         rates = [slot.job.recipe.lora_dropout for slot in self.slots]
         self.stack.segments = packed.segments

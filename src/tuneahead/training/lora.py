@@ -58,7 +58,8 @@ class StackedLinear(nn.Module):
         a, b, scale = self.a, self.b, stack.scale
         if stack.chosen is not None:
             a, b, scale = a[stack.chosen], b[stack.chosen], scale[stack.chosen]
-        rows = x.reshape(a.shape[0], -1, x.shape[-1])
+        # A quantized layer may answer in another format than it was asked in.
+        rows = x.reshape(a.shape[0], -1, x.shape[-1]).to(y.dtype)
         if stack.dropout is not None:
             rows = stack.dropout(rows, stack.targeted[self.name])
         wide = y.reshape(a.shape[0], -1, y.shape[-1])

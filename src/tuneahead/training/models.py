@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ class Base:
         """Number format that the base computes in (that of its weights, where they are not quantized)."""
         return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
 
-    @property
+    @cached_property
     def is_large(self) -> bool:
         """Whether products of its matrices are most of its work (from 50 M parameters on)."""
         return self.model.num_parameters() >= SMALL_PARAMETERS

@@ -325,7 +325,7 @@ class _TreeBatch:
             (best == target).cpu().numpy(),
             torch.isin(best, torch.tensor(stops, device=self.device)).cpu().numpy(),
         )
-        return self._collect(chosen.double().cpu().numpy(), hit, token, width)
+        return self._collect(chosen.cpu().double().numpy(), hit, token, width)
 
     def _collect(
         self, chosen: NDArray[np.float64], hit: NDArray[np.bool_], token: NDArray[np.bool_], width: int
@@ -357,13 +357,14 @@ def text_losses(
     with answer_head(base) as head:
         for start in range(0, most, step):
             parts = [batch[start : start + step] for batch in batches]
-            packed = pack(parts, base.pad_id, base.device, several_per_line=shares_lines(base, parts))
+            shared = shares_lines(base, parts)
+            packed = pack(parts, base.pad_id, base.device, several_per_line=shared, large_base=base.is_large)
             if stack is None:
                 row_nll = rows_nll(base, head, packed)
             else:
                 with stack.using(slots):
                     row_nll = rows_nll(base, head, packed)
-            sums += [float(own.double().sum()) for own in packed.by_slot(row_nll)]
+            sums += [float(own.cpu().double().sum()) for own in packed.by_slot(row_nll)]
             tokens += [sum(row.answer_tokens for row in part) for part in parts]
     with np.errstate(invalid="ignore"):
         return np.where(tokens > 0, sums / np.maximum(tokens, 1), np.nan)

@@ -1,0 +1,191 @@
+"""Steps of our loop against TRL's SFTTrainer and PEFT with transformers' Trainer: SmolLM2-135M, one thread.
+
+Same rows (the lab's healthy data set: 18 tokens, of which 3 are trained), same recipe: LoRA of rank 8
+on all linear layers, batch 8, answer-only loss. Ours with one run (recording everything a probe records)
+and with eight recipes at once. Every way is measured in alternating rounds, in seconds of processor time,
+which other processes disturb least; medians of steps after the first two. Needs: make smollm2,
+pip install 'tuneahead[trl]' accelerate. Writes benchmarks/results/real_model_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from tuneahead.build.execute import lab_examples
+from tuneahead.lab.datasets import healthy_example
+from tuneahead.recipe import Recipe
+from tuneahead.training.batches import step_rows
+from tuneahead.training.encode import RunData
+from tuneahead.training.loop import train_stack
+from tuneahead.training.measure import ProbeSettings
+from tuneahead.training.models import Base, load_base, resolve_base
+from tuneahead.training.probe import prepare_data
+from tuneahead.training.runs import Job
+
+WARM_UP = 2
+RESULT = Path(__file__).parent / "results" / "real_model_speed.json"
+RECIPE = Recipe(learning_rate=5e-4, max_steps=200, batch_size=8, lora_rank=8, max_length=96, template="raw")
+
+
+def arguments(folder: str, steps: int) -> dict[str, Any]:
+    """What both Trainers are told: the recipe, and nothing saved or logged to disk."""
+    return {
+        "output_dir": folder,
+        "max_steps": steps,
+        "per_device_train_batch_size": RECIPE.batch_size,
+        "learning_rate": RECIPE.learning_rate,
+        "max_grad_norm": RECIPE.max_grad_norm,
+        "warmup_steps": RECIPE.warmup_steps(200),
+        "logging_steps": 1,
+        "report_to": [],
+        "save_strategy": "no",
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+    }
+
+
+def step_times() -> tuple[Any, list[float]]:
+    """A callback that notes the processor time at the end of every step."""
+    from transformers import TrainerCallback
+
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *args: object, **rest: object) -> None:
+            ends.append(time.process_time())
+
+    return Clock(), ends
+
+
+def middle(ends: list[float]) -> float:
+    """Median time between the ends of steps, without the first ones."""
+    return median(b - a for a, b in zip(ends[WARM_UP:], ends[WARM_UP + 1 :], strict=False))
+
+
+def lora() -> Any:
+    """PEFT's form of the recipe."""
+    from peft import LoraConfig
+
+    alpha = RECIPE.lora_alpha
+    return LoraConfig(r=8, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def trl_seconds(location: str, steps: int) -> float:
+    """A step of TRL's SFTTrainer on prompt and completion."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    rows = lab_examples(healthy_example())
+    data = Dataset.from_list([{"prompt": r.prompt, "completion": f" {r.answer}"} for r in rows])
+    clock, ends = step_times()
+    with tempfile.TemporaryDirectory() as folder:
+        config = SFTConfig(**arguments(folder, steps), max_length=RECIPE.max_length, packing=False)
+        SFTTrainer(
+            model=AutoModelForCausalLM.from_pretrained(location),
+            args=config,
+            train_dataset=data,
+            peft_config=lora(),
+            processing_class=AutoTokenizer.from_pretrained(location),
+            callbacks=[clock],
+        ).train()
+    return middle(ends)
+
+
+def trainer_seconds(location: str, data: RunData, steps: int) -> float:
+    """A step of transformers' Trainer on a PEFT model, rows padded to the longest of the batch."""
+    from peft import get_peft_model
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+    order = [int(i) for s in range(steps) for i in step_rows(RECIPE, len(data.train), s)[0]]
+
+    def collate(rows: list[int]) -> dict[str, torch.Tensor]:
+        picked = [data.train[i] for i in rows]
+        longest = max(len(row.ids) for row in picked)
+        fill = [longest - len(row.ids) for row in picked]
+        labels = [
+            [token if on else -100 for token, on in zip(row.ids, row.answer, strict=True)] for row in picked
+        ]
+        return {
+            "input_ids": torch.tensor([[*r.ids, *[0] * n] for r, n in zip(picked, fill, strict=True)]),
+            "attention_mask": torch.tensor(
+                [[1] * len(r.ids) + [0] * n for r, n in zip(picked, fill, strict=True)]
+            ),
+            "labels": torch.tensor([[*own, *[-100] * n] for own, n in zip(labels, fill, strict=True)]),
+        }
+
+    class Ordered(Trainer):
+        def get_train_dataloader(self) -> Any:
+            return torch.utils.data.DataLoader(order, batch_size=RECIPE.batch_size, collate_fn=collate)  # type: ignore[arg-type]
+
+    clock, ends = step_times()
+    with tempfile.TemporaryDirectory() as folder:
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(location), lora())
+        given = TrainingArguments(**arguments(folder, steps), remove_unused_columns=False)
+        Ordered(model=model, args=given, train_dataset=order, callbacks=[clock]).train()  # type: ignore[arg-type]
+    return middle(ends)
+
+
+def our_seconds(base: Base, data: RunData, steps: int, runs: int) -> float:
+    """A pass of our loop over ``runs`` recipes at once, with everything recorded that a probe records."""
+    settings = ProbeSettings(record_steps=steps, cue_steps=(), flatness_at=None)
+    recipes = [
+        RECIPE.replace(learning_rate=RECIPE.learning_rate * 2 ** (i / 2), seed=i, stop_after=steps)
+        for i in range(runs)
+    ]
+    ends: list[float] = []
+    jobs = [Job(str(i), data, recipe) for i, recipe in enumerate(recipes)]
+    list(train_stack(base, jobs, settings, width=runs, on_step=lambda _: ends.append(time.process_time())))
+    return middle(ends)
+
+
+def main() -> None:
+    """Measure in alternating rounds and write the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--base", default="smollm2")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    _, location = resolve_base(given.base)
+    base = load_base(given.base, precision="fp32", device="cpu")
+    data = prepare_data(base, lab_examples(healthy_example()), RECIPE)
+    ways: dict[str, Callable[[], float]] = {
+        "TRL SFTTrainer": lambda: trl_seconds(location, given.steps),
+        "PEFT + Trainer": lambda: trainer_seconds(location, data, given.steps),
+        "ours, 1 run": lambda: our_seconds(base, data, given.steps, 1),
+        "ours, 8 runs": lambda: our_seconds(base, data, max(5, given.steps // 2), 8),
+    }
+    rounds = [{name: way() for name, way in ways.items()} for _ in range(given.rounds)]
+    seconds = {name: median(r[name] for r in rounds) for name in ways}
+
+    def ratio(slow: str, fast: str) -> float:
+        return round(median(r[slow] / r[fast] for r in rounds), 2)
+
+    result = {
+        "base": given.base,
+        "steps": given.steps,
+        "rounds": given.rounds,
+        "seconds_a_step": {name: round(value, 3) for name, value in seconds.items()},
+        "speed_over_trl": ratio("TRL SFTTrainer", "ours, 1 run"),
+        "speed_over_trainer": ratio("PEFT + Trainer", "ours, 1 run"),
+        "eight_runs_over_one": ratio("ours, 8 runs", "ours, 1 run"),
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
