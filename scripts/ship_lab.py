@@ -1,48 +1,98 @@
-"""From a store of lab runs to what ships: python scripts/ship_lab.py STORE [--fit].
+"""From stores of lab runs to what ships: python scripts/ship_lab.py STORE [--fit] [--backtest].
 
-Writes the archive of raw traces (meta/lab-qwen2), the feature table and, with --fit, the predictor
-fitted to it. ``--restore`` first fills the store from the archive, so that a build goes on elsewhere.
+Adds the store's runs to the archive of raw traces (meta/BASE). For the main base it then writes the
+feature table, with the scores of the proxy's archive where there is one, with --fit the predictor fitted to
+it, and with --backtest the result of the whole backtest on it. Tables of other bases with an archive are
+written beside it. ``--restore`` first fills the store from the archive, so that a build goes on elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
+from tuneahead.backtest import BacktestOptions, backtest
+from tuneahead.errors import StoreError
 from tuneahead.history.archive import restore, write_archive
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import complete_statics, table_from_store
 from tuneahead.lab.exam import lab_exam
 from tuneahead.predictor.predictor import Predictor
-from tuneahead.predictor.table import write_table
+from tuneahead.predictor.table import FeatureTable, read_table, write_table
 from tuneahead.training.models import load_base
-from tuneahead.workbench import shipped_predictor, shipped_table
+from tuneahead.workbench import shipped_backtest, shipped_predictor, shipped_table
 
-ARCHIVE = Path(__file__).parents[1] / "meta" / "lab-qwen2"
+META = Path(__file__).parents[1] / "meta"
+MAIN, PROXY = "lab-qwen2", "lab-proxy"
+OTHERS = ("lab-llama", "lab-gemma3")
+PROBE_STEPS = (10, 25, 50, 200)
+"""Lengths of the probe that are compared with the table's own 100."""
 
 
 def main() -> None:
-    """Archive, table and predictor, each from the one before."""
+    """Archive, table, predictor and backtest, each from the one before."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", type=Path)
+    parser.add_argument(
+        "--base", default=MAIN, choices=(MAIN, PROXY, *OTHERS), help="base of the store's runs"
+    )
     parser.add_argument("--restore", action="store_true", help="fill the store from the archive and stop")
     parser.add_argument("--fit", action="store_true", help="fit and write the shipped predictor")
+    parser.add_argument("--backtest", action="store_true", help="run and write the whole backtest")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the backtest")
     given = parser.parse_args()
     store = RunStore(given.store)
     if given.restore:
-        print(f"{restore(ARCHIVE, store)} runs restored, {len(store)} in the store")
+        print(f"{restore(META / given.base, store)} runs restored, {len(store)} in the store")
         return
-    print(f"{write_archive(store, ARCHIVE)} runs added to {ARCHIVE.name}")
-    exam = lab_exam()
-    print(f"{complete_statics(store, load_base('lab'), exam)} data sets measured")
-    table = table_from_store(store, benchmark=exam.name)
+    print(f"{write_archive(store, META / given.base)} runs added to {given.base}")
+    if given.base == MAIN:
+        with tempfile.TemporaryDirectory() as folder:
+            ship(store, archived(PROXY, Path(folder)), given)
+    elif given.base in OTHERS:
+        table = measured_table(store, str(META / "bases" / given.base))
+        beside = shipped_table(given.base)
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        write_table(table, beside)
+        print(f"table of {len(table)} tasks on {given.base}")
+
+
+def ship(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -> None:
+    """Table, predictor and backtest of the main base."""
+    table = measured_table(store, "lab", proxies)
     shipped_predictor().mkdir(parents=True, exist_ok=True)
     write_table(table, shipped_table())
-    print(f"table of {len(table)} tasks on {len(set(table.data_ids))} data sets")
+    table = read_table(shipped_table())
+    print(f"table of {len(table)} tasks on {len(set(table.data_ids))} data sets", flush=True)
     if given.fit:
         predictor = Predictor.fit(table)
         predictor.save(shipped_predictor())
-        print(f"predictor fitted, preset {predictor.origin.preset}")
+        print(f"predictor fitted, preset {predictor.origin.preset}", flush=True)
+    if given.backtest:
+        others = {name: read_table(shipped_table(name)) for name in OTHERS if shipped_table(name).is_file()}
+        lengths = {steps: table_from_store(store, probe_steps=steps) for steps in PROBE_STEPS}
+        options = BacktestOptions(
+            workers=given.workers, probe_tables={**lengths, 100: table}, other_bases=others
+        )
+        shipped_backtest().write_text(backtest(table, options=options).to_json() + "\n", encoding="utf-8")
+        print("backtest written")
+
+
+def measured_table(store: RunStore, base: str, proxies: RunStore | None = None) -> FeatureTable:
+    """The feature table of a store, its generated data sets measured where they are not yet."""
+    print(f"{complete_statics(store, load_base(base), lab_exam())} data sets measured", flush=True)
+    return table_from_store(store, benchmark=lab_exam().name, proxies=proxies)
+
+
+def archived(base: str, folder: Path) -> RunStore | None:
+    """A store with a base's archived runs; None when none are archived."""
+    store = RunStore(folder / f"{base}.sqlite")
+    try:
+        restore(META / base, store)
+    except StoreError:
+        return None
+    return store
 
 
 if __name__ == "__main__":

@@ -123,9 +123,7 @@ class BlockMeter:
             np.fromiter(may_cut, bool, len(block)),
         )
 
-    def _columns(
-        self, block: list[Example], texts: list[str], words: Words
-    ) -> dict[str, NDArray[Any]]:
+    def _columns(self, block: list[Example], texts: list[str], words: Words) -> dict[str, NDArray[Any]]:
         stats = measure_texts(texts)
         count = len(block)
         return {

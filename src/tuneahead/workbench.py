@@ -156,9 +156,9 @@ def shipped_predictor() -> Path:
     return Path(str(files("tuneahead").joinpath(*_SHIPPED)))
 
 
-def shipped_table() -> Path:
-    """Feature table that the shipped predictor was fitted to."""
-    return shipped_predictor() / "table.parquet"
+def shipped_table(base: str = "") -> Path:
+    """Feature table that the shipped predictor was fitted to, or that of another lab base."""
+    return (shipped_predictor().parent / base if base else shipped_predictor()) / "table.parquet"
 
 
 def shipped_backtest() -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 
 import numpy as np
 import pytest
 
+from tuneahead.predictor.kernel import KERNEL_PENALTIES, KernelRidge
 from tuneahead.predictor.linear import PENALTIES, ElasticNet, Ridge, learn_columns
 from tuneahead.predictor.models import GREEDY_TREES, RANDOM_TREES, Boosting, component_from_record
 
@@ -36,6 +38,7 @@ def test_ridge_is_the_closed_form_solution():
         Ridge(),
         Ridge("bent ridge", "hinge"),
         ElasticNet(),
+        KernelRidge(),
         Boosting("greedy", GREEDY_TREES, (20,)),
         Boosting("random", RANDOM_TREES, (20,)),
     ],
@@ -54,7 +57,7 @@ def test_contributions_sum_to_the_prediction_and_survive_json(learner):
 
 
 def test_paths_agree_with_the_models_taken_from_them():
-    for learner in (Ridge(), Boosting("trees", GREEDY_TREES, (5, 20))):
+    for learner in (Ridge(), KernelRidge(), Boosting("trees", GREEDY_TREES, (5, 20))):
         path = learner.fit(FEATURES, TARGET, WEIGHTS, 0)
         for setting in (0, 1):
             np.testing.assert_allclose(
@@ -89,6 +92,33 @@ def test_ridge_finds_the_same_solution_with_more_columns_than_rows():
     inner = x.T @ w @ x + PENALTIES[4] * WEIGHTS[:30].sum() * np.eye(40)
     beta = np.linalg.solve(inner, x.T @ w @ (TARGET[:30] - mean))
     np.testing.assert_allclose(path.predict_all(wide)[:, 4], mean + x @ beta, atol=1e-8)
+
+
+def test_kernel_ridge_is_the_closed_form_solution():
+    path = KernelRidge(reach=0.5).fit(FEATURES, TARGET, WEIGHTS, 0)
+    x = learn_columns(FEATURES, "linear").apply(FEATURES)
+    alike = np.exp(-0.1 * ((x[:, None] - x[None]) ** 2).sum(-1))
+    mean = WEIGHTS @ TARGET / WEIGHTS.sum()
+    for setting in (1, 4):
+        alpha = np.linalg.solve(alike + KERNEL_PENALTIES[setting] * np.diag(1 / WEIGHTS), TARGET - mean)
+        np.testing.assert_allclose(path.predict_all(FEATURES)[:, setting], mean + alike @ alpha, atol=1e-5)
+
+
+def test_kernel_contributions_are_shapley_values_over_every_order_of_the_features():
+    model = KernelRidge(reach=2.0).fit(FEATURES, TARGET, WEIGHTS, 0).at(1)
+    row = FEATURES[:1]
+    middle = model.columns.mean  # the mean training row, at which every standardised column is 0
+    order_values = np.zeros(5)
+    orders = list(permutations(range(5)))
+    for order in orders:
+        point = middle.copy()
+        before = model.predict(point[None])[0]
+        for feature in order:
+            point[feature] = row[0, feature]
+            after = model.predict(point[None])[0]
+            order_values[feature] += (after - before) / len(orders)
+            before = after
+    np.testing.assert_allclose(model.contributions(row)[0, :5], order_values, atol=1e-9)
 
 
 def test_elastic_net_leaves_out_what_does_not_matter():

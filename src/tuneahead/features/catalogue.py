@@ -10,7 +10,7 @@ from tuneahead.features.featurespec import FeatureSpec, Group
 
 __all__ = ["CATALOGUE", "CATALOGUE_VERSION", "FeatureSpec", "names_of", "spec"]
 
-CATALOGUE_VERSION = "1"
+CATALOGUE_VERSION = "2"
 """Raised whenever a name or a formula changes, so that stored vectors are known to be stale."""
 
 CATALOGUE: tuple[FeatureSpec, ...] = STATIC + DYNAMIC + RECIPE + CUE

@@ -108,8 +108,10 @@ def fit_members(
     members = []
     for contestant, setting, weight in choice.members:
         columns = everything if contestant.pool == "all" else selected
-        path = contestant.learner.fit(problem.features[:, list(columns)], target, problem.weights, seed)
-        members.append(Member(weight, columns, path.at(setting)))
+        part = problem.features[:, list(columns)]
+        for copy in range(contestant.copies):
+            path = contestant.learner.fit(part, target, problem.weights, seed + copy)
+            members.append(Member(weight / contestant.copies, columns, path.at(setting)))
     return tuple(members), choice.selection.trail if choice.selection else ()
 
 

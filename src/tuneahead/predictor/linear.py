@@ -93,15 +93,11 @@ class Linear:
 
     def to_record(self) -> dict[str, object]:
         """See :class:`Component`."""
-        c = self.columns
         return {
             "kind": "linear",
             "intercept": self.intercept,
             "coefficients": self.coefficients.tolist(),
-            "columns": {
-                name: np.where(np.isinf(array), -1.0, array).tolist() if name == "scale" else array.tolist()
-                for name, array in vars(c).items()
-            },
+            "columns": columns_record(self.columns),
         }
 
 
@@ -212,11 +208,23 @@ def _recentred(columns: Columns, offset: Floats) -> Columns:
 
 def linear_from_record(record: Mapping[str, object]) -> Linear:
     """Restore what :meth:`Linear.to_record` gave; raises KeyError, TypeError or ValueError otherwise."""
-    stored = record["columns"]
+    columns = columns_from_record(record["columns"])
+    return Linear(columns, np.asarray(record["coefficients"], float), float(str(record["intercept"])))
+
+
+def columns_record(columns: Columns) -> dict[str, object]:
+    """Columns as JSON values; an infinite scale (a constant column) is -1."""
+    return {
+        name: np.where(np.isinf(array), -1.0, array).tolist() if name == "scale" else array.tolist()
+        for name, array in vars(columns).items()
+    }
+
+
+def columns_from_record(stored: object) -> Columns:
+    """The inverse of :func:`columns_record`; raises KeyError, TypeError or ValueError on anything else."""
     if not isinstance(stored, dict):
-        raise TypeError("columns of a linear model")
+        raise TypeError("columns of a model")
     arrays = {name: np.asarray(values, float) for name, values in stored.items()}
     arrays["scale"] = np.where(arrays["scale"] < 0, np.inf, arrays["scale"])
     arrays["knots"] = arrays["knots"].reshape(len(arrays["median"]), -1)
-    coefficients = np.asarray(record["coefficients"], float)
-    return Linear(Columns(**arrays), coefficients, float(str(record["intercept"])))
+    return Columns(**arrays)

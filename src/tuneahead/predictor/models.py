@@ -1,6 +1,6 @@
-"""The additive models a predictor is made of: linear ones (see ``linear``) and boosted trees.
+"""The models a predictor is made of: linear ones (``linear``), kernel ridge (``kernel``) and boosted trees.
 
-Both give exact additive contributions, are saved without pickle, and learn every median, bound,
+All give exact additive contributions, are saved without pickle, and learn every median, bound,
 mean and scale from the rows they are fitted on. Fitting yields a *path*: predictions at several
 settings (penalties, tree counts) for the price of one fit, so that tuning is cheap.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from tuneahead.predictor.kernel import kernel_from_record
 from tuneahead.predictor.linear import linear_from_record
 from tuneahead.predictor.table import Floats
 
@@ -174,6 +175,8 @@ def component_from_record(record: Mapping[str, object], text: str = "") -> Compo
     """Restore what ``to_record`` gave; raises KeyError, TypeError or ValueError on anything else."""
     if record["kind"] == "trees":
         return Trees(text, int(str(record["rounds"])))
+    if record["kind"] == "kernel":
+        return kernel_from_record(record)
     if record["kind"] != "linear":
         raise ValueError(f"model kind {record['kind']!r}")
     return linear_from_record(record)

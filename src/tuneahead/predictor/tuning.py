@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tuneahead.errors import PredictorError
+from tuneahead.predictor.kernel import KernelRidge
 from tuneahead.predictor.linear import ElasticNet, Ridge
 from tuneahead.predictor.models import GREEDY_TREES, PAPER_TREES, RANDOM_TREES, Boosting, Learner
 from tuneahead.predictor.selection import Selection, TrainingRows, select_features
@@ -28,10 +29,11 @@ _QUICK: tuple[Learner, ...] = (Ridge(), Boosting("trees", {**GREEDY_TREES, "lear
 
 @dataclass(frozen=True)
 class Contestant:
-    """A learner and the features it gets."""
+    """A learner and the features it gets; ``copies`` under other seeds are averaged."""
 
     learner: Learner
     pool: Pool = "all"
+    copies: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ PAPER = Preset(
     paper_features=True,
     context=False,
 )
+_COPIES = 3
+"""Trees with random thresholds differ by their seed; the mean of three errs less than any of them."""
 _GREEDY, _RANDOM = Boosting("greedy trees", GREEDY_TREES), Boosting("random trees", RANDOM_TREES)
 DEFAULT = Preset(
     "default",
@@ -71,10 +75,12 @@ DEFAULT = Preset(
         Contestant(Ridge()),
         Contestant(Ridge("bent ridge", "hinge")),
         Contestant(ElasticNet()),
+        Contestant(KernelRidge()),
         Contestant(_GREEDY),
-        Contestant(_RANDOM),
+        Contestant(_RANDOM, copies=_COPIES),
         Contestant(_GREEDY, "selected"),
-        Contestant(_RANDOM, "selected"),
+        Contestant(_RANDOM, "selected", copies=_COPIES),
+        Contestant(KernelRidge(), "selected"),
     ),
     scaled_intervals=True,
 )
@@ -167,7 +173,7 @@ def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
     columns, settings = [], []
     for contestant in entrants:
         pool = selected if contestant.pool == "selected" else None
-        path = _out_of_fold(problem, anchor, contestant.learner, folds, pool, seed)
+        path = _mean_out_of_fold(problem, anchor, contestant, folds, pool, seed)
         setting, _ = _best_setting(problem, anchor, path)
         settings.append(setting)
         columns.append(path[:, setting])
@@ -265,6 +271,21 @@ def _fold_selections(problem: Problem, anchor: Anchor, folds: Sequence[Fold], se
         kept = select_features(rows, keep=problem.recipe, seed=seed, most_checks=15).kept
         found.append([place[name] for name in kept])
     return found
+
+
+def _mean_out_of_fold(
+    problem: Problem,
+    anchor: Anchor,
+    contestant: Contestant,
+    folds: Sequence[Fold],
+    columns: Sequence[Sequence[int]] | None,
+    seed: int,
+) -> Floats:
+    paths = [
+        _out_of_fold(problem, anchor, contestant.learner, folds, columns, seed + copy)
+        for copy in range(contestant.copies)
+    ]
+    return np.asarray(np.mean(paths, axis=0), float)
 
 
 def _out_of_fold(
