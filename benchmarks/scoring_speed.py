@@ -32,7 +32,7 @@ from tuneahead.training.models import Base, load_base
 from tuneahead.training.scoring import score_benchmark
 
 BATCH_SIZES = (8, 32, 128)
-TRIAL_ITEMS = 16
+TRIAL_ITEMS = 4
 ROUNDS = 3
 RESULT = Path(__file__).parent / "results" / "scoring_speed.json"
 _TASK = """task: exam{shots}
@@ -132,21 +132,24 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=200)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = []
     for name in options.bases.split(","):
         base = load_base(name, device="cpu")
         for shots in (0, 5):
             own = compare(base, options.items, shots)
-            found.append(own)
+            keep(own)
             print(f"{name}, {shots} examples: {own['times_faster']} x the harness's speed, {own}")
+
+
+def keep(own: dict[str, object]) -> None:
+    """Write one comparison in the place of an earlier one of its kind."""
     RESULT.parent.mkdir(exist_ok=True)
     before = json.loads(RESULT.read_text(encoding="utf-8"))["comparisons"] if RESULT.exists() else []
-    made = {own["base"] for own in found}
-    found = sorted(
-        [*(own for own in before if own["base"] not in made), *found],
-        key=lambda own: (str(own["base"]), int(str(own["examples_in_prompt"]))),
-    )
-    result = {"clock": "processor time on one thread", "rounds": ROUNDS, "comparisons": found}
+    by_kind = {(str(one["base"]), int(str(one["examples_in_prompt"]))): one for one in (*before, own)}
+    result = {
+        "clock": "processor time on one thread",
+        "rounds": ROUNDS,
+        "comparisons": [by_kind[kind] for kind in sorted(by_kind)],
+    }
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
