@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -87,6 +88,15 @@ def test_our_shipped_held_out_predictions_have_the_error_that_the_table_states()
     ]
     stored = next(row for row in result.table("main grouped").rows if row[0] == OURS.label)
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(stored[1], abs=2e-3)
+
+
+def test_the_readme_states_the_figures_of_the_shipped_backtest() -> None:
+    root = Path(__file__).parents[1]
+    place = importlib.util.spec_from_file_location("write_accuracy", root / "scripts" / "write_accuracy.py")
+    assert place is not None and place.loader is not None
+    script = importlib.util.module_from_spec(place)
+    place.loader.exec_module(script)
+    assert script.accuracy(read_result(shipped_backtest())) in (root / "README.md").read_text("utf-8")
 
 
 def test_an_archived_run_made_again_gives_its_stored_trace(records: list[RunRecord]) -> None:

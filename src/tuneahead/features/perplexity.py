@@ -201,7 +201,7 @@ def _score(
         logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, :-1].float()
         loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
         hit = (logits.argmax(-1) == tokens[:, 1:]).cpu().numpy()
-    nll = loss.double().cpu().numpy()
+    nll = loss.cpu().double().numpy()
     for place, index in enumerate(batch):
         start, stop = max(1, len(rows[index].before)) - 1, len(lines[place]) - 1
         result.nll_nats[index] = nll[place, start:stop].sum()
