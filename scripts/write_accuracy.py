@@ -30,8 +30,8 @@ def accuracy(result: BacktestResult) -> str:
     rows = [row for row in reversed(table.rows) if row[0] not in LEFT_OUT and row[at["tasks"]]]
     measured = rows[0][at["tasks"]]
     head = (
-        f"On {result.tasks} real LoRA tasks of the [lab](docs/lab.md) ({result.data_sets} data sets, full runs "
-        "of 300 to 1,500 steps,\nscore on an 824-question examination), every data set held out in turn"
+        f"On {result.tasks} real LoRA tasks of the [lab](docs/lab.md) ({result.data_sets} data sets, full "
+        "runs of 300 to 1,500 steps,\nscore on an 824-question examination), every data set held out in turn"
         f"{'' if measured == result.tasks else f'; errors on the {measured} tasks with three seeds'}:\n"
     )
     lines = [
