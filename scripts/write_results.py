@@ -105,7 +105,7 @@ def decision_curve(result: BacktestResult) -> str:
     ):
         axes.plot(goal, column(table, name), color=colour, lw=1.6, label=label)
     axes.set(xlabel="goal tau, points", ylabel="%", ylim=(0, 101))
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(frameon=False, loc="lower right")
     axes.set_title(
         "Run when the prediction reaches the goal; every probe is paid for", loc="left", fontsize=9
     )

@@ -47,6 +47,6 @@ def test_the_gate_stops_a_doomed_run_with_a_checkpoint(tmp_path: Path, script: s
 def test_the_gate_lets_a_good_run_pass_and_it_reaches_its_goal(tmp_path: Path) -> None:
     said = run(tmp_path, "gate_in_trl.py", str(EXAMPLES / "healthy.jsonl"))
     assert "GO  Expected to score" in said and "NO GO" not in said
-    goal = re.search(r"reaches the goal of ([\d.]+)", said)
-    final = re.search(r"GO: trained for 400 steps, scores ([\d.]+) %", said)
+    goal = re.search(r"reaches the goal of (\d+\.\d)", said)
+    final = re.search(r"GO: trained for 400 steps, scores (\d+\.\d) %", said)
     assert goal and final and float(final[1]) >= float(goal[1])

@@ -195,6 +195,9 @@ class Predictor:
         """Write ``predictor.json`` and one text file for each boosted model into ``folder``."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
+        # Models of a predictor that was here before would be taken for this one's.
+        for stale in (*target.glob("trees_*.txt"), target / "difficulty.txt"):
+            stale.unlink(missing_ok=True)
         members = []
         for i, member in enumerate(self.members):
             record = {"weight": member.weight, "columns": list(member.columns)}
