@@ -18,7 +18,7 @@ from rich.text import Text
 
 from tuneahead.assessment import Assessment, DataSummary
 from tuneahead.backtest.tables import Table as ResultTable
-from tuneahead.backtest.tables import show
+from tuneahead.backtest.tables import narrowed, show
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
 from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity
@@ -129,7 +129,8 @@ def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[
 
 
 def print_table(console: Console, table: ResultTable) -> None:
-    """Print one table of a backtest."""
+    """Print one table of a backtest, without its least telling columns where they do not fit."""
+    table = narrowed(table, console.width)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=table.title, title_justify="left")
     for place, name in enumerate(table.columns):
         numeric = any(isinstance(row[place], int | float) for row in table.rows)

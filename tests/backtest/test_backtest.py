@@ -12,7 +12,7 @@ import pytest
 from tuneahead.backtest import BacktestOptions, backtest, read_result
 from tuneahead.backtest.result import table_fingerprint
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
-from tuneahead.backtest.tables import Table, show
+from tuneahead.backtest.tables import Table, narrowed, show
 from tuneahead.errors import PredictorError
 from tuneahead.predictor.baselines import BASELINES, OURS
 from tuneahead.predictor.metrics import rmse
@@ -249,6 +249,16 @@ def test_tables_print_dashes_for_what_was_not_measured():
     ]
     assert table.to_record()["rows"] == [["a|b", 1.234], ["c", None], ["d", None], ["e", 12.34]]
     assert show(7) == "7"
+
+
+def test_a_narrow_terminal_gets_the_telling_columns_and_is_told_of_the_others(result):
+    main = result.table("main grouped")
+    narrow = narrowed(main, 90)
+    assert narrow.columns[0] == "system" and {"RMSE", "R2", "within 3 pp %"} <= set(narrow.columns)
+    assert "bias" not in narrow.columns and "bias" in narrow.note
+    assert all(len(row) == len(narrow.columns) for row in narrow.rows)
+    assert narrow.rows[0][narrow.columns.index("RMSE")] is main.rows[0][1]
+    assert narrowed(main, 400) is main
 
 
 def test_unknown_tables_systems_and_protocols_name_the_known_ones(result, table):

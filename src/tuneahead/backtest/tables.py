@@ -58,6 +58,37 @@ class Table:
         }
 
 
+LEAST_TELLING = (
+    *("bias", "Spearman", "r", "within 1 pp %", "within 2 pp %", "tasks", "good", "bad", "run %"),
+    *("saved, 95 % interval", "kept, 95 % interval", "width", "paper's RMSE", "95 % interval", "direction"),
+)
+"""Columns that a narrow terminal does without, in this order."""
+_BETWEEN_COLUMNS = 3
+
+
+def narrowed(table: Table, width: int) -> Table:
+    """The table with as many of its columns as fit into ``width`` characters; what is left out is noted."""
+    kept = list(range(len(table.columns)))
+    dropped = []
+    for name in LEAST_TELLING:
+        if _characters(table, kept) <= width:
+            break
+        if name in table.columns:
+            kept.remove(table.columns.index(name))
+            dropped.append(name)
+    if not dropped:
+        return table
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    note = f"Left out for want of width (--markdown has all): {', '.join(dropped)}."
+    columns = tuple(table.columns[i] for i in kept)
+    return Table(table.name, table.title, columns, rows, f"{table.note} {note}".strip())
+
+
+def _characters(table: Table, kept: Sequence[int]) -> int:
+    widest = [max(len(table.columns[i]), *(len(show(row[i])) for row in table.rows), 1) for i in kept]
+    return sum(widest) + _BETWEEN_COLUMNS * len(kept)
+
+
 def show(cell: Cell) -> str:
     """A cell as text: two decimals under 10, one above, a dash for what was not measured."""
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
