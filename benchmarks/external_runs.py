@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tuneahead.errors import TuneAheadError
 from tuneahead.predictor.baselines import BASELINES, OURS, System
+from tuneahead.predictor.bootstrap import NO_SPAN
 from tuneahead.predictor.metrics import measure
 from tuneahead.predictor.splits import grouped_folds
 from tuneahead.predictor.table import FeatureTable
@@ -185,7 +186,7 @@ def evaluate(table: FeatureTable, systems: Sequence[System], folds: int) -> dict
                 low[fold.test], high[fold.test] = found.low_pp, found.high_pp
         span = (low, high) if np.isfinite(low).any() else (None, None)
         m = measure(score, table.score_pp, low=span[0], high=span[1], groups=table.data_ids)
-        low_pp, high_pp = m.spans["rmse_pp"]
+        low_pp, high_pp = m.spans.get("rmse_pp", NO_SPAN)
         figures = {"rmse_pp": m.rmse_pp, "rmse_low_pp": low_pp, "rmse_high_pp": high_pp, "r2": m.r2}
         figures |= {"coverage": m.coverage, "width_pp": m.width_pp, "rows": float(m.n)}
         results[system.name] = {
