@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tuneahead import __version__
-from tuneahead.cli import data, history, judge
+from tuneahead.cli import data, history, judge, runs
 from tuneahead.errors import TuneAheadError
 
 EXIT_OK, EXIT_INTERNAL, EXIT_USER = 0, 1, 2
@@ -89,7 +89,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for _command in _COMMANDS:
     app.command()(_command)
-app.add_typer(history.runs, name="runs")
+app.add_typer(runs.runs, name="runs")
 
 
 def main() -> None:

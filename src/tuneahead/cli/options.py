@@ -99,6 +99,7 @@ PredictorFolder = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=JUDGED)]
+StoreFile = Annotated[Path, typer.Option("--store", help="SQLite file that holds the runs.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON on stdout, nothing else.", rich_help_panel=OUTPUT)
 ]
