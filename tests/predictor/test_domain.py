@@ -69,3 +69,11 @@ def test_what_no_training_row_had_speaks_against_no_value():
     fresh[:, 2] = 1e6
     assert not back.outside(fresh)[:, 2].any()
     assert back.contains(fresh).mean() > 0.95
+
+
+def test_a_constant_feature_is_not_left_by_rounding():
+    rows = np.column_stack([ROWS, np.full(150, 46.72330097087379)])
+    stored = rows.astype(np.float32).astype(float)
+    domain = learn_domain((*NAMES, "constant"), stored, GROUPS)
+    assert not domain.outside(rows)[:, 6].any()
+    assert domain.outside(rows + 0.01)[:, 6].all()

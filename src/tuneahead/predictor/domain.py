@@ -11,6 +11,7 @@ from tuneahead.predictor.table import Floats, Mask, Rows, group_index
 
 MARGIN = 0.25
 """A feature may leave the training range by this share of the range."""
+ROUNDING = 1e-6
 NEIGHBOURS = 5
 QUANTILE = 0.99
 _FARTHEST = 8.0
@@ -39,7 +40,7 @@ class Domain:
 
     def outside(self, features: Floats) -> Mask:
         """Which features leave their range, ``(n, d)``."""
-        slack = MARGIN * (self.high - self.low) + 1e-9
+        slack = _slack(self.low, self.high)
         absent = ~np.isfinite(features)
         beyond = (features < self.low - slack) | (features > self.high + slack)
         return np.where(absent, self.always > 0, beyond)
@@ -102,6 +103,11 @@ def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) 
     )
 
 
+def _slack(low: Floats, high: Floats) -> Floats:
+    # Stored tables round to 32 bits: a constant feature must not leave its range by the rounding.
+    return np.asarray(MARGIN * (high - low) + ROUNDING * np.maximum(np.abs(low), np.abs(high)) + 1e-9, float)
+
+
 def _standardised(features: Floats, centre: Floats, scale: Floats) -> Floats:
     filled = np.where(np.isfinite(features), features, centre)
     return np.asarray(np.clip((filled - centre) / scale, -_FARTHEST, _FARTHEST), float)
@@ -125,7 +131,7 @@ def _outside_counts(finite: Floats, index: Rows) -> Floats:
         empty = np.isnan(others).all(0)
         others = np.where(empty, 0.0, others)
         low, high = np.nanmin(others, 0), np.nanmax(others, 0)
-        slack = MARGIN * (high - low) + 1e-9
+        slack = _slack(low, high)
         beyond = ((inside < low - slack) | (inside > high + slack)) & ~empty
         counts[index == group] = beyond.sum(1)
     return counts
