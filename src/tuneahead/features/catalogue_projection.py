@@ -17,7 +17,7 @@ def _projected(name: str, formula: str, sentence: str) -> FeatureSpec:
     return _free(
         name=f"projected_{name}", unit="ratio", low=-1, high=1, direction=1,
         formula=f"share of cue items with a margin above 0 at {formula}, minus that at the last cue",
-        sentence=f"{sentence}, a share of {{value}} of the cue items turns right", remedy=_DATA,
+        sentence=f"{sentence}, the share of right cue items changes by {{value}}", remedy=_DATA,
     )
 
 
