@@ -12,8 +12,6 @@ from tuneahead.build.questions import QuestionSpec, question_rows
 from tuneahead.lab.datasets import DatasetSpec, Row, generate, sample_specs
 from tuneahead.recipe import Recipe
 
-SHORTEST_RUN_STEPS, LONGEST_RUN_STEPS = 300, 1500
-LOWEST_RATE, HIGHEST_RATE = 1e-4, 1.5e-2
 TEST_SEEDS = (0, 1, 2)
 TEST_FRACTION = 0.2764
 """Share of the tasks that get three seeds: the paper's 370 of the 1,320 of 220 data sets and 6 recipes."""
@@ -70,19 +68,31 @@ class RunPlan:
         return f"{base}-{self.task.task_id}-{self.seed}"
 
 
-def sample_recipe(rng: random.Random) -> Recipe:
-    """A recipe as people choose them: rates over two decades, runs of 300 to 1,500 steps.
+@dataclass(frozen=True)
+class RecipeSpace:
+    """What recipes are drawn from; steps and rates are log-uniform between their two bounds."""
 
-    Steps are log-uniform, so that a probe of 100 steps is a sixth of a run on average.
-    """
-    rank = rng.choice((2, 4, 8, 16))
-    steps = math.exp(rng.uniform(math.log(SHORTEST_RUN_STEPS), math.log(LONGEST_RUN_STEPS)))
-    rate = math.exp(rng.uniform(math.log(LOWEST_RATE), math.log(HIGHEST_RATE)))
+    ranks: tuple[int, ...]
+    steps: tuple[int, int]
+    rates: tuple[float, float]
+    batch_sizes: tuple[int, ...]
+    max_length: int
+
+
+LAB_RECIPES = RecipeSpace((2, 4, 8, 16), (300, 1500), (1e-4, 1.5e-2), (4, 4, 8, 8, 16), 128)
+"""A probe of 100 steps is a sixth of such a run on average."""
+
+
+def sample_recipe(rng: random.Random, space: RecipeSpace = LAB_RECIPES) -> Recipe:
+    """A recipe as people choose them, of ``space`` (default: the lab's)."""
+    rank = rng.choice(space.ranks)
+    steps = math.exp(rng.uniform(math.log(space.steps[0]), math.log(space.steps[1])))
+    rate = math.exp(rng.uniform(math.log(space.rates[0]), math.log(space.rates[1])))
     return Recipe(
         learning_rate=float(f"{rate:.2e}"),
         schedule=rng.choice(("linear", "linear", "cosine", "constant")),
         warmup_ratio=rng.choice((0.0, 0.03, 0.1)),
-        batch_size=rng.choice((4, 4, 8, 8, 16)),
+        batch_size=rng.choice(space.batch_sizes),
         max_steps=round(steps),
         lora_rank=rank,
         lora_alpha=float(rank * rng.choice((1, 2))),
@@ -90,7 +100,7 @@ def sample_recipe(rng: random.Random) -> Recipe:
         target_modules=rng.choices(_TARGETS, (0.6, 0.2, 0.2))[0],
         weight_decay=rng.choice((0.0, 0.01, 0.1)),
         max_grad_norm=rng.choice((None, 0.3, 1.0, 1.0)),
-        max_length=128,
+        max_length=space.max_length,
         template="raw",
     )
 

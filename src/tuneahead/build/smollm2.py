@@ -7,41 +7,16 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuneahead.build.plan import TaskPlan
+from tuneahead.build.plan import RecipeSpace, TaskPlan, sample_recipe
 from tuneahead.build.questions import SOURCES, QuestionSpec, question_file
 from tuneahead.lab.datasets import sample_specs
 from tuneahead.lab.families import FAMILIES
-from tuneahead.recipe import Recipe
 
-SHORTEST_RUN_STEPS, LONGEST_RUN_STEPS = 180, 560
-"""Log-uniform between them: 335 steps on average, of which the probe's 100 are a third (mean share 0.332)."""
-LOWEST_RATE, HIGHEST_RATE = 2e-5, 1e-2
+SMOLLM2_RECIPES = RecipeSpace((4, 8, 8, 16), (180, 560), (2e-5, 1e-2), (4, 4, 4, 8), 96)
+"""Short runs of small batches: 335 steps on average, of which the probe's 100 are a third (0.332)."""
 REAL_EVERY = 4
 """One data set in four holds real questions."""
-_TARGETS = (("all-linear",), ("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj", "o_proj"))
 _REAL_FAMILIES = tuple(name for name in FAMILIES if name not in ("too_few", "narrow_subject"))
-
-
-def sample_smollm2_recipe(rng: random.Random) -> Recipe:
-    """A recipe for 135 M parameters: short runs of small batches, rates over nearly three decades."""
-    rank = rng.choice((4, 8, 8, 16))
-    steps = math.exp(rng.uniform(math.log(SHORTEST_RUN_STEPS), math.log(LONGEST_RUN_STEPS)))
-    rate = math.exp(rng.uniform(math.log(LOWEST_RATE), math.log(HIGHEST_RATE)))
-    return Recipe(
-        learning_rate=float(f"{rate:.2e}"),
-        schedule=rng.choice(("linear", "linear", "cosine", "constant")),
-        warmup_ratio=rng.choice((0.0, 0.03, 0.1)),
-        batch_size=rng.choice((4, 4, 4, 8)),
-        max_steps=round(steps),
-        lora_rank=rank,
-        lora_alpha=float(rank * rng.choice((1, 2))),
-        lora_dropout=rng.choice((0.0, 0.0, 0.0, 0.1)),
-        target_modules=rng.choices(_TARGETS, (0.6, 0.2, 0.2))[0],
-        weight_decay=rng.choice((0.0, 0.01, 0.1)),
-        max_grad_norm=rng.choice((None, 0.3, 1.0, 1.0)),
-        max_length=96,
-        template="raw",
-    )
 
 
 def sample_question_spec(number: int, seed: int, folder: str) -> QuestionSpec:
@@ -71,7 +46,7 @@ def smollm2_plan(datasets: int, recipes: int, folder: str = "", *, seed: int = 1
         real = number % REAL_EVERY == REAL_EVERY - 1
         spec = sample_question_spec(number // REAL_EVERY, seed, folder) if real else next(lab)
         rng = random.Random(f"smollm2 recipes {seed} {number}")
-        tasks += [TaskPlan(spec, sample_smollm2_recipe(rng)) for _ in range(recipes)]
+        tasks += [TaskPlan(spec, sample_recipe(rng, SMOLLM2_RECIPES)) for _ in range(recipes)]
     return tasks
 
 

@@ -238,7 +238,8 @@ class _Trainer:
 
     def _gradients(self, plans: Sequence[Sequence[NDArray[np.int64]]]) -> tuple[list[Losses], Tensor]:
         """One step's losses of every slot's rows, and the norms of the gradients they leave in the stack."""
-        drawn = [slot.generator.get_state() for slot in self.slots]
+        # Only dropout draws from a slot's generator.
+        drawn = [(s.generator, s.generator.get_state()) for s in self.slots if s.job.recipe.lora_dropout]
         for shared in (self.stack.shares_lines, False):
             self.stack.grads[: len(self.slots)].zero_()
             losses: list[Losses] = [[] for _ in self.slots]
@@ -249,8 +250,8 @@ class _Trainer:
                 break
             # Behind a mask a number that is none is still none: a run that blew up has spoiled those
             # it shared lines with. Once more, each in lines of its own.
-            for slot, state in zip(self.slots, drawn, strict=True):
-                slot.generator.set_state(state)
+            for generator, state in drawn:
+                generator.set_state(state)
         return losses, norm
 
     def _forward_backward(
