@@ -23,6 +23,8 @@ from tuneahead.errors import TuneAheadError
 
 RUNS_PER_CHUNK = 8
 """A chunk is finished once begun: eight runs are about half an hour of one worker."""
+RUNS_AHEAD = 32
+"""Chunks are formed of so few runs that an unfinished history is not made of the shortest rows alone."""
 
 
 def main() -> None:
@@ -60,6 +62,7 @@ def main() -> None:
         given.width,
         stop_seconds=seconds,
         runs_per_chunk=RUNS_PER_CHUNK,
+        runs_ahead=RUNS_AHEAD,
     )
     try:
         print(execute(plan, given.store, options, show), file=sys.stderr)

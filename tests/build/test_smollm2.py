@@ -28,8 +28,11 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "build_smollm2.py"
 
 
 def test_the_plan_is_stable_broad_and_its_probes_are_a_third_of_a_run() -> None:
-    plan, longer = smollm2_plan(110, 3), smollm2_plan(120, 3)
-    assert [task.task_id for task in longer[:330]] == [task.task_id for task in plan]
+    plan = smollm2_plan(110, 3)
+    ids = [task.task_id for task in plan]
+    assert [task.task_id for task in smollm2_plan(110, 4)[:330]] == ids
+    assert set(ids) < {task.task_id for task in smollm2_plan(120, 3)}
+    assert len({task.data_id for task in plan[:110]}) == 110, "every data set once before any comes twice"
     assert len({task.task_id for task in plan}) == 330 and len({task.data_id for task in plan}) == 110
     real = [task.spec for task in plan if isinstance(task.spec, QuestionSpec)]
     assert len(real) == 81 and {spec.source for spec in real} == set(SOURCES)

@@ -65,6 +65,7 @@ class BuildOptions:
     stop_seconds: float | None = None
     """No new chunk is begun after this time; running ones are finished."""
     runs_per_chunk: int = RUNS_PER_CHUNK
+    runs_ahead: int = RUNS_AHEAD
 
 
 @dataclass(frozen=True)
@@ -115,22 +116,25 @@ def execute(
     runs = runs_of(plan)
     pending = [run for run in runs if run.run_id(shown) not in done]
     builder = _Builder(store_path, options, shown, on_progress)
-    given_up = builder.run(chunk_runs(pending, options.runs_per_chunk), len(runs) - len(pending), len(runs))
+    chunks = chunk_runs(pending, options.runs_per_chunk, options.runs_ahead)
+    given_up = builder.run(chunks, len(runs) - len(pending), len(runs))
     # Counted in the store: a worker killed between storing a run and saying so was never heard.
     done = store.done_ids()
     stored = sum(run.run_id(shown) in done for run in pending)
     return BuildSummary(stored, len(runs) - len(pending), given_up)
 
 
-def chunk_runs(pending: Sequence[RunPlan], runs_per_chunk: int = RUNS_PER_CHUNK) -> list[list[RunPlan]]:
+def chunk_runs(
+    pending: Sequence[RunPlan], runs_per_chunk: int = RUNS_PER_CHUNK, runs_ahead: int = RUNS_AHEAD
+) -> list[list[RunPlan]]:
     """Split into chunks of like runs, longest first, keeping roughly the plan's order.
 
     Stacked runs of one batch size and similar row lengths waste little on filling, and starting
     long runs first leaves short ones to fill the slots at a chunk's end.
     """
     chunks: list[list[RunPlan]] = []
-    for start in range(0, len(pending), RUNS_AHEAD):
-        window = pending[start : start + RUNS_AHEAD]
+    for start in range(0, len(pending), runs_ahead):
+        window = pending[start : start + runs_ahead]
         for size in sorted({run.task.recipe.batch_size for run in window}):
             same = [run for run in window if run.task.recipe.batch_size == size]
             same.sort(key=lambda run: row_characters(run.task.spec))

@@ -37,17 +37,20 @@ def sample_question_spec(number: int, seed: int, folder: str) -> QuestionSpec:
 def smollm2_plan(datasets: int, recipes: int, folder: str = "", *, seed: int = 1) -> list[TaskPlan]:
     """``datasets`` data sets with ``recipes`` recipes each; every fourth holds real questions.
 
-    A longer plan begins with the shorter one, and the tasks are the same with and without the
-    folder: see :func:`without_absent` for those that can't be made without it.
+    All data sets come once before any comes twice: what an unfinished build has learned, it has from as
+    many data sets as there was time for. A plan with more recipes begins with that of fewer, one with
+    more data sets holds that of fewer, and the tasks are the same with and without the folder: see
+    :func:`without_absent` for those that can't be made without it.
     """
     lab = iter(sample_specs(datasets - datasets // REAL_EVERY, seed))
-    tasks = []
+    rounds: list[list[TaskPlan]] = [[] for _ in range(recipes)]
     for number in range(datasets):
         real = number % REAL_EVERY == REAL_EVERY - 1
         spec = sample_question_spec(number // REAL_EVERY, seed, folder) if real else next(lab)
         rng = random.Random(f"smollm2 recipes {seed} {number}")
-        tasks += [TaskPlan(spec, sample_recipe(rng, SMOLLM2_RECIPES)) for _ in range(recipes)]
-    return tasks
+        for round_of in rounds:
+            round_of.append(TaskPlan(spec, sample_recipe(rng, SMOLLM2_RECIPES)))
+    return [task for round_of in rounds for task in round_of]
 
 
 def without_absent(plan: Sequence[TaskPlan], folder: str) -> tuple[list[TaskPlan], dict[str, int]]:
