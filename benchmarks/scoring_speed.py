@@ -4,7 +4,8 @@
 
 Comparisons of bases that are not named are kept as they are in the result.
 
-The lab's exam as a task of the harness, without examples in the prompt and with five. Ours: tokenising
+The lab's exam as a task of the harness: without examples in the prompt, with five drawn for every question,
+and with the same five for all (as MMLU's subjects have them). Ours: tokenising
 and scoring (``score_benchmark``); the harness: its Hugging Face wrapper's ``loglikelihood`` on the task's
 requests, with the fastest of several batch sizes. Times are processor time on one thread, which neighbours
 on a busy machine change little. Rounds alternate; every item's score must be the same.
@@ -34,6 +35,8 @@ from tuneahead.training.scoring import score_benchmark
 BATCH_SIZES = (8, 32, 128)
 TRIAL_ITEMS = 4
 ROUNDS = 3
+KINDS = ((0, "default"), (5, "default"), (5, "first_n"))
+"""Examples in the prompt, and how the harness draws them."""
 RESULT = Path(__file__).parent / "results" / "scoring_speed.json"
 _TASK = """task: exam{shots}
 dataset_path: json
@@ -41,6 +44,7 @@ dataset_kwargs: {{data_files: {{test: {rows}, train: {examples}}}}}
 test_split: test
 fewshot_split: train
 num_fewshot: {shots}
+fewshot_config: {{sampler: {sampler}}}
 output_type: multiple_choice
 doc_to_text: "{{{{question}}}}"
 doc_to_choice: choices
@@ -49,7 +53,7 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 """
 
 
-def write_task(folder: Path, items: int, shots: int) -> Path:
+def write_task(folder: Path, items: int, shots: int, sampler: str) -> Path:
     """The exam as a task file over local rows; examples come from questions that are not asked."""
     exam = lab_exam().items
     chosen = exam[:: max(1, len(exam) // items)][:items]
@@ -60,7 +64,8 @@ def write_task(folder: Path, items: int, shots: int) -> Path:
         ]
         (folder / f"{name}.json").write_text("\n".join(lines), encoding="utf-8")
     path = folder / f"exam{shots}.yaml"
-    text = _TASK.format(shots=shots, rows=folder / "rows.json", examples=folder / "examples.json")
+    files = {"rows": folder / "rows.json", "examples": folder / "examples.json"}
+    text = _TASK.format(shots=shots, sampler=sampler, **files)
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -86,13 +91,13 @@ def harness_seconds(model: Any, task: Any, instances: list[Any]) -> tuple[float,
     return seconds, [100 * one for one in right]
 
 
-def compare(base: Base, items: int, shots: int) -> dict[str, object]:
+def compare(base: Base, items: int, shots: int, sampler: str) -> dict[str, object]:
     """One base and one kind of prompt."""
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(io.StringIO()):
-        path = write_task(Path(name), items, shots)
+        path = write_task(Path(name), items, shots, sampler)
         benchmark = harness_benchmark(str(path))
         task = TaskManager(include_path=name, include_defaults=False).load(path.stem)["tasks"][path.stem]
         task.set_fewshot_seed(FEWSHOT_SEED)
@@ -116,6 +121,7 @@ def compare(base: Base, items: int, shots: int) -> dict[str, object]:
         "base": base.name,
         "dtype": str(base.dtype),
         "examples_in_prompt": shots,
+        "examples_are": "none" if not shots else "the same for all" if sampler == "first_n" else "drawn anew",
         "items": len(benchmark.items),
         "ours_seconds": round(ours, 3),
         "harness_seconds": round(theirs, 3),
@@ -126,7 +132,7 @@ def compare(base: Base, items: int, shots: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure every base with both kinds of prompt."""
+    """Measure every base with every kind of prompt."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bases", default="lab,smollm2")
     parser.add_argument("--items", type=int, default=200)
@@ -134,8 +140,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in options.bases.split(","):
         base = load_base(name, device="cpu")
-        for shots in (0, 5):
-            own = compare(base, options.items, shots)
+        for shots, sampler in KINDS:
+            own = compare(base, options.items, shots, sampler)
             keep(own)
             print(f"{name}, {shots} examples: {own['times_faster']} x the harness's speed, {own}")
 
@@ -144,7 +150,10 @@ def keep(own: dict[str, object]) -> None:
     """Write one comparison in the place of an earlier one of its kind."""
     RESULT.parent.mkdir(exist_ok=True)
     before = json.loads(RESULT.read_text(encoding="utf-8"))["comparisons"] if RESULT.exists() else []
-    by_kind = {(str(one["base"]), int(str(one["examples_in_prompt"]))): one for one in (*before, own)}
+    by_kind = {
+        (str(one["base"]), int(str(one["examples_in_prompt"])), str(one["examples_are"])): one
+        for one in (*before, own)
+    }
     result = {
         "clock": "processor time on one thread",
         "rounds": ROUNDS,

@@ -1,8 +1,4 @@
-"""Scoring benchmarks and texts with one or several adapters in a single pass.
-
-Options of a question share their prompt's work: prompt and options form a tree in one row, with an
-attention mask under which each option sees the prompt and itself only.
-"""
+"""Scoring benchmarks and texts with one or several adapters in a single pass."""
 
 from __future__ import annotations
 
@@ -25,40 +21,15 @@ from tuneahead.benchmark.choice import (
 from tuneahead.benchmark.generation import summarise_answers
 from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
-from tuneahead.training.batches import Packed, pack
+from tuneahead.training.batches import ATTENTION_TOKENS, LARGE_BASE_ATTENTION_TOKENS, Packed, pack
 from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids, tokenise
 from tuneahead.training.lora import AdapterStack, AnswerHead, answer_head
 from tuneahead.training.models import Base
+from tuneahead.training.trees import Row, Tree, TreeBatch, grow_rows, passes
 
 TOKENS_PER_PASS = 12_288
 LARGE_BASE_TOKENS_PER_PASS = 1_024
 """On a processor: beyond it the activations leave the cache (200 questions took 12 s against 17)."""
-TOKENS_PER_POSITION = 4
-"""A pass projects at most a quarter of its tokens onto the vocabulary."""
-WORTH_A_PASS = 512
-"""Tokens from which a pass costs in proportion to them, also on a tiny base."""
-MOST_FILL = 1.1
-"""Filled places a pass may have, as a multiple of its tokens, once it is worth a pass."""
-
-
-@dataclass(frozen=True)
-class Tree:
-    """One item as a tree: a prompt and the branches that continue it."""
-
-    prompt: tuple[int, ...]
-    branches: tuple[tuple[int, ...], ...]
-    keep_last: bool
-    """Whether the last token of a branch is an input too (needed to see what follows it)."""
-
-    @property
-    def inputs(self) -> list[tuple[int, ...]]:
-        """Branch tokens that enter the model."""
-        return [branch if self.keep_last else branch[:-1] for branch in self.branches]
-
-    @property
-    def length(self) -> int:
-        """Tokens in the packed row."""
-        return len(self.prompt) + sum(len(branch) for branch in self.inputs)
 
 
 @dataclass(frozen=True)
@@ -213,16 +184,24 @@ def _score_trees(
     logprob = np.full((width, len(trees), branches), np.nan)
     matched = np.zeros((width, len(trees)), bool)
     with answer_head(base) as head:
-        for chosen in _batches(trees, width, tokens_per_pass(base)):
-            batch = _TreeBatch([trees[i] for i in chosen], base.pad_id, base.device)
+        for rows in passes(_rows(base, encoded, trees), width, tokens_per_pass(base)):
+            batch = TreeBatch(trees, rows, base.pad_id, base.device)
             if stack is None:
                 sums, hits = batch.run(base, head, 1, encoded.stops)
             else:
                 with stack.using(slots):
                     sums, hits = batch.run(base, head, width, encoded.stops)
-            logprob[:, chosen, : sums.shape[2]] = sums
-            matched[:, chosen] = hits
+            logprob[:, batch.trees, : sums.shape[2]] = sums
+            matched[:, batch.trees] = hits
     return logprob, matched
+
+
+def _rows(base: Base, encoded: EncodedBenchmark, trees: Sequence[Tree]) -> list[Row]:
+    """The rows that hold the trees; trees share one only where the base obeys the mask that parts them."""
+    if not encoded.shared:
+        return [Row((index,), 0, tree.length, tree.reads) for index, tree in enumerate(trees)]
+    attention = LARGE_BASE_ATTENTION_TOKENS if base.is_large else ATTENTION_TOKENS
+    return grow_rows(trees, tokens_per_pass(base), attention)
 
 
 def score_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> BenchmarkScore:
@@ -233,115 +212,6 @@ def score_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> Ben
 def tokens_per_pass(base: Base) -> int:
     """How many tokens to give the base at once when nothing is trained."""
     return LARGE_BASE_TOKENS_PER_PASS if base.is_large and base.device == "cpu" else TOKENS_PER_PASS
-
-
-def _batches(trees: Sequence[Tree], width: int, limit: int) -> Iterator[list[int]]:
-    # Sorted by length, and ended where filling would cost more than a pass of its own does; bounded in
-    # tokens and in projected positions.
-    order = sorted(range(len(trees)), key=lambda i: trees[i].length)
-    current: list[int] = []
-    positions = real = 0
-    for index in order:
-        needed = 1 + sum(len(branch) for branch in trees[index].inputs)
-        length = trees[index].length
-        filled = width * length * (len(current) + 1)
-        wasteful = width * real > WORTH_A_PASS and filled > MOST_FILL * width * (real + length)
-        full = filled > limit or width * (positions + needed) > limit // TOKENS_PER_POSITION
-        if current and (full or wasteful):
-            yield current
-            current, positions, real = [], 0, 0
-        current.append(index)
-        positions += needed
-        real += length
-    if current:
-        yield current
-
-
-class _TreeBatch:
-    """A padded batch of trees with everything the pass needs: (B, T) rows."""
-
-    def __init__(self, trees: Sequence[Tree], pad_id: int, device: str) -> None:
-        self.trees = trees
-        length = max(tree.length for tree in trees)
-        ids = np.full((len(trees), length), pad_id, np.int64)
-        places = np.zeros((len(trees), length), np.int64)
-        visible = np.zeros((len(trees), 1, length, length), bool)
-        visible[:] = np.tril(np.ones((length, length), bool))
-        reads: list[tuple[int, int, int, int]] = []  # row, branch, position, target
-        for row, tree in enumerate(trees):
-            at = len(tree.prompt)
-            ids[row, :at] = tree.prompt
-            places[row] = np.arange(length)
-            for index, (branch, inputs) in enumerate(zip(tree.branches, tree.inputs, strict=True)):
-                stop = at + len(inputs)
-                ids[row, at:stop] = inputs
-                places[row, at:stop] = len(tree.prompt) + np.arange(len(inputs))
-                visible[row, 0, at:stop, len(tree.prompt) : at] = False
-                for offset, token in enumerate(branch):
-                    reads.append(
-                        (row, index, len(tree.prompt) - 1 if offset == 0 else at + offset - 1, token)
-                    )
-                if tree.keep_last:
-                    reads.append((row, index, stop - 1, -1))
-                at = stop
-            # Fill beyond the row's end may look anywhere: nobody reads it.
-            places[row, at:] = 0
-        self.branching = bool((~visible[:, 0][:, np.tril(np.ones((length, length), bool))]).any())
-        self.device = device
-        self.ids = torch.from_numpy(ids).to(device)
-        self.places = torch.from_numpy(places).to(device)
-        self.visible = torch.from_numpy(visible).to(device)
-        self.reads = np.array(reads, np.int64)
-        flat = self.reads[:, 0] * length + self.reads[:, 2]
-        self.unique, self.lookup = np.unique(flat, return_inverse=True)
-
-    def run(
-        self, base: Base, head: AnswerHead, width: int, stops: Sequence[int]
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Log-probability sums (width, B, branches) and greedy matches (width, B)."""
-        rows, length = self.ids.shape
-        unique = torch.from_numpy(self.unique).to(self.device)
-        shift = torch.arange(width, device=self.device).unsqueeze(1) * (rows * length)
-        head.positions = (unique.unsqueeze(0) + shift).flatten()
-        arguments: dict[str, Tensor] = {}
-        if self.branching:
-            hidden = torch.zeros(self.visible.shape, dtype=base.dtype, device=self.device)
-            hidden.masked_fill_(~self.visible, torch.finfo(base.dtype).min)
-            arguments = {
-                "attention_mask": hidden.repeat(width, 1, 1, 1),
-                "position_ids": self.places.repeat(width, 1),
-            }
-        logits = base.model(input_ids=self.ids.repeat(width, 1), use_cache=False, **arguments).logits[0]
-        head.positions = None
-        logits = logits.float().view(width, len(self.unique), -1)
-        lookup = torch.from_numpy(self.lookup).to(self.device)
-        target = torch.from_numpy(self.reads[:, 3]).to(self.device)
-        best = logits.argmax(-1)[:, lookup]  # (width, reads)
-        log_z = torch.logsumexp(logits, -1)
-        chosen = logits[:, lookup, target.clamp(min=0)] - log_z[:, lookup]
-        token = (target >= 0).cpu().numpy()
-        hit = np.where(
-            token,
-            (best == target).cpu().numpy(),
-            torch.isin(best, torch.tensor(stops, device=self.device)).cpu().numpy(),
-        )
-        return self._collect(chosen.cpu().double().numpy(), hit, token, width)
-
-    def _collect(
-        self, chosen: NDArray[np.float64], hit: NDArray[np.bool_], token: NDArray[np.bool_], width: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        branches = max(len(tree.branches) for tree in self.trees)
-        cell = self.reads[:, 0] * branches + self.reads[:, 1]
-        size = len(self.trees) * branches
-        sums = np.full((width, len(self.trees), branches), np.nan)
-        matched = np.zeros((width, len(self.trees)), bool)
-        present = np.bincount(cell, minlength=size).reshape(len(self.trees), branches)
-        for slot in range(width):
-            total = np.bincount(cell[token], chosen[slot][token], size).reshape(len(self.trees), branches)
-            sums[slot] = np.where(present > 0, total, np.nan)
-            hits = np.bincount(cell, hit[slot], size).reshape(len(self.trees), branches)
-            matched[slot] = ((hits == present) & (present > 0)).any(1)
-        return sums, matched
 
 
 @torch.no_grad()
