@@ -26,7 +26,7 @@ _EXPLICIT_MASKS = ("eager", "sdpa")
 class LiveAdapter(AdapterStack):
     """LoRA matrices that belong to PEFT and its optimiser, mirrored in the flat row of one slot.
 
-    ``values`` and ``grads`` are (1, parameters) copies in fp32: :meth:`pull` and
+    ``values`` and ``grads`` are (1, parameters) copies in fp32: :meth:`pull`, after each update, and
     :meth:`pull_gradients` refresh them, and passes inside :meth:`using` write ``values`` back
     first, so that a meter may perturb the row and measure. Trained weights that are not LoRA
     matrices are counted in ``others`` and left alone.
@@ -66,7 +66,8 @@ class LiveAdapter(AdapterStack):
             tuple(torch.zeros_like(p) if p.grad is None else p.grad for p in pair[1:]) for pair in self.pairs
         ]
         self._read(self.grads[0], cast("list[tuple[Tensor, Tensor]]", pairs))
-        self.grads.mul_(factor)
+        if factor != 1.0:
+            self.grads.mul_(factor)
 
     def _read(self, row: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         for target, (a, b) in zip(self.targets, pairs, strict=True):
@@ -100,6 +101,7 @@ class LiveAdapter(AdapterStack):
                 for (_, a, b), (old_a, old_b) in zip(self.pairs, before, strict=True):
                     a.copy_(old_a)
                     b.copy_(old_b)
+            self.pull()
 
     @contextmanager
     def as_begun(self) -> Iterator[None]:

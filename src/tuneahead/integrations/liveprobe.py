@@ -90,7 +90,6 @@ class LiveProbe:
     def before_update(self, clip_factor: float, scaled: bool) -> None:
         """Measure the gradient, which was clipped by ``clip_factor``; ``scaled`` is fp16 with a scaler."""
         self._rate = float(self.optimizer.param_groups[0]["lr"])
-        self.adapter.pull()
         self.adapter.pull_gradients(1.0 / clip_factor if clip_factor > 0 else _NAN)
         norm = torch.linalg.vector_norm(self.adapter.grads, dim=1)
         if scaled and not bool(torch.isfinite(norm).all()):

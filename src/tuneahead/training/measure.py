@@ -86,7 +86,8 @@ class StepRows:
 class GradientMeter:
     """Statistics of the slots' gradients before clipping, and of the updates that follow.
 
-    Holds the previous gradient and the running mean of each slot: (capacity, parameters).
+    Holds the previous gradient and the running mean of each slot: (capacity, parameters). Slot by slot
+    and without fresh memory, which on a processor costs more than the sums themselves.
     """
 
     def __init__(self, stack: AdapterStack) -> None:
@@ -94,6 +95,7 @@ class GradientMeter:
         self.previous = torch.zeros_like(stack.values)
         self.mean = torch.zeros_like(stack.values)
         self.before = torch.zeros_like(stack.values)
+        self.scratch = torch.zeros_like(stack.values[0])
         self.active = torch.zeros(stack.capacity, device=stack.values.device)
         self.slices = stack.layer_slices()
 
@@ -110,38 +112,54 @@ class GradientMeter:
 
     def gradients(self, slots: Sequence[int], norm: Tensor) -> tuple[Tensor, Tensor]:
         """Before clipping, (S, 4): dots with previous and mean, norm of mean, small entries; (S, layers)."""
-        index = _index(slots, self.stack.slots)
-        grad, previous, mean = self.stack.grads[index], self.previous[index], self.mean[index]
-        rms = norm[index] / self.active[index].sqrt()
-        small = (grad.abs() < SMALL_SHARE * rms.unsqueeze(1)).sum(1)
-        # Entries an adapter does not have are exact zeros and always below: not counted.
-        small = small - (grad.shape[1] - self.active[index])
-        # Without a gradient, or with one that is not a number, there is no share of small entries.
-        small = torch.where(rms > 0, small.float(), torch.full_like(rms, float("nan")))
-        columns = torch.stack(
-            [(grad * previous).sum(1), (grad * mean).sum(1), torch.linalg.vector_norm(mean, dim=1), small], 1
-        )
-        squares = [
-            sum((grad[:, a:b].square().sum(1) for a, b in spans), torch.zeros(len(grad), device=grad.device))
-            for _, spans in self.slices
-        ]
-        self.previous[index] = grad
-        self.mean[index] = mean * MEAN_DECAY + grad * (1 - MEAN_DECAY)
-        self.before[index] = self.stack.values[index]
-        return columns, torch.stack(squares, 1).sqrt()
+        found = [self._layer_sums(slot, norm[slot]) for slot in slots]
+        layers = torch.stack([sums[:, 4].sqrt() for sums in found])
+        totals = torch.stack([sums[:, :4].sum(0) for sums in found])
+        totals[:, 2].sqrt_()
+        for place, slot in enumerate(slots):
+            # Entries an adapter does not have are exact zeros and always below: not counted. Without a
+            # gradient, or with one that is not a number, there is no share of small entries.
+            totals[place, 3] -= self.stack.parameters - self.active[slot]
+            totals[place, 3].masked_fill_(~(norm[slot] > 0), float("nan"))
+        return totals, layers
+
+    def _layer_sums(self, slot: int, norm: Tensor) -> Tensor:
+        """Sums over each layer's entries, (layers, 5): with previous, with mean, of mean, small, squared.
+
+        Remembers the gradient and the values. Layer by layer, so that what is read stays in the cache.
+        """
+        bound = SMALL_SHARE * norm / self.active[slot].sqrt()
+        layers = []
+        for _, spans in self.slices:
+            sums = torch.zeros(5, device=norm.device)
+            for start, stop in spans:
+                grad, previous, mean = (
+                    tensor[slot, start:stop] for tensor in (self.stack.grads, self.previous, self.mean)
+                )
+                # Ones and zeros as numbers: booleans are summed several times as slowly.
+                small = torch.abs(grad, out=self.scratch[start:stop]).lt_(bound).sum()
+                dots = [torch.dot(*pair) for pair in ((grad, previous), (grad, mean), (mean, mean))]
+                sums += torch.stack([*dots, small, torch.dot(grad, grad)])
+                previous.copy_(grad)
+                mean.lerp_(grad, 1 - MEAN_DECAY)
+                self.before[slot, start:stop].copy_(self.stack.values[slot, start:stop])
+            layers.append(sums)
+        return torch.stack(layers)
 
     def updates(self, slots: Sequence[int]) -> Tensor:
         """After the optimiser's step: (S, 2) norm of the update and distance from the start."""
-        index = _index(slots, self.stack.slots)
-        values = self.stack.values[index]
-        update = torch.linalg.vector_norm(values - self.before[index], dim=1)
-        distance = torch.linalg.vector_norm(values - self.stack.initial[index], dim=1)
-        return torch.stack([update, distance], 1)
+        return torch.stack([self._moved(slot) for slot in slots])
 
-
-def _index(slots: Sequence[int], active: int) -> slice | Tensor:
-    # A slice is a view; an index copies.
-    return slice(0, active) if len(slots) == active else torch.tensor(list(slots))
+    def _moved(self, slot: int) -> Tensor:
+        sums = torch.zeros(2, device=self.scratch.device)
+        for start, stop in (span for _, spans in self.slices for span in spans):
+            values, scratch = self.stack.values[slot, start:stop], self.scratch[start:stop]
+            parts = []
+            for origin in (self.before, self.stack.initial):
+                torch.sub(values, origin[slot, start:stop], out=scratch)
+                parts.append(torch.dot(scratch, scratch))
+            sums += torch.stack(parts)
+        return sums.sqrt_()
 
 
 def peak_memory_mb(device: str) -> float:
