@@ -11,7 +11,7 @@ from tuneahead.backtest.result import BacktestOptions
 from tuneahead.backtest.runs import Outcome
 from tuneahead.backtest.tables import Scored, Table, decision_table, metric_table, trail_table
 from tuneahead.predictor.baselines import ABLATIONS, OURS
-from tuneahead.predictor.metrics import decisions, measure, noise_floor_pp, task_costs
+from tuneahead.predictor.metrics import cautious_pp, decisions, measure, noise_floor_pp, task_costs
 from tuneahead.predictor.table import FeatureTable, Floats, Mask
 
 PAPER_TAU_PP = 55.0
@@ -112,13 +112,16 @@ def _decision_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
     for name, label in (("persistence", "persistence"), ("paper", "paper preset, prediction")):
         if name in outcomes:
             rules[label] = outcomes[name].score_pp
-    found = [
-        (label, decisions(upper, part.score_pp, tau, costs, groups=part.data_ids))
-        for tau in taus
-        for label, upper in rules.items()
-    ]
+    found = []
+    for tau in taus:
+        cautious = cautious_pp(ours.score_pp, part.score_pp, tau, part.data_ids)
+        found += [
+            (label, decisions(upper, part.score_pp, tau, costs, groups=part.data_ids))
+            for label, upper in {**rules, "default, cautious": cautious}.items()
+        ]
     note = (
-        "Run when the prediction (or the interval's upper end) reaches tau. Every probe is paid for,"
+        "Run when the prediction (or the interval's upper end) reaches tau; cautious: the prediction and the"
+        " margin that keeps 95 % of the good runs of all other data sets. Every probe is paid for,"
         " and a run that goes on continues from its probe."
     )
     if protocol == "random":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tuneahead.predictor.bootstrap import Span, group_spans
-from tuneahead.predictor.table import FeatureTable, Floats
+from tuneahead.predictor.table import FeatureTable, Floats, group_index
 
 NAN = math.nan
 
@@ -208,6 +208,25 @@ def decisions(
         bad=int((~good).sum()),
         spans=spans,
     )
+
+
+def cautious_pp(
+    predicted_pp: Floats, measured_pp: Floats, tau_pp: float, groups: Sequence[str], *, kept: float = 0.95
+) -> Floats:
+    """Predictions plus the margin that keeps the share ``kept`` of the runs that reach ``tau_pp``: ``(n,)``.
+
+    Each data set's margin is learnt from the held-out predictions of all others, so that the rule "run
+    when this reaches tau" is judged on runs it was not made from. NaN where no other run reaches tau.
+    """
+    index = group_index(groups)
+    short = np.where(measured_pp >= tau_pp, tau_pp - predicted_pp, np.nan)
+    raised = np.full(len(index), NAN)
+    for group in range(int(index.max(initial=-1)) + 1):
+        others = short[(index != group) & np.isfinite(short)]
+        if len(others):
+            own = index == group
+            raised[own] = predicted_pp[own] + np.quantile(others, kept, method="higher")
+    return raised
 
 
 def task_costs(table: FeatureTable, probe_steps: int) -> Costs | None:
