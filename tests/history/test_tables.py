@@ -38,6 +38,23 @@ def test_seeds_of_a_task_become_one_row_with_the_first_seeds_probe(tmp_path: Pat
     assert np.isnan(table.values[0, table.names.index("parse_depth_mean")]), "nothing static was measured"
 
 
+def test_further_seeds_become_further_rows_with_their_own_probes(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    for seed, score in ((1, 60.0), (0, 54.0), (2, 57.0)):
+        record = make_record(f"r{seed}")
+        steps = replace(record.trace.steps, grad_norm=record.trace.steps.grad_norm + seed)
+        trace = replace(record.trace, steps=steps)
+        store.add(replace(record, seed=seed, trace=trace, scores={"exam": score}))
+    table = table_from_store(store, benchmark="exam")
+    assert table.repeats is not None and table.repeats.task_ids == ("t1", "t1")
+    norm = table.with_repeats().values[:, table.names.index("grad_norm_mean")]
+    np.testing.assert_allclose(norm, norm[0] + np.array([0.0, 1.0, 2.0]), rtol=1e-6)
+    assert table.repeats.score_pp.tolist() == [57.0, 57.0], "the outcome is the task's"
+    one = RunStore(tmp_path / "one.sqlite")
+    one.add(replace(make_record("r0"), scores={"exam": 60.0}))
+    assert table_from_store(one, benchmark="exam").repeats is None
+
+
 def test_further_benchmarks_and_the_proxys_scores_stand_beside_the_first(tmp_path: Path) -> None:
     store, proxies = RunStore(tmp_path / "runs.sqlite"), RunStore(tmp_path / "proxies.sqlite")
     both = {"exam": 60.0, "truth": 30.0}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tuneahead.errors import PredictorError
+from tuneahead.predictor.splits import folds_for
 from tuneahead.predictor.table import FeatureTable, group_index, join_tables, read_table, write_table
 
 
@@ -117,3 +118,40 @@ def test_absent_extras_are_nan_not_zero(make_table):
 
 def test_group_index_counts_from_zero_in_order_of_appearance():
     assert group_index(["b", "a", "b", "c"]).tolist() == [0, 1, 0, 2]
+
+
+def repeated(make_table) -> FeatureTable:
+    """Twelve tasks, of which t2 was run under two further seeds and t5 under one."""
+    table = make_table(12, 8)
+    further = table.select([2, 2, 5])
+    return replace(table, repeats=replace(further, values=further.values + 1.0))
+
+
+def test_rows_of_further_seeds_go_where_their_task_goes(make_table):
+    table = repeated(make_table)
+    assert len(table) == 12 and len(table.with_repeats()) == 15
+    part = table.select([5, 7])
+    assert part.repeats is not None and part.repeats.task_ids == ("t5",)
+    assert part.with_repeats().task_ids == ("t5", "t7", "t5") and part.with_repeats().repeats is None
+    assert len(table.select([0, 1]).with_repeats()) == 2
+    assert table.with_features(["f3"]).with_repeats().values.shape == (15, 1)
+    other = replace(table, bases=("other",) * 12)
+    assert other.select([2]).repeats is not None and len(other.select([2]).repeats) == 0, "another base's"
+
+
+def test_a_held_out_task_has_no_row_of_any_seed_in_training(make_table):
+    table = repeated(make_table)
+    for protocol in ("grouped", "random", "family-out"):
+        for fold in folds_for(table, protocol, k=3):
+            train, test = table.select(fold.train).with_repeats(), table.select(fold.test)
+            assert not set(train.task_ids) & set(test.task_ids)
+
+
+def test_rows_of_further_seeds_survive_the_disk_and_joining(make_table, tmp_path: Path):
+    table = repeated(make_table)
+    write_table(table, tmp_path / "table.parquet")
+    back = read_table(tmp_path / "table.parquet")
+    assert len(back) == 12 and back.repeats is not None and back.repeats.task_ids == ("t2", "t2", "t5")
+    np.testing.assert_array_equal(back.repeats.values, table.repeats.values.astype(np.float32))
+    both = join_tables([back, make_table(4, 8)])
+    assert len(both) == 16 and len(both.with_repeats()) == 19

@@ -141,6 +141,7 @@ def _table(entry: Mapping[str, Any]) -> Table:
 
 def table_fingerprint(table: FeatureTable) -> str:
     """Hash of everything a backtest reads of a table, so that a stored result is known to belong to it."""
+    table = table.with_repeats()
     digest = hashlib.sha256()
     header = (table.names, table.groups, table.task_ids, table.data_ids, table.families, table.bases)
     digest.update(json.dumps(header).encode())

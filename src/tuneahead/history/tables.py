@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,10 +68,11 @@ def table_from_store(
 ) -> FeatureTable:
     """Features and outcomes of every task scored on ``benchmark``.
 
-    Features come from the first seed's trace, cut to ``probe_steps``; the score is the mean over
-    seeds. ``proxies`` is a store of the same tasks run on a smaller base (for ProxyLM). Static
-    features are those kept in the store (see :func:`complete_statics`), absent otherwise. Outcomes on
-    other benchmarks the runs were scored on become extra columns (``FeatureTable.of_benchmark``). Raises
+    Features come from the first seed's trace, cut to ``probe_steps``, and those of ``repeats`` from the
+    further seeds'; the score is the mean over seeds. ``proxies`` is a store of the same tasks run on a
+    smaller base (for ProxyLM). Static features are those kept in the store (see :func:`complete_statics`),
+    absent otherwise. Outcomes on other benchmarks the runs were scored on become extra columns
+    (``FeatureTable.of_benchmark``). Raises
     :class:`StoreError` when no task has a score.
     """
     tasks = tasks_of(store, benchmark)
@@ -80,6 +81,22 @@ def table_from_store(
             f"no run in {store.path} has a score on {benchmark!r}",
             remedy="record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)",
         )
+    table = _table(store, tasks, benchmark, probe_steps, proxies)
+    others = [Task(records) for task in tasks for records in _turned(task.records)]
+    if not others:
+        return table
+    return replace(table, repeats=_table(store, others, benchmark, probe_steps, proxies))
+
+
+def _turned(records: tuple[RunRecord, ...]) -> list[tuple[RunRecord, ...]]:
+    """The same records with each but the first in the first place."""
+    return [(records[i], *records[:i], *records[i + 1 :]) for i in range(1, len(records))]
+
+
+def _table(
+    store: RunStore, tasks: Sequence[Task], benchmark: str, probe_steps: int, proxies: RunStore | None
+) -> FeatureTable:
+    """A row for each of ``tasks``: features of its first record's probe, outcomes of all its records."""
     vectors = [_vector(store, task.first, probe_steps) for task in tasks]
     names = tuple(spec.name for spec in CATALOGUE)
     probes = [task.first.trace.truncate(probe_steps) for task in tasks]

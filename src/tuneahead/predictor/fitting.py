@@ -73,7 +73,7 @@ def paper_features(table: FeatureTable) -> tuple[str, ...]:
 
 
 def prepare(table: FeatureTable, preset: Preset) -> tuple[Problem, FeatureTable]:
-    rows = table.scored()
+    rows = table.scored().with_repeats()
     if not len(rows):
         raise PredictorError("no row of the table has a score", remedy="finish some full runs first")
     anchored = [np.isfinite(anchor_points(rows, anchor)) for anchor in preset.anchors]

@@ -84,7 +84,8 @@ class Predictor:
 
         ``preset`` is ``default`` (whatever earns it in cross-validation over the data sets), ``paper``
         (LightGBM with the paper's configuration and features, raw score), ``quick``, or a
-        :class:`Preset`. Rows count by their number of seeds. Raises :class:`PredictorError` when
+        :class:`Preset`. Rows count by their number of seeds, and those of further seeds are learnt from
+        too. Raises :class:`PredictorError` when
         nothing can be learnt.
         """
         chosen = find_preset(preset)
@@ -113,7 +114,7 @@ class Predictor:
             level=level,
             origin=Origin(
                 preset=chosen.name,
-                rows=len(rows),
+                rows=len(set(zip(rows.bases, rows.task_ids, strict=True))),
                 data_sets=len(set(rows.data_ids)),
                 seed=seed,
                 bases=tuple(sorted(set(rows.bases))),
@@ -234,6 +235,7 @@ class Predictor:
         return [place[name] for name in self.domain.names]
 
     def _inputs(self, table: FeatureTable) -> tuple[Floats, Floats, Floats]:
+        table = replace(table, repeats=None)
         known = set(table.names)
         missing = [name for name in self.names if name not in known]
         if missing:

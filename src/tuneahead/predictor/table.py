@@ -51,6 +51,9 @@ class FeatureTable:
     feature catalogue when left out. ``extras`` are further ``(n,)`` columns that baselines and cost
     accounting read (see the constants of this module), never the predictor.
 
+    ``repeats`` are further rows of the same tasks, with the same outcome and the features of another
+    seed's probe: systems learn from them, nothing is measured on them, and they go where their task goes.
+
     Raises :class:`PredictorError` when lengths disagree or a name occurs twice.
     """
 
@@ -70,6 +73,7 @@ class FeatureTable:
     sources: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     extras: Mapping[str, Floats] = field(default_factory=dict)
+    repeats: FeatureTable | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.task_ids)
@@ -103,7 +107,18 @@ class FeatureTable:
         columns: dict[str, Any] = {name: getattr(self, name)[index] for name in ("values", *_COLUMNS)}
         texts: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in index) for name in _TEXTS}
         extras = {name: column[index] for name, column in self.extras.items()}
-        return replace(self, **columns, **texts, extras=extras)
+        repeats = self.repeats
+        if repeats is not None:
+            chosen = set(zip(texts["bases"], texts["task_ids"], strict=True))
+            pairs = zip(repeats.bases, repeats.task_ids, strict=True)
+            repeats = repeats.select(np.array([pair in chosen for pair in pairs], bool))
+        return replace(self, **columns, **texts, extras=extras, repeats=repeats)
+
+    def with_repeats(self) -> FeatureTable:
+        """A table to learn from: these rows, and those of further seeds below them."""
+        if self.repeats is None:
+            return self
+        return join_tables([replace(self, repeats=None), self.repeats])
 
     def with_features(self, names: Iterable[str]) -> FeatureTable:
         """The table with these feature columns only, in the order given; raises on an unknown name."""
@@ -116,7 +131,8 @@ class FeatureTable:
             )
         columns = [place[name] for name in wanted]
         groups = tuple(self.groups[i] for i in columns)
-        return replace(self, names=wanted, values=self.values[:, columns], groups=groups)
+        repeats = None if self.repeats is None else self.repeats.with_features(wanted)
+        return replace(self, names=wanted, values=self.values[:, columns], groups=groups, repeats=repeats)
 
     def of_group(self, *groups: str) -> tuple[str, ...]:
         """Names of the features in these groups (static, dynamic, recipe, cue), in order."""
@@ -157,6 +173,7 @@ class FeatureTable:
             chance_pp=unknown,
             benchmarks=(name,) * len(self),
             extras={**kept, PROXY: self.extra(proxy_column(name))},
+            repeats=None if self.repeats is None else self.repeats.of_benchmark(name),
         )
 
     @property
@@ -199,7 +216,9 @@ def join_tables(tables: Sequence[FeatureTable]) -> FeatureTable:
     texts: dict[str, Any] = {name: sum((getattr(table, name) for table in tables), ()) for name in _TEXTS}
     names = sorted({name for table in tables for name in table.extras})
     extras = {name: np.concatenate([table.extra(name) for table in tables]) for name in names}
-    return replace(first, **columns, **texts, extras=extras)
+    repeated = [table.repeats for table in tables if table.repeats is not None]
+    repeats = join_tables(repeated) if repeated else None
+    return replace(first, **columns, **texts, extras=extras, repeats=repeats)
 
 
 def outcome_column(benchmark: str, column: str) -> str:
@@ -232,16 +251,18 @@ def _catalogue_group(name: str) -> str:
 def write_table(table: FeatureTable, path: str | Path) -> None:
     """Write ``table`` as one Parquet file: features as ``f:``, extras as ``x:``, the rest by name.
 
-    Features are kept as 32-bit floats: they are measured no finer, and the file is half as large.
+    Features are kept as 32-bit floats: they are measured no finer, and the file is half as large. Rows of
+    further seeds stand below those of the tasks.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    tasks, table = len(table), table.with_repeats()
     columns: dict[str, object] = {name: list(getattr(table, name)) for name in _TEXTS}
     columns |= {name: getattr(table, name) for name in _COLUMNS}
     columns |= {f"f:{name}": table.values[:, i].astype(np.float32) for i, name in enumerate(table.names)}
     columns |= {f"x:{name}": column for name, column in table.extras.items()}
-    header = json.dumps({"schema": SCHEMA, "names": table.names, "groups": table.groups})
+    header = json.dumps({"schema": SCHEMA, "names": table.names, "groups": table.groups, "tasks": tasks})
     arrow = pa.table(columns).replace_schema_metadata({"tuneahead": header})
     pq.write_table(arrow, str(path), compression="zstd")
 
@@ -265,7 +286,7 @@ def read_table(path: str | Path) -> FeatureTable:
             f"{path} is not a feature table of schema {SCHEMA}: {error}",
             remedy="write one with 'write_table' or from the history of runs",
         ) from None
-    return FeatureTable(
+    whole = FeatureTable(
         names=tuple(header["names"]),
         values=np.column_stack(values) if values else np.zeros((arrow.num_rows, 0)),
         groups=tuple(header["groups"]),
@@ -273,3 +294,8 @@ def read_table(path: str | Path) -> FeatureTable:
         **columns,
         **texts,
     )
+    tasks = int(header.get("tasks", len(whole)))
+    if tasks == len(whole):
+        return whole
+    repeats = whole.select(np.arange(tasks, len(whole)))
+    return replace(whole.select(np.arange(tasks)), repeats=repeats)

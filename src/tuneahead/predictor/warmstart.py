@@ -25,7 +25,7 @@ def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
     domain grows by the own rows. Raises :class:`PredictorError` when no row has a score.
     Source: method.md, "From one base and benchmark to another".
     """
-    rows = own.scored()
+    rows = own.scored().with_repeats()
     if not len(rows):
         raise PredictorError("no run of the new base has a score", remedy="finish one full run first")
     plain = replace(predictor, shift_pp=0.0)
@@ -45,7 +45,7 @@ def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
         predictor.origin,
         bases=tuple(sorted({*predictor.origin.bases, *rows.bases})),
         benchmarks=tuple(sorted({*predictor.origin.benchmarks, *rows.benchmarks})),
-        own_rows=len(rows),
+        own_rows=len(set(rows.task_ids)),
     )
     return replace(
         predictor,
