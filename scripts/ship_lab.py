@@ -2,8 +2,9 @@
 
 Adds the store's runs to the archive of raw traces (meta/BASE). For the main base it then writes the
 feature table, with the scores of the proxy's archive where there is one, with --fit the predictor fitted to
-it, and with --backtest the result of the whole backtest on it. Tables of other bases with an archive are
-written beside it. ``--restore`` first fills the store from the archive, so that a build goes on elsewhere.
+it, and with --backtest the result of the whole backtest on it and on the tables of other bases. Those are
+written beside it (``--base NAME``), and with --fit a predictor learnt from them beside all others.
+``--restore`` first fills the store from the archive, so that a build goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from tuneahead.lab.exam import lab_exam
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable, read_table, write_table
 from tuneahead.training.models import load_base
-from tuneahead.workbench import shipped_backtest, shipped_predictor, shipped_table
+from tuneahead.workbench import shipped_backtest, shipped_history, shipped_predictor, shipped_table
 
 META = Path(__file__).parents[1] / "meta"
 MAIN, PROXY = "lab-qwen2", "lab-proxy"
-OTHERS = ("lab-llama", "lab-gemma3")
+OTHERS = ("lab-llama", "lab-gemma3", "smollm2")
 PROBE_STEPS = (10, 25, 50, 200)
 """Lengths of the probe that are compared with the table's own 100."""
 
@@ -51,11 +52,16 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             ship(store, archived(PROXY, Path(folder)), given)
     elif given.base in OTHERS:
-        table = measured_table(store, str(META / "bases" / given.base))
-        beside = shipped_table(given.base)
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        write_table(table, beside)
+        folder = META / "bases" / given.base
+        table = measured_table(store, str(folder) if folder.is_dir() else given.base)
+        beside = shipped_predictor(given.base)
+        beside.mkdir(parents=True, exist_ok=True)
+        write_table(table, shipped_table(given.base))
         print(f"table of {len(table)} tasks on {given.base}")
+        if given.fit:
+            own = read_table(shipped_table(given.base))
+            Predictor.fit(own, helpers=shipped_history(without=(given.base,))).save(beside)
+            print("predictor fitted to them beside those of the other bases")
 
 
 def ship(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -> None:

@@ -306,7 +306,7 @@ def test_a_predictor_is_corrected_by_the_runs_of_a_new_base(tuneahead: Run, tmp_
     write_table(replace(few, bases=("my-llm",) * 8, score_pp=few.score_pp + 5), own)
     tuneahead("fit", "--table", old, "--out", start, "--preset", "quick")
     said = tuneahead("fit", "--table", own, "--start", start, "--out", mine).stdout
-    assert "corrected by 8 own ones" in said
+    assert "8 own ones corrected it" in said
     assert "my-llm" in load_predictor(mine).origin.bases
     assert load_predictor(mine).shift_pp > 0
 

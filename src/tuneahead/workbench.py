@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from tuneahead.errors import BenchmarkError, PredictorError
 if TYPE_CHECKING:
     from tuneahead.benchmark.items import Benchmark
     from tuneahead.predictor.predictor import Predictor
+    from tuneahead.predictor.table import FeatureTable
     from tuneahead.training.measure import ProbeSettings
     from tuneahead.training.models import Base
 
@@ -23,7 +24,9 @@ MOST_CUE_ANSWERS = 200
 LARGE_BASE_CUE_ITEMS = 200
 LARGE_BASE_CUE_STEPS = (0, 25, 50, 100)
 _TASK_FILES = (".yaml", ".yml")
-_SHIPPED = ("predictor", "shipped", "lab-qwen2")
+SHIPPED_BASE = "lab-qwen2"
+"""The base whose runs the first shipped predictor learned from; those of other bases start from it."""
+_SHIPPED = ("predictor", "shipped")
 
 
 @dataclass(frozen=True)
@@ -149,16 +152,24 @@ def _names_task_file(name: str) -> bool:
     return Path(name.rpartition(":")[0]).suffix in _TASK_FILES
 
 
-def shipped_predictor() -> Path:
-    """Folder of the predictor that comes with the package."""
+def shipped_predictor(base: str = SHIPPED_BASE) -> Path:
+    """Folder of the predictor that comes with the package for a base (not there for most)."""
     from importlib.resources import files
 
-    return Path(str(files("tuneahead").joinpath(*_SHIPPED)))
+    return Path(str(files("tuneahead").joinpath(*_SHIPPED))) / base
 
 
-def shipped_table(base: str = "") -> Path:
-    """Feature table that the shipped predictor was fitted to, or that of another lab base."""
-    return (shipped_predictor().parent / base if base else shipped_predictor()) / "table.parquet"
+def shipped_table(base: str = SHIPPED_BASE) -> Path:
+    """Feature table of the runs on a base that the shipped predictors were fitted to."""
+    return shipped_predictor(base) / "table.parquet"
+
+
+def shipped_history(*, without: Collection[str] = ()) -> FeatureTable:
+    """The runs that come with the package, of all bases but those of these names."""
+    from tuneahead.predictor.table import join_tables, read_table
+
+    tables = sorted(shipped_predictor().parent.glob("*/table.parquet"))
+    return join_tables([read_table(path) for path in tables if path.parent.name not in without])
 
 
 def shipped_backtest() -> Path:
@@ -167,16 +178,19 @@ def shipped_backtest() -> Path:
 
 
 def find_predictor(folder: str, base: str, benchmark: str) -> tuple[Predictor | None, str]:
-    """The predictor in ``folder`` (empty: the shipped one) if it knows this base and benchmark, else why not.
+    """The predictor in ``folder`` if it knows this base and benchmark, else why not.
 
-    Source: method.md, "From one base and benchmark to another": with no row of its own, a base
-    gets no forecast.
+    An empty ``folder`` means the one shipped for this base, and where there is none the lab's. Source:
+    method.md, "From one base and benchmark to another": with no row of its own, a base gets no forecast.
     """
     from tuneahead.predictor.predictor import load_predictor
 
-    if not folder and not shipped_predictor().is_dir():
-        return None, "this installation ships no predictor"
-    predictor = load_predictor(folder or shipped_predictor())
+    if not folder:
+        own = base if base in shipped_bases() else SHIPPED_BASE
+        folder = str(shipped_predictor(own))
+        if not Path(folder).is_dir():
+            return None, "this installation ships no predictor"
+    predictor = load_predictor(folder)
     origin = predictor.origin
     for kind, name, known in (("base", base, origin.bases), ("benchmark", benchmark, origin.benchmarks)):
         if name not in known:
@@ -185,6 +199,12 @@ def find_predictor(folder: str, base: str, benchmark: str) -> tuple[Predictor | 
                 "keep your runs with --store, record their scores, then 'tuneahead fit --start shipped'"
             )
     return predictor, ""
+
+
+def shipped_bases() -> set[str]:
+    """Names of the bases for which a predictor comes with the package."""
+    # A base may be a path: it is looked up among the folders' names, never joined to one.
+    return {found.parent.name for found in shipped_predictor().parent.glob("*/predictor.json")}
 
 
 def require_probe_steps(steps: int) -> int:

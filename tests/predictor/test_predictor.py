@@ -66,7 +66,7 @@ def test_held_out_rows_reach_no_part_of_the_fit(make_table, tmp_path, preset):
 
 def test_residuals_for_calibration_never_saw_their_own_data_set(table):
     """The inner folds: spoiling a fold's labels and features changes nothing that predicts that fold."""
-    problem, _ = prepare(table, DEFAULT)
+    problem, _, _ = prepare(table, DEFAULT)
     fold = grouped_folds(table.data_ids, k=4, seed=1)[0]
     labels, features = problem.score_pp.copy(), problem.features.copy()
     labels[fold.test] = 0.0
@@ -229,3 +229,23 @@ def test_bad_presets_levels_and_empty_tables_are_refused(table):
 def test_same_seed_same_predictor(table, tmp_path):
     one, two = (Predictor.fit(table, preset="quick", seed=4) for _ in range(2))
     assert saved_bytes(one, tmp_path / "one") == saved_bytes(two, tmp_path / "two")
+
+
+def test_other_bases_runs_help_a_few_own_ones(make_table):
+    helpers = make_table(150, 8)
+    few, test = make_table(12, 8, seed=3), make_table(300, 8, seed=4)
+    few = replace(few, bases=("other",) * len(few), benchmarks=("their exam",) * len(few))
+    alone = Predictor.fit(few, preset="quick").predict_table(test)
+    helped = Predictor.fit(few, preset="quick", helpers=helpers)
+    found = helped.predict_table(test)
+    assert rmse(found.score_pp, test.score_pp) < 0.8 * rmse(alone.score_pp, test.score_pp)
+    assert helped.origin.bases == ("other",) and helped.origin.benchmarks == ("their exam",)
+    assert helped.origin.rows == 162 and helped.origin.own_rows == 12
+    assert set(helped.calibration.groups) == set(few.data_ids), "intervals are those of the own runs"
+
+
+def test_helpers_without_a_usable_own_run_make_no_predictor(make_table):
+    few = make_table(6, 8, seed=3)
+    few = replace(few, bases=("other",) * 6, probe_pp=np.full(6, np.nan))
+    with pytest.raises(PredictorError, match="no run of the new base"):
+        Predictor.fit(few, preset="quick", helpers=make_table(150, 8))

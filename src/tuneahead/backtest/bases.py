@@ -63,7 +63,7 @@ def _few_rows(
         *("warm start coverage %", "warm start width"),
     )
     note = (
-        f"Warm start: fitted to {home.bases[0]}, corrected by so many runs of {name} (whole data sets);"
+        f"Warm start: fitted to the runs on {home.bases[0]} and so many on {name} (whole data sets) together;"
         f" measured on {len(test)} tasks of data sets that no training row of either base is from."
         f" Persistence there: {persistence:.2f}."
     )

@@ -76,8 +76,8 @@ def fit(
         str,
         typer.Option(
             metavar="FOLDER",
-            help="Start from this predictor ('shipped' for the packaged one) and correct it by the runs: "
-            "for a new base with few of them.",
+            help="For a new base with few runs: learn from them beside the packaged ones ('shipped'), or "
+            "correct the predictor in this folder by them.",
             show_default=False,
         ),
     ] = "",
@@ -89,22 +89,23 @@ def fit(
     from tuneahead.cli.progress import ProgressBar
     from tuneahead.predictor.predictor import Predictor, load_predictor
     from tuneahead.predictor.warmstart import adapt
-    from tuneahead.workbench import shipped_predictor
+    from tuneahead.workbench import shipped_history
 
     rows = _table(store, table, benchmark)
     with ProgressBar() as bar:
         bar.stage(f"Fitting to {len(rows):,} tasks")
-        if start:
-            known = load_predictor(shipped_predictor() if start == "shipped" else start)
-            predictor = adapt(known, rows)
+        if start and start != "shipped":
+            predictor = adapt(load_predictor(start), rows)
         else:
-            predictor = Predictor.fit(rows, preset=preset, seed=seed, level=level)
+            helpers = shipped_history(without=rows.bases) if start else None
+            predictor = Predictor.fit(rows, preset=preset, seed=seed, level=level, helpers=helpers)
     try:
         predictor.save(out)
     except OSError as error:
         raise TuneAheadError(f"can't write {out}: {error.strerror}", remedy="give another --out") from None
     origin = predictor.origin
-    own = f", corrected by {origin.own_rows:,} own ones" if start else ""
+    corrected = "of them its own" if start == "shipped" else "own ones corrected it"
+    own = f", {origin.own_rows:,} {corrected}" if start else ""
     fitted = f"{origin.rows:,} tasks on {origin.data_sets:,} data sets"
     print(f"{out}: fitted to {fitted}, preset {origin.preset}{own}")
 

@@ -163,23 +163,29 @@ def demo(
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for data and reports.")] = Path(
         "tuneahead-demo"
     ),
+    base: Annotated[
+        str,
+        typer.Option(help="smollm2 or lab. Default: smollm2 where it is installed.", show_default=False),
+    ] = "",
 ) -> None:
-    """Assess a healthy and a broken data set on the packaged tiny model."""
+    """Assess a healthy and a broken data set on SmolLM2-135M-Instruct, or on the packaged tiny model."""
     from tuneahead.cli.progress import ProgressBar
     from tuneahead.judge import assess as run_assess
     from tuneahead.lab.datasets import broken_example, generate, healthy_example, write_jsonl
-    from tuneahead.recipe import Recipe
     from tuneahead.report import write_html
+    from tuneahead.training.sources import is_installed
     from tuneahead.verdict import Goal
-    from tuneahead.workbench import Setup, open_workbench
+    from tuneahead.workbench import Setup, open_workbench, shipped_bases
 
+    real = is_installed("smollm2") and "smollm2" in shipped_bases()
+    chosen = base or ("smollm2" if real else "lab")
+    recipe = _demo_recipe(chosen)
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(learning_rate=2e-3, max_steps=1000, max_length=128)
     console = open_console()
     pages = []
     with ProgressBar() as bar:
-        bar.stage("Loading the lab's base")
-        bench = open_workbench(Setup())
+        bar.stage(f"Loading base {chosen}")
+        bench = open_workbench(Setup(base=chosen))
         for name, spec in (("healthy", healthy_example()), ("broken", broken_example())):
             data = folder / f"{name}.jsonl"
             write_jsonl(generate(spec), data)
@@ -188,6 +194,21 @@ def demo(
             pages.append(write_html(found, folder / f"{name}.html"))
             _print(console, found)
     console.print("Open the reports in a browser: " + ", ".join(map(str, pages)), soft_wrap=True)
+
+
+def _demo_recipe(base: str) -> Recipe:
+    """A usual recipe among those that the shipped predictors learned from."""
+    from tuneahead.recipe import Recipe
+
+    recipes = {
+        "lab": Recipe(learning_rate=2e-3, max_steps=1000, max_length=128),
+        "smollm2": Recipe(learning_rate=5e-4, max_steps=400, batch_size=4, max_length=96, template="raw"),
+    }
+    if base not in recipes:
+        raise TuneAheadError(
+            f"the demo does not run on base {base!r}", remedy="use smollm2 or lab; assess takes any base"
+        )
+    return recipes[base]
 
 
 def _show(found: Assessment, as_json: bool, html: Path | None) -> None:

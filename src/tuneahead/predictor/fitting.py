@@ -13,7 +13,7 @@ from tuneahead.predictor.explain import known_spec
 from tuneahead.predictor.intervals import Calibration, Residuals, calibrate
 from tuneahead.predictor.models import Component
 from tuneahead.predictor.selection import TrailEntry
-from tuneahead.predictor.table import FeatureTable, Floats
+from tuneahead.predictor.table import FeatureTable, Floats, Rows, join_tables
 from tuneahead.predictor.tuning import CONTEXT, PRESETS, Choice, Preset, Problem, anchor_points, design
 
 
@@ -72,16 +72,28 @@ def paper_features(table: FeatureTable) -> tuple[str, ...]:
     return tuple(name for name in table.names if name in named or name in recipe)
 
 
-def prepare(table: FeatureTable, preset: Preset) -> tuple[Problem, FeatureTable]:
+def prepare(
+    table: FeatureTable, preset: Preset, helpers: FeatureTable | None = None
+) -> tuple[Problem, FeatureTable, Rows]:
+    """The training rows as the models see them, their table, and which of them are of ``table``."""
     rows = table.scored().with_repeats()
     if not len(rows):
         raise PredictorError("no row of the table has a score", remedy="finish some full runs first")
+    own = np.ones(len(rows), bool)
+    if helpers is not None:
+        others = helpers.scored().with_repeats()
+        rows, own = join_tables([rows, others]), np.append(own, np.zeros(len(others), bool))
     anchored = [np.isfinite(anchor_points(rows, anchor)) for anchor in preset.anchors]
     # A few runs without a probe score (it failed) must not cost the best anchor.
     for known in anchored:
         if known.mean() >= 0.9:
-            rows = rows.select(np.flatnonzero(known))
+            rows, own = rows.select(np.flatnonzero(known)), own[known]
             break
+    if not own.any():
+        raise PredictorError(
+            "no run of the new base has a score of its cue items",
+            remedy="score the benchmark's cue items before training and at the probe's end",
+        )
     names = paper_features(rows) if preset.paper_features else rows.names
     problem = Problem(
         names=(*names, *CONTEXT) if preset.context else names,
@@ -95,7 +107,7 @@ def prepare(table: FeatureTable, preset: Preset) -> tuple[Problem, FeatureTable]
     )
     if not problem.names:
         raise PredictorError("the table has no features", remedy="extract features before fitting")
-    return problem, rows
+    return problem, rows, np.flatnonzero(own)
 
 
 def fit_members(
@@ -115,10 +127,12 @@ def fit_members(
     return tuple(members), choice.selection.trail if choice.selection else ()
 
 
-def calibration_of(problem: Problem, choice: Choice, level: float, scaled: bool) -> Calibration:
-    residual = problem.score_pp - choice.out_of_fold_pp
-    if not np.isfinite(residual).all():
+def calibration_of(problem: Problem, choice: Choice, own: Rows, *, level: float, scaled: bool) -> Calibration:
+    """Intervals from the out-of-fold residuals of the rows ``own``."""
+    residual = (problem.score_pp - choice.out_of_fold_pp)[own]
+    if not len(residual) or not np.isfinite(residual).all():
         return Calibration(np.zeros(0), ())
+    data_ids = tuple(problem.data_ids[i] for i in own)
     if not scaled:
-        return Calibration(np.abs(residual), problem.data_ids)
-    return calibrate(Residuals(residual, problem.features, problem.data_ids), level=level)
+        return Calibration(np.abs(residual), data_ids)
+    return calibrate(Residuals(residual, problem.features[own], data_ids), level=level)

@@ -49,7 +49,7 @@ class Origin:
     figures: tuple[CandidateFigure, ...]
     trail: tuple[TrailEntry, ...]
     own_rows: int = 0
-    """Runs of a new base that corrected the predictor; see :mod:`tuneahead.predictor.warmstart`."""
+    """How many of the rows are tasks of the predictor's own base, where other bases' runs helped."""
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,27 @@ class Predictor:
 
     @classmethod
     def fit(
-        cls, table: FeatureTable, *, preset: str | Preset = "default", seed: int = 0, level: float = 0.9
+        cls,
+        table: FeatureTable,
+        *,
+        preset: str | Preset = "default",
+        seed: int = 0,
+        level: float = 0.9,
+        helpers: FeatureTable | None = None,
     ) -> Predictor:
         """Fit on the rows of ``table`` that have a score.
 
         ``preset`` is ``default`` (whatever earns it in cross-validation over the data sets), ``paper``
         (LightGBM with the paper's configuration and features, raw score), ``quick``, or a
         :class:`Preset`. Rows count by their number of seeds, and those of further seeds are learnt from
-        too. Raises :class:`PredictorError` when
-        nothing can be learnt.
+        too. ``helpers`` are runs of other bases or benchmarks, from which the models learn beside those of
+        ``table``; the intervals come from the rows of ``table`` alone, for whose base and benchmark the
+        predictor is. Raises :class:`PredictorError` when nothing can be learnt.
         """
         chosen = find_preset(preset)
         if not 0.0 < level < 1.0:
             raise PredictorError(f"level {level} is not a probability", remedy="use 0.9 for 90 %")
-        problem, rows = prepare(table, chosen)
+        problem, rows, own = prepare(table, chosen, helpers)
         choice = choose(problem, chosen, seed)
         members, pool = fit_members(problem, choice, seed)
         used = sorted({column for member in members for column in member.columns})
@@ -102,7 +109,7 @@ class Predictor:
             context=chosen.context,
             anchor=choice.anchor,
             members=members,
-            calibration=calibration_of(problem, choice, level, chosen.scaled_intervals),
+            calibration=calibration_of(problem, choice, own, level=level, scaled=chosen.scaled_intervals),
             domain=learn_domain([problem.names[i] for i in used], problem.features[:, used], rows.data_ids),
             typical=Typical(
                 weighted_mean(rows.base_pp, weights),
@@ -117,10 +124,11 @@ class Predictor:
                 rows=len(set(zip(rows.bases, rows.task_ids, strict=True))),
                 data_sets=len(set(rows.data_ids)),
                 seed=seed,
-                bases=tuple(sorted(set(rows.bases))),
-                benchmarks=tuple(sorted(set(rows.benchmarks))),
+                bases=tuple(sorted({rows.bases[i] for i in own})),
+                benchmarks=tuple(sorted({rows.benchmarks[i] for i in own})),
                 figures=choice.figures,
                 trail=pool,
+                own_rows=0 if helpers is None else len({rows.task_ids[i] for i in own}),
             ),
         )
 

@@ -14,7 +14,6 @@ from tuneahead.predictor.baselines import Estimate, System, not_run, persistence
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable
 from tuneahead.predictor.tuning import DEFAULT
-from tuneahead.predictor.warmstart import adapt
 
 MIN_SCRATCH_ROWS = 8
 _FITTED: dict[str, Predictor] = {}
@@ -37,11 +36,11 @@ def scratch(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
 
 
 def warm_start(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
-    """The predictor of the known base, corrected by the new base's own rows where there are any."""
+    """The predictor fitted to the rows of both bases; without own rows to the known base's alone."""
     home, own = own_rows(train, test)
-    predictor = _fitted(home, seed)
-    if len(own):
-        predictor = adapt(predictor, own)
+    predictor = (
+        Predictor.fit(own, preset=DEFAULT, seed=seed, helpers=home) if len(own) else _fitted(home, seed)
+    )
     found = predictor.predict_table(test)
     return Estimate(found.score_pp, found.low_pp, found.high_pp)
 

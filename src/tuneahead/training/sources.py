@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
@@ -91,6 +92,15 @@ def resolve_base(name: str) -> tuple[str, str]:
     from tuneahead.lab.bases import stored_name
 
     return stored_name(Path(name)) or name, name
+
+
+def is_installed(name: str) -> bool:
+    """Whether a packaged model can be loaded: its file is there, and what reads it."""
+    try:
+        PACKAGED[name].pieces()
+    except ModelError:
+        return False
+    return importlib.util.find_spec("gguf") is not None
 
 
 def cache_folder() -> Path:
