@@ -22,7 +22,7 @@ MOST_CUE_ITEMS = 1000
 MOST_CUE_ANSWERS = 200
 """Items asked in passing whose answers are written out, at the price of a pass for every token."""
 LARGE_BASE_CUE_ITEMS = 200
-LARGE_BASE_CUE_STEPS = (0, 25, 50, 100)
+LARGE_BASE_CUE_STEPS = (0, 50, 100)
 _TASK_FILES = (".yaml", ".yml")
 SHIPPED_BASE = "lab-qwen2"
 """The base whose runs the first shipped predictor learned from; those of other bases start from it."""
@@ -88,7 +88,7 @@ def cue_steps(base: Base) -> tuple[int, ...]:
 def cue_items(benchmark: Benchmark, base: Base | None = None) -> Benchmark:
     """The items asked in passing: all of them, or an even selection of a longer benchmark.
 
-    A large base is asked some 200: four cues of the whole lab-exam would take longer than the probe.
+    A large base is asked some 200: three cues of the whole lab-exam would take longer than the probe.
     """
     from tuneahead.benchmark.items import WRITTEN
 

@@ -16,12 +16,16 @@ from tuneahead.build.execute import BuildOptions, execute
 from tuneahead.build.plan import TaskPlan
 from tuneahead.build.questions import SOURCES, QuestionSpec
 from tuneahead.build.smollm2 import smollm2_plan, without_absent
-from tuneahead.build.worker import final_benchmarks, large_base_settings
+from tuneahead.build.worker import final_benchmarks, lab_data, large_base_settings
 from tuneahead.errors import DataError
 from tuneahead.features.catalogue import CATALOGUE_VERSION
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import complete_statics, table_from_store
+from tuneahead.lab.datasets import sample_specs
 from tuneahead.lab.exam import lab_exam
+from tuneahead.recipe import Recipe
+from tuneahead.training.lora import AdapterStack
+from tuneahead.training.measure import CueMeter, ProbeSettings, flatness_rows
 from tuneahead.training.models import Base, load_base
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "build_smollm2.py"
@@ -60,7 +64,7 @@ def test_tasks_without_their_questions_are_left_out_and_the_others_stay_the_same
 def test_a_large_base_is_asked_a_fixed_part_of_the_exam_and_scored_on_all(tiny_base: Base) -> None:
     large = LargeBase(**{field.name: getattr(tiny_base, field.name) for field in fields(Base)})
     settings = large_base_settings(large)
-    assert settings.cue_benchmark is not None and settings.cue_steps == (0, 25, 50, 100)
+    assert settings.cue_benchmark is not None and settings.cue_steps == (0, 50, 100)
     items, exam = settings.cue_benchmark.items, lab_exam()
     assert items == exam.items[1::4] and len(items) == 206
     asked, all_items = Counter(i.subject for i in items), Counter(i.subject for i in exam.items)
@@ -72,6 +76,20 @@ class LargeBase(Base):
     """The lab's base, treated as a large one."""
 
     is_large = True
+
+
+def test_a_large_base_reads_fewer_rows_between_steps(tiny_base: Base) -> None:
+    large = LargeBase(**{field.name: getattr(tiny_base, field.name) for field in fields(Base)})
+    assert (flatness_rows(tiny_base), flatness_rows(large)) == (32, 16)
+    rows = lab_data(tiny_base, TaskPlan(sample_specs(1, 3)[0], Recipe(max_length=96, template="raw"))).train
+    stack = AdapterStack(large, 1, 2)
+    try:
+        meter = CueMeter(large, ProbeSettings())
+        (few,) = meter.take(stack, [0], [0], [rows[:24]])
+        (many,) = meter.take(stack, [0], [0], [rows[:60]])
+    finally:
+        stack.detach()
+    assert many.heldout_loss_nats == few.heldout_loss_nats > 0
 
 
 @pytest.fixture(scope="module")

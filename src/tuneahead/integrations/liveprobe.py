@@ -18,11 +18,11 @@ from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Flatness, ProbeTrace, TraceInfo
 from tuneahead.training.encode import MAX_HELDOUT_ROWS, Encoded, RunData, data_fingerprint
 from tuneahead.training.measure import (
-    FLATNESS_ROWS,
     CueMeter,
     GradientMeter,
     ProbeSettings,
     StepRows,
+    flatness_rows,
     measure_flatness,
     peak_memory_mb,
 )
@@ -124,7 +124,7 @@ class LiveProbe:
         with self.watching(), self.adapter.kept():
             if step in self.settings.cue_steps:
                 self.cues += self.cue_meter.take(self.adapter, [0], [step], [self.data.heldout])
-            usable = [row for row in self.rows.rows if row.answer_tokens > 0][:FLATNESS_ROWS]
+            usable = [row for row in self.rows.rows if row.answer_tokens > 0][: flatness_rows(self.base)]
             if step == self.settings.flatness_at and usable:
                 (self.flatness,) = measure_flatness(
                     self.base, self.adapter, [0], [self.recipe], [usable], [step]

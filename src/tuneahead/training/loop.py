@@ -22,10 +22,10 @@ from tuneahead.training.batches import pack, step_rows
 from tuneahead.training.checkpoint import read_checkpoint, save_adapter, write_checkpoint
 from tuneahead.training.lora import AdapterStack, answer_head
 from tuneahead.training.measure import (
-    FLATNESS_ROWS,
     CueMeter,
     GradientMeter,
     ProbeSettings,
+    flatness_rows,
     measure_flatness,
     peak_memory_mb,
 )
@@ -206,7 +206,7 @@ class _Trainer:
                 self.stack,
                 flat,
                 [s.job.recipe for s in chosen],
-                [s.job.data.train[:FLATNESS_ROWS] for s in chosen],
+                [s.job.data.train[: flatness_rows(self.base)] for s in chosen],
                 [s.step for s in chosen],
             )
             for slot, flatness in zip(chosen, measured, strict=True):

@@ -32,6 +32,9 @@ SMALL_SHARE = 0.01
 FLATNESS_RADII = (0.05, 0.2)
 FLATNESS_DIRECTIONS = 3
 FLATNESS_ROWS = 32
+LARGE_BASE_FLATNESS_ROWS = 16
+LARGE_BASE_HELDOUT_ROWS = 24
+"""A large base reads fewer rows between steps: all of them would take longer than the probe's steps do."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class ProbeSettings:
     cue_benchmark: Benchmark | None = None
     reference_texts: tuple[str, ...] = ()
     flatness_at: int | None = 100
+
+
+def flatness_rows(base: Base) -> int:
+    """How many of the training rows flatness is measured on."""
+    return LARGE_BASE_FLATNESS_ROWS if base.is_large else FLATNESS_ROWS
 
 
 @dataclass
@@ -189,6 +197,8 @@ class CueMeter:
     ) -> list[Cue]:
         """One cue for each of ``slots``; at step 0 the benchmark is that of the plain base, scored once."""
         began = time.perf_counter()
+        if self.base.is_large:
+            heldout = [rows[:LARGE_BASE_HELDOUT_ROWS] for rows in heldout]
         losses = text_losses(self.base, heldout, stack, slots)
         fresh = [i for i, step in enumerate(steps) if step > 0]
         scored = self._score(stack, [slots[i] for i in fresh]) if fresh else []
