@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tuneahead.benchmark.items import Benchmark
 from tuneahead.errors import DataError, ModelError
 from tuneahead.recipe import Recipe
 from tuneahead.training.activations import fit_runs, keep_layers, pass_size
-from tuneahead.training.batches import pack, step_rows
 from tuneahead.training.checkpoint import read_checkpoint, save_adapter, write_checkpoint
-from tuneahead.training.lora import AdapterStack, answer_head
+from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import (
     CueMeter,
     GradientMeter,
@@ -30,16 +28,14 @@ from tuneahead.training.measure import (
     peak_memory_mb,
 )
 from tuneahead.training.models import Base
+from tuneahead.training.passes import Losses, StepPlan, TrainingPasses
 from tuneahead.training.runs import Job, RunResult, Slot, checkpoint_of, restore, trace_of
 from tuneahead.training.scoring import (
     EncodedBenchmark,
     encode_benchmark,
     obeys_masks,
-    rows_nll,
     score_stack,
-    shares_lines,
 )
-from tuneahead.training.updates import SlotDropout
 
 __all__ = ["Job", "RunResult", "train_stack"]
 
@@ -72,10 +68,6 @@ def train_stack(
         yield from _Trainer(base, waiting, settings, width).run(on_step)
 
 
-Losses = list[tuple[int, float]]
-"""Rows of one step by index, each with its summed loss in nats."""
-
-
 class _Trainer:
     def __init__(self, base: Base, waiting: list[Job], settings: ProbeSettings, width: int) -> None:
         self.base = base
@@ -94,6 +86,7 @@ class _Trainer:
         except BaseException:
             self._release()
             raise
+        self.passes = TrainingPasses(base, self.stack)
         self.slots: list[Slot] = []
         self._encoded: dict[str, EncodedBenchmark] = {}
 
@@ -214,8 +207,8 @@ class _Trainer:
 
     def _step(self) -> None:
         began = time.perf_counter()
-        plans = [step_rows(s.job.recipe, len(s.job.data.train), s.step) for s in self.slots]
-        losses, norm = self._gradients(plans)
+        plans = [StepPlan.of(slot) for slot in self.slots]
+        losses, norm = self.passes.gradients(self.slots, plans)
         recording = [i for i, s in enumerate(self.slots) if s.step < self.settings.record_steps]
         stats, layers = (
             self.meter.gradients(recording, norm) if recording else (torch.zeros(0, 4), torch.zeros(0, 0))
@@ -226,72 +219,11 @@ class _Trainer:
             self._update(i, slot, norms[i], sums[i])
         moved = self.meter.updates(recording) if recording else torch.zeros(0, 2)
         share = (time.perf_counter() - began) / len(self.slots)
-        tokens = [float(self._tokens(slot, plan)) for slot, plan in zip(self.slots, plans, strict=True)]
+        tokens = [float(plan.answer_tokens) for plan in plans]
         self._record(recording, losses, [sums, norms, tokens], (stats, layers, moved), share)
         for slot in self.slots:
             slot.step += 1
             slot.seconds += share
-
-    @staticmethod
-    def _tokens(slot: Slot, plan: Sequence[NDArray[np.int64]]) -> int:
-        return sum(slot.job.data.train[i].answer_tokens for part in plan for i in part)
-
-    def _gradients(self, plans: Sequence[Sequence[NDArray[np.int64]]]) -> tuple[list[Losses], Tensor]:
-        """One step's losses of every slot's rows, and the norms of the gradients they leave in the stack."""
-        # Only dropout draws from a slot's generator.
-        drawn = [(s.generator, s.generator.get_state()) for s in self.slots if s.job.recipe.lora_dropout]
-        for shared in (self.stack.shares_lines, False):
-            self.stack.grads[: len(self.slots)].zero_()
-            losses: list[Losses] = [[] for _ in self.slots]
-            for micro in range(max(len(plan) for plan in plans)):
-                self._forward_backward(plans, micro, losses, shared=shared)
-            norm = torch.linalg.vector_norm(self.stack.grads[: len(self.slots)], dim=1)
-            if not shared or bool(torch.isfinite(norm).all()):
-                break
-            # Behind a mask a number that is none is still none: a run that blew up has spoiled those
-            # it shared lines with. Once more, each in lines of its own.
-            for generator, state in drawn:
-                generator.set_state(state)
-        return losses, norm
-
-    def _forward_backward(
-        self,
-        plans: Sequence[Sequence[NDArray[np.int64]]],
-        micro: int,
-        losses: list[Losses],
-        *,
-        shared: bool,
-    ) -> None:
-        indices = [plan[micro].tolist() if micro < len(plan) else [] for plan in plans]
-        batches = [
-            [slot.job.data.train[i] for i in own] for slot, own in zip(self.slots, indices, strict=True)
-        ]
-        several = shares_lines(self.base, batches)
-        packed = pack(
-            batches,
-            self.base.pad_id,
-            self.base.device,
-            several_per_line=several,
-            shared_by_slots=shared,
-            large_base=self.base.is_large,
-        )
-        rates = [slot.job.recipe.lora_dropout for slot in self.slots]
-        self.stack.segments = packed.segments
-        self.stack.dropout = (
-            SlotDropout(rates, [slot.generator for slot in self.slots], packed.tokens) if any(rates) else None
-        )
-        with answer_head(self.base) as head:
-            row_nll = rows_nll(self.base, head, packed)
-            self.stack.dropout = None
-            parts = packed.by_slot(row_nll)
-            loss = torch.zeros(())
-            for slot, plan, own in zip(self.slots, plans, parts, strict=True):
-                loss = loss + own.sum() / max(1, self._tokens(slot, plan))
-            if loss.requires_grad:
-                loss.backward()  # type: ignore[no-untyped-call]
-        self.stack.segments = None
-        for found, own, nll in zip(losses, indices, parts, strict=True):
-            found += zip(own, nll.tolist(), strict=True)
 
     def _update(self, place: int, slot: Slot, norm: float, loss: float) -> None:
         if not (np.isfinite(norm) and np.isfinite(loss)):

@@ -1,0 +1,103 @@
+"""One step's passes: forward and backward through the stack, micro-batch after micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tuneahead.training.batches import pack, step_rows
+from tuneahead.training.lora import AdapterStack, answer_head
+from tuneahead.training.models import Base
+from tuneahead.training.runs import Slot
+from tuneahead.training.scoring import rows_nll, shares_lines
+from tuneahead.training.updates import SlotDropout
+
+Losses = list[tuple[int, float]]
+"""Rows of one step by index, each with its summed loss in nats."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The rows of one slot's step, micro-batch by micro-batch, and how many answer tokens they hold."""
+
+    parts: tuple[tuple[int, ...], ...]
+    answer_tokens: int
+
+    @classmethod
+    def of(cls, slot: Slot) -> StepPlan:
+        """The plan of the step that ``slot`` stands at."""
+        rows = slot.job.data.train
+        parts = [part.tolist() for part in step_rows(slot.job.recipe, len(rows), slot.step)]
+        tokens = sum(rows[i].answer_tokens for part in parts for i in part)
+        return cls(tuple(tuple(part) for part in parts), tokens)
+
+    def part(self, micro: int) -> tuple[int, ...]:
+        """The rows of a micro-batch; none beyond the last."""
+        return self.parts[micro] if micro < len(self.parts) else ()
+
+
+class TrainingPasses:
+    """Leaves the gradients of a step, summed over its micro-batches, in the stack."""
+
+    def __init__(self, base: Base, stack: AdapterStack) -> None:
+        self.base = base
+        self.stack = stack
+
+    def gradients(self, slots: Sequence[Slot], plans: Sequence[StepPlan]) -> tuple[list[Losses], Tensor]:
+        """One step's losses of every slot's rows, and the norms of the gradients they leave in the stack."""
+        # Only dropout draws from a slot's generator.
+        drawn = [(s.generator, s.generator.get_state()) for s in slots if s.job.recipe.lora_dropout]
+        for shared in (self.stack.shares_lines, False):
+            self.stack.grads[: len(slots)].zero_()
+            losses: list[Losses] = [[] for _ in slots]
+            for micro in range(max(len(plan.parts) for plan in plans)):
+                self._forward_backward(slots, plans, micro, losses, shared=shared)
+            norm = torch.linalg.vector_norm(self.stack.grads[: len(slots)], dim=1)
+            if not shared or bool(torch.isfinite(norm).all()):
+                break
+            # Behind a mask a number that is none is still none: a run that blew up has spoiled those
+            # it shared lines with. Once more, each in lines of its own.
+            for generator, state in drawn:
+                generator.set_state(state)
+        return losses, norm
+
+    def _forward_backward(
+        self,
+        slots: Sequence[Slot],
+        plans: Sequence[StepPlan],
+        micro: int,
+        losses: list[Losses],
+        *,
+        shared: bool,
+    ) -> None:
+        indices = [plan.part(micro) for plan in plans]
+        batches = [[slot.job.data.train[i] for i in own] for slot, own in zip(slots, indices, strict=True)]
+        several = shares_lines(self.base, batches)
+        packed = pack(
+            batches,
+            self.base.pad_id,
+            self.base.device,
+            several_per_line=several,
+            shared_by_slots=shared,
+            large_base=self.base.is_large,
+        )
+        rates = [slot.job.recipe.lora_dropout for slot in slots]
+        self.stack.segments = packed.segments
+        self.stack.dropout = (
+            SlotDropout(rates, [slot.generator for slot in slots], packed.tokens) if any(rates) else None
+        )
+        with answer_head(self.base) as head:
+            row_nll = rows_nll(self.base, head, packed)
+            self.stack.dropout = None
+            parts = packed.by_slot(row_nll)
+            loss = torch.zeros(())
+            for plan, own in zip(plans, parts, strict=True):
+                loss = loss + own.sum() / max(1, plan.answer_tokens)
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+        self.stack.segments = None
+        for found, rows, nll in zip(losses, indices, parts, strict=True):
+            found += zip(rows, nll.tolist(), strict=True)
