@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from tuneahead.predictor.kernel import KERNEL_PENALTIES, KernelRidge
+from tuneahead.predictor.kernel import KERNEL_PENALTIES, KernelRidge, _slopes
 from tuneahead.predictor.linear import PENALTIES, ElasticNet, Ridge, learn_columns
 from tuneahead.predictor.models import GREEDY_TREES, RANDOM_TREES, Boosting, component_from_record
 
@@ -119,6 +119,45 @@ def test_kernel_contributions_are_shapley_values_over_every_order_of_the_feature
             order_values[feature] += (after - before) / len(orders)
             before = after
     np.testing.assert_allclose(model.contributions(row)[0, :5], order_values, atol=1e-9)
+
+
+def test_a_shaped_kernel_finds_the_columns_that_matter():
+    random = np.random.default_rng(3)
+    features = random.normal(size=(150, 30))
+    target = np.sin(2 * features[:, 0]) + features[:, 1] * features[:, 2]
+    train, test = features[:100], features[100:]
+    errors = {}
+    for rounds in (0, 5):
+        path = KernelRidge("kernel", reach=1.0, rounds=rounds).fit(train, target[:100], np.ones(100), 0)
+        errors[rounds] = np.sqrt(np.mean((path.predict_all(test) - target[100:, None]) ** 2, axis=0)).min()
+    assert errors[5] < 0.6 * errors[0]
+    stretch = learn_columns(train, "linear").scale / path.columns.scale
+    assert set(np.argsort(-stretch)[:3]) == {0, 1, 2}
+    assert np.sqrt(np.mean(stretch**2)) == pytest.approx(1.0)
+    model = path.at(2)
+    shares = model.contributions(test[:4])
+    np.testing.assert_allclose(shares.sum(1), model.predict(test[:4]), atol=1e-9)
+    back = component_from_record(json.loads(json.dumps(model.to_record())))
+    np.testing.assert_array_equal(back.predict(test), model.predict(test))
+
+
+def test_slopes_of_a_kernel_are_its_derivatives():
+    random = np.random.default_rng(4)
+    points, dual, width = random.normal(size=(12, 3)), random.normal(size=12), 0.3
+
+    def predicted(at):
+        return np.exp(-width * ((at[:, None] - points) ** 2).sum(-1)) @ dual
+
+    gram = np.exp(-width * ((points[:, None] - points) ** 2).sum(-1))
+    for column in range(3):
+        step = 1e-6 * np.eye(3)[column]
+        numeric = (predicted(points + step) - predicted(points - step)) / 2e-6
+        np.testing.assert_allclose(_slopes(points, gram, dual, width)[:, column], numeric, atol=1e-7)
+
+
+def test_a_constant_target_leaves_the_kernel_unshaped():
+    path = KernelRidge(rounds=3).fit(FEATURES, np.ones(80), WEIGHTS, 0)
+    np.testing.assert_allclose(path.predict_all(FEATURES), 1.0)
 
 
 def test_elastic_net_leaves_out_what_does_not_matter():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from tuneahead.predictor.linear import Columns, columns_from_record, columns_rec
 from tuneahead.predictor.table import Floats
 
 KERNEL_PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+SHAPING_PENALTY = 0.1
+"""Penalty of the fits that shape a kernel."""
 _SMALLEST = 1e-300
 
 
@@ -93,10 +95,17 @@ class KernelPath:
 
 @dataclass(frozen=True)
 class KernelRidge:
-    """Learner of kernel ridge regressions; ``reach`` over the number of columns is the kernel's width."""
+    """Learner of kernel ridge regressions; ``reach`` over the number of columns is the kernel's width.
+
+    With ``rounds`` the kernel is shaped to the task: after each round every column is stretched by the
+    root of how steeply the fit so far moves along it, so that columns that say nothing no longer set
+    rows apart. Source: recursive feature machines (Radhakrishnan, Beaglehole, Pandit and Belkin 2024,
+    Science 383, 1461), with a diagonal matrix, which keeps the kernel a product over columns.
+    """
 
     name: str = "kernel ridge"
     reach: float = 0.5
+    rounds: int = 0
 
     @property
     def settings(self) -> int:
@@ -106,16 +115,42 @@ class KernelRidge:
     def fit(self, features: Floats, target: Floats, weights: Floats, seed: int) -> KernelPath:
         """Fit all penalties on ``features`` ``(n, d)``; a row of weight w counts like w rows."""
         columns = learn_columns(features, "linear")
-        # Rounded as they are stored, so that a model read back is the same one.
-        centres = columns.apply(features).astype(np.float32).astype(float)
-        width = self.reach / max(1, int(np.isfinite(columns.scale).sum()))
+        count = max(1, int(np.isfinite(columns.scale).sum()))
+        width = self.reach / count
         intercept = float(weights @ target / weights.sum())
         root = np.sqrt(weights)
+        standard, stretch = columns, np.where(np.isfinite(columns.scale), 1.0, 0.0)
+        for _ in range(self.rounds):
+            points = columns.apply(features)
+            gram = _gaussian(points, points, width)
+            lifted = root[:, None] * gram * root + SHAPING_PENALTY * np.eye(len(gram))
+            dual = root * np.linalg.solve(lifted, root * (target - intercept))
+            slopes = _slopes(points, gram, dual, width) * stretch
+            # The root of the slope: the slope itself follows the noise of the first rounds.
+            steep = np.sqrt(np.sqrt(weights @ slopes**2 / weights.sum()))
+            if not steep.any():
+                break
+            stretch = steep / np.sqrt((steep**2).sum() / count)
+            columns = _stretched(standard, stretch)
+        # Rounded as they are stored, so that a model read back is the same one.
+        centres = columns.apply(features).astype(np.float32).astype(float)
         values, vectors = np.linalg.eigh(root[:, None] * _gaussian(centres, centres, width) * root)
         inner = vectors.T @ (root * (target - intercept))
         penalties = np.array(KERNEL_PENALTIES)[:, None]
         solved = (inner / (np.maximum(values, 0.0) + penalties)) @ vectors.T
         return KernelPath(columns, centres, solved * root, width, intercept)
+
+
+def _slopes(points: Floats, gram: Floats, dual: Floats, width: float) -> Floats:
+    """Derivatives of ``gram @ dual`` at its own points along each column, ``(n, p)``."""
+    return np.asarray(-2 * width * (points * (gram @ dual)[:, None] - gram @ (dual[:, None] * points)), float)
+
+
+def _stretched(columns: Columns, stretch: Floats) -> Columns:
+    """The same columns, each made wider by its factor; those of factor 0 vanish."""
+    scale = np.full(len(stretch), np.inf)
+    np.divide(columns.scale, stretch, out=scale, where=stretch > 0)
+    return replace(columns, scale=scale)
 
 
 def _gaussian(x: Floats, centres: Floats, width: float) -> Floats:

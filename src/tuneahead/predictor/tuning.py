@@ -69,6 +69,7 @@ PAPER = Preset(
 _COPIES = 3
 """Trees with random thresholds differ by their seed; the mean of three errs less than any of them."""
 _GREEDY, _RANDOM = Boosting("greedy trees", GREEDY_TREES), Boosting("random trees", RANDOM_TREES)
+_SHAPED = KernelRidge("shaped kernel ridge", reach=1.0, rounds=5)
 DEFAULT = Preset(
     "default",
     (
@@ -76,6 +77,7 @@ DEFAULT = Preset(
         Contestant(Ridge("bent ridge", "hinge")),
         Contestant(ElasticNet()),
         Contestant(KernelRidge()),
+        Contestant(_SHAPED),
         Contestant(_GREEDY),
         Contestant(_RANDOM, copies=_COPIES),
         Contestant(_GREEDY, "selected"),
