@@ -268,3 +268,21 @@ def test_unknown_tables_systems_and_protocols_name_the_known_ones(result, table)
         backtest(table, options=BacktestOptions(systems=("magic",)))
     with pytest.raises(PredictorError, match="use random, grouped or family-out"):
         backtest(table, protocols=("leave-one-out",))
+
+
+def test_every_system_learns_from_further_seeds_and_is_measured_on_tasks_alone(table):
+    extras = {
+        **table.extras,
+        "similarity@a": table.values[:, 0],
+        "embedding@00": table.values[:, 1],
+        "proxy_pp": table.score_pp - 5.0,
+        "data_rows": np.arange(len(table)) + 50.0,
+        **{f"cue_pp@{step}": table.probe_pp for step in (0, 50, 100)},
+    }
+    rows = replace(table, extras=extras).select(range(60))
+    rows = replace(rows, repeats=rows.select(rows.seeds > 1))
+    plan = Plan(BASELINES, folds_for(rows, "grouped", k=2))
+    found = run_plans(rows, {"grouped": plan}, seed=0)["grouped"]
+    for name, outcome in found.items():
+        assert len(outcome.score_pp) == 60
+        assert outcome.reason or np.isfinite(outcome.score_pp).all(), name
