@@ -60,3 +60,11 @@ def test_the_same_remedy_from_two_findings_is_given_once():
 def test_advice_stays_short():
     many = [Finding(f"check-{i}", "warn", "message", f"remedy {i}") for i in range(30)]
     assert len(advise([], many)) == MOST_FIXES
+
+
+def test_what_is_as_good_as_it_can_be_is_not_to_be_mended():
+    nothing, some = (Attribution("answer_in_prompt_fraction", value, -2.0, "") for value in (0.0, 0.3))
+    assert advise([nothing], []) == ()
+    assert advise([some], [])[0].feature == "answer_in_prompt_fraction"
+    # Warm-up has no better end: none at all may well be what is wrong.
+    assert advise([Attribution("warmup_fraction", 0.0, -2.0, "")], [])[0].feature == "warmup_fraction"

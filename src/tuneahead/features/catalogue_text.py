@@ -234,7 +234,7 @@ _ANSWERED = (
         remedy="drop set phrases at the beginning of answers",
     ),
     _row(
-        name="answer_in_prompt_fraction", estimate="share", unit="fraction", low=0, high=1, direction=0,
+        name="answer_in_prompt_fraction", estimate="share", unit="fraction", low=0, high=1, direction=-1,
         formula="share of rows whose answer's words stand in the prompt, in a row",
         sentence="{value} of the answers stand in their prompt already",
         remedy="check that prompts do not give the answer away",

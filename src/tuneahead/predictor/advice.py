@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tuneahead.predictor.explain import known_spec
 from tuneahead.verdict import Attribution, Finding, Fix
+
+if TYPE_CHECKING:
+    from tuneahead.features.catalogue import FeatureSpec
 
 MIN_HARM_PP = 0.5
 """Remedies for less than half a point are not worth anybody's time."""
@@ -49,7 +53,7 @@ def _harms(attributions: Sequence[Attribution]) -> list[_Harm]:
     found: dict[str, _Harm] = {}
     for attribution in attributions:
         spec = known_spec(attribution.feature)
-        if spec is None or not spec.remedy:
+        if spec is None or not spec.remedy or _has_nothing_left(spec, attribution.value):
             continue
         before = found.get(spec.remedy)
         if before is None:
@@ -58,6 +62,13 @@ def _harms(attributions: Sequence[Attribution]) -> list[_Harm]:
         worst = min(before.worst, attribution, key=lambda one: one.contribution_pp)
         found[spec.remedy] = _Harm(spec.remedy, before.net_pp + attribution.contribution_pp, worst)
     return list(found.values())
+
+
+def _has_nothing_left(spec: FeatureSpec, value: float) -> bool:
+    """Whether the value stands where the remedy would take it: at the end of its range already."""
+    if spec.direction == 0:
+        return False
+    return value >= spec.high if spec.direction > 0 else value <= spec.low
 
 
 def _from_harm(harm: _Harm) -> Fix:
