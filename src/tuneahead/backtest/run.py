@@ -10,7 +10,7 @@ import numpy as np
 from tuneahead.backtest.bases import base_tables
 from tuneahead.backtest.curves import learning_curve, learning_plans, probe_lengths
 from tuneahead.backtest.headline import headline_table
-from tuneahead.backtest.protocols import judge, measured_rows, protocol_tables
+from tuneahead.backtest.protocols import judge, protocol_tables
 from tuneahead.backtest.result import BacktestOptions, BacktestResult, Prediction, table_fingerprint
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
 from tuneahead.backtest.tables import Table, metric_table
@@ -52,7 +52,7 @@ def backtest(
         tables += protocol_tables(judged, chosen)
     if sizes:
         curve = {key: found[key][OURS.name] for key in sizes}
-        tables.append(learning_curve(rows, plans, curve, found["grouped"], measured_rows(rows)))
+        tables.append(learning_curve(rows, plans, curve, found["grouped"]))
     if chosen.probe_tables:
         tables.append(probe_lengths(chosen, seed))
     if chosen.further_benchmarks:
