@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from tuneahead.backtest import BacktestResult, read_result
 from tuneahead.backtest.tables import Cell, show
+from tuneahead.predictor.metrics import rmse
 from tuneahead.workbench import shipped_backtest
 
 README = Path(__file__).parents[1] / "README.md"
@@ -42,7 +45,20 @@ def accuracy(result: BacktestResult) -> str:
         error = f"{show(row[at['RMSE']])} ({show(row[at['95 % interval']])})"
         shares = [percent(row[at[name]]) for name in ("within 3 pp %", "coverage %")]
         lines.append(f"| {row[0]} | {error} | {show(row[at['R2']])} | {shares[0]} | {shares[1]} |")
+    if measured != result.tasks:
+        lines.append(f"\n{over_all(result)}")
     return "\n".join([head, *lines])
+
+
+def over_all(result: BacktestResult) -> str:
+    """Our error on every held-out task, also those run under one seed."""
+    found = result.predictions["grouped"]
+    error = rmse(*(np.array([getattr(p, name) for p in found]) for name in ("predicted_pp", "score_pp")))
+    inside = np.mean([p.low_pp <= p.score_pp <= p.high_pp for p in found])
+    return (
+        f"Over all {len(found)} tasks, also those run under one seed, TuneAhead's error is {show(error)},\n"
+        f"and {percent(100 * float(inside))} lie in their intervals."
+    )
 
 
 def percent(cell: Cell) -> str:
