@@ -199,7 +199,7 @@ def _score_trees(
 def _rows(base: Base, encoded: EncodedBenchmark, trees: Sequence[Tree]) -> list[Row]:
     """The rows that hold the trees; trees share one only where the base obeys the mask that parts them."""
     if not encoded.shared:
-        return [Row((index,), 0, tree.length, tree.reads) for index, tree in enumerate(trees)]
+        return [Row.alone(index, tree) for index, tree in enumerate(trees)]
     attention = LARGE_BASE_ATTENTION_TOKENS if base.is_large else ATTENTION_TOKENS
     return grow_rows(trees, tokens_per_pass(base), attention)
 

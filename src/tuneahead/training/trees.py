@@ -62,6 +62,11 @@ class Row:
     length: int
     reads: int
 
+    @classmethod
+    def alone(cls, index: int, tree: Tree) -> Row:
+        """A row that holds the ``index``-th tree only."""
+        return cls((index,), 0, tree.length, tree.reads)
+
 
 def grow_rows(trees: Sequence[Tree], most_tokens: int, attention_tokens: int) -> list[Row]:
     """Rows that hold every tree once, none longer than ``most_tokens`` unless a single tree is.
@@ -89,7 +94,7 @@ def grow_rows(trees: Sequence[Tree], most_tokens: int, attention_tokens: int) ->
             if trunk >= SHORTEST_TRUNK and length <= most_tokens and worth:
                 rows[-1] = Row((*last.trees, index), trunk, length, last.reads + tree.reads)
                 continue
-        rows.append(Row((index,), 0, tree.length, tree.reads))
+        rows.append(Row.alone(index, tree))
     return rows
 
 
