@@ -21,8 +21,8 @@ from tuneahead.build.execute import BuildOptions, BuildProgress, execute
 from tuneahead.build.smollm2 import smollm2_plan, without_absent
 from tuneahead.errors import TuneAheadError
 
-RUNS_PER_CHUNK = 8
-"""A chunk is finished once begun: eight runs are about half an hour of one worker."""
+RUNS_PER_CHUNK = 4
+"""A chunk is finished once begun: four runs are about twenty minutes of one worker."""
 RUNS_AHEAD = 32
 """Chunks are formed of so few runs that an unfinished history is not made of the shortest rows alone."""
 
