@@ -75,7 +75,7 @@ class _Maker:
         self.base = base
         self.store = store
         self.width = options.width
-        self.settings = lab_settings() if options.probes else score_settings()
+        self.settings = None if options.probes else score_settings()
         self.meter = meter
         self.base_scores = _base_scores(base)
 
