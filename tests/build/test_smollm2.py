@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import subprocess
 import sys
 from collections import Counter
@@ -13,10 +15,10 @@ import pytest
 from question_files import write_question_files
 
 from tuneahead.build.execute import BuildOptions, execute
-from tuneahead.build.plan import TaskPlan
+from tuneahead.build.plan import RunPlan, TaskPlan, runs_of
 from tuneahead.build.questions import SOURCES, QuestionSpec
 from tuneahead.build.smollm2 import smollm2_plan, without_absent
-from tuneahead.build.worker import final_benchmarks, lab_data, large_base_settings
+from tuneahead.build.worker import Message, final_benchmarks, lab_data, large_base_settings, work
 from tuneahead.errors import DataError
 from tuneahead.features.catalogue import CATALOGUE_VERSION
 from tuneahead.history.store import RunStore
@@ -76,6 +78,24 @@ class LargeBase(Base):
     """The lab's base, treated as a large one."""
 
     is_large = True
+
+
+def test_a_build_records_of_a_large_base_what_is_meant_for_large_ones(
+    tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = LargeBase(**{field.name: getattr(tiny_base, field.name) for field in fields(Base)})
+    monkeypatch.setattr("tuneahead.training.models.load_base", lambda name: large)
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)
+    messages: queue.Queue[Message] = queue.Queue()
+    tasks: queue.Queue[list[RunPlan] | None] = queue.Queue()
+    recipe = smollm2_plan(1, 1)[0].recipe.replace(max_steps=4)
+    tasks.put(runs_of([TaskPlan(sample_specs(1, 3)[0], recipe)]))
+    tasks.put(None)
+    store = RunStore(tmp_path / "runs.sqlite")
+    work(0, tasks, messages, store.path, BuildOptions(), os.getppid())  # type: ignore[arg-type]
+    (record,) = store.records()
+    assert [cue.step for cue in record.trace.cues] == [0]
+    assert len(record.trace.cues[0].margin_nats) == 206 and set(record.scores) == {"lab-exam"}
 
 
 def test_a_large_base_reads_fewer_rows_between_steps(tiny_base: Base) -> None:

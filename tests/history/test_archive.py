@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_store import make_record
 
 from tuneahead.errors import StoreError
+from tuneahead.features.vector import FeatureVector
 from tuneahead.history import archive
 from tuneahead.history.archive import read_archive, restore, write_archive
 from tuneahead.history.store import RunStore
@@ -94,3 +95,21 @@ def test_a_run_of_unknown_length_goes_through_an_archive(tmp_path: Path) -> None
     store.add(replace(make_record(), seconds=float("nan")))
     write_archive(store, tmp_path / "meta")
     assert restore(tmp_path / "meta", other) == 1 and math.isnan(other.get("r1").seconds)
+
+
+def test_features_of_data_sets_that_nobody_can_make_again_go_along(tmp_path: Path) -> None:
+    store, other = RunStore(tmp_path / "runs.sqlite"), RunStore(tmp_path / "other.sqlite")
+    store.add(make_record())
+    store.add(replace(make_record("r2"), data_id="questions", data_spec='{"source": "PIQA"}'))
+    vector = FeatureVector({"examples": 60.0}, {"parse_depth_mean": "no words"})
+    for data_id in ("d1", "questions"):
+        store.add_static(data_id, "lab", "1", vector)
+    folder = tmp_path / "meta"
+    assert (write_archive(store, folder), restore(folder, other)) == (2, 2)
+    assert other.static("questions", "lab", "1") == vector
+    assert other.static("d1", "lab", "1") is None, "measured again from its spec"
+    written = (folder / "features.parquet").read_bytes()
+    assert write_archive(other, folder) == 0 and (folder / "features.parquet").read_bytes() == written
+    (folder / "features.parquet").write_bytes(b"torn")
+    with pytest.raises(StoreError, match="can't be read"):
+        restore(folder, other)

@@ -32,9 +32,12 @@ def test_seeds_of_a_task_become_one_row_with_the_first_seeds_probe(tmp_path: Pat
     assert table.task_ids == ("t1",) and table.data_ids == ("d1",)
     assert table.score_pp[0] == 57.0 and table.seeds[0] == 3
     assert table.seed_sd_pp[0] == pytest.approx(np.std([60, 54, 57], ddof=1))
-    assert table.base_pp[0] == 40.0
-    # The only cue has margins -1 and 0.5: one of two items is right.
+    # The only cue, at step 0, has margins -1 and 0.5: one of two items is right.
+    assert table.base_pp[0] == 50.0, "gains are taken on the items that the probe was asked"
     assert table.probe_pp[0] == 50.0 and table.extra("cue_pp@0")[0] == 50.0
+    mute = RunStore(tmp_path / "mute.sqlite")
+    mute.add(replace(make_record(), trace=replace(make_record().trace, cues=()), scores={"exam": 54.0}))
+    assert table_from_store(mute, benchmark="exam").base_pp[0] == 40.0
     assert np.isnan(table.values[0, table.names.index("parse_depth_mean")]), "nothing static was measured"
 
 

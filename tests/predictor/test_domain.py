@@ -77,3 +77,14 @@ def test_a_constant_feature_is_not_left_by_rounding():
     domain = learn_domain((*NAMES, "constant"), stored, GROUPS)
     assert not domain.outside(rows)[:, 6].any()
     assert domain.outside(rows + 0.01)[:, 6].all()
+
+
+def test_a_base_score_that_differs_by_an_answer_or_two_is_inside_and_has_one_vote():
+    names = ("base_score_pp", "base_level", "base_score_headroom", *NAMES)
+    constant = np.tile([41.0, 0.22, 0.22], (150, 1))
+    domain = learn_domain(names, np.hstack([constant, ROWS]), GROUPS)
+    assert domain.names == ("base_score_pp", *NAMES)
+    near, far = np.zeros((2, 1, 7))
+    near[0, 0], far[0, 0] = 41.4, 47.0
+    assert not domain.outside(near).any()
+    assert domain.outside(far)[0].tolist() == [True] + [False] * 6

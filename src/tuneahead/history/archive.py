@@ -1,7 +1,8 @@
 """The history as Parquet files that are only ever added to, small enough to be shipped.
 
 A store becomes numbered parts of up to 100 runs; a part once written is never touched again, so
-that a growing archive adds files and changes none. Reading the parts gives the store back.
+that a growing archive adds files and changes none. Reading the parts gives the store back. The static
+features of data sets that can't be made again from their spec (real questions) lie beside them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tuneahead.errors import StoreError
+from tuneahead.features.vector import FeatureVector
 from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.history.tables import can_be_made
 from tuneahead.recipe import make_recipe
 from tuneahead.trace import trace_from_bytes
 
@@ -20,6 +23,8 @@ RUNS_PER_PART = 100
 _TEXTS = ("run_id", "task_id", "data_id", "family", "base", "data_spec", "failure", "origin", "created")
 _NUMBERS = ("seed", "seconds", "steps")
 _JSON = ("scores", "base_scores", "subject_scores")
+_FEATURES = "features.parquet"
+_FEATURE_KEY = ("data_id", "base", "version")
 
 
 def write_archive(store: RunStore, folder: Path) -> int:
@@ -47,6 +52,7 @@ def write_archive(store: RunStore, folder: Path) -> int:
             rest, number = [], number + 1
     if rest and added:
         _write_part(folder, number, rest)
+    _write_features(store, folder)
     return added
 
 
@@ -60,8 +66,12 @@ def read_archive(folder: Path) -> Iterator[RunRecord]:
 
 
 def restore(folder: Path, store: RunStore) -> int:
-    """Put every run of an archive into a store; returns how many were new."""
-    return sum(store.add(record) for record in read_archive(folder))
+    """Put every run of an archive into a store, and the features beside them; returns how many were new."""
+    added = sum(store.add(record) for record in read_archive(folder))
+    for data_id, base, version, vector in _read_features(folder):
+        if store.static(data_id, base, version) is None:
+            store.add_static(data_id, base, version, vector)
+    return added
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -91,9 +101,6 @@ def _rows(part: Path, columns: list[str]) -> list[dict[str, Any]]:
 
 
 def _write_part(folder: Path, number: int, records: Sequence[RunRecord]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     columns: dict[str, list[object]] = {
         name: [getattr(record, name) for record in records] for name in (*_TEXTS, *_NUMBERS)
     }
@@ -101,11 +108,43 @@ def _write_part(folder: Path, number: int, records: Sequence[RunRecord]) -> None
         columns[name] = [json.dumps(_plain(getattr(record, name)), sort_keys=True) for record in records]
     columns["recipe"] = [record.recipe.model_dump_json() for record in records]
     columns["trace"] = [record.trace.to_bytes() for record in records]
-    path = folder / f"part-{number:03d}.parquet"
-    # Written beside and renamed: an interrupted write leaves the earlier part whole.
+    _write(folder / f"part-{number:03d}.parquet", columns)
+
+
+def _write(path: Path, columns: dict[str, list[object]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Written beside and renamed: an interrupted write leaves the earlier file whole.
     beside = path.with_suffix(".writing")
     pq.write_table(pa.table(columns), beside, compression="zstd", compression_level=12)
     beside.replace(path)
+
+
+def _write_features(store: RunStore, folder: Path) -> None:
+    """The features of data sets that nobody can measure again without their rows."""
+    specs = {record.data_id: record.data_spec for record in store.records()}
+    lasting = {data_id for data_id, spec in specs.items() if spec and not can_be_made(spec)}
+    kept = {(data_id, base, version): vector for data_id, base, version, vector in _read_features(folder)}
+    new = {(data_id, base, version): vector for data_id, base, version, vector in store.statics(lasting)}
+    if new.keys() <= kept.keys():
+        return
+    rows = sorted((kept | new).items())
+    columns: dict[str, list[object]] = {
+        name: [key[place] for key, _ in rows] for place, name in enumerate(_FEATURE_KEY)
+    }
+    columns["values"] = [json.dumps(dict(vector.values)) for _, vector in rows]
+    columns["absent"] = [json.dumps(dict(vector.absent)) for _, vector in rows]
+    _write(folder / _FEATURES, columns)
+
+
+def _read_features(folder: Path) -> Iterator[tuple[str, str, str, FeatureVector]]:
+    path = folder / _FEATURES
+    if not path.exists():
+        return
+    for row in _rows(path, [*_FEATURE_KEY, "values", "absent"]):
+        data_id, base, version = (str(row[name]) for name in _FEATURE_KEY)
+        yield data_id, base, version, FeatureVector(json.loads(row["values"]), json.loads(row["absent"]))
 
 
 def _plain(scores: object) -> object:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -228,6 +228,16 @@ class RunStore:
             return None
         loaded = json.loads(row[0])
         return FeatureVector(loaded["values"], loaded["absent"])
+
+    def statics(self, data_ids: Collection[str]) -> list[tuple[str, str, str, FeatureVector]]:
+        """All that is kept of these data sets: identifier, base, version and features, in a fixed order."""
+        with self._connect() as connection:
+            rows = connection.execute(
+                "SELECT data_id, base, version FROM statics ORDER BY 1, 2, 3"
+            ).fetchall()
+        keys = [(str(data_id), str(base), str(version)) for data_id, base, version in rows]
+        found = [(key, self.static(*key)) for key in keys if key[0] in data_ids]
+        return [(*key, vector) for key, vector in found if vector is not None]
 
 
 def _scores(record: RunRecord, now: str) -> list[tuple[str, str, str, str, float, str]]:

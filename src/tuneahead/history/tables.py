@@ -102,6 +102,8 @@ def _table(
     probes = [task.first.trace.truncate(probe_steps) for task in tasks]
     same = [task.first.trace.info.benchmark == benchmark for task in tasks]
     own = _outcomes(tasks, benchmark)
+    asked = zip(probes, same, own["base_pp"], strict=True)
+    base_pp = [_base_score_pp(probe, whole_pp) if on else whole_pp for probe, on, whole_pp in asked]
     extras = _extras(store, tasks, probes, same)
     for other in sorted({name for task in tasks for name in task.first.scores} - {benchmark}):
         extras |= {outcome_column(other, key): column for key, column in _outcomes(tasks, other).items()}
@@ -121,7 +123,7 @@ def _table(
         benchmarks=(benchmark,) * len(tasks),
         extras=extras,
         score_pp=own["score_pp"],
-        base_pp=own["base_pp"],
+        base_pp=np.array(base_pp),
         seeds=own["seeds"],
         seed_sd_pp=own["seed_sd_pp"],
     )
@@ -151,6 +153,15 @@ def _probe_score_pp(probe: ProbeTrace, probe_steps: int) -> float:
         return probe.cues[-1].score_pp(probe.info.metric)
     cue = probe.cue_at(min(probe_steps, probe.info.total_steps))
     return float("nan") if cue is None else cue.score_pp(probe.info.metric)
+
+
+def _base_score_pp(probe: ProbeTrace, whole_pp: float) -> float:
+    """The base's score on the cue items, as an assessment has it; ``whole_pp`` where none was taken.
+
+    A large base is asked a part of the benchmark before and during training: gains are taken on that part.
+    """
+    cue = probe.cue_at(0)
+    return whole_pp if cue is None else cue.score_pp(probe.info.metric)
 
 
 def _vector(store: RunStore, record: RunRecord, probe_steps: int) -> FeatureVector:
@@ -188,7 +199,7 @@ def complete_statics(
     """Measure and keep the static features of every generated data set that lacks them; returns how many."""
     specs: dict[str, str] = {}
     for record in store.records():
-        if record.base == base.name and _can_be_made(record.data_spec):
+        if record.base == base.name and can_be_made(record.data_spec):
             specs.setdefault(record.data_id, record.data_spec)
     missing = {
         data_id: text
@@ -243,7 +254,7 @@ def _centre(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(mean / max(1e-12, float(np.linalg.norm(mean))))
 
 
-def _can_be_made(data_spec: str) -> bool:
+def can_be_made(data_spec: str) -> bool:
     """Whether rows follow from the spec alone; of real questions the build keeps the features itself."""
     return bool(data_spec) and "source" not in json.loads(data_spec)
 

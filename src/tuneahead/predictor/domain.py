@@ -12,6 +12,10 @@ from tuneahead.predictor.table import Floats, Mask, Rows, group_index
 MARGIN = 0.25
 """A feature may leave the training range by this share of the range."""
 ROUNDING = 1e-6
+SCORE_SLACK_PP = 1.0
+"""Scores may always leave it by so much: on another device or in another precision some answers differ."""
+_SAME_FACT = ("base_level", "base_score_headroom")
+"""What ``base_score_pp`` says already: three votes for one fact would put a task outside by themselves."""
 NEIGHBOURS = 5
 QUANTILE = 0.99
 _FARTHEST = 8.0
@@ -40,7 +44,7 @@ class Domain:
 
     def outside(self, features: Floats) -> Mask:
         """Which features leave their range, ``(n, d)``."""
-        slack = _slack(self.low, self.high)
+        slack = _slack(self.names, self.low, self.high)
         absent = ~np.isfinite(features)
         beyond = (features < self.low - slack) | (features > self.high + slack)
         return np.where(absent, self.always > 0, beyond)
@@ -72,7 +76,12 @@ class Domain:
 
 
 def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) -> Domain:
-    """The region of training ``features`` ``(n, d)``, whose rows belong to data sets ``groups``."""
+    """The region of training ``features`` ``(n, d)``, whose rows belong to data sets ``groups``.
+
+    Columns that say what another does have no part in it: see the names of what is returned.
+    """
+    kept = [i for i, name in enumerate(names) if name not in _SAME_FACT]
+    names, features = [names[i] for i in kept], features[:, kept]
     finite = np.where(np.isfinite(features), features, np.nan)
     empty = np.isnan(finite).all(0)
     finite[:, empty] = 0.0
@@ -88,7 +97,7 @@ def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) 
     if index.max(initial=0) > 0:
         distances = _nearest(points, points, index)
         far = float(np.quantile(distances, QUANTILE)) * 1.25
-        most = float(np.quantile(_outside_counts(finite, index), QUANTILE))
+        most = float(np.quantile(_outside_counts(names, finite, index), QUANTILE))
     always = (~np.isnan(finite).any(0) & ~empty).astype(float)
     return Domain(
         names=tuple(names),
@@ -103,9 +112,11 @@ def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) 
     )
 
 
-def _slack(low: Floats, high: Floats) -> Floats:
+def _slack(names: Sequence[str], low: Floats, high: Floats) -> Floats:
     # Stored tables round to 32 bits: a constant feature must not leave its range by the rounding.
-    return np.asarray(MARGIN * (high - low) + ROUNDING * np.maximum(np.abs(low), np.abs(high)) + 1e-9, float)
+    slack = MARGIN * (high - low) + ROUNDING * np.maximum(np.abs(low), np.abs(high)) + 1e-9
+    is_score = np.array([name.endswith("_pp") for name in names], bool)
+    return np.where(is_score, np.maximum(slack, SCORE_SLACK_PP), slack)
 
 
 def _standardised(features: Floats, centre: Floats, scale: Floats) -> Floats:
@@ -124,14 +135,14 @@ def _nearest(queries: Floats, points: Floats, groups: Rows | None) -> Floats:
     return np.asarray(np.where(finite, nearest, 0.0).sum(1) / np.maximum(finite.sum(1), 1), float)
 
 
-def _outside_counts(finite: Floats, index: Rows) -> Floats:
+def _outside_counts(names: Sequence[str], finite: Floats, index: Rows) -> Floats:
     counts = np.zeros(len(finite))
     for group in range(int(index.max()) + 1):
         inside, others = finite[index == group], finite[index != group]
         empty = np.isnan(others).all(0)
         others = np.where(empty, 0.0, others)
         low, high = np.nanmin(others, 0), np.nanmax(others, 0)
-        slack = _slack(low, high)
+        slack = _slack(names, low, high)
         beyond = ((inside < low - slack) | (inside > high + slack)) & ~empty
         counts[index == group] = beyond.sum(1)
     return counts
