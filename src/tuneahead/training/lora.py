@@ -68,32 +68,6 @@ class StackedLinear(nn.Module):
         return updated.view_as(y)
 
 
-class AnswerHead(nn.Module):
-    """The vocabulary projection, computed at chosen positions only.
-
-    With 49k to 262k words it is most of the cost of short answers.
-    """
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-        self.positions: Tensor | None = None
-
-    @property
-    def weight(self) -> Tensor:
-        """The projection's weight, which transformers looks up when embeddings are tied."""
-        weight = self.inner.weight
-        assert isinstance(weight, Tensor)
-        return weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """``hidden`` is (rows, T, width); with positions set (flat indices) returns (1, N, vocabulary)."""
-        if self.positions is not None:
-            hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.positions).unsqueeze(0)
-        projected: Tensor = self.inner(hidden)
-        return projected
-
-
 class AdapterStack:
     """The adapters of up to ``capacity`` runs, in flat storage, attached to a base.
 
@@ -321,21 +295,6 @@ class AdapterStack:
         return [
             (f"layer {index}" if index >= 0 else "other", spans) for index, spans in sorted(grouped.items())
         ]
-
-
-@contextmanager
-def answer_head(base: Base) -> Iterator[AnswerHead]:
-    """Project onto the vocabulary only where asked, inside the block."""
-    model = base.model
-    inner = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if inner is None:
-        raise ModelError(f"{base.name!r} has no language-model head", remedy="give a causal language model")
-    head = AnswerHead(inner)
-    model.set_output_embeddings(head)  # type: ignore[no-untyped-call]
-    try:
-        yield head
-    finally:
-        model.set_output_embeddings(inner)  # type: ignore[no-untyped-call]
 
 
 def _wanted(name: str, targets: Sequence[str]) -> bool:

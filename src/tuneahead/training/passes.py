@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tuneahead.training.batches import pack, step_rows
-from tuneahead.training.lora import AdapterStack, answer_head
+from tuneahead.training.heads import answer_head
+from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base
 from tuneahead.training.runs import Slot
 from tuneahead.training.scoring import rows_nll, shares_lines

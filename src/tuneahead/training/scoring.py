@@ -23,7 +23,8 @@ from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, Generation
 from tuneahead.errors import BenchmarkError
 from tuneahead.training.batches import ATTENTION_TOKENS, LARGE_BASE_ATTENTION_TOKENS, Packed, pack
 from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids, tokenise
-from tuneahead.training.lora import AdapterStack, AnswerHead, answer_head
+from tuneahead.training.heads import AnswerHead, answer_head
+from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base
 from tuneahead.training.trees import Row, Tree, TreeBatch, grow_rows, passes
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tuneahead.training.lora import AnswerHead
+from tuneahead.training.heads import AnswerHead
 from tuneahead.training.models import Base
 
 TOKENS_PER_POSITION = 4

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tuneahead.benchmark.items import Asking
-from tuneahead.training.lora import AdapterStack, AnswerHead, answer_head
+from tuneahead.training.heads import AnswerHead, answer_head
+from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base
 
 TOKENS_PER_BATCH = 12_288
