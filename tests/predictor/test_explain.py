@@ -46,6 +46,20 @@ def test_contributions_sum_to_the_score_for_every_target(make_table, anchor):
         assert HEADROOM_TERM in {attribution.feature for attribution in found}
 
 
+def test_contributions_sum_to_the_score_where_some_rows_lack_a_base_score(make_table):
+    table = make_table(90, 8)
+    base = table.base_pp + np.arange(90) / 9.0
+    # Their mean base and mean gain are over other rows than the mean score at the probe.
+    table = replace(table, base_pp=np.where(np.arange(90) % 3, base, np.nan))
+    predictor = Predictor.fit(table, preset=replace(QUICK, anchors=("probe",)))
+    for row in (0, 1, 2):
+        scores = (float(table.base_pp[row]), float(table.probe_pp[row]))
+        baseline, found = predictor.explain(vector(table, row), *scores)
+        total = baseline + sum(attribution.contribution_pp for attribution in found)
+        forecast = predictor.predict(vector(table, row), *scores)
+        assert total == pytest.approx(forecast.score_pp, abs=1e-6)
+
+
 def test_a_score_beyond_the_scale_is_explained_by_the_limit():
     parts = Parts(("x",), np.array([1.0]), np.array([0.6]), 0.1, "probe", 90.0, 40.0, 90.0, 75.0)
     baseline, found = explain_parts(parts, TYPICAL)

@@ -104,14 +104,15 @@ def explain_parts(parts: Parts, typical: Typical) -> tuple[float, tuple[Attribut
 
 
 def _anchor_terms(parts: Parts, typical: Typical) -> tuple[float, float]:
-    if parts.anchor == "raw":
-        # Scores are predicted from chance upwards: nothing but chance itself is added back.
-        return parts.anchor_pp - typical.anchor_pp, 0.0
-    if parts.anchor == "base":
-        return parts.base_pp - typical.anchor_pp, 0.0
-    if math.isnan(parts.base_pp) or math.isnan(typical.base_pp):
-        return 0.0, parts.probe_pp - typical.anchor_pp
-    return parts.base_pp - typical.base_pp, parts.probe_pp - parts.base_pp - typical.gain_pp
+    whole = parts.anchor_pp - typical.anchor_pp
+    if parts.anchor != "probe":
+        # From chance or the base upwards: what was gained so far is not added back.
+        return whole, 0.0
+    base = parts.base_pp - typical.base_pp
+    if math.isnan(base):
+        return 0.0, whole
+    # What is left, not the gain against its mean: the means are over other rows where scores are absent.
+    return base, whole - base
 
 
 def _base_sentence(base_pp: float, typical: Typical) -> str:
