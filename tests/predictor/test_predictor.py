@@ -105,6 +105,13 @@ def test_few_data_sets_make_the_interval_the_whole_scale(table):
     assert (half.high_pp - half.low_pp).max() < 100.0
 
 
+def test_a_constant_gain_is_learnt_from_enough_rows_to_select_on(table):
+    rows = table.select(np.arange(90))
+    flat = replace(rows, score_pp=rows.probe_pp + 5.0, groups=("static",) * len(rows.names))
+    found = Predictor.fit(flat).predict_table(flat)
+    np.testing.assert_allclose(found.score_pp, flat.score_pp, atol=0.1)
+
+
 def test_one_row_gives_its_own_gain_and_no_certainty(table):
     one = table.select([0])
     found = Predictor.fit(one).predict_table(one)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,13 @@ def test_the_trail_tells_of_every_feature_and_why(rows):
 def test_the_recipe_is_never_dropped(rows):
     found = select_features(rows, keep=("rate", "noise"))
     assert {"rate", "noise"} <= set(found.kept)
+
+
+def test_the_most_important_feature_stays_where_nothing_else_is_left(rows):
+    flat = replace(rows, target_pp=np.full(600, 5.0))
+    assert select_features(flat).kept == ("strong",), "all are equal: the first"
+    alone = replace(rows, names=("curved",), features=rows.features[:, [4]])
+    assert select_features(alone).kept == ("curved",), "its own importance is the bound"
 
 
 def test_redundancy_is_not_tried_on_a_single_data_set(rows):

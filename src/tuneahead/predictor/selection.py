@@ -62,7 +62,8 @@ def select_features(
     below 0.2; 3. of each pair with |Spearman| above 0.9 the less important one, unless the RMSE on
     held-back training data sets then grows by more than 0.01 pp (the ``most_checks`` most correlated
     pairs are tried). Features in ``keep`` (the recipe, which a user must be able to compare) are
-    never dropped. ``target_pp`` is what the model predicts, in points.
+    never dropped, nor is the most important one where nothing else is left. ``target_pp`` is what
+    the model predicts, in points.
     """
     importance, direction = _shap_figures(rows, seed)
     dropped: dict[int, tuple[str, str]] = {}
@@ -78,6 +79,9 @@ def select_features(
                 "direction",
                 f"|Spearman| {abs(direction[i]):.2f} of value and effect, bound {MIN_DIRECTION}",
             )
+    if len(dropped) == len(rows.names):
+        # No model learns from nothing: the most important feature stays, among equals the first.
+        del dropped[int(np.argmax(importance))]
     _prune_redundant(rows, importance, dropped, protected, seed=seed, most_checks=most_checks)
     trail = [
         TrailEntry(name, *dropped.get(i, ("kept", "")), float(importance[i]), float(direction[i]))
