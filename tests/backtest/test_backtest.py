@@ -172,6 +172,16 @@ def test_headline_figures_stand_beside_their_goals_and_say_whether_they_are_met(
     assert all(row[4] in ("yes", "no") for row in rows.values())
 
 
+def test_headline_figures_over_nothing_are_unknown(table):
+    """Every seed gave the same score, and a baseline knows it all: no error to divide by."""
+    exact = replace(table, score_pp=table.probe_pp, seed_sd_pp=np.where(table.seeds > 1, 0.0, np.nan))
+    options = BacktestOptions(systems=("persistence", "ours", "static_only"), folds=3, learning_curve=False)
+    found = backtest(exact, protocols=("grouped",), options=options)
+    rows = {row[0]: row for row in found.table("headline grouped").rows}
+    for figure in ("RMSE over the seed-noise floor", "RMSE below the best baseline's, %"):
+        assert math.isnan(rows[figure][1]) and rows[figure][4] is None
+
+
 def test_a_second_benchmark_is_predicted_without_its_cue_scores(result):
     rows = {row[0]: row for row in result.table("benchmark truth").rows}
     assert set(rows) == {

@@ -49,8 +49,10 @@ def headline_table(judged: Judged, probe_steps: int) -> Table:
             "within 3 points, %", 100 * ours.within_3, span_text(spans.get("within_3"), 100), 95.1
         ),
         Aim(low=0.91).row("R2", ours.r2, span_text(spans.get("r2")), 0.99),
-        Aim(high=1.25).row("RMSE over the seed-noise floor", ours.rmse_pp / judged.floor_pp),
-        Aim(low=30).row("RMSE below the best baseline's, %", 100 * (1 - ours.rmse_pp / best_pp), None, 30),
+        Aim(high=1.25).row("RMSE over the seed-noise floor", _over(ours.rmse_pp, judged.floor_pp)),
+        Aim(low=30).row(
+            "RMSE below the best baseline's, %", 100 * (1 - _over(ours.rmse_pp, best_pp)), None, 30
+        ),
         Aim(88, 92).row(
             "90 % intervals cover, %", 100 * ours.coverage, span_text(spans.get("coverage"), 100)
         ),
@@ -63,12 +65,17 @@ def headline_table(judged: Judged, probe_steps: int) -> Table:
     )
 
 
+def _over(value: float, by: float) -> float:
+    """``value / by``; NaN where there is nothing to divide by, as where all seeds gave the same score."""
+    return value / by if by else math.nan
+
+
 def _ablation_rows(judged: Judged, full_pp: float) -> list[tuple[Cell, ...]]:
     papers = {"static_only": 3.50 / 1.47, "dynamic_only": 3.38 / 1.47}
     return [
         Aim(low=2).row(
             f"RMSE of {s.label.lower()} over ours",
-            judged.scored[s.name].metrics.rmse_pp / full_pp,
+            _over(judged.scored[s.name].metrics.rmse_pp, full_pp),
             None,
             papers[s.name],
         )
