@@ -12,7 +12,6 @@ import pytest
 
 from tuneahead.backtest import BacktestOptions, backtest, read_result
 from tuneahead.backtest.protocols import measured_rows
-from tuneahead.backtest.result import table_fingerprint
 from tuneahead.build.execute import lab_data, lab_settings
 from tuneahead.build.plan import TaskPlan
 from tuneahead.features.extract import derived_features
@@ -20,6 +19,7 @@ from tuneahead.history.archive import read_archive
 from tuneahead.history.store import RunRecord
 from tuneahead.lab.datasets import DatasetSpec
 from tuneahead.predictor.baselines import OURS
+from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.metrics import rmse
 from tuneahead.predictor.predictor import load_predictor
 from tuneahead.predictor.table import read_table

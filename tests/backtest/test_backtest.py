@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tuneahead.backtest import BacktestOptions, backtest, read_result
-from tuneahead.backtest.result import table_fingerprint
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
 from tuneahead.backtest.tables import Table, narrowed, show
 from tuneahead.errors import PredictorError
 from tuneahead.predictor.baselines import BASELINES, OURS
+from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.metrics import rmse
 from tuneahead.predictor.splits import folds_for
 from tuneahead.predictor.table import FeatureTable
@@ -221,6 +221,16 @@ def test_a_tables_fingerprint_follows_its_values_not_its_precision(table):
         replace(table, values=table.values.astype(np.float32).astype(float))
     )
     assert table_fingerprint(table) != table_fingerprint(replace(table, score_pp=table.score_pp + 0.1))
+
+
+def test_a_tables_fingerprint_knows_everything_that_a_backtest_reads(table):
+    changed = [
+        *(replace(table, **{name: getattr(table, name) + 1.0}) for name in ("chance_pp", "seed_sd_pp")),
+        *(replace(table, **{name: ("other",) * len(table)}) for name in ("sources", "benchmarks")),
+        replace(table, extras={"full_seconds": table.extras["final_steps"]}),
+        replace(table.select(range(119)), repeats=table.select([119])),
+    ]
+    assert len({table_fingerprint(one) for one in (table, *changed)}) == 1 + len(changed)
 
 
 def test_probe_lengths_are_in_order(result):

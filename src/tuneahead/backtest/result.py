@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tuneahead.backtest.tables import Table
 from tuneahead.errors import PredictorError
@@ -137,16 +134,3 @@ def read_result(path: str | Path) -> BacktestResult:
 def _table(entry: Mapping[str, Any]) -> Table:
     rows = tuple(tuple(row) for row in entry["rows"])
     return Table(entry["name"], entry["title"], tuple(entry["columns"]), rows, entry["note"])
-
-
-def table_fingerprint(table: FeatureTable) -> str:
-    """Hash of everything a backtest reads of a table, so that a stored result is known to belong to it."""
-    table = table.with_repeats()
-    digest = hashlib.sha256()
-    header = (table.names, table.groups, table.task_ids, table.data_ids, table.families, table.bases)
-    digest.update(json.dumps(header).encode())
-    extras = [table.extras[name] for name in sorted(table.extras)]
-    for column in (table.values, table.score_pp, table.base_pp, table.probe_pp, table.seeds, *extras):
-        # As 32-bit floats, as features are stored: a table in memory and one read back are the same.
-        digest.update(np.nan_to_num(column.astype(np.float32), nan=-1e9).tobytes())
-    return digest.hexdigest()[:16]

@@ -11,11 +11,12 @@ from tuneahead.backtest.bases import base_tables
 from tuneahead.backtest.curves import learning_curve, learning_plans, probe_lengths
 from tuneahead.backtest.headline import headline_table
 from tuneahead.backtest.protocols import judge, protocol_tables
-from tuneahead.backtest.result import BacktestOptions, BacktestResult, Prediction, table_fingerprint
+from tuneahead.backtest.result import BacktestOptions, BacktestResult, Prediction
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
 from tuneahead.backtest.tables import Table, metric_table
 from tuneahead.errors import PredictorError
 from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, System
+from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.splits import folds_for
 from tuneahead.predictor.table import FeatureTable
 

@@ -160,7 +160,8 @@ def backtest(
 
 def _shipped_result(protocols: list[str] | None) -> BacktestResult | None:
     """The stored result if it is that of the shipped table."""
-    from tuneahead.backtest.result import PROTOCOLS, read_result, table_fingerprint
+    from tuneahead.backtest.result import PROTOCOLS, read_result
+    from tuneahead.predictor.fingerprint import table_fingerprint
     from tuneahead.predictor.table import read_table
     from tuneahead.workbench import shipped_backtest, shipped_table
 

@@ -6,17 +6,16 @@ the rows' base. Source: method.md, "From one base and benchmark to another".
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from tuneahead.predictor.baselines import Estimate, System, not_run, persistence
+from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable
 from tuneahead.predictor.tuning import DEFAULT
 
 MIN_SCRATCH_ROWS = 8
-_FITTED: dict[str, Predictor] = {}
+_FITTED: dict[tuple[str, int], Predictor] = {}
 
 
 def own_rows(train: FeatureTable, test: FeatureTable) -> tuple[FeatureTable, FeatureTable]:
@@ -47,7 +46,7 @@ def warm_start(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
 
 def _fitted(home: FeatureTable, seed: int) -> Predictor:
     # One fit serves every number of own rows.
-    key = hashlib.sha256(repr((home.task_ids, home.benchmarks[:1], seed)).encode()).hexdigest()
+    key = (table_fingerprint(home), seed)
     if key not in _FITTED:
         _FITTED.clear()
         _FITTED[key] = Predictor.fit(home, preset=DEFAULT, seed=seed)
