@@ -202,10 +202,9 @@ def proxy_lm(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
     tables = [with_extras(table, names, {PROXY: table.extra(PROXY)}) for table in (train, test)]
     found = regress(tables[0].select(np.flatnonzero(known)), tables[1], tables[0].names, RESTRICTED, seed)
     score = np.where(reachable, found.score_pp, np.nan)
-    missing = int((~reachable).sum())
-    return replace(
-        found, score_pp=score, reason=f"{missing} tasks without a proxy run" if missing else found.reason
-    )
+    # No number: the reason is told once for all folds, and this is one of them.
+    left_out = "" if reachable.all() else "tasks without a proxy run are left out"
+    return replace(found, score_pp=score, reason=left_out or found.reason)
 
 
 def cosmos_like(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
@@ -248,8 +247,10 @@ def scaling_law(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
             if error < best_error:
                 best, best_error = (offset, power), error
     law = SizeLaw(train.select(np.flatnonzero(known)), *best)
-    pooled = sum(source not in law.own for source in test.sources)
-    return Estimate(law.predict(test), reason=f"{pooled} tasks by the law of all sources" if pooled else "")
+    pooled = any(source not in law.own for source in test.sources)
+    return Estimate(
+        law.predict(test), reason="sources of fewer than three sizes follow the law of all" if pooled else ""
+    )
 
 
 def ridge(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
