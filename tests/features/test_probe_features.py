@@ -153,6 +153,41 @@ def test_steps_that_are_not_finite_are_counted_and_left_out() -> None:
     assert vector["loss_end_nats"] == pytest.approx(2.0)
 
 
+def test_what_was_not_measured_did_not_fail() -> None:
+    trace = tiny_trace()
+    nothing = floats(*[np.nan] * 10)
+    gap = np.arange(10) % 5 != 4
+    sparse = {"loss_sum_nats": trace.steps.loss_sum_nats, "answer_tokens": trace.steps.answer_tokens}
+    sparse = {name: np.where(gap, np.nan, column).astype(np.float32) for name, column in sparse.items()}
+
+    def fraction(**columns: np.ndarray) -> float | str:
+        vector = dynamic_features(replace(trace, steps=replace(trace.steps, **columns)))
+        return vector.absent.get("non_finite_fraction") or vector["non_finite_fraction"]
+
+    assert fraction(grad_norm=nothing) == 0.0
+    assert fraction(**sparse, grad_norm=nothing) == 0.0
+    assert fraction(**sparse, grad_norm=np.where(gap, np.nan, np.inf).astype(np.float32)) == 1.0
+    absent = {"loss_sum_nats": nothing, "answer_tokens": nothing}
+    assert fraction(**absent) == 0.0, "the gradient norm was measured"
+    assert "was measured" in str(fraction(**absent, grad_norm=nothing))
+
+
+@pytest.mark.parametrize("failure", ["the gradient norm was not finite at step 0", ""])
+def test_a_probe_that_failed_from_its_first_step_failed_throughout(failure: str) -> None:
+    trace = tiny_trace()
+    nothing = floats(*[np.nan] * 10)
+    column = "grad_norm" if failure else "loss_sum_nats"
+    failed = replace(
+        trace,
+        info=replace(trace.info, failure=failure),
+        steps=replace(trace.steps, **{column: nothing}),
+    )
+    assert dynamic_features(failed)["non_finite_fraction"] == 1.0
+    skipped = replace(trace, steps=replace(trace.steps, grad_norm=nothing))
+    skipped = replace(skipped, absent=(("gradients", "the gradient scaler skipped 10 steps"),))
+    assert dynamic_features(skipped)["non_finite_fraction"] == 1.0
+
+
 def test_a_spike_is_one_step_above_half_again_the_median_before_it() -> None:
     trace = tiny_trace()
     loss = trace.steps.loss_sum_nats.copy()

@@ -140,7 +140,30 @@ def test_means_over_several_steps_are_no_losses_of_steps(trainer_runs: Path, tmp
     trace = only(store).trace
     assert np.isnan(trace.steps.loss_sum_nats).all() and np.isnan(trace.steps.grad_norm).all()
     assert dict(trace.absent)["loss"] == "logged about every 5 steps, as a mean over them"
-    assert "initial_loss_nats" in derived_features(trace).absent
+    absent = derived_features(trace).absent
+    assert "initial_loss_nats" in absent
+    assert absent["non_finite_fraction"] == "logged about every 5 steps, as a mean over them"
+
+
+def test_what_was_not_logged_did_not_fail_and_what_failed_was_logged(
+    trainer_runs: Path, tmp_path: Path
+) -> None:
+    folder = states(trainer_runs, tmp_path)
+    state = folder / "a" / "checkpoint-20" / "trainer_state.json"
+    change(state, lambda s: [entry.pop("grad_norm", None) for entry in s["log_history"]])
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(folder, store, EXAM)
+    assert derived_features(only(store).trace)["non_finite_fraction"] == 0.0
+
+    def diverge(found: Any) -> None:
+        last = [entry for entry in found["log_history"] if "loss" in entry][-2:]
+        for entry in last:
+            entry["loss"] = math.nan
+
+    change(state, diverge)
+    store = RunStore(tmp_path / "t.sqlite")
+    import_runs(folder, store, EXAM)
+    assert derived_features(only(store).trace)["non_finite_fraction"] == pytest.approx(2 / 20)
 
 
 def test_settings_beside_the_log_and_shared_ones_fill_the_recipe(trainer_runs: Path, tmp_path: Path) -> None:
@@ -201,6 +224,7 @@ def test_mlflow_runs_come_from_its_files_and_from_its_database(
     assert (recipe.rows_per_step, recipe.warmup_steps(40)) == (16, 4)
     assert first.trace.steps.loss_nats[:2] == pytest.approx([2.98, 2.96])
     assert np.isnan(first.trace.steps.grad_norm[2]) and first.trace.steps.grad_norm[3] == 1.5
+    assert derived_features(first.trace)["non_finite_fraction"] == pytest.approx(1 / 40)
     assert [cue.step for cue in first.trace.cues] == [20, 40]
     assert first.created.startswith("20") and first.created.endswith("+00:00")
     again = import_runs(path, store, EXAM)

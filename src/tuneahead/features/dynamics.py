@@ -125,10 +125,22 @@ def _texture(step: Floats, loss: Floats) -> dict[str, Value]:
 
 
 def _non_finite(trace: ProbeTrace) -> Value:
-    if not len(trace.steps):
+    steps = trace.steps
+    if not len(steps):
         return "the probe has no step"
-    finite = np.isfinite(trace.steps.loss_sum_nats) & np.isfinite(trace.steps.grad_norm)
-    return float(np.mean(~finite))
+    norm = np.asarray(steps.grad_norm)
+    # A log names no tokens where it holds no loss: NaN there lies between two entries and is no failure.
+    gap = np.isnan(steps.answer_tokens)
+    failed_throughout = trace.info.failure or absence(trace, "gradients", "")
+    no_norm = bool(np.isnan(norm).all()) and not failed_throughout
+    measured, failed = np.zeros(len(steps), bool), np.zeros(len(steps), bool)
+    for column, absent in ((np.asarray(steps.loss_sum_nats), gap), (norm, gap | no_norm)):
+        taken = ~(np.isnan(column) & absent)
+        measured |= taken
+        failed |= taken & ~np.isfinite(column)
+    if not measured.any():
+        return absence(trace, "loss", "neither loss nor gradient norm was measured")
+    return float(np.mean(failed[measured]))
 
 
 def text_loss_features(trace: ProbeTrace) -> dict[str, Value]:

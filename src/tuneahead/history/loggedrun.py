@@ -197,6 +197,8 @@ def _columns(run: LoggedRun) -> tuple[StepColumns, list[tuple[str, str]]]:
             why = f"logged about every {gap} steps, as a mean over them" if found else "the log has none"
             absent.append((what, why))
         columns[what] = _column(found, count) if every else nothing
+    # At every step or none: where a logged loss is not a number, one was measured all the same.
+    tokens = np.ones(count, np.float32) if len(loss) == count else nothing
     if np.isfinite(columns["loss"]).any():
         why = "the log holds the mean loss of each step: steps count alike, whatever their number of tokens"
         absent.append(("answer tokens", why))
@@ -204,7 +206,7 @@ def _columns(run: LoggedRun) -> tuple[StepColumns, list[tuple[str, str]]]:
     absent += [(what, "a log holds no such measurement") for what in measured]
     columns = {
         "loss_sum_nats": columns["loss"],
-        "answer_tokens": np.where(np.isfinite(columns["loss"]), 1, np.nan).astype(np.float32),
+        "answer_tokens": tokens,
         "learning_rate": _column(rate, count),
         "grad_norm": columns["gradient norm"],
     }
