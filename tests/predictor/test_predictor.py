@@ -242,12 +242,14 @@ def test_other_bases_runs_help_a_few_own_ones(make_table):
     helpers = make_table(150, 8)
     few, test = make_table(12, 8, seed=3), make_table(300, 8, seed=4)
     few = replace(few, bases=("other",) * len(few), benchmarks=("their exam",) * len(few))
+    few = replace(few, chance_pp=np.full(len(few), 10.0))
     alone = Predictor.fit(few, preset="quick").predict_table(test)
     helped = Predictor.fit(few, preset="quick", helpers=helpers)
     found = helped.predict_table(test)
     assert rmse(found.score_pp, test.score_pp) < 0.8 * rmse(alone.score_pp, test.score_pp)
     assert helped.origin.bases == ("other",) and helped.origin.benchmarks == ("their exam",)
     assert helped.origin.rows == 162 and helped.origin.own_rows == 12
+    assert helped.chance_pp == pytest.approx(10.0), "the score of guessing is that of the own benchmark"
     assert set(helped.calibration.groups) == set(few.data_ids), "intervals are those of the own runs"
 
 

@@ -13,6 +13,7 @@ from tuneahead.predictor.explain import OWN_RUNS_TERM
 from tuneahead.predictor.metrics import measure, rmse
 from tuneahead.predictor.predictor import Predictor, load_predictor
 from tuneahead.predictor.warmstart import adapt
+from tuneahead.workbench import find_predictor
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,41 @@ def test_a_few_own_runs_remove_most_of_the_shift(general, make_table):
     before, after = (rmse(p.predict_table(test).score_pp, test.score_pp) for p in (general, adapted))
     assert after < 0.6 * before
     assert 4.0 < adapted.shift_pp < 8.0, "ten data sets, shrunk by three"
-    assert adapted.origin.bases == ("lab", "other") and adapted.origin.own_rows == 30
+    assert adapted.origin.own_rows == 30
+
+
+def test_a_corrected_predictor_is_for_the_new_base_alone(general, make_table, tmp_path):
+    own = other_base(make_table, 30)
+    own = replace(own, benchmarks=("their exam",) * 30, chance_pp=np.full(30, 20.0))
+    adapted = adapt(general, own)
+    assert adapted.origin.bases == ("other",) and adapted.origin.benchmarks == ("their exam",)
+    assert adapted.chance_pp == pytest.approx(20.0)
+    adapted.save(tmp_path)
+    assert find_predictor(str(tmp_path), "other", "their exam")[0] is not None
+    for base, benchmark in (("lab", "their exam"), ("other", "exam")):
+        found, why = find_predictor(str(tmp_path), base, benchmark)
+        assert found is None and "has seen no run" in why
+
+
+def test_the_shift_is_that_of_the_scores_before_their_limits(general, make_table):
+    own = other_base(make_table, 120)
+    own = replace(own, probe_pp=own.probe_pp + 50.0)
+    raw = general.unlimited_pp(own)
+    assert (raw > 100.0).mean() > 0.2
+    own = replace(own, score_pp=raw - 30.0)
+    adapted = adapt(general, own)
+    assert adapted.shift_pp == pytest.approx(-30.0 * 40 / 43)
+    assert rmse(adapted.predict_table(own).score_pp, own.score_pp) < 3.0
+
+
+def test_intervals_are_those_of_the_scores_within_their_limits(general, make_table):
+    own = other_base(make_table, 60)
+    own = replace(own, probe_pp=own.probe_pp + 52.0)
+    own = replace(own, score_pp=np.clip(general.unlimited_pp(own) - 5.0, 0.0, 100.0))
+    adapted = adapt(general, own)
+    beyond = (own.score_pp == 100.0) & (adapted.unlimited_pp(own) > 102.0)
+    assert beyond.sum() >= 5
+    assert adapted.calibration.scores[beyond].max() == 0.0
 
 
 def test_intervals_come_from_the_own_runs_and_cover_them(general, make_table):

@@ -38,7 +38,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a predictor was fitted on and how it came to be; shown, never computed with."""
+    """What a predictor was fitted on and how it came to be; no forecast is computed with it.
+
+    ``bases`` and ``benchmarks`` are those it is for, whatever other runs it learnt from.
+    """
 
     preset: str
     rows: int
@@ -117,7 +120,7 @@ class Predictor:
                 weighted_mean(problem.anchor_pp[choice.anchor], weights),
                 weighted_mean(problem.headroom_pp, weights),
             ),
-            chance_pp=weighted_mean(rows.chance_pp, weights),
+            chance_pp=weighted_mean(rows.chance_pp[own], weights[own]),
             level=level,
             origin=Origin(
                 preset=chosen.name,
@@ -135,12 +138,15 @@ class Predictor:
     def predict_table(self, table: FeatureTable, *, level: float | None = None) -> Predictions:
         """Predictions for every row of ``table``; features it lacks count as absent."""
         matrix, anchor, room = self._inputs(table)
-        raw = anchor + room * self._mixture(matrix) + self.shift_pp
-        score = np.clip(raw, 0.0, 100.0)
+        score = np.clip(self._unlimited(matrix, anchor, room), 0.0, 100.0)
         half = self.calibration.half_width_pp(matrix, self.level if level is None else level)
         low, high = np.clip(score - half, 0.0, 100.0), np.clip(score + half, 0.0, 100.0)
         inside = self.domain.contains(matrix[:, self._domain_columns()])
         return Predictions(score, low, high, inside.astype(float))
+
+    def unlimited_pp(self, table: FeatureTable) -> Floats:
+        """Predictions for every row of ``table`` before they are limited to 0..100, ``(n,)`` points."""
+        return self._unlimited(*self._inputs(table))
 
     def predict(
         self,
@@ -256,6 +262,9 @@ class Predictor:
             anchor_points(table, self.anchor),
             table.headroom_pp,
         )
+
+    def _unlimited(self, matrix: Floats, anchor: Floats, room: Floats) -> Floats:
+        return np.asarray(anchor + room * self._mixture(matrix) + self.shift_pp, float)
 
     def _mixture(self, matrix: Floats) -> Floats:
         total = np.zeros(len(matrix))

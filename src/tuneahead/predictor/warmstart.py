@@ -8,6 +8,8 @@ import numpy as np
 
 from tuneahead.errors import PredictorError
 from tuneahead.predictor.domain import Domain
+from tuneahead.predictor.explain import weighted_mean
+from tuneahead.predictor.fitting import seed_weights
 from tuneahead.predictor.intervals import Calibration
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable, Floats, group_index
@@ -22,36 +24,39 @@ def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
     One number is learned, the shift of this base's scores against the prediction: the mean over
     data sets, shrunk. The interval comes from the own rows alone, each judged by a shift that its
     data set had no part in; with fewer than nine data sets a 90 % interval is the whole scale. The
-    domain grows by the own rows. Raises :class:`PredictorError` when no row has a score.
+    domain grows by the own rows. What comes back is no predictor for the bases it was fitted on.
+    Raises :class:`PredictorError` when no row has a score.
     Source: method.md, "From one base and benchmark to another".
     """
     rows = own.scored().with_repeats()
     if not len(rows):
         raise PredictorError("no run of the new base has a score", remedy="finish one full run first")
-    plain = replace(predictor, shift_pp=0.0)
-    residual = rows.score_pp - plain.predict_table(rows).score_pp
-    known = np.isfinite(residual)
-    rows, residual = rows.select(known), residual[known]
+    # Before the limits: the shift is added there, and what a limit cuts off says nothing of the base.
+    raw = replace(predictor, shift_pp=0.0).unlimited_pp(rows)
+    known = np.isfinite(raw)
+    rows, raw = rows.select(known), raw[known]
     if not len(rows):
         raise PredictorError(
             f"no run of the new base has a {predictor.anchor} score",
             remedy="score the cue items in the probe",
         )
     index = group_index(rows.data_ids)
-    means = np.bincount(index, weights=residual) / np.bincount(index)
+    means = np.bincount(index, weights=rows.score_pp - raw) / np.bincount(index)
     total, count = float(means.sum()), len(means)
     without = (total - means) / (count - 1 + SHRINKAGE)
+    judged = np.clip(raw + without[index], 0.0, 100.0)
     origin = replace(
         predictor.origin,
-        bases=tuple(sorted({*predictor.origin.bases, *rows.bases})),
-        benchmarks=tuple(sorted({*predictor.origin.benchmarks, *rows.benchmarks})),
+        bases=tuple(sorted(set(rows.bases))),
+        benchmarks=tuple(sorted(set(rows.benchmarks))),
         own_rows=len(set(rows.task_ids)),
     )
     return replace(
         predictor,
         shift_pp=total / (count + SHRINKAGE),
-        calibration=Calibration(np.abs(residual - without[index]), rows.data_ids),
+        calibration=Calibration(np.abs(rows.score_pp - judged), rows.data_ids),
         domain=_extended(predictor.domain, predictor.domain_inputs(rows)),
+        chance_pp=weighted_mean(rows.chance_pp, seed_weights(rows.seeds)),
         origin=origin,
     )
 
