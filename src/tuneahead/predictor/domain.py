@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuneahead.predictor import fields
 from tuneahead.predictor.table import Floats, Mask, Rows, group_index
 
 MARGIN = 0.25
@@ -149,15 +150,15 @@ def _outside_counts(names: Sequence[str], finite: Floats, index: Rows) -> Floats
 
 
 def domain_from_record(record: Mapping[str, object]) -> Domain:
-    """Restore what :meth:`Domain.to_record` gave."""
-    names = record["names"]
-    assert isinstance(names, list)
-    arrays = {name: np.asarray(record[name], float) for name in ("low", "high", "always", "centre", "scale")}
-    points = np.asarray(record["points"], float).reshape(-1, len(names))
-    return Domain(
-        names=tuple(str(name) for name in names),
-        points=points,
-        most_outside=float(str(record["most_outside"])),
-        far=float(str(record["far"])),
-        **arrays,
+    """Restore what :meth:`Domain.to_record` gave; raises as :mod:`tuneahead.predictor.fields` otherwise."""
+    names = fields.texts(record["names"], "names of the domain")
+    # A feature that no training row had has no range: its bounds and its scale are infinite.
+    low, high, scale = (
+        fields.floats(record[name], name, len(names), infinite=True) for name in ("low", "high", "scale")
     )
+    always, centre = (fields.floats(record[name], name, len(names)) for name in ("always", "centre"))
+    points = fields.floats(record["points"], "points", None, len(names))
+    if not len(points) or not (scale > 0).all():
+        raise ValueError("the domain has no points, or a scale that is not above 0")
+    most, far = (fields.number(record[name], name, infinite=True) for name in ("most_outside", "far"))
+    return Domain(names, low, high, always, centre, scale, points, most, far)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuneahead.predictor import fields
 from tuneahead.predictor.linear import Ridge
 from tuneahead.predictor.models import Boosting, Component, Trees, component_from_record
 from tuneahead.predictor.splits import grouped_folds
@@ -70,12 +71,20 @@ class Calibration:
 
 
 def calibration_from_record(record: Mapping[str, object], text: str) -> Calibration:
-    """Restore what :meth:`Calibration.to_record` gave."""
-    stored, groups = record["difficulty"], record["groups"]
-    assert isinstance(groups, list)
-    difficulty = component_from_record(stored, text) if isinstance(stored, dict) else None
-    scores = np.asarray(record["scores"], float)
-    return Calibration(scores, tuple(str(g) for g in groups), difficulty, float(str(record["floor_pp"])))
+    """Restore what :meth:`Calibration.to_record` gave.
+
+    Raises as :mod:`tuneahead.predictor.fields` on anything else.
+    """
+    stored, groups = record["difficulty"], fields.texts(record["groups"], "groups")
+    scores = fields.floats(record["scores"], "scores", len(groups))
+    floor = fields.number(record["floor_pp"], "floor_pp")
+    if (scores < 0).any() or floor <= 0:
+        raise ValueError("the calibration holds a residual below 0, or no floor above it")
+    if stored is None:
+        return Calibration(scores, groups, None, floor)
+    return Calibration(
+        scores, groups, component_from_record(fields.mapping(stored, "difficulty"), text), floor
+    )
 
 
 def difficulty_text(calibration: Calibration) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tuneahead.predictor import fields
 from tuneahead.predictor.linear import Columns, columns_from_record, columns_record, learn_columns
 from tuneahead.predictor.table import Floats
 
@@ -30,6 +31,11 @@ class Kernel:
     weights: Floats
     width: float
     intercept: float
+
+    @property
+    def feature_count(self) -> int:
+        """See :class:`Component`."""
+        return len(self.columns.median)
 
     def predict(self, features: Floats) -> Floats:
         """See :class:`Component`."""
@@ -159,9 +165,12 @@ def _gaussian(x: Floats, centres: Floats, width: float) -> Floats:
 
 
 def kernel_from_record(record: Mapping[str, object]) -> Kernel:
-    """Restore what :meth:`Kernel.to_record` gave; raises KeyError, TypeError or ValueError otherwise."""
+    """Restore what :meth:`Kernel.to_record` gave; raises as :mod:`tuneahead.predictor.fields` otherwise."""
     columns = columns_from_record(record["columns"])
-    weights = np.asarray(record["weights"], float)
-    raw = np.frombuffer(base64.b64decode(str(record["centres"]), validate=True), "<f4")
+    weights = fields.floats(record["weights"], "weights", None)
+    raw = np.frombuffer(base64.b64decode(fields.text(record["centres"], "centres"), validate=True), "<f4")
     centres = raw.astype(float).reshape(len(weights), len(columns.owner))
-    return Kernel(columns, centres, weights, float(str(record["width"])), float(str(record["intercept"])))
+    if not np.isfinite(centres).all():
+        raise ValueError("centres hold a value that is not finite")
+    width, intercept = (fields.number(record[name], name) for name in ("width", "intercept"))
+    return Kernel(columns, centres, weights, width, intercept)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from tuneahead.predictor import fields
 from tuneahead.predictor.table import Floats
 
 Basis = Literal["linear", "hinge"]
@@ -77,6 +78,11 @@ class Linear:
     columns: Columns
     coefficients: Floats
     intercept: float
+
+    @property
+    def feature_count(self) -> int:
+        """See :class:`Component`."""
+        return len(self.columns.median)
 
     def predict(self, features: Floats) -> Floats:
         """See :class:`Component`."""
@@ -207,9 +213,10 @@ def _recentred(columns: Columns, offset: Floats) -> Columns:
 
 
 def linear_from_record(record: Mapping[str, object]) -> Linear:
-    """Restore what :meth:`Linear.to_record` gave; raises KeyError, TypeError or ValueError otherwise."""
+    """Restore what :meth:`Linear.to_record` gave; raises as :mod:`tuneahead.predictor.fields` otherwise."""
     columns = columns_from_record(record["columns"])
-    return Linear(columns, np.asarray(record["coefficients"], float), float(str(record["intercept"])))
+    coefficients = fields.floats(record["coefficients"], "coefficients", len(columns.owner))
+    return Linear(columns, coefficients, fields.number(record["intercept"], "intercept"))
 
 
 def columns_record(columns: Columns) -> dict[str, object]:
@@ -221,10 +228,14 @@ def columns_record(columns: Columns) -> dict[str, object]:
 
 
 def columns_from_record(stored: object) -> Columns:
-    """The inverse of :func:`columns_record`; raises KeyError, TypeError or ValueError on anything else."""
-    if not isinstance(stored, dict):
-        raise TypeError("columns of a model")
-    arrays = {name: np.asarray(values, float) for name, values in stored.items()}
-    arrays["scale"] = np.where(arrays["scale"] < 0, np.inf, arrays["scale"])
-    arrays["knots"] = arrays["knots"].reshape(len(arrays["median"]), -1)
-    return Columns(**arrays)
+    """The inverse of :func:`columns_record`; raises as :mod:`tuneahead.predictor.fields` on anything else."""
+    found = fields.mapping(stored, "the columns of a model")
+    median = fields.floats(found["median"], "median", None)
+    width = len(median)
+    low, high, flagged = (fields.floats(found[name], name, width) for name in ("low", "high", "flagged"))
+    knots = fields.floats(found["knots"], "knots", width, None)
+    count = width * (1 + knots.shape[1]) + int((flagged > 0).sum())
+    mean, scale, owner = (fields.floats(found[name], name, count) for name in ("mean", "scale", "owner"))
+    if not scale.all() or not np.isin(owner, np.arange(width)).all():
+        raise ValueError("a column of a model has a scale of 0 or belongs to no feature")
+    return Columns(median, low, high, knots, flagged, mean, np.where(scale < 0, np.inf, scale), owner)

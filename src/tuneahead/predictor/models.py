@@ -7,12 +7,14 @@ settings (penalties, tree counts) for the price of one fit, so that tuning is ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from tuneahead.predictor import fields
 from tuneahead.predictor.kernel import kernel_from_record
 from tuneahead.predictor.linear import linear_from_record
 from tuneahead.predictor.table import Floats
@@ -40,6 +42,10 @@ class Component(Protocol):
     def predict(self, features: Floats) -> Floats:
         """Predictions, ``(n,)``, for ``features`` ``(n, d)``."""
 
+    @property
+    def feature_count(self) -> int:
+        """The number of features, d."""
+
     def contributions(self, features: Floats) -> Floats:
         """``(n, d + 1)``: one share per feature, then the constant; rows sum to the prediction."""
 
@@ -53,6 +59,14 @@ class Trees:
 
     text: str
     rounds: int
+
+    @property
+    def feature_count(self) -> int:
+        """See :class:`Component`; raises ValueError when the text does not say."""
+        found = re.search(r"^max_feature_idx=(\d+)$", self.text, re.MULTILINE)
+        if found is None:
+            raise ValueError("the text of boosted trees does not say how many features they read")
+        return int(found[1]) + 1
 
     def booster(self) -> lightgbm.Booster:
         """The loaded LightGBM model."""
@@ -172,13 +186,16 @@ RANDOM_TREES: Mapping[str, object] = {
 
 
 def component_from_record(record: Mapping[str, object], text: str = "") -> Component:
-    """Restore what ``to_record`` gave; raises KeyError, TypeError or ValueError on anything else."""
+    """Restore what ``to_record`` gave; raises as :mod:`tuneahead.predictor.fields` on anything else.
+
+    LightGBM crashes on a damaged ``text``: only give one that is known to be whole.
+    """
     if record["kind"] == "trees":
-        return Trees(text, int(str(record["rounds"])))
+        return Trees(text, fields.whole(record["rounds"], "rounds", least=1))
     if record["kind"] == "kernel":
         return kernel_from_record(record)
     if record["kind"] != "linear":
-        raise ValueError(f"model kind {record['kind']!r}")
+        raise ValueError(f"model kind {record['kind']!r:.60}")
     return linear_from_record(record)
 
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
-from tuneahead.predictor.domain import Domain, domain_from_record, learn_domain
+from tuneahead.predictor.domain import Domain, learn_domain
 from tuneahead.predictor.explain import Parts, Typical, explain_parts, weighted_mean
 from tuneahead.predictor.fitting import Member, calibration_of, find_preset, fit_members, prepare, single_row
-from tuneahead.predictor.intervals import Calibration, calibration_from_record, difficulty_text
-from tuneahead.predictor.models import Trees, component_from_record
+from tuneahead.predictor.intervals import Calibration
 from tuneahead.predictor.selection import TrailEntry
 from tuneahead.predictor.table import FeatureTable, Floats
 from tuneahead.predictor.tuning import CONTEXT, Anchor, CandidateFigure, Preset, anchor_points, choose, design
 from tuneahead.verdict import Attribution, Forecast
-
-SCHEMA = 1
-_FILE = "predictor.json"
 
 
 @dataclass(frozen=True)
@@ -207,35 +202,10 @@ class Predictor:
         return explain_parts(parts, self.typical)
 
     def save(self, folder: str | Path) -> None:
-        """Write ``predictor.json`` and one text file for each boosted model into ``folder``."""
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        # Models of a predictor that was here before would be taken for this one's.
-        for stale in (*target.glob("trees_*.txt"), target / "difficulty.txt"):
-            stale.unlink(missing_ok=True)
-        members = []
-        for i, member in enumerate(self.members):
-            record = {"weight": member.weight, "columns": list(member.columns)}
-            members.append({**record, "model": member.component.to_record()})
-            if isinstance(member.component, Trees):
-                (target / f"trees_{i}.txt").write_text(member.component.text, encoding="utf-8")
-        if difficulty_text(self.calibration):
-            (target / "difficulty.txt").write_text(difficulty_text(self.calibration), encoding="utf-8")
-        record = {
-            "schema": SCHEMA,
-            "names": self.names,
-            "context": self.context,
-            "anchor": self.anchor,
-            "members": members,
-            "calibration": self.calibration.to_record(),
-            "domain": self.domain.to_record(),
-            "typical": asdict(self.typical),
-            "chance_pp": self.chance_pp,
-            "level": self.level,
-            "shift_pp": self.shift_pp,
-            "origin": asdict(self.origin),
-        }
-        (target / _FILE).write_text(json.dumps(record), encoding="utf-8")
+        """Write ``predictor.json`` and a text file for each boosted model into ``folder``; raises OSError."""
+        from tuneahead.predictor.saved import write_predictor
+
+        write_predictor(self, Path(folder))
 
     def domain_inputs(self, table: FeatureTable) -> Floats:
         """The columns that the domain judges, for every row of ``table``."""
@@ -286,46 +256,11 @@ class Predictor:
 
 
 def load_predictor(folder: str | Path) -> Predictor:
-    """Restore a saved predictor; raises :class:`PredictorError` when the folder holds none of this schema."""
-    source = Path(folder)
-    try:
-        record = json.loads((source / _FILE).read_text(encoding="utf-8"))
-        if record["schema"] != SCHEMA:
-            raise ValueError(f"schema {record['schema']}, this version reads {SCHEMA}")
-        members = tuple(
-            Member(
-                entry["weight"],
-                tuple(entry["columns"]),
-                component_from_record(entry["model"], _text(source, i)),
-            )
-            for i, entry in enumerate(record["members"])
-        )
-        origin = dict(record["origin"])
-        origin["figures"] = tuple(CandidateFigure(**figure) for figure in origin["figures"])
-        origin["trail"] = tuple(TrailEntry(**entry) for entry in origin["trail"])
-        for name in ("bases", "benchmarks"):
-            origin[name] = tuple(origin[name])
-        difficulty = source / "difficulty.txt"
-        text = difficulty.read_text(encoding="utf-8") if difficulty.exists() else ""
-        return Predictor(
-            names=tuple(record["names"]),
-            context=record["context"],
-            anchor=record["anchor"],
-            members=members,
-            calibration=calibration_from_record(record["calibration"], text),
-            domain=domain_from_record(record["domain"]),
-            typical=Typical(**record["typical"]),
-            chance_pp=record["chance_pp"],
-            level=record["level"],
-            shift_pp=record["shift_pp"],
-            origin=Origin(**origin),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PredictorError(
-            f"{folder} holds no predictor: {error}", remedy="give the folder that 'save' wrote"
-        ) from None
+    """Restore a saved predictor.
 
+    Raises :class:`PredictorError` when the folder holds none of this schema, or a file of it is missing or
+    damaged.
+    """
+    from tuneahead.predictor.saved import read_predictor
 
-def _text(source: Path, index: int) -> str:
-    path = source / f"trees_{index}.txt"
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    return read_predictor(Path(folder))
