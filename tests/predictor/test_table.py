@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from damaged_records import NOT_RECORDS, damaged
 
 from tuneahead.errors import PredictorError
 from tuneahead.predictor.splits import folds_for
@@ -86,6 +93,65 @@ def test_a_foreign_file_is_refused_with_its_name(tmp_path: Path):
     path = tmp_path / "notes.parquet"
     path.write_text("not parquet")
     with pytest.raises(PredictorError, match="notes.parquet is not a feature table"):
+        read_table(path)
+
+
+def rewritten(path: Path, *, header: Any = None, column: str = "", values: Any = None) -> None:
+    """The table in the file with another header or another column."""
+    arrow = pq.read_table(path)
+    metadata = dict(arrow.schema.metadata)
+    if column:
+        arrow = arrow.set_column(arrow.column_names.index(column), column, values)
+    if header is not None:
+        metadata[b"tuneahead"] = header if isinstance(header, bytes) else json.dumps(header).encode()
+    pq.write_table(arrow.replace_schema_metadata(metadata), path)
+
+
+def test_a_damaged_header_is_refused_or_read(make_table, tmp_path: Path):
+    whole, path = tmp_path / "whole.parquet", tmp_path / "table.parquet"
+    write_table(make_table(9, 8), whole)
+    header = json.loads(pq.read_schema(whole).metadata[b"tuneahead"])
+    refused = 0
+    others = ((repr(content[:9]), content) for content in NOT_RECORDS)
+    for where, record in chain(damaged(header), others):
+        shutil.copy(whole, path)
+        rewritten(path, header=record)
+        try:
+            assert len(read_table(path).with_repeats()) == 9, where
+        except PredictorError as error:
+            assert "is not a feature table" in str(error) and error.remedy, where
+            refused += 1
+    assert refused > 70
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("data_ids", pa.nulls(9, pa.string()), "an entry of data_ids is None"),
+        ("task_ids", [1] * 9, "an entry of task_ids is 1"),
+        ("score_pp", ["40.5"] * 9, "column 'score_pp' holds string"),
+        ("f:f0", [True] * 9, "column 'f:f0' holds bool"),
+        ("x:final_steps", [[1.0]] * 9, "column 'x:final_steps' holds list"),
+    ],
+)
+def test_a_column_of_another_kind_is_refused(make_table, tmp_path: Path, column, values, message):
+    path = tmp_path / "table.parquet"
+    write_table(make_table(9, 8), path)
+    rewritten(path, column=column, values=pa.array(values) if isinstance(values, list) else values)
+    with pytest.raises(PredictorError, match=f"table.parquet is not a feature table[\\s\\S]*{message}"):
+        read_table(path)
+
+
+def test_more_tasks_than_rows_and_cues_of_no_step_are_refused(make_table, tmp_path: Path):
+    path = tmp_path / "table.parquet"
+    table = make_table(9, 8)
+    write_table(table, path)
+    header = json.loads(pq.read_schema(path).metadata[b"tuneahead"])
+    rewritten(path, header={**header, "tasks": 10})
+    with pytest.raises(PredictorError, match="10 tasks in 9 rows"):
+        read_table(path)
+    write_table(replace(table, extras={"cue_pp@last": table.base_pp}), path)
+    with pytest.raises(PredictorError, match="names no step"):
         read_table(path)
 
 

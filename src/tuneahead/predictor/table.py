@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.errors import PredictorError
+from tuneahead.predictor import fields
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -273,29 +274,47 @@ def read_table(path: str | Path) -> FeatureTable:
     import pyarrow.parquet as pq
 
     try:
-        arrow = pq.read_table(str(path))
-        header = json.loads((arrow.schema.metadata or {})[b"tuneahead"])
-        if header["schema"] != SCHEMA:
-            raise KeyError(f"schema {header['schema']}")
-        columns: dict[str, Any] = {name: arrow[name].to_numpy() for name in _COLUMNS}
-        texts: dict[str, Any] = {name: tuple(arrow[name].to_pylist()) for name in _TEXTS}
-        values = [arrow[f"f:{name}"].to_numpy().astype(float) for name in header["names"]]
-        extras = {name[2:]: arrow[name].to_numpy() for name in arrow.column_names if name.startswith("x:")}
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        return _table(pq.read_table(str(path)))
+    except (OSError, pa.ArrowException, PredictorError, *fields.WRONG) as error:
         raise PredictorError(
-            f"{path} is not a feature table of schema {SCHEMA}: {error}",
+            f"{path} is not a feature table of schema {SCHEMA}: {getattr(error, 'message', error)}",
             remedy="write one with 'write_table' or from the history of runs",
         ) from None
+
+
+def _table(arrow: Any) -> FeatureTable:
+    header = fields.mapping(json.loads((arrow.schema.metadata or {})[b"tuneahead"]), "the header")
+    if header["schema"] != SCHEMA:
+        raise ValueError(f"schema {header['schema']!r:.60}")
+    names = fields.texts(header["names"], "names")
+    columns: dict[str, Any] = {name: _numbers(arrow, name) for name in _COLUMNS}
+    texts: dict[str, Any] = {name: fields.texts(arrow[name].to_pylist(), name) for name in _TEXTS}
+    values = [_numbers(arrow, f"f:{name}") for name in names]
+    extras = {name[2:]: _numbers(arrow, name) for name in arrow.column_names if name.startswith("x:")}
     whole = FeatureTable(
-        names=tuple(header["names"]),
+        names=names,
         values=np.column_stack(values) if values else np.zeros((arrow.num_rows, 0)),
-        groups=tuple(header["groups"]),
+        groups=fields.texts(header["groups"], "groups"),
         extras=extras,
         **columns,
         **texts,
     )
-    tasks = int(header.get("tasks", len(whole)))
+    tasks = fields.whole(header.get("tasks", len(whole)), "the number of tasks", least=0)
+    if tasks > len(whole):
+        raise ValueError(f"{tasks} tasks in {len(whole)} rows")
+    if any(not name[len(CUE_PREFIX) :].isdecimal() for name in extras if name.startswith(CUE_PREFIX)):
+        raise ValueError("a column of cue scores names no step")
     if tasks == len(whole):
         return whole
     repeats = whole.select(np.arange(tasks, len(whole)))
     return replace(whole.select(np.arange(tasks)), repeats=repeats)
+
+
+def _numbers(arrow: Any, name: str) -> Floats:
+    import pyarrow as pa
+
+    column = arrow[name]
+    # Text that reads like numbers would be taken for them.
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise TypeError(f"column {name!r} holds {column.type}, not numbers")
+    return np.asarray(column.to_numpy(), float)
