@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from damaged_records import NOT_RECORDS, damaged
 
 from tuneahead.backtest import BacktestOptions, backtest, read_result
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
@@ -214,6 +215,27 @@ def test_a_stored_result_is_read_back_and_known_to_belong_to_its_table(result, t
     assert "main grouped" not in [table.name for table in back.of_protocols(["random"]).tables]
     with pytest.raises(PredictorError, match="holds no backtest"):
         read_result(tmp_path / "none.json")
+
+
+def test_a_damaged_result_is_refused_or_printed(result, tmp_path):
+    path = tmp_path / "backtest.json"
+    kept = (result.table("main grouped"), result.table("selection"))
+    small = replace(result, tables=kept, predictions={"grouped": result.predictions["grouped"][:2]})
+    refused = 0
+    for where, record in damaged(json.loads(small.to_json())):
+        path.write_text(json.dumps(record))
+        try:
+            found = read_result(path)
+        except PredictorError as error:
+            assert "holds no backtest" in str(error) and error.remedy, where
+            refused += 1
+            continue
+        assert found.to_markdown() and found.of_protocols(("grouped",)).to_json(), where
+    assert refused > 300
+    for content in NOT_RECORDS:
+        path.write_bytes(content)
+        with pytest.raises(PredictorError, match="holds no backtest"):
+            read_result(path)
 
 
 def test_a_tables_fingerprint_follows_its_values_not_its_precision(table):

@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from tuneahead.backtest.tables import Table
+from tuneahead.backtest.tables import Cell, Table
 from tuneahead.errors import PredictorError
+from tuneahead.predictor import fields
 from tuneahead.predictor.table import FeatureTable
 
 SCHEMA = 1
@@ -108,29 +108,53 @@ def _rounded(value: float) -> float | None:
 def read_result(path: str | Path) -> BacktestResult:
     """Read what :meth:`BacktestResult.to_json` gave; raises :class:`PredictorError` on anything else."""
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        if record["schema"] != SCHEMA:
-            raise ValueError(f"schema {record['schema']}, this version reads {SCHEMA}")
-        return BacktestResult(
-            tasks=record["tasks"],
-            data_sets=record["data_sets"],
-            seed=record["seed"],
-            tables=tuple(_table(entry) for entry in record["tables"]),
-            predictions={
-                protocol: tuple(
-                    Prediction(task, *(math.nan if v is None else v for v in values))
-                    for task, *values in rows
-                )
-                for protocol, rows in record["predictions"].items()
-            },
-            table_fingerprint=record["table_fingerprint"],
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _result(fields.mapping(json.loads(Path(path).read_text(encoding="utf-8")), "the file"))
+    except (OSError, *fields.WRONG) as error:
         raise PredictorError(
             f"{path} holds no backtest: {error}", remedy="make one with 'tuneahead backtest --json'"
         ) from None
 
 
-def _table(entry: Mapping[str, Any]) -> Table:
-    rows = tuple(tuple(row) for row in entry["rows"])
-    return Table(entry["name"], entry["title"], tuple(entry["columns"]), rows, entry["note"])
+def _result(record: Mapping[str, object]) -> BacktestResult:
+    if record["schema"] != SCHEMA:
+        raise ValueError(f"schema {record['schema']!r:.60}, this version reads {SCHEMA}")
+    predictions = fields.mapping(record["predictions"], "predictions")
+    return BacktestResult(
+        tasks=fields.whole(record["tasks"], "tasks"),
+        data_sets=fields.whole(record["data_sets"], "data_sets"),
+        seed=fields.whole(record["seed"], "seed"),
+        tables=tuple(_table(entry) for entry in fields.listing(record["tables"], "tables")),
+        predictions={
+            protocol: tuple(_prediction(row) for row in fields.listing(rows, f"predictions of {protocol}"))
+            for protocol, rows in predictions.items()
+        },
+        table_fingerprint=fields.text(record["table_fingerprint"], "table_fingerprint"),
+    )
+
+
+def _prediction(found: object) -> Prediction:
+    task, score, predicted, low, high = fields.listing(found, "a prediction")
+    figures = (
+        math.nan if one is None else fields.number(one, "a figure") for one in (score, predicted, low, high)
+    )
+    return Prediction(fields.text(task, "a task"), *figures)
+
+
+def _table(found: object) -> Table:
+    entry = fields.mapping(found, "a table")
+    name, title, note = (fields.text(entry[key], f"a table's {key}") for key in ("name", "title", "note"))
+    columns = fields.texts(entry["columns"], f"columns of {name}")
+    rows = tuple(
+        tuple(_cell(cell) for cell in fields.listing(row, f"a row of {name}"))
+        for row in fields.listing(entry["rows"], f"rows of {name}")
+    )
+    if any(len(row) != len(columns) for row in rows):
+        raise ValueError(f"a row of {name} has other columns than the table")
+    return Table(name, title, columns, rows, note)
+
+
+def _cell(found: object) -> Cell:
+    if found is None or isinstance(found, str):
+        return found
+    # Whole numbers stay whole: they are counts, and are shown without decimals.
+    return found if type(found) is int else fields.number(found, "a cell")
