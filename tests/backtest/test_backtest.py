@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from damaged_records import NOT_RECORDS, damaged
 
-from tuneahead.backtest import BacktestOptions, backtest, read_result
+from tuneahead.backtest import BacktestOptions, backtest, bases, read_result
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
 from tuneahead.backtest.tables import Table, narrowed, show
 from tuneahead.errors import PredictorError
@@ -204,6 +204,24 @@ def test_another_base_is_predicted_from_scratch_and_from_few_rows(result):
     # The tasks follow one law on both bases: without any own run the known base says nearly all.
     assert own == 0 and math.isnan(scratch) and warm < 2.0
     assert rows[1][1] > rows[1][2], "ten own runs alone tell less than ten and the known base"
+
+
+def test_few_tasks_on_another_base_are_all_tested(table, monkeypatch):
+    class Planned(Exception):
+        """Raised in place of fitting anything."""
+
+    plans = {}
+
+    def note(both, planned, **given):
+        plans.update(planned)
+        raise Planned
+
+    monkeypatch.setattr(bases, "run_plans", note)
+    other = replace(table.select(np.arange(36)), bases=("small",) * 36)
+    with pytest.raises(Planned):
+        bases._few_rows(table, other, "small", BacktestOptions(), 0)
+    folds = plans["10"].folds
+    assert sorted(np.concatenate([fold.test for fold in folds]) - len(table)) == list(range(36))
 
 
 def test_a_stored_result_is_read_back_and_known_to_belong_to_its_table(result, tmp_path):

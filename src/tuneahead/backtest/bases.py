@@ -17,6 +17,8 @@ from tuneahead.predictor.transfer import TRANSFERS
 OWN_ROWS = (0, 10, 25, 50, 100)
 SYSTEMS = ("mean", "persistence", "ridge", "proxy_lm", "paper")
 TRANSFER_FOLDS = 3
+FEW_TASKS = 60
+"""With fewer tasks every fold is tested: three of five would leave too few to measure on."""
 
 
 def base_tables(
@@ -48,7 +50,8 @@ def _few_rows(
     home: FeatureTable, other: FeatureTable, name: str, options: BacktestOptions, seed: int
 ) -> Table:
     both = join_tables([home, other])
-    folds = folds_for(other, "grouped", seed=seed, k=options.folds)[:TRANSFER_FOLDS]
+    folds = folds_for(other, "grouped", seed=seed, k=options.folds)
+    folds = folds if len(other) < FEW_TASKS else folds[:TRANSFER_FOLDS]
     plans = {}
     for size in OWN_ROWS:
         if size and size >= 0.9 * min(len(fold.train) for fold in folds):
