@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from made_assessment import made_assessment, made_table
 
-from tuneahead.assessment import read_assessment
+from tuneahead.assessment import Assessment, read_assessment
 from tuneahead.cli import main
 from tuneahead.history.store import RunStore
 from tuneahead.predictor.predictor import load_predictor
@@ -329,3 +329,54 @@ def test_an_assessment_as_json_is_the_only_thing_on_stdout(
     done = tuneahead("assess", data, *options, "--exit-code", code=4)  # no predictor knows 8 steps: unsure
     assert json.loads(done.stdout)["kind"] == "assessment"
     assert page.exists()
+
+
+def assessing(monkeypatch: pytest.MonkeyPatch, found: Assessment) -> list[str]:
+    """``assess`` gives ``found`` without training; returns what was loaded and trained, in order."""
+    done: list[str] = []
+
+    def judged(*arguments: object, **options: object) -> Assessment:
+        done.append("probe")
+        return found
+
+    def verified(*arguments: object, **options: object) -> Assessment:
+        done.append("full run")
+        raise MemoryError("the full run failed")
+
+    monkeypatch.setattr("tuneahead.workbench.open_workbench", lambda setup: done.append("bench"))
+    monkeypatch.setattr("tuneahead.judge.assess", judged)
+    monkeypatch.setattr("tuneahead.judge.verify", verified)
+    return done
+
+
+def test_a_probed_run_is_kept_before_it_is_shown_and_before_the_full_run(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assessing(monkeypatch, made_assessment())
+    (tmp_path / "file").write_text("")
+    shown, verified = tmp_path / "shown.sqlite", tmp_path / "verified.sqlite"
+    page = tmp_path / "file" / "page.html"
+    assert "can't write" in tuneahead("assess", data, "--store", shown, "--html", page, code=2).stderr
+    assert len(RunStore(shown)) == 1
+    with pytest.raises(MemoryError, match="full run"):
+        tuneahead("assess", data, "--store", verified, "--verify")
+    assert len(RunStore(verified)) == 1
+
+
+def test_a_store_that_can_not_be_used_is_refused_before_any_training(
+    tuneahead: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = assessing(monkeypatch, made_assessment())
+    assert "not a database" in tuneahead("assess", data, "--store", data, code=2).stderr
+    assert done == []
+
+
+def test_a_task_stopped_before_its_probe_is_not_kept_and_ends_with_3(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = made_assessment()
+    stop = replace(found, trace=None, verdict=replace(found.verdict, decision="NO_GO"))
+    assessing(monkeypatch, stop)
+    said = tuneahead("assess", data, "--store", tmp_path / "s.sqlite", "--exit-code", code=3)
+    assert "not kept" in said.stderr and "no probe" in said.stderr
+    assert len(RunStore(tmp_path / "s.sqlite")) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING
 
 from tuneahead.assessment import Assessment
@@ -59,6 +60,7 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
         {key: why for key, why in assessment.features.absent.items() if key in static},
     )
     store.add_static(assessment.data.fingerprint, task.base, CATALOGUE_VERSION, vector)
-    if assessment.outcome is not None:
+    # A full run that failed has no score, and its probe is worth keeping all the same.
+    if assessment.outcome is not None and math.isfinite(assessment.outcome.score_pp):
         store.record_score(name, task.benchmark, assessment.outcome.score_pp)
     return name

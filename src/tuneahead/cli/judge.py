@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tuneahead.assessment import Assessment
+    from tuneahead.history.store import RunStore
     from tuneahead.recipe import Recipe
 
 EXIT_CODES = {"GO": 0, "NO_GO": 3, "UNSURE": 4}
@@ -71,19 +73,24 @@ def assess(
     dataset = load_dataset(file, opt.read_mapping(mapping))
     steps = require_probe_steps(probe_steps)
     setup = Setup(base, benchmark, predictor, steps, chosen.precision, device)
+    # Before any training: a store that can't be used is refused while nothing is lost.
+    history = None if store is None else _open_history(store)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if verify else None
         bar = stack.enter_context(ProgressBar())
         bar.stage(f"Loading base {base}")
         bench = open_workbench(setup)
         found = run_assess(dataset, chosen, goal=wanted, bench=bench, checkpoint_dir=folder, watch=bar)
-        if verify and found.trace is not None and not found.trace.info.failure:
+        goes_on = verify and found.trace is not None and not found.trace.info.failure
+        if history is not None:
+            _keep(found, history, scored_later=not goes_on)
+        if goes_on:
             found = run_verify(
                 found, dataset, bench=bench, checkpoint_dir=folder, save_dir=adapter, watch=bar
             )
+            if history is not None:
+                _keep_outcome(found, history)
     _show(found, as_json, html)
-    if store is not None:
-        _keep(found, store)
     if exit_code:
         raise typer.Exit(EXIT_CODES[found.verdict.decision])
 
@@ -222,15 +229,36 @@ def _show(found: Assessment, as_json: bool, html: Path | None) -> None:
         print(f"report: {write_html(found, html)}", file=sys.stderr)
 
 
-def _keep(found: Assessment, path: Path) -> None:
+def _open_history(path: Path) -> RunStore:
     from tuneahead.history.store import RunStore
+
+    return RunStore(path)
+
+
+def _keep(found: Assessment, history: RunStore, *, scored_later: bool) -> None:
+    """Keep a probed run before anything is shown or trained further: what fails later can't lose it."""
     from tuneahead.record import record_run
 
-    name = record_run(found, RunStore(path))
-    print(f"kept as run {name} in {path}", file=sys.stderr)
-    if found.outcome is None:
-        how = f"tuneahead runs record {name} --score POINTS --benchmark {found.task.benchmark} --store {path}"
-        print(f"once the full run is scored: {how}", file=sys.stderr)
+    if found.trace is None:
+        print(f"not kept in {history.path}: there was no probe", file=sys.stderr)
+        return
+    name = record_run(found, history)
+    print(f"kept as run {name} in {history.path}", file=sys.stderr)
+    if scored_later:
+        place = f"--benchmark {found.task.benchmark} --store {history.path}"
+        print(
+            f"once the full run is scored: tuneahead runs record {name} --score POINTS {place}",
+            file=sys.stderr,
+        )
+
+
+def _keep_outcome(found: Assessment, history: RunStore) -> None:
+    """Add the score of the full run to its kept probe."""
+    from tuneahead.record import record_run
+
+    name = record_run(found, history)
+    if found.outcome is not None and math.isfinite(found.outcome.score_pp):
+        print(f"run {name} has its score now: {found.outcome.score_pp:.2f}", file=sys.stderr)
 
 
 def _print(console: Console, found: Assessment) -> None:
