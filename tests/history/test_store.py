@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import sqlite3
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,9 +144,38 @@ def test_files_that_are_no_stores_are_refused(tmp_path: Path) -> None:
         RunStore(tmp_path / "text.sqlite" / "below")
 
 
-def test_a_store_of_a_later_schema_is_refused(tmp_path: Path) -> None:
-    import sqlite3
+def test_a_database_of_another_program_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    connection = sqlite3.connect(path)
+    connection.executescript("CREATE TABLE meta (key TEXT, value TEXT); CREATE TABLE notes (text TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="of another program"):
+        RunStore(path)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
+
+def test_a_store_is_opened_and_read_without_writing_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    RunStore(path).add(make_record())
+    writer = sqlite3.connect(path)
+    # While another holds the only right to write, a write would have to wait.
+    writer.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    assert [record.run_id for record in RunStore(path).records()] == ["r1"]
+    assert time.monotonic() - began < 30
+    writer.close()
+
+
+def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "odd name?#%.sqlite"
+    path.touch()
+    assert RunStore(path).add(make_record())
+    assert len(RunStore(path)) == 1 and path.stat().st_size > 0
+
+
+def test_a_store_of_a_later_schema_is_refused(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs.sqlite")
     with sqlite3.connect(store.path) as connection:
         connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,9 @@ CREATE TABLE IF NOT EXISTS statics (
     PRIMARY KEY (data_id, base, version)
 );
 """
+_OWN = {"meta", "runs", "scores", "statics"}
+_NEW = f"BEGIN IMMEDIATE; {_TABLES} INSERT OR IGNORE INTO meta VALUES ('schema', '{SCHEMA}'); COMMIT;"
+"""One transaction: a process that opens the file meanwhile finds all of it or nothing."""
 _COLUMNS = (
     "run_id, task_id, data_id, family, base, seed, recipe, trace, data_spec, seconds, steps, failure, "
     "origin, created"
@@ -91,30 +95,45 @@ class RunStore:
     """
 
     def __init__(self, path: str | Path) -> None:
+        """Open a store, or make one in a new or empty file; raises :class:`StoreError` for any other file.
+
+        A store that is there is only read, so that one on a read-only disk can be opened.
+        """
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._connect() as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.executescript(_TABLES)
-                connection.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
-                (found,) = connection.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
         except OSError as error:
             raise StoreError(
                 f"can't create {self.path}: {error.strerror}", remedy="check the folder"
             ) from None
+        with self._connect() as connection:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            if not tables:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.executescript(_NEW)
+            found = self._schema(connection, tables or _OWN)
         if found != str(SCHEMA):
             raise StoreError(
                 f"{self.path} has schema {found}, this version reads {SCHEMA}",
                 remedy="use the version of tuneahead that wrote it, or start a new store",
             )
 
+    def _schema(self, connection: sqlite3.Connection, tables: set[str]) -> str:
+        query = "SELECT value FROM meta WHERE key = 'schema'"
+        row = connection.execute(query).fetchone() if tables >= _OWN else None
+        if row is None:
+            raise StoreError(
+                f"{self.path} is an SQLite file of another program, not a history of runs",
+                remedy="name another file with --store; a new one is made where there is none",
+            )
+        return str(row[0])
+
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         # One connection an operation: nothing is shared between threads or forked processes.
         connection = None
         try:
-            connection = sqlite3.connect(self.path, timeout=60)
+            connection = sqlite3.connect(self._address(), timeout=60, uri=True)
             with connection:
                 yield connection
         except sqlite3.Error as error:
@@ -125,6 +144,13 @@ class RunStore:
         finally:
             if connection is not None:
                 connection.close()
+
+    def _address(self) -> str:
+        address = self.path.absolute().as_uri()
+        beside = self.path.with_name(self.path.name + "-wal")
+        # SQLite keeps files beside a store even to read it, unless told that nobody can write there.
+        closed = self.path.is_file() and not os.access(self.path.parent, os.W_OK) and not beside.exists()
+        return f"{address}?immutable=1" if closed else address
 
     def __len__(self) -> int:
         with self._connect() as connection:
