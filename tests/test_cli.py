@@ -117,6 +117,14 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["clean", "DATA", "--out", "DATA"], "overwritten"),
         (["check", "DATA", "--fix", "DATA"], "overwritten"),
         (["check", "DATA", "--html", "DATA"], "overwritten"),
+        (["check", "DATA", "--html", "EXAM", "--benchmark", "EXAM"], "overwritten"),
+        (["check", "DATA", "--html", "RECIPE", "--recipe", "RECIPE"], "overwritten"),
+        (["clean", "DATA", "--out", "EXAM", "--benchmark", "EXAM"], "overwritten"),
+        (["assess", "DATA", "--html", "DATA"], "overwritten"),
+        (["assess", "DATA", "--html", "RECIPE", "-r", "RECIPE"], "overwritten"),
+        (["assess", "DATA", "--html", "EXAM", "--benchmark", "EXAM"], "overwritten"),
+        (["probe", "DATA", "--out", "DATA"], "overwritten"),
+        (["report", "DATA", "--html", "DATA"], "overwritten"),
         (["check", "nowhere.jsonl", "--fix", "x.jsonl"], "nowhere.jsonl"),
         (["clean", "DATA", "--out", "x.jsonl", "--also", "typos"], "typos"),
         (["rank", "DATA", "-r", "a.yaml"], "rank compares recipes"),
@@ -129,7 +137,12 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
 def test_a_user_error_is_one_message_with_a_remedy_and_exit_code_2(
     tuneahead: Run, arguments: list[str], message: str, data: Path, tmp_path: Path
 ) -> None:
-    done = tuneahead(*(str(data) if a == "DATA" else a for a in arguments), code=2)
+    files = {"DATA": data, "EXAM": tmp_path / "exam.jsonl", "RECIPE": tmp_path / "r.yaml"}
+    files["EXAM"].write_text('{"prompt": "1 + 1 =", "options": ["2", "3"], "gold": 0}\n')
+    files["RECIPE"].write_text("batch_size: 4\n")
+    before = {path: path.read_bytes() for path in files.values()}
+    done = tuneahead(*(files.get(argument, argument) for argument in arguments), code=2)
+    assert {path: path.read_bytes() for path in files.values()} == before
     assert done.stdout == ""
     assert message in done.stderr
     assert "error:" in done.stderr

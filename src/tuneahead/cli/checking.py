@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneahead.errors import DataError
-
 if TYPE_CHECKING:
     from tuneahead.assessment import Checkup
     from tuneahead.cleaning import CleanedFile
@@ -34,6 +32,7 @@ class Request:
     html: Path | None = None
     fix: Path | None = None
     workers: int = 0
+    recipe_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -121,14 +120,14 @@ def _clean(request: Request, out: Path, survey: Survey | None) -> CleanedFile:
 
 
 def _refuse_overwriting(request: Request) -> None:
-    """Before any work: no output may take the place of the data."""
+    """Before any work: no output may take the place of what is read."""
     from tuneahead.cleaning import find_targets
+    from tuneahead.cli.options import refuse_overwriting
 
+    for output in (request.html, request.fix):
+        refuse_overwriting(output, request.file, request.recipe_file, request.benchmark)
     if request.fix is not None:
         find_targets(request.file, request.fix)
-    page = request.html
-    if page is not None and page.exists() and request.file.exists() and page.samefile(request.file):
-        raise DataError("would be overwritten by the page", path=request.file, remedy="name another file")
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -58,6 +58,7 @@ def check(
         html=html,
         fix=fix,
         workers=workers,
+        recipe_file=recipe,
     )
     found = run_check(request, use_cache=not no_cache)
     show_check(request, found, as_json=as_json)
@@ -90,6 +91,7 @@ def clean(
             raise TuneAheadError(
                 f"--also {reason!r} is no further reason", remedy=f"use {' or '.join(OPTIONAL_REASONS)}"
             )
+    opt.refuse_overwriting(out, file, benchmark)
     done = clean_file(
         file,
         out,
@@ -130,6 +132,7 @@ def probe(
     from tuneahead.terminal import print_trace
     from tuneahead.workbench import Setup
 
+    opt.refuse_overwriting(out, file, recipe, benchmark)
     chosen = opt.read_recipe_options(recipe, settings)
     dataset = load_dataset(file, opt.read_mapping(mapping))
     setup = Setup(base=base, benchmark=benchmark, probe_steps=probe_steps, device=device)

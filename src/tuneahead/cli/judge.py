@@ -68,6 +68,7 @@ def assess(
     from tuneahead.judge import verify as run_verify
     from tuneahead.workbench import Setup, open_workbench, require_probe_steps
 
+    opt.refuse_overwriting(html, file, recipe, benchmark, store)
     wanted = opt.read_goal(goal, gain)
     chosen = opt.read_recipe_options(recipe, settings)
     dataset = load_dataset(file, opt.read_mapping(mapping))
@@ -163,6 +164,7 @@ def report(
     from tuneahead.assessment import read_assessment
     from tuneahead.report import write_html
 
+    opt.refuse_overwriting(html, file)
     print(write_html(read_assessment(file), html))
 
 

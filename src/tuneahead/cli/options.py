@@ -161,6 +161,18 @@ def read_goal(minimum_pp: float | None, gain_pp: float | None) -> Goal:
     return Goal(minimum_pp, gain_pp)
 
 
+def refuse_overwriting(output: Path | None, *inputs: Path | str | None) -> None:
+    """Before any work: raises :class:`DataError` where ``output`` would take the place of an input."""
+    if output is None or not output.exists():
+        return
+    for given in inputs:
+        # A benchmark may be a name as well as a file.
+        if given and Path(given).exists() and output.samefile(given):
+            raise DataError(
+                "would be overwritten by what is written", path=given, remedy="name another output file"
+            )
+
+
 def open_console() -> Console:
     """The console that results are printed on: stdout, without colouring of numbers and paths."""
     from rich.console import Console
