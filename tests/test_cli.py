@@ -393,3 +393,23 @@ def test_a_task_stopped_before_its_probe_is_not_kept_and_ends_with_3(
     said = tuneahead("assess", data, "--store", tmp_path / "s.sqlite", "--exit-code", code=3)
     assert "not kept" in said.stderr and "no probe" in said.stderr
     assert len(RunStore(tmp_path / "s.sqlite")) == 0
+
+
+def test_a_run_is_kept_once_for_each_benchmark_and_probe_length(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, store = made_assessment(), tmp_path / "s.sqlite"
+    assert found.trace is not None
+    shorter = replace(found, trace=found.trace.truncate(50))
+    other = replace(found, task=replace(found.task, benchmark="mmlu"))
+    for one, said in (
+        (found, "kept as"),
+        (found, "was there already"),
+        (shorter, "kept as"),
+        (other, "kept as"),
+    ):
+        assessing(monkeypatch, one)
+        assert said in tuneahead("assess", data, "--store", store).stderr
+    kept = list(RunStore(store).records())
+    assert [len(record.trace.steps) for record in kept] == [100, 50, 100]
+    assert [list(record.base_scores) for record in kept] == [["lab-exam"], ["lab-exam"], ["mmlu"]]

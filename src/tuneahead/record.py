@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 
 def run_id(assessment: Assessment) -> str:
-    """Identifier of base, data set, recipe and seed; 12 hex digits."""
-    task, recipe = assessment.task, assessment.recipe
-    text = f"{task.base_fingerprint} {assessment.data.fingerprint} {recipe.fingerprint}"
+    """Identifier of base, data set, recipe with seed, benchmark and probe length; 12 hex digits."""
+    task, trace = assessment.task, assessment.trace
+    steps = task.probe_steps if trace is None else len(trace.steps)
+    run = f"{task.base_fingerprint} {assessment.data.fingerprint} {assessment.recipe.fingerprint}"
+    # The base's score and the cues are of one benchmark, and a longer probe is another measurement.
+    text = f"{run} {task.benchmark} {steps}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -15,7 +15,7 @@ from test_store import make_record
 
 from tuneahead.errors import StoreError
 from tuneahead.history.store import RunStore
-from tuneahead.history.tables import complete_statics, table_from_store
+from tuneahead.history.tables import complete_statics, table_from_store, tasks_of
 from tuneahead.lab.datasets import DatasetSpec
 from tuneahead.lab.exam import lab_exam
 from tuneahead.lab.world import load_world
@@ -79,6 +79,31 @@ def test_a_benchmark_without_scores_is_an_error_with_a_remedy(tmp_path: Path) ->
     store.add(make_record())
     with pytest.raises(StoreError, match="no run .* has a score on 'mmlu'"):
         table_from_store(store, benchmark="mmlu")
+
+
+def test_a_probe_that_was_cut_short_is_left_out_and_an_imported_log_is_not(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(replace(make_record("short", steps=50), origin="assess"))
+    with pytest.raises(StoreError, match="probed for fewer than 100 steps"):
+        table_from_store(store, benchmark="exam")
+    assert table_from_store(store, benchmark="exam", probe_steps=50).task_ids == ("t1",)
+    short_run = make_record("whole", steps=60)
+    info = replace(short_run.trace.info, total_steps=60)
+    store.add(replace(short_run, task_id="t2", origin="trainer", trace=replace(short_run.trace, info=info)))
+    store.add(replace(make_record("log", steps=0), task_id="t3", origin="import"))
+    assert table_from_store(store, benchmark="exam").task_ids == ("t2", "t3")
+
+
+def test_a_run_probed_twice_counts_once_and_by_the_probe_of_this_benchmark(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    ours = replace(make_record("other", steps=100), origin="assess")
+    other = replace(ours.trace, info=replace(ours.trace.info, benchmark="truth"))
+    store.add(replace(ours, trace=other))
+    store.add(replace(ours, run_id="same"))
+    store.add(replace(ours, run_id="longer", trace=make_record(steps=120).trace))
+    (task,) = tasks_of(store, "exam")
+    assert [record.run_id for record in task.records] == ["same"]
+    assert table_from_store(store, benchmark="exam").seeds.tolist() == [1]
 
 
 def test_static_features_of_generated_data_are_measured_once(tmp_path: Path) -> None:

@@ -239,13 +239,15 @@ def _open_history(path: Path) -> RunStore:
 
 def _keep(found: Assessment, history: RunStore, *, scored_later: bool) -> None:
     """Keep a probed run before anything is shown or trained further: what fails later can't lose it."""
-    from tuneahead.record import record_run
+    from tuneahead.record import record_run, run_id
 
     if found.trace is None:
         print(f"not kept in {history.path}: there was no probe", file=sys.stderr)
         return
+    known = run_id(found) in history.done_ids()
     name = record_run(found, history)
-    print(f"kept as run {name} in {history.path}", file=sys.stderr)
+    what = f"run {name} was there already," if known else f"kept as run {name}"
+    print(f"{what} in {history.path}", file=sys.stderr)
     if scored_later:
         place = f"--benchmark {found.task.benchmark} --store {history.path}"
         print(

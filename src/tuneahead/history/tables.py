@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 EMBEDDING_VERSION = "embedding-1"
 EMBEDDING_SIZE = 16
+_PROBED = ("assess", "trainer")
+"""Origins of runs that a probe of ours recorded for as many steps as it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,31 @@ class Task:
         return self.records[0]
 
 
-def tasks_of(store: RunStore, benchmark: str) -> list[Task]:
-    """Tasks with at least one score on ``benchmark``, in the order they were stored."""
+def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task]:
+    """Tasks with at least one score on ``benchmark``, in the order they were stored.
+
+    Probes of ours that recorded fewer than ``probe_steps`` steps, of a run that has them, are left out.
+    """
     grouped: dict[tuple[str, str], list[RunRecord]] = {}
     for record in store.records():
-        if benchmark in record.scores and not record.failure:
+        if benchmark in record.scores and not record.failure and not _is_short(record, probe_steps):
             grouped.setdefault((record.base, record.task_id), []).append(record)
-    return [Task(tuple(sorted(records, key=lambda r: r.seed))) for records in grouped.values()]
+    return [Task(_seeds(records, benchmark)) for records in grouped.values()]
+
+
+def _is_short(record: RunRecord, probe_steps: int) -> bool:
+    # An imported log has gaps by nature, and its features are absent where it has them.
+    wanted = min(probe_steps, record.trace.info.total_steps)
+    return record.origin in _PROBED and len(record.trace.steps) < wanted
+
+
+def _seeds(records: Sequence[RunRecord], benchmark: str) -> tuple[RunRecord, ...]:
+    """First seed first; a run that was probed several times counts once, by a probe of this benchmark."""
+    kept: dict[int | str, RunRecord] = {}
+    for record in sorted(records, key=lambda r: (r.seed, r.trace.info.benchmark != benchmark)):
+        # Two logs with equal settings and no seed are two runs; two probes with one seed are one.
+        kept.setdefault(record.seed if record.origin in _PROBED else record.run_id, record)
+    return tuple(kept.values())
 
 
 def table_from_store(
@@ -72,11 +92,18 @@ def table_from_store(
     further seeds'; the score is the mean over seeds. ``proxies`` is a store of the same tasks run on a
     smaller base (for ProxyLM). Static features are those kept in the store (see :func:`complete_statics`),
     absent otherwise. Outcomes on other benchmarks the runs were scored on become extra columns
-    (``FeatureTable.of_benchmark``). Raises
-    :class:`StoreError` when no task has a score.
+    (``FeatureTable.of_benchmark``). A probe of :func:`~tuneahead.assess` or of a Gate that was shorter than
+    ``probe_steps`` is left out: its features are those of another stage of the run. Raises
+    :class:`StoreError` when no task is left.
     """
-    tasks = tasks_of(store, benchmark)
+    tasks = tasks_of(store, benchmark, probe_steps)
     if not tasks:
+        if tasks_of(store, benchmark):
+            raise StoreError(
+                f"every run in {store.path} with a score on {benchmark!r} was probed for fewer than "
+                f"{probe_steps} steps",
+                remedy=f"assess with --probe-steps {probe_steps} or more, or ask for shorter probes",
+            )
         raise StoreError(
             f"no run in {store.path} has a score on {benchmark!r}",
             remedy="record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)",
