@@ -14,6 +14,8 @@ from tuneahead.errors import RecipeError
 Schedule = Literal["linear", "cosine", "constant"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "8bit", "4bit"]
 Template = Literal["auto", "raw", "qa", "alpaca", "chat"]
+MOST_STEPS = 10**7
+"""More optimiser steps than any fine-tune makes: a larger number is a slip, such as a time."""
 
 
 def _as_tuple(value: object) -> object:
@@ -36,11 +38,13 @@ class Recipe(BaseModel):
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Schedule = Field("linear", description="shape of the learning rate after warm-up")
     warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps spent warming up")
-    batch_size: int = Field(8, ge=1, description="rows per forward pass")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="forward passes per optimiser step")
-    epochs: float = Field(3.0, gt=0, description="passes over the data, when max_steps is not given")
-    max_steps: int | None = Field(None, ge=1, description="optimiser steps of the full run")
-    lora_rank: int = Field(8, ge=1, description="rank r of every adapter")
+    batch_size: int = Field(8, ge=1, le=65_536, description="rows per forward pass")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, le=65_536, description="forward passes per optimiser step"
+    )
+    epochs: float = Field(3.0, gt=0, le=1e6, description="passes over the data, when max_steps is not given")
+    max_steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="optimiser steps of the full run")
+    lora_rank: int = Field(8, ge=1, le=4096, description="rank r of every adapter")
     lora_alpha: float = Field(16.0, gt=0, description="scale: the update is multiplied by alpha / r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     target_modules: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
@@ -54,8 +58,10 @@ class Recipe(BaseModel):
     precision: Precision = Field("auto", description="number format of the frozen base; 8bit, 4bit on CUDA")
     max_length: int = Field(512, ge=2, description="window: longer rows are cut from the right")
     template: Template = Field("auto", description="how prompt and answer become text")
-    seed: int = Field(0, ge=0, description="seed of initialisation, data order and dropout")
-    stop_after: int | None = Field(None, ge=1, description="end after so many steps of the schedule")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of initialisation, data order and dropout")
+    stop_after: int | None = Field(
+        None, ge=1, le=MOST_STEPS, description="end after so many steps of the schedule"
+    )
 
     def probe(self, steps: int = 100) -> Recipe:
         """The same run, ended after ``steps`` optimiser steps; the schedule stays that of the full run."""
