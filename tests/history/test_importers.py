@@ -261,6 +261,86 @@ def test_a_broken_state_is_named_with_its_entry(
         import_runs(state.parent, RunStore(tmp_path / "s.sqlite"), EXAM)
 
 
+def write_state(folder: Path, number: int, **changes: object) -> Path:
+    """A made run of 20 steps; ``changes`` go into its state, and ``settings`` into the file beside it."""
+    run = folder / f"run{number}"
+    run.mkdir(parents=True)
+    settings = {"base_model": "org/base", **dict(changes.pop("settings", {}))}  # type: ignore[call-overload]
+    first = int(str(changes.pop("first", 1)))
+    logged = [{"step": first + i, "loss": 3 - 0.01 * i - number, "epoch": 0.1} for i in range(20)]
+    state = {"max_steps": 20, "global_step": 20, "log_history": logged, **changes}
+    (run / "trainer_state.json").write_text(json.dumps(state))
+    (run / "training_args.json").write_text(json.dumps(settings))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_steps": math.nan}, "max_steps is nan"),
+        ({"max_steps": math.inf}, "max_steps is inf"),
+        ({"max_steps": 10**20}, "max_steps is 100000000000000000000"),
+        ({"log_history": [{"step": math.nan, "loss": 1.0}]}, "log entry 1: step is nan"),
+        ({"log_history": [{"step": 1764108626, "loss": 1.0}]}, "log entry 1: step is 1764108626"),
+        ({"settings": {"batch_size": math.nan}}, "batch_size is nan, not a whole number"),
+        ({"settings": {"batch_size": 8.5}}, "batch_size is 8.5, not a whole number"),
+        ({"settings": {"batch_size": math.inf}}, "batch_size is inf, not a whole number"),
+        ({"settings": {"seed": 10**19}}, "'seed'"),
+        ({"settings": {"base_model": "org/\ud800"}}, "no character"),
+    ],
+)
+def test_an_odd_run_is_reported_and_the_others_come_in(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    write_state(tmp_path / "runs", 0, **changes)
+    write_state(tmp_path / "runs", 1)
+    store = RunStore(tmp_path / "s.sqlite")
+    found = import_runs(tmp_path / "runs", store, LogReading())
+    (reason,) = found.left_out
+    assert message in reason and "run0" in reason
+    assert found.added == 1 and only(store).steps == 20
+
+
+def test_an_impossible_epoch_or_result_costs_a_figure_and_not_the_run(tmp_path: Path) -> None:
+    logged = [{"step": step, "loss": 1.0, "epoch": 5e-324} for step in range(1, 21)]
+    settings = {"batch_size": 2, "gradient_accumulation_steps": 1}
+    run = write_state(tmp_path / "runs", 0, log_history=logged, settings=settings)
+    (run / "all_results.json").write_text(json.dumps({"train_runtime": 10**400, "done": True}))
+    store = RunStore(tmp_path / "s.sqlite")
+    assert import_runs(tmp_path / "runs", store, LogReading()).left_out == ()
+    assert only(store).trace.info.train_rows == 0 and math.isnan(only(store).seconds)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("UPDATE metrics SET step = 1764108626 WHERE run_uuid = ? AND key = 'loss'", "at step 1764108626"),
+        ("UPDATE metrics SET step = 8.5 WHERE run_uuid = ? AND step = 8", "at step 8.5"),
+        ("INSERT INTO params VALUES ('max_steps', '99999999999999', ?)", "max_steps is 99999999999999"),
+        ("UPDATE runs SET start_time = 9223372036854775807 WHERE run_uuid = ?", ""),
+    ],
+)
+def test_an_odd_mlflow_run_is_reported_and_the_others_come_in(
+    change: str, message: str, database: Path, tmp_path: Path
+) -> None:
+    connection = sqlite3.connect(database)
+    with connection:
+        (name,) = connection.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'").fetchone()
+        connection.execute(change, (name,))
+    connection.close()
+    found = import_runs(database, RunStore(tmp_path / "s.sqlite"), EXAM)
+    assert found.added == (2 if message else 3)
+    assert [message in reason and name in reason for reason in found.left_out] == [True] * (3 - found.added)
+
+
+def test_a_time_as_a_step_in_mlflow_s_files_is_named_with_its_row(mlruns: Path, tmp_path: Path) -> None:
+    loss = sorted(mlruns.glob("*/*/metrics/loss"))[0]
+    loss.write_text("1795622289080 2.98 1764108626\n")
+    found = import_runs(mlruns, RunStore(tmp_path / "s.sqlite"), EXAM)
+    assert f"{loss}, row 1: '1795622289080 2.98 1764108626' is no line" in found.left_out[0]
+    assert found.added == 2
+
+
 def test_wrong_requests_say_what_to_do(trainer_runs: Path, database: Path, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "s.sqlite")
     with pytest.raises(StoreError, match="no run logged 'eval_mmlu'(.|\n)*eval_exam"):

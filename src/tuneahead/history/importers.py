@@ -54,6 +54,9 @@ def import_runs(
             records.append(record_of(run, reading))
         except DataError as error:
             errors.append(error)
+        except UnicodeEncodeError as error:
+            what = f"names its base or data set with {error.object[error.start]!a}, which is no character"
+            errors.append(DataError(what, path=run.source, remedy="correct the settings beside the log"))
     if not records:
         raise (
             errors[0]

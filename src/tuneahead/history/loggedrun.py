@@ -24,6 +24,7 @@ from tuneahead.trace import Cue, Floats, ProbeTrace, RowVisits, StepColumns, Tra
 NAN = math.nan
 DONE_SHARE = 0.98
 """A score counts as final when it was taken after this share of all steps."""
+_MOST_ROWS = 10**12
 _BASES = (
     "base",
     "base_model",
@@ -71,7 +72,11 @@ class LogReading:
 
 
 def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
-    """The run as a history holds it; raises :class:`DataError` when its base is not known."""
+    """The run as a history holds it.
+
+    Raises :class:`DataError` when its base is not known or a setting or score is impossible, and
+    UnicodeEncodeError when base or data set are named by half a surrogate pair.
+    """
     settings = {**run.settings, **reading.recipe}
     base = reading.base or first_text(settings, _BASES)
     if not base:
@@ -82,6 +87,7 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
         )
     recipe, absent = recipe_of(settings, LogSource(run.source, run.total_steps))
     data_id = _data_id(run, reading)
+    base.encode()
     trace = _trace(run, reading, recipe, base, data_id, absent)
     scores = _scores(run, reading)
     last = max(scores, default=-1)
@@ -178,9 +184,10 @@ def _rows(run: LoggedRun, recipe: Recipe, unknown: Sequence[tuple[str, str]]) ->
     lacking = {name.removeprefix(UNKNOWN_SETTING) for name, _ in unknown}
     if not last or not epochs[last] > 0 or lacking & {"batch_size", "gradient_accumulation_steps"}:
         return 0, "the log does not say how many rows there are"
-    return round(
-        last / epochs[last] * recipe.rows_per_step
-    ), "counted in whole batches from the logged epochs"
+    rows = last / epochs[last] * recipe.rows_per_step
+    if not rows < _MOST_ROWS:
+        return 0, f"the log counts epoch {epochs[last]:g} at step {last}"
+    return round(rows), "counted in whole batches from the logged epochs"
 
 
 def _columns(run: LoggedRun) -> tuple[StepColumns, list[tuple[str, str]]]:

@@ -17,6 +17,7 @@ import yaml
 
 from tuneahead.errors import DataError
 from tuneahead.history.loggedrun import LoggedRun
+from tuneahead.recipe import MOST_STEPS
 
 _FINISHED = ("3", "FINISHED")
 _REMEDY = "give the folder 'mlruns' or the database file that MLflow wrote"
@@ -104,9 +105,9 @@ def _series(path: Path) -> dict[int, float]:
         if not parts:
             continue
         try:
-            value, step = float(parts[1]), int(parts[2]) if len(parts) > 2 else 0
+            value, step = float(parts[1]), _step(parts[2] if len(parts) > 2 else 0)
         except (ValueError, IndexError):
-            what = f"{line!r} is no line of 'time value step'"
+            what = f"{line[:80]!r} is no line of 'time value step'"
             raise DataError(what, path=path, row=row, remedy="correct or remove this line") from None
         found[step] = value
     return found
@@ -121,26 +122,40 @@ def read_database(path: Path) -> Iterator[LoggedRun | DataError]:
                 "AND lifecycle_stage = 'active' ORDER BY start_time, run_uuid"
             ).fetchall()
             for name, began in runs:
-                settings: Settings = {}
-                for table in ("tags", "params"):
-                    query = f"SELECT key, value FROM {table} WHERE run_uuid = ?"
-                    settings |= {str(key): value for key, value in connection.execute(query, (name,))}
-                values: Values = {}
-                rows = connection.execute(
-                    "SELECT key, step, value, is_nan FROM metrics WHERE run_uuid = ? ORDER BY timestamp",
-                    (name,),
-                )
-                for key, step, value, is_nan in rows:
-                    values.setdefault(str(key), {})[int(step)] = math.nan if is_nan else float(value)
                 try:
-                    found: LoggedRun | DataError = _logged(
-                        str(name), f"{path}, run {name}", settings, values, began
-                    )
+                    yield _database_run(connection, path, str(name), began)
                 except DataError as error:
-                    found = error
-                yield found
-    except (sqlite3.Error, TypeError, ValueError) as error:
+                    yield error
+    except sqlite3.Error as error:
         raise DataError(f"can't be read as an MLflow database: {error}", path=path, remedy=_REMEDY) from None
+
+
+def _database_run(connection: sqlite3.Connection, path: Path, name: str, began: object) -> LoggedRun:
+    source = f"{path}, run {name}"
+    settings: Settings = {}
+    for table in ("tags", "params"):
+        query = f"SELECT key, value FROM {table} WHERE run_uuid = ?"
+        settings |= {str(key): value for key, value in connection.execute(query, (name,))}
+    values: Values = {}
+    rows = connection.execute(
+        "SELECT key, step, value, is_nan FROM metrics WHERE run_uuid = ? ORDER BY timestamp", (name,)
+    )
+    for key, step, value, is_nan in rows:
+        try:
+            number = math.nan if is_nan else float(value)
+            values.setdefault(str(key), {})[_step(step)] = number
+        except (TypeError, ValueError):
+            what = f"metric {key} is {value!r} at step {step!r}"
+            raise DataError(what, path=source, remedy="correct or delete this entry") from None
+    return _logged(name, source, settings, values, began)
+
+
+def _step(value: object) -> int:
+    """A step as a number; raises ValueError for what is none, such as a time in seconds."""
+    step = int(str(value))
+    if step > MOST_STEPS:
+        raise ValueError
+    return step
 
 
 @contextlib.contextmanager
@@ -158,6 +173,9 @@ def _logged(name: str, source: str, settings: Settings, values: Values, began: o
     named = {key.replace("train/", "").replace("eval/", "eval_"): found for key, found in values.items()}
     logged = [step for key in ("loss", "grad_norm", "eval_loss") for step in named.get(key, {})]
     planned = str(settings.get("max_steps", ""))
+    if planned.isdecimal() and len(planned) > len(str(MOST_STEPS)):
+        what = f"max_steps is {planned[:40]}, more than {MOST_STEPS:,}"
+        raise DataError(what, path=source, remedy="correct or remove this setting")
     total = int(planned) if planned.isdecimal() and int(planned) > 0 else max(logged, default=0)
     if total < 1:
         raise DataError(
@@ -167,5 +185,7 @@ def _logged(name: str, source: str, settings: Settings, values: Values, began: o
         )
     created = ""
     if isinstance(began, int):
-        created = datetime.fromtimestamp(began / 1000, UTC).isoformat(timespec="seconds")
+        # A time that no calendar has says nothing, and nothing else depends on it.
+        with contextlib.suppress(OverflowError, ValueError, OSError):
+            created = datetime.fromtimestamp(began / 1000, UTC).isoformat(timespec="seconds")
     return LoggedRun(f"mlflow {name}", source, settings, named | values, total, created=created)

@@ -26,6 +26,7 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = {
     "seed": ("seed",),
 }
 """Where trainers (Hugging Face, PEFT, Axolotl, LLaMA-Factory) put the settings of a recipe."""
+_WHOLE = ("batch_size", "gradient_accumulation_steps", "lora_rank", "max_length", "seed")
 _SCHEDULES = {
     "linear": "linear",
     "cosine": "cosine",
@@ -52,8 +53,7 @@ def recipe_of(settings: Mapping[str, object], log: LogSource) -> tuple[Recipe, t
         if value is None:
             unknown[name] = why
         else:
-            whole = name in ("batch_size", "gradient_accumulation_steps", "lora_rank", "max_length", "seed")
-            fields[name] = int(value) if whole else value
+            fields[name] = _whole(name, value, log) if name in _WHOLE else value
     if fields.get("max_grad_norm") == 0:
         fields["max_grad_norm"] = None
     fields["max_steps"] = log.total_steps
@@ -115,6 +115,14 @@ def _number(settings: Mapping[str, object], aliases: Sequence[str], log: LogSour
                 f"setting {name} is {value!r}, not a number", path=log.source, remedy="correct or remove it"
             ) from None
     return None
+
+
+def _whole(name: str, value: float, log: LogSource) -> int:
+    if not value.is_integer():
+        raise DataError(
+            f"setting {name} is {value:g}, not a whole number", path=log.source, remedy="correct or remove it"
+        )
+    return int(value)
 
 
 def first_text(settings: Mapping[str, object], names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tuneahead.errors import DataError
 from tuneahead.history.loggedrun import LoggedRun, content_key
+from tuneahead.recipe import MOST_STEPS
 
 STATE = "trainer_state.json"
 _SETTINGS_FILES = ("training_args.json", "training_args.yaml", "recipe.yaml", "adapter_config.json")
@@ -71,7 +72,9 @@ def _settings(*folders: Path) -> dict[str, object]:
 def _results(folder: Path) -> dict[str, float]:
     path = folder / "all_results.json"
     loaded = _json(path) if path.is_file() else {}
-    return {name: float(value) for name, value in loaded.items() if isinstance(value, int | float)}
+    numbers = {name: value for name, value in loaded.items() if isinstance(value, int | float)}
+    # Through text: float() of an integer that is too large is an error, of its text it is infinite.
+    return {name: float(str(value)) for name, value in numbers.items() if not isinstance(value, bool)}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -100,7 +103,8 @@ def _yaml(path: Path) -> Mapping[str, Any]:
 
 def _whole(value: object, path: Path, name: str, entry: int | None = None) -> int:
     number = _value(value, path, name, entry)
-    if number != int(number) or number < 0:
+    # Compared before int(), which fails on what is not finite.
+    if not 0 <= number <= MOST_STEPS or number != int(number):
         raise DataError(
             f"{_where(entry)}{name} is {value!r}, no number of steps", path=path, remedy="check the file"
         )
