@@ -287,6 +287,7 @@ def test_old_runs_come_in_from_their_logs_and_are_shown_with_what_they_lack(
     assert "absent in 3: flatness (a log holds no such measurement)" in said
     again = json.loads(tuneahead(*arguments, "--json").stdout)
     assert (again["added"], again["present"], again["left_out"]) == (0, 3, [])
+    assert "3 known runs keep their earlier" in tuneahead(*arguments, "--base", "other").stderr
     run = json.loads(tuneahead("runs", "list", "--store", path, "--json").stdout)[0]["run"]
     shown = tuneahead("runs", "show", run, "--store", path).stdout
     assert "exam" in shown and "org/base" in shown

@@ -261,6 +261,20 @@ def test_a_broken_state_is_named_with_its_entry(
         import_runs(state.parent, RunStore(tmp_path / "s.sqlite"), EXAM)
 
 
+def test_a_second_import_with_another_reading_tells_what_stays_as_it_was(
+    database: Path, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    assert import_runs(database, store, EXAM).data_sets == 2
+    again = import_runs(database, store, EXAM)
+    assert (again.present, again.data_sets, again.unchanged) == (3, 2, 0)
+    one_set = LogReading(benchmark="exam", score="eval_exam", data_by="base_model", base="other/base")
+    other = import_runs(database, store, one_set)
+    assert (other.present, other.data_sets, other.unchanged) == (3, 2, 3)
+    assert {record.base for record in store.records()} == {"org/base"}
+    assert import_runs(database, store, EXAM, unit="points").unchanged == 3
+
+
 def write_state(folder: Path, number: int, **changes: object) -> Path:
     """A made run of 20 steps; ``changes`` go into its state, and ``settings`` into the file beside it."""
     run = folder / f"run{number}"

@@ -133,6 +133,10 @@ def import_logs(
     found = import_runs(path, RunStore(store), reading, unit=unit)
     for reason in found.left_out:
         print(f"left out: {reason}", file=sys.stderr)
+    if found.unchanged:
+        kept = f"{found.unchanged:,} known run{'s keep their' if found.unchanged > 1 else ' keeps its'}"
+        what = "earlier base, data set, recipe or score"
+        print(f"{kept} {what}; import into a new store to change it", file=sys.stderr)
     if as_json:
         print(json.dumps(asdict(found), indent=1))
         return

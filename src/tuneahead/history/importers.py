@@ -29,6 +29,8 @@ class ImportSummary:
     absent: tuple[tuple[str, str, int], ...]
     """(measurement, reason, runs that lack it), most frequent first."""
     unit: str = ""
+    unchanged: int = 0
+    """Known runs that keep an earlier base, data set, recipe or score, which this reading would change."""
 
 
 def import_runs(
@@ -67,17 +69,20 @@ def import_runs(
             )
         )
     added = [store.add(record) for record in records]
-    late = sum(_score_known(store, record) for record, new in zip(records, added, strict=True) if not new)
-    new = [record for record, fresh in zip(records, added, strict=True) if fresh]
-    lacking = Counter(pair for record in records for pair in record.trace.absent)
+    # What is there is never edited, so a known run is told of as it is stored.
+    stored = [r if new else store.get(r.run_id) for r, new in zip(records, added, strict=True)]
+    known = [pair for pair, new in zip(zip(records, stored, strict=True), added, strict=True) if not new]
+    late = sum(_score_known(store, record, earlier) for record, earlier in known)
+    lacking = Counter(pair for record in stored for pair in record.trace.absent)
     return ImportSummary(
-        added=len(new),
-        present=len(records) - len(new),
-        scored=late + sum(bool(record.scores) for record in new),
-        data_sets=len({record.data_id for record in records}),
+        added=sum(added),
+        present=len(known),
+        scored=late + sum(bool(r.scores) for r, new in zip(records, added, strict=True) if new),
+        data_sets=len({record.data_id for record in stored}),
         left_out=tuple(error.message for error in errors),
         absent=tuple((what, why, count) for (what, why), count in lacking.most_common()),
         unit=chosen,
+        unchanged=sum(_differ(record, earlier) for record, earlier in known),
     )
 
 
@@ -121,9 +126,13 @@ def _unit(runs: list[LoggedRun], reading: LogReading, unit: str) -> str:
     return "fraction" if values and max(values) <= 1.0 else "points"
 
 
-def _score_known(store: RunStore, record: RunRecord) -> bool:
-    known = store.get(record.run_id)
+def _score_known(store: RunStore, record: RunRecord, known: RunRecord) -> bool:
     late = {name: pp for name, pp in record.scores.items() if name not in known.scores}
     for name, pp in late.items():
         store.record_score(record.run_id, name, pp)
     return bool(late)
+
+
+def _differ(record: RunRecord, known: RunRecord) -> bool:
+    named = (record.base, record.data_id, record.recipe) != (known.base, known.data_id, known.recipe)
+    return named or any(known.scores.get(name, pp) != pp for name, pp in record.scores.items())
