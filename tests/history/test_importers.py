@@ -288,6 +288,42 @@ def write_state(folder: Path, number: int, **changes: object) -> Path:
     return run
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_losses_of_every_step_are_kept_whether_a_logger_counts_from_0_or_1(
+    first: int, tmp_path: Path
+) -> None:
+    write_state(tmp_path / "runs", 0, first=first)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading())
+    losses = only(store).trace.steps.loss_nats
+    assert len(losses) == 20 and losses == pytest.approx([3 - 0.01 * i for i in range(20)])
+
+
+def test_a_loss_before_training_is_no_loss_of_a_step_and_a_gap_is_seen(tmp_path: Path) -> None:
+    whole = [{"step": step, "loss": float(9 - step)} for step in range(5)]
+    write_state(tmp_path / "runs", 0, max_steps=4, log_history=whole)
+    # As many losses as steps, and none after step 2.
+    gap = [{"step": step, "loss": float(step)} for step in (0, 1, 3, 4)]
+    write_state(tmp_path / "runs", 1, max_steps=4, log_history=gap)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading())
+    first, second = store.records()
+    assert first.trace.steps.loss_nats.tolist() == [8, 7, 6, 5]
+    assert np.isnan(second.trace.steps.loss_nats).all()
+
+
+def test_an_mlflow_run_that_counts_from_0_keeps_its_length_and_score(mlruns: Path, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    for file in mlruns.glob("*/*/metrics/**/*"):
+        if file.is_file():
+            lines = [line.split() for line in file.read_text().splitlines()]
+            file.write_text("".join(f"{at} {value} {max(0, int(n) - 1)}\n" for at, value, n in lines))
+    import_runs(mlruns, store, EXAM)
+    for record in store.records():
+        assert record.steps == 40 and record.trace.steps.loss_nats[:2] == pytest.approx([2.98, 2.96])
+        assert "exam" in record.scores
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -91,7 +91,9 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
     trace = _trace(run, reading, recipe, base, data_id, absent)
     scores = _scores(run, reading)
     last = max(scores, default=-1)
-    final = {reading.benchmark: scores[last]} if last >= DONE_SHARE * run.total_steps and last > 0 else {}
+    # A logger that counts from 0 calls the last step total - 1.
+    done = last > 0 and last >= min(DONE_SHARE * run.total_steps, run.total_steps - 1)
+    final = {reading.benchmark: scores[last]} if done else {}
     one_seed = f"{data_id} {recipe.replace(seed=0).fingerprint} {absent}"
     seconds = run.values.get("train_runtime", {})
     return RunRecord(
@@ -192,12 +194,13 @@ def _rows(run: LoggedRun, recipe: Recipe, unknown: Sequence[tuple[str, str]]) ->
 
 def _columns(run: LoggedRun) -> tuple[StepColumns, list[tuple[str, str]]]:
     """Values of each step, NaN where none was logged, and why what is absent is absent."""
-    loss, norm, rate = (run.values.get(name, {}) for name in ("loss", "grad_norm", "learning_rate"))
+    loss, norm, rate = _by_step(run)
     count = max((*loss, *norm, *rate), default=0)
     nothing = np.full(count, np.nan, np.float32)
     columns: dict[str, Floats] = {}
     absent = []
     for what, found in (("loss", loss), ("gradient norm", norm)):
+        # All steps lie in 1 to count, so that their number says whether one is missing.
         every = len(found) == count > 0
         if not every:
             gap = round(count / len(found)) if found else 0
@@ -220,6 +223,19 @@ def _columns(run: LoggedRun) -> tuple[StepColumns, list[tuple[str, str]]]:
     names = ("dot_previous", "dot_mean", "mean_norm", "small_gradients", "update_norm", "distance", "seconds")
     others = dict.fromkeys((*names, "peak_memory_mb"), nothing)
     return StepColumns(**columns, **others, layer_grad_norm=np.zeros((count, 0), np.float32)), absent
+
+
+def _by_step(run: LoggedRun) -> list[dict[int, float]]:
+    """Loss, gradient norm and learning rate after step 1, 2, ...; some loggers count from 0."""
+    found = [run.values.get(name, {}) for name in ("loss", "grad_norm", "learning_rate")]
+    first = 1 if counts_from_zero(run.values, run.total_steps) else 0
+    return [{step + first: v for step, v in column.items() if step + first >= 1} for column in found]
+
+
+def counts_from_zero(values: Mapping[str, Mapping[int, float]], total_steps: int) -> bool:
+    """Whether the loss of the first step stands at step 0: then none stands at the last step's number."""
+    loss = values.get("loss", {})
+    return 0 in loss and max(loss) < total_steps
 
 
 def _column(found: Mapping[int, float], count: int) -> Floats:

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from tuneahead.errors import DataError
-from tuneahead.history.loggedrun import LoggedRun
+from tuneahead.history.loggedrun import LoggedRun, counts_from_zero
 from tuneahead.recipe import MOST_STEPS
 
 _FINISHED = ("3", "FINISHED")
@@ -176,7 +176,10 @@ def _logged(name: str, source: str, settings: Settings, values: Values, began: o
     if planned.isdecimal() and len(planned) > len(str(MOST_STEPS)):
         what = f"max_steps is {planned[:40]}, more than {MOST_STEPS:,}"
         raise DataError(what, path=source, remedy="correct or remove this setting")
-    total = int(planned) if planned.isdecimal() and int(planned) > 0 else max(logged, default=0)
+    last = max(logged, default=0)
+    if counts_from_zero(named, last + 1):
+        last = max(last, max(named["loss"]) + 1)
+    total = int(planned) if planned.isdecimal() and int(planned) > 0 else last
     if total < 1:
         raise DataError(
             "no training step was logged",
