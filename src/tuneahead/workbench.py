@@ -127,14 +127,14 @@ def find_benchmark(name: str) -> Benchmark:
     :class:`BenchmarkError`.
     """
     from tuneahead.benchmark import lm_eval
+    from tuneahead.benchmark.files import BUILT_IN, read_benchmark
     from tuneahead.lab import exam
 
-    made = {"lab-exam": exam.lab_exam, "lab-truth": exam.lab_truth, "lab-generation": exam.lab_generation}
+    makers = (exam.lab_exam, exam.lab_truth, exam.lab_generation)
+    made = dict(zip(BUILT_IN, makers, strict=True))
     if name in made:
         return made[name]()
     if Path(name).suffix and Path(name).suffix not in _TASK_FILES and not _names_task_file(name):
-        from tuneahead.benchmark.files import read_benchmark
-
         return read_benchmark(name)
     # The harness takes seconds to list its thousands of tasks; a misspelt name of ours need not wait.
     if lm_eval.installed() and not name.startswith("lab"):

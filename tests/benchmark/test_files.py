@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from tuneahead.benchmark.choice import summarise_choices
-from tuneahead.benchmark.files import read_benchmark
+from tuneahead.benchmark.files import BUILT_IN, read_benchmark
 from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
+from tuneahead.workbench import find_benchmark
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -117,3 +118,11 @@ def test_empty_and_missing_files_are_errors(tmp_path: Path) -> None:
         read_benchmark(write(tmp_path / "empty.jsonl", ""))
     with pytest.raises(BenchmarkError, match="can't read benchmark"):
         read_benchmark(tmp_path / "nowhere.jsonl")
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_file_can_not_pass_for_a_built_in_benchmark(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / f"{name}.jsonl", {"prompt": "?", "options": ["a", "b"], "gold": 0})
+    with pytest.raises(BenchmarkError, match=f"named as the built-in benchmark {name}(.|\n)*rename"):
+        find_benchmark(str(file))
+    assert find_benchmark(name).name == name

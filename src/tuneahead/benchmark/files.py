@@ -18,6 +18,8 @@ from tuneahead.benchmark.items import (
 )
 from tuneahead.errors import BenchmarkError
 
+BUILT_IN = ("lab-exam", "lab-truth", "lab-generation")
+"""Benchmarks of the lab. Predictors and histories know a benchmark by its name alone."""
 _HELP = (
     'one JSON object a line: {"prompt": "...", "options": ["...", "..."], "gold": 0} for choices '
     '(gold may be a list for MC2), {"prompt": "...", "answers": ["..."]} for free answers'
@@ -31,9 +33,15 @@ def read_benchmark(path: str | Path) -> Benchmark:
     with ``answers`` by exact match. A first line such as ``{"metric": "f1", "max_new_tokens": 32}`` chooses
     another metric (``accuracy``, ``acc_norm``, ``mc2``; ``exact_match``, ``f1``, ``rouge_l``) and says when
     a written answer ends (``stop`` is a list of texts). Raises :class:`BenchmarkError` with file and line on
-    anything that can't be asked: one option, equal options, no gold, an empty prompt, mixed kinds.
+    anything that can't be asked: one option, equal options, no gold, an empty prompt, mixed kinds; and for a
+    file with the name of a built-in benchmark.
     """
     source = Path(path)
+    if source.stem in BUILT_IN:
+        raise BenchmarkError(
+            f"{source} is named as the built-in benchmark {source.stem}, for which it would be taken",
+            remedy=f"rename the file, for example to my-{source.name}",
+        )
     choices: list[ChoiceItem] = []
     free: list[GenerationItem] = []
     header: _Header | None = None
