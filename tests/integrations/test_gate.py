@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from integrations.trainer_fixtures import RECIPE, make_data, make_exam, make_predictor, make_trainer
+from torch.utils.data import IterableDataset
 from training.training_fixtures import write_tiny_model
 
 from tuneahead.examples import Example
 from tuneahead.history.store import RunStore
+from tuneahead.integrations.rows import read_rows
 from tuneahead.integrations.transformers import Gate, RunNotes
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.report import render_html
@@ -82,6 +85,51 @@ def test_a_base_that_the_predictor_does_not_know_gets_no_forecast(
     trainer.train()
     assert gate.decision == "UNSURE" and trainer.state.global_step == 7
     assert gate.assessment is not None and "has seen no run of base" in gate.assessment.forecast_absent
+
+
+def test_a_store_that_can_not_be_written_does_not_end_the_training(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.path.write_text("no database any more, " * 100)
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), store=store)
+    recipe = RECIPE.replace(max_steps=7)
+    trainer = make_trainer(path, tmp_path / "run", base, make_data(base, recipe), recipe, callbacks=[gate])
+    trainer.train()
+    assert trainer.state.global_step == 7 and gate.decision is not None and gate.run_id == ""
+    said = capsys.readouterr().out
+    assert "the run was not kept" in said and "->" in said
+
+
+def test_ranks_are_told_even_where_judging_fails(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(predictor, benchmark=make_exam())
+    told: list[object] = []
+
+    def fail(*arguments: object) -> None:
+        raise MemoryError("too little memory to judge")
+
+    gate.probe = object()  # type: ignore[assignment]
+    monkeypatch.setattr(gate, "_share", lambda *arguments: told.append(gate.decision))
+    monkeypatch.setattr(gate, "_judge", fail)
+    monkeypatch.setattr(gate, "_check", fail)
+    for event in (gate.may_begin, gate.probe_ended):
+        with pytest.raises(MemoryError):
+            event(None, None)  # type: ignore[arg-type]
+    assert told == [None, None]
+
+
+def test_a_stream_is_not_read_even_where_it_has_a_length() -> None:
+    class Stream(IterableDataset[int]):
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Iterator[int]:
+            raise AssertionError("read")
+
+    found = read_rows(Stream(), lambda items: {})
+    assert (found.rows, found.identified, found.reason) == ((), False, "the data set is a stream")
 
 
 def _version() -> str:

@@ -13,7 +13,7 @@ import torch
 from tuneahead.integrations.arguments import trainer_recipe
 from tuneahead.integrations.live import LiveAdapter, undisturbed
 from tuneahead.integrations.losses import Visit
-from tuneahead.integrations.rows import TrainerRows, decode_examples, read_rows, row_key
+from tuneahead.integrations.rows import TrainerRows, decode_examples, is_indexed, read_rows, row_key
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Flatness, ProbeTrace, TraceInfo
 from tuneahead.training.encode import MAX_HELDOUT_ROWS, Encoded, RunData, data_fingerprint
@@ -208,7 +208,8 @@ def _heldout_rows(trainer: Trainer) -> tuple[Encoded, ...]:
     dataset = trainer.eval_dataset
     if isinstance(dataset, dict):
         dataset = next(iter(dataset.values()), None)
-    if dataset is None or not hasattr(dataset, "__getitem__"):
+    indexed = is_indexed(dataset)
+    if dataset is None or not indexed:
         return ()
     # Only asked for its collator and its columns: iterating it would draw random numbers.
     loader = trainer.get_eval_dataloader(dataset)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from tuneahead.examples import Example
 from tuneahead.training.encode import Encoded
@@ -41,7 +42,7 @@ def read_rows(
     dataset: object, collate: Callable[[list[object]], Batch], most: int = MOST_ROWS
 ) -> TrainerRows:
     """Collate the first ``most`` items of a map-style data set; nothing is drawn from the run's order."""
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    if not is_indexed(dataset):
         return TrainerRows((), False, "the data set is a stream")
     count = min(most, len(dataset))
     rows: list[Encoded] = []
@@ -60,6 +61,13 @@ def read_rows(
     if count < len(dataset):
         return TrainerRows(tuple(rows), False, f"only the first {most:,} of {len(dataset):,} rows were read")
     return TrainerRows(tuple(rows), True)
+
+
+def is_indexed(dataset: object) -> TypeGuard[Sequence[object]]:
+    """Whether rows can be read by their place; drawing them from a stream would take them from the run."""
+    # torch's streams inherit a __getitem__ that fails, and may say a length.
+    stream = isinstance(dataset, IterableDataset)
+    return not stream and hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
 
 
 def batch_rows(batch: Batch) -> Iterator[tuple[tuple[int, ...], tuple[bool, ...]]]:

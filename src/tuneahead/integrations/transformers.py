@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerControl
 
 from tuneahead.assessment import Assessment, Checkup, Costs, DataSummary, TaskInfo
 from tuneahead.conclusion import Task, conclude, stopped
+from tuneahead.errors import StoreError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.integrations.liveprobe import LiveProbe
 from tuneahead.integrations.recorder import RunNotes, TraceRecorder
@@ -46,7 +47,8 @@ class Gate(TraceRecorder):
 
     ``predictor`` is a fitted one, a folder, or None for the shipped one; ``benchmark`` as in
     :class:`~tuneahead.workbench.Setup`, or a :class:`Benchmark`. With ``store`` the probed run is
-    kept under ``run_id``, to be scored later. Raises BenchmarkError or PredictorError at once, and
+    kept under ``run_id``, to be scored later; where the store can't be written that is printed and training
+    goes on. Raises BenchmarkError or PredictorError at once, and
     what :class:`TraceRecorder` raises when training begins.
 
     >>> gate = Gate(predictor, Goal(gain_pp=3), benchmark="exam.jsonl")    # doctest: +SKIP
@@ -89,22 +91,30 @@ class Gate(TraceRecorder):
 
     def may_begin(self, trainer: Trainer, control: TrainerControl) -> bool:
         """Preflight on the rows' text; a sure failure stops the run after its first pass."""
-        if self.probe is not None:
-            from tuneahead.preflight import preflight
-
-            # Without tokenizer: the Trainer's own rows say which tokens are trained.
-            self._findings = preflight(self.probe.examples, self.probe.recipe, benchmarks=(self.benchmark,))
-            if any(finding.severity == "stop" for finding in self._findings):
-                nothing = FeatureVector({})
-                self._announce(stopped(self._task(self.probe, nothing, 0.0), self.goal))
-        self._share(trainer, control)
+        try:
+            if self.probe is not None:
+                self._check(self.probe)
+        finally:
+            # Also after an error: the other ranks wait here, and would for ever.
+            self._share(trainer, control)
         return self.decision != "NO_GO"
 
     def probe_ended(self, trainer: Trainer, control: TrainerControl) -> None:
         """Judge on rank 0, and let every rank act on it."""
-        if self.probe is not None:
-            self._announce(self._judge(self.probe))
-        self._share(trainer, control)
+        try:
+            if self.probe is not None:
+                self._announce(self._judge(self.probe))
+        finally:
+            self._share(trainer, control)
+
+    def _check(self, probe: LiveProbe) -> None:
+        from tuneahead.preflight import preflight
+
+        # Without tokenizer: the Trainer's own rows say which tokens are trained.
+        self._findings = preflight(probe.examples, probe.recipe, benchmarks=(self.benchmark,))
+        if any(finding.severity == "stop" for finding in self._findings):
+            nothing = FeatureVector({})
+            self._announce(stopped(self._task(probe, nothing, 0.0), self.goal))
 
     def _judge(self, probe: LiveProbe) -> Assessment:
         from tuneahead.features.extract import static_features
@@ -155,13 +165,19 @@ class Gate(TraceRecorder):
 
     def _announce(self, assessment: Assessment) -> None:
         from rich.console import Console
+        from rich.text import Text
 
+        console = Console()
         self.assessment, self.decision = assessment, assessment.verdict.decision
-        print_verdict(Console(), assessment)
+        print_verdict(console, assessment)
         if self.store is not None and assessment.trace is not None:
             from tuneahead.record import record_run
 
-            self.run_id = record_run(assessment, self.store)
+            try:
+                self.run_id = record_run(assessment, self.store)
+            except StoreError as error:
+                # A full disk must not end the user's training.
+                console.print(Text(f"the run was not kept: {error}"))
 
     def _share(self, trainer: Trainer, control: TrainerControl) -> None:
         """Every rank learns rank 0's decision and does the same: ranks that part wait for ever."""
