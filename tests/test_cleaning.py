@@ -110,6 +110,20 @@ def test_records_of_other_containers_keep_their_columns_and_types(tmp_path: Path
     assert result.ledger[0].row == 3
 
 
+def test_numbers_of_json_keep_their_text(tmp_path: Path) -> None:
+    row = '{"prompt": "p\\u00e9", "answer": 1.10, "n": [1e5, -0.0, 1e999, {"x": true, "y": null}], "big": %s}'
+    (tmp_path / "a.json").write_text("[\n" + row % ("7" * 5000) + "\n]")
+    result = clean_file(tmp_path / "a.json", tmp_path / "out.jsonl")
+    assert result.path.read_text(encoding="utf-8") == row.replace("\\u00e9", "\u00e9") % ("7" * 5000) + "\n"
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet", "out.json", "out", "folder"])
+def test_a_copy_is_named_as_what_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="is a folder" if name == "folder" else "a cleaned copy is JSONL"):
+        clean_file(_good(tmp_path), tmp_path / name)
+
+
 def test_refusals(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"prompt": "p", "answer": ""}')

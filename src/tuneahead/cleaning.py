@@ -15,7 +15,8 @@ from tuneahead.benchmark.items import Benchmark
 from tuneahead.checks.rows import DAMAGE_NAMES
 from tuneahead.dataset import ColumnMapping, Example, iter_examples
 from tuneahead.errors import DataError
-from tuneahead.readers import Record, Source, find_source, iter_lines, iter_records
+from tuneahead.jsonstream import encode_json
+from tuneahead.readers import JSONL_SUFFIXES, Record, Source, find_source, iter_lines, iter_records
 from tuneahead.survey import Survey, pair_keys, take_survey
 from tuneahead.textstats import Damage
 
@@ -82,7 +83,7 @@ def clean_file(
     Records keep their own columns; lines of a JSONL file are copied as they are. ``out.jsonl``
     gets the ledger ``out.ledger.jsonl``: one object a line with row, reason and detail. The
     original is never written to. Memory stays bounded. Raises :class:`DataError` when the file
-    can't be read, ``out`` is the original, or nothing would be left.
+    can't be read, ``out`` is the original, a folder or not named as JSONL, or nothing would be left.
     """
     find_targets(path, out)
     survey = take_survey(iter_examples(path, mapping), benchmarks=benchmarks)
@@ -90,7 +91,10 @@ def clean_file(
 
 
 def find_targets(path: str | Path, out: str | Path) -> tuple[Path, Path]:
-    """Where the copy and its ledger will lie; raises :class:`DataError` where that is the original."""
+    """Where the copy and its ledger will lie.
+
+    Raises :class:`DataError` where that is the original or a folder, or its name promises another format.
+    """
     source, copy = find_source(path), Path(out)
     ledger_path = copy.with_name(f"{copy.stem}.ledger.jsonl")
     for target in (copy, ledger_path):
@@ -98,6 +102,14 @@ def find_targets(path: str | Path, out: str | Path) -> tuple[Path, Path]:
             raise DataError(
                 "would be overwritten by its cleaned copy", path=path, remedy="name another output file"
             )
+    if copy.is_dir():
+        raise DataError("is a folder", path=out, remedy=f"name a file in it: {copy / 'clean.jsonl'}")
+    if copy.suffix.lower() not in JSONL_SUFFIXES:
+        raise DataError(
+            f"a cleaned copy is JSONL, and its name ends in {copy.suffix!r}",
+            path=out,
+            remedy=f"let it end in {', '.join(JSONL_SUFFIXES)}: {copy.stem}.jsonl",
+        )
     return copy, ledger_path
 
 
@@ -207,13 +219,13 @@ def _record_lines(source: Source) -> Iterator[tuple[int, str]]:
 
 def _dump(source: Source, row: int, record: Record) -> str:
     try:
-        return json.dumps(record, ensure_ascii=False, allow_nan=False, default=_as_text)
-    except (TypeError, ValueError) as error:
+        return encode_json(record, _as_text)
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(
             f"can't be written as JSON ({error})",
             path=source.path,
             row=row,
-            remedy="drop the columns that hold bytes or infinite numbers",
+            remedy="drop the columns that hold bytes, infinite numbers or many nested lists",
         ) from None
 
 

@@ -39,23 +39,27 @@ def _refuse_constant(name: str) -> object:
     raise _Refused(f"{name} is not JSON; write null or leave the field out")
 
 
-def _decoder(exact: bool) -> json.JSONDecoder:
-    if exact:
-        return json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    # Numbers stay the text they were written as: an answer of 1.10 is not 1.1, and an
-    # integer of 5,000 digits is no error.
+class Number(str):
+    """A JSON number as the text it was written as, told from a string so that it can be written again."""
+
+
+NumberKind = Callable[[str], object] | None
+"""What becomes of a number's text: ``str``, :class:`Number`, or None for Python's own numbers."""
+
+
+def _decoder(number: NumberKind) -> json.JSONDecoder:
+    # As text an answer of 1.10 is not 1.1, and an integer of 5,000 digits is no error.
     return json.JSONDecoder(
-        object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=str, parse_int=str
+        object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=number, parse_int=number
     )
 
 
-def decode_json(*, exact: bool = False) -> Callable[[str, Path, int], object]:
+def decode_json(number: NumberKind = str) -> Callable[[str, Path, int], object]:
     """A function of (text, path, row) that decodes one JSON value or raises :class:`DataError`.
 
     Refuses duplicate keys, NaN and Infinity, which Python's own decoder lets pass.
-    ``exact`` keeps numbers as numbers; else they come as their text.
     """
-    decode = _decoder(exact).decode
+    decode = _decoder(number).decode
 
     def decoded(text: str, path: Path, row: int) -> object:
         try:
@@ -64,6 +68,21 @@ def decode_json(*, exact: bool = False) -> Callable[[str, Path, int], object]:
             raise _invalid(error, text, path, row) from None
 
     return decoded
+
+
+def encode_json(value: object, default: Callable[[object], str]) -> str:
+    """JSON text of a value, numbers as they were written; ``default`` makes text of other types.
+
+    Raises ValueError for infinite numbers and RecursionError for what is nested too deeply.
+    """
+    if isinstance(value, Number):
+        return str(value)
+    if isinstance(value, dict):
+        pairs = (f"{encode_json(str(k), default)}: {encode_json(v, default)}" for k, v in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(encode_json(item, default) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=default)
 
 
 def check_record(value: object, path: Path, row: int) -> Record:
@@ -102,12 +121,14 @@ class JsonStream:
     Holds one row and one chunk at a time. Row numbers count records from 1.
     """
 
-    def __init__(self, handle: BinaryIO, path: Path, encoding: str, *, exact: bool, limit: int) -> None:
+    def __init__(
+        self, handle: BinaryIO, path: Path, encoding: str, *, number: NumberKind, limit: int
+    ) -> None:
         self._handle = handle
         self._path = path
         self._encoding = encoding
         self._decode_bytes = codecs.getincrementaldecoder(encoding)()
-        self._scan = _decoder(exact).raw_decode
+        self._scan = _decoder(number).raw_decode
         self._limit = limit
         self._text = ""
         self._at = 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tuneahead.errors import DataError
-from tuneahead.jsonstream import JsonStream, check_record, decode_json
+from tuneahead.jsonstream import JsonStream, Number, check_record, decode_json
 
 Record = dict[str, object]
 Rows = Iterator[tuple[int, Record]]
@@ -35,6 +35,7 @@ _SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+JSONL_SUFFIXES = tuple(suffix for suffix, container in _SUFFIXES.items() if container == "jsonl")
 _KINDS = "JSONL, JSON, CSV, TSV or Parquet"
 # First bytes of files that people do hand over, and what to do with each.
 _FOREIGN = (
@@ -106,8 +107,8 @@ def find_source(path: str | Path) -> Source:
 def iter_records(source: Source, *, exact: bool = False) -> Rows:
     """Stream the rows of ``source`` with bounded memory; blank lines are skipped.
 
-    Numbers of JSON files come as the text they were written as (``1.10`` stays ``1.10``),
-    unless ``exact``, which keeps JSON's own types so that records can be written out again.
+    Numbers of JSON files come as the text they were written as (``1.10`` stays ``1.10``);
+    ``exact`` marks them (:class:`~tuneahead.jsonstream.Number`), so that records can be written out again.
     Raises :class:`DataError` with the row that can't be read.
     """
     reader = {"jsonl": _jsonl_rows, "json": _json_rows, "parquet": _parquet_rows}.get(
@@ -236,7 +237,7 @@ def undecodable(source: Source, row: int | None, error: UnicodeDecodeError) -> D
 
 
 def _jsonl_rows(source: Source, exact: bool) -> Rows:
-    decode = decode_json(exact=exact)
+    decode = decode_json(Number if exact else str)
     for row, line in iter_lines(source):
         if line.isspace():
             continue
@@ -245,7 +246,8 @@ def _jsonl_rows(source: Source, exact: bool) -> Rows:
 
 def _json_rows(source: Source, exact: bool) -> Rows:
     with source.open() as handle:
-        stream = JsonStream(handle, source.path, source.encoding, exact=exact, limit=MAX_ROW_BYTES)
+        number = Number if exact else str
+        stream = JsonStream(handle, source.path, source.encoding, number=number, limit=MAX_ROW_BYTES)
         for row, record in stream.rows():
             source.report(row, handle.tell)
             yield row, record
