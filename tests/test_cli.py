@@ -260,6 +260,20 @@ def test_a_stored_run_is_listed_scored_and_shown(tuneahead: Run, store: tuple[Pa
     assert "Gradient norm" in shown
 
 
+def test_stored_text_is_shown_as_it_is_and_no_more_runs_than_asked_for(
+    tuneahead: Run, store: tuple[Path, str]
+) -> None:
+    path, name = store
+    history = RunStore(path)
+    odd = replace(history.get(name), run_id="odd", base="org/[bold]x[/]", family="[/red]", failure="[a]")
+    history.add(odd)
+    said = tuneahead("runs", "list", "--store", path, width=200).stdout
+    assert all(text in said for text in ("org/[bold]x[/]", "[/red]", "[a]"))
+    limited = tuneahead("runs", "list", "--store", path, "--limit", "1", "--json")
+    assert [run["run"] for run in json.loads(limited.stdout)] == [name]
+    assert "1 more; see --limit" in limited.stderr
+
+
 @pytest.mark.parametrize("arguments", [["show", "nobody"], ["record", "nobody", "--score", "50"]])
 def test_a_run_that_is_not_there_is_a_user_error(
     tuneahead: Run, arguments: list[str], store: tuple[Path, str]

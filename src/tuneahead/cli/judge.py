@@ -202,7 +202,8 @@ def demo(
             found.save(folder / f"{name}.json")
             pages.append(write_html(found, folder / f"{name}.html"))
             _print(console, found)
-    console.print("Open the reports in a browser: " + ", ".join(map(str, pages)), soft_wrap=True)
+    said = "Open the reports in a browser: " + ", ".join(map(str, pages))
+    console.print(said, soft_wrap=True, markup=False)
 
 
 def _demo_recipe(base: str) -> Recipe:

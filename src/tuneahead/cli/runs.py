@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,27 +22,34 @@ runs = typer.Typer(no_args_is_help=True, help="List, show and score stored runs.
 @runs.command("list")
 def list_runs(
     store: StoreFile = Path("runs.sqlite"),
-    limit: Annotated[int, typer.Option(min=1, help="Most rows to show.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Most runs to show, in JSON too.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List stored runs."""
-    from rich import box
-    from rich.table import Table
-
-    records = list(open_store(store).records())
+    history = open_store(store)
+    records = list(islice(history.records(), limit))
     if as_json:
         print(json.dumps([_summary(record) for record in records], indent=1))
-        return
+    else:
+        _print_runs(records)
+    if len(history) > limit:
+        print(f"{len(history) - limit:,} more; see --limit", file=sys.stderr)
+
+
+def _print_runs(records: list[RunRecord]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("Run", "Base", "Family", "Scores", "Failure"):
         table.add_column(title, overflow="fold")
-    for record in records[:limit]:
+    for record in records:
         scores = ", ".join(f"{name} {score:.1f}" for name, score in sorted(record.scores.items()))
-        table.add_row(record.run_id, record.base, record.family, scores, record.failure)
-    console = open_console()
-    console.print(table)
-    if len(records) > limit:
-        console.print(f"{len(records) - limit:,} more; see --limit")
+        cells = (record.run_id, record.base, record.family, scores, record.failure)
+        # As Text: what others wrote is shown, never read as markup.
+        table.add_row(*(Text(cell) for cell in cells))
+    open_console().print(table)
 
 
 @runs.command("show")
