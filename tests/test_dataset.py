@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuneahead.cleaning import clean_file
 from tuneahead.dataset import ColumnMapping, Dataset, Example, Message, iter_examples, read_examples
 from tuneahead.errors import DataError
 
@@ -292,6 +293,10 @@ def test_bytes_that_are_not_utf8_are_named_by_row_and_byte(tmp_path: Path) -> No
             b'[{"prompt":"p","answer":"a"}',
             "row 1: not valid JSON: the row is followed by the end of the file",
         ),
+        ("a.json", b'{"data": [{"prompt":"p","answer":"a"}]}{"data": []}', "followed by '{\"data\": []}'"),
+        ("a.json", b'{"data": [{"prompt":"p","answer":"a"}], "n": [1, 2', "row 1: not valid JSON"),
+        ("a.json", b'{"data": [{"prompt":"p","answer":"a"}]', "followed by the end of the file"),
+        ("a.jsonl", b'{"": [1]}', "no known columns"),
         ("a.csv", b"prompt,prompt\n1,2\n", "two columns are named 'prompt'"),
         ("a.csv", b"prompt,answer\n1,2,3\n", "row 2: 3 fields where the header names 2"),
         ("a.csv", b'prompt,answer\np,a\np,"a\np,a\n', "row 3: not valid CSV"),
@@ -340,6 +345,43 @@ def test_parquet_values_become_text_and_missing_ones_empty(tmp_path: Path) -> No
     assert _pairs(read_examples(tmp_path / "a.parquet")) == [("1", "0.5"), ("2", ""), ("3", "")]
     pq.write_table(pa.table({"prompt": ["p"], "answer": [b"\x01"]}), tmp_path / "b.parquet")
     assert "holds bytes" in str(_error(tmp_path / "b.parquet"))
+
+
+def test_a_time_that_python_does_not_know_is_an_error_only_where_it_is_needed(tmp_path: Path) -> None:
+    far = pa.array([10**8, 0], pa.int32()).cast(pa.date32())
+    zone = pa.array([0, 0], pa.timestamp("us", tz="Mars/Base"))
+    rows = {"prompt": ["p", "q"], "answer": ["a", "b"], "far": far, "zone": zone}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    assert _pairs(read_examples(tmp_path / "a.parquet")) == [("p", "a"), ("q", "b")]
+    error = _error(tmp_path / "a.parquet", ColumnMapping(prompt="prompt", answer="far"))
+    assert error.row == 1 and "'far' can't be read: date value out of range" in str(error)
+    with pytest.raises(DataError, match="can't be written as JSON"):
+        clean_file(tmp_path / "a.parquet", tmp_path / "out.jsonl")
+
+
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["p"])] * 3, names=["prompt", "answer", "answer"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "two columns are named 'answer'" in str(_error(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_json_file_of_one_long_object_a_line_is_read(tmp_path: Path, encoding: str) -> None:
+    rows = [{"prompt": f"p{i}", "answer": "é" * 70_000} for i in range(3)]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    assert len(read_examples(_write(tmp_path, "a.json", lines.encode(encoding)))) == 3
+    one = _write(tmp_path, "b.json", lines.splitlines()[0].encode(encoding))
+    assert len(read_examples(one)) == 1
+
+
+def test_a_long_document_on_one_line_is_read_to_its_end(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i}", "answer": "x" * 200} for i in range(900)]
+    document = {"version": [1, [], {}], "data": rows, "notes": [[], {"a": "]"}], "n": 1, "none": []}
+    for name, text in (("a.json", json.dumps(document)), ("b.json", json.dumps({"data": rows}) + "\n\n")):
+        path = _write(tmp_path, name, text)
+        assert len(read_examples(path)) == 900
+        twice = _write(tmp_path, f"twice-{name}", text * 2)
+        assert "followed by '{" in str(_error(twice))
 
 
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

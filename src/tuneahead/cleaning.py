@@ -16,7 +16,15 @@ from tuneahead.checks.rows import DAMAGE_NAMES
 from tuneahead.dataset import ColumnMapping, Example, iter_examples
 from tuneahead.errors import DataError
 from tuneahead.jsonstream import encode_json
-from tuneahead.readers import JSONL_SUFFIXES, Record, Source, find_source, iter_lines, iter_records
+from tuneahead.readers import (
+    JSONL_SUFFIXES,
+    Record,
+    Source,
+    Unreadable,
+    find_source,
+    iter_lines,
+    iter_records,
+)
 from tuneahead.survey import Survey, pair_keys, take_survey
 from tuneahead.textstats import Damage
 
@@ -232,6 +240,8 @@ def _dump(source: Source, row: int, record: Record) -> str:
 def _as_text(value: object) -> str:
     if isinstance(value, bytes):
         raise TypeError("a column holds bytes")
+    if isinstance(value, Unreadable):
+        raise TypeError(f"a column can't be read: {value.reason}")
     return str(value)
 
 

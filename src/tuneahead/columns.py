@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tuneahead.errors import DataError
 from tuneahead.examples import Example, Message
+from tuneahead.readers import Unreadable
 
 Record = dict[str, object]
 
@@ -159,6 +160,8 @@ class Layout:
             return value
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
+        if isinstance(value, Unreadable):
+            raise self._error(row, f"{column!r} can't be read: {value.reason}")
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, (list, dict, bytes, float)) and not (
@@ -231,7 +234,7 @@ def _guess(record: Record) -> tuple[str, ColumnMapping] | None:
     names = {str(key).strip().lower(): key for key in record}
     first: Callable[[tuple[str, ...]], str] = lambda known: next((names[n] for n in known if n in names), "")  # noqa: E731
     for known in MESSAGE_NAMES:
-        turns = record.get(names.get(known, ""), _MISSING)
+        turns = record[names[known]] if known in names else None
         if isinstance(turns, list):
             shared = turns and isinstance(turns[0], dict) and "from" in turns[0]
             return "sharegpt" if shared else "messages", ColumnMapping(messages=names[known])
@@ -267,6 +270,8 @@ def _joined(turns: Sequence[Message]) -> str:
 
 def _kind(value: object) -> str:
     names = {"dict": "an object", "list": "a list", "NoneType": "null", "str": "text", "bytes": "bytes"}
+    if isinstance(value, Unreadable):
+        return f"what can't be read ({value.reason})"
     return names.get(type(value).__name__, f"a {type(value).__name__}")
 
 

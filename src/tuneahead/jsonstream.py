@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,7 @@ Record = dict[str, object]
 WRAPPERS = ("data", "train", "rows", "examples", "records", "items", "instances")
 """Keys under which a JSON document may hold its rows, as in ``{"data": [...]}``."""
 
+_WRAPPED = re.compile(r'\{\s*"(' + "|".join(WRAPPERS) + r')"\s*:\s*\[\s*[{\]]')
 _CHUNK_BYTES = 256 * 2**10
 _SPACE = " \t\r\n"
 _DEEP = "nested too deeply to be read"
@@ -146,6 +148,11 @@ class JsonStream:
                 return key
         return ""
 
+    @staticmethod
+    def begins_as_wrapper(text: str) -> bool:
+        """Whether the first key of a document is one that holds rows."""
+        return _WRAPPED.match(text) is not None
+
     def rows(self) -> Iterator[tuple[int, Record]]:
         """Yield (row, record); raises :class:`DataError` with the row that can't be read."""
         if self._peek() == "{":
@@ -162,27 +169,55 @@ class JsonStream:
             if mark == "]":
                 return self._leave()
             if mark != ",":
-                seen = repr(self._text[self._at : self._at + 20]) if mark else "the end of the file"
-                raise self._error(f"not valid JSON: the row is followed by {seen}, not by ',' or ']'")
+                raise self._error(f"not valid JSON: the row is followed by {self._seen()}, not by ',' or ']'")
             self._at += 1
 
     def _leave(self) -> None:
         self._at += 1
-        after = self._peek()
-        if (after not in ",}" or not after) if self._wrapped else after:
-            seen = repr(self._text[self._at : self._at + 20])
-            raise self._error(f"not valid JSON: the list of rows is followed by {seen}")
+        if self._wrapped:
+            while self._peek() == ",":
+                self._at += 1
+                self._key()
+                self._skip()
+            if self._peek() != "}":
+                raise self._error(f"not valid JSON: the list of rows is followed by {self._seen()}")
+            self._at += 1
+        if self._peek():
+            raise self._error(f"not valid JSON: the list of rows is followed by {self._seen()}")
+
+    def _seen(self) -> str:
+        return repr(self._text[self._at : self._at + 20]) if self._peek() else "the end of the file"
+
+    def _key(self) -> str:
+        key = str(self._value())
+        if self._peek() != ":":
+            raise self._error(f"not valid JSON: ':' was expected after the key {key!r}")
+        self._at += 1
+        return key
+
+    def _skip(self) -> None:
+        """Pass over a value; of a list that may be as long as the rows, one item at a time."""
+        if self._peek() != "[":
+            self._value()
+            return
+        mark = ","
+        while mark == ",":
+            self._at += 1
+            if self._peek() == "]":
+                break
+            self._value()
+            mark = self._peek()
+        if self._peek() != "]":
+            raise self._error(f"not valid JSON: a list is followed by {self._seen()}")
+        self._at += 1
 
     def _enter_wrapper(self) -> None:
         self._wrapped = True
         seen = []
         self._at += 1
         while self._peek() == '"':
-            key = str(self._value())
+            key = self._key()
             seen.append(key)
-            if self._peek() != ":":
-                raise self._error(f"not valid JSON: ':' was expected after the key {key!r}")
-            self._at += 1
             if key in WRAPPERS and self._peek() == "[":
                 return
             self._value()

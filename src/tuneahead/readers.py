@@ -7,10 +7,11 @@ import csv
 import io
 import json
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tuneahead.errors import DataError
 from tuneahead.jsonstream import JsonStream, Number, check_record, decode_json
@@ -51,6 +52,16 @@ _FOREIGN = (
     (b"\x89PNG", "a PNG image", f"hand over a {_KINDS} file"),
     (b"%PDF", "a PDF document", f"hand over a {_KINDS} file"),
 )
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A Parquet cell that no Python value can hold, such as a day in the year 30000.
+
+    It is an error only where the cell is used.
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,23 @@ def _sniff(path: Path, head: bytes) -> Source:
     if encoding == "utf-8":
         _refuse_binary(path, head)
     text = head[bom:].decode(encoding, errors="replace").lstrip()
+    if container == "json" and text.startswith("{") and "\n" not in text and len(head) == _HEAD_BYTES:
+        text = _first_line(path, encoding, bom)
     return Source(path, _container(path, container, text), encoding, bom)
+
+
+def _first_line(path: Path, encoding: str, bom: int) -> str:
+    """A first line that is longer than the head, and the beginning of what follows it."""
+    try:
+        with path.open("rb") as handle:
+            handle.seek(bom)
+            reader = io.TextIOWrapper(handle, encoding, errors="replace", newline="\n")
+            line = reader.readline(MAX_ROW_BYTES)
+            while line.isspace():
+                line = reader.readline(MAX_ROW_BYTES)
+            return line.lstrip() + reader.read(_HEAD_BYTES)
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def _refuse_binary(path: Path, head: bytes) -> None:
@@ -181,6 +208,9 @@ def _container(path: Path, container: str, text: str) -> str:
         # A .json file is as often one object a line as one document: a first line that
         # is whole decides. A document wraps its rows in one key, such as {"data": [...]}.
         line, _, rest = text.partition("\n")
+        if len(line) > _HEAD_BYTES and JsonStream.begins_as_wrapper(line):
+            # A whole document on one line may be large; rows are not.
+            return "json"
         try:
             first = json.loads(line)
         except (ValueError, RecursionError):
@@ -301,12 +331,34 @@ def _delimiter(source: Source, header: str) -> str:
 
 def _header(source: Source, fields: list[str]) -> list[str]:
     names = [name.strip() for name in fields]
-    twice = next((name for name in names if name and names.count(name) > 1), "")
-    if twice:
-        raise DataError(
-            f"two columns are named {twice!r}", path=source.path, row=1, remedy="rename one of them"
-        )
+    _refuse_twins(source, [name for name in names if name], row=1)
     return names
+
+
+def _refuse_twins(source: Source, names: list[str], row: int | None = None) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"two columns are named {twice!r}", path=source.path, row=row, remedy="rename one of them"
+        )
+
+
+_UNREADABLE = (OverflowError, LookupError)
+"""What pyarrow raises for a time that Python does not know: out of range, or in an unknown time zone."""
+
+
+def _by_cell(batch: Any) -> Iterator[Record]:
+    """Rows of a batch that can't be read as a whole: those before a bad one come, and it is named."""
+    names = batch.schema.names
+    for i in range(len(batch)):
+        yield {name: _cell(column[i]) for name, column in zip(names, batch.columns, strict=True)}
+
+
+def _cell(cell: Any) -> object:
+    try:
+        return cell.as_py()
+    except _UNREADABLE as error:
+        return Unreadable(str(error))
 
 
 def _parquet_rows(source: Source, exact: bool) -> Rows:
@@ -321,11 +373,12 @@ def _parquet_rows(source: Source, exact: bool) -> Rows:
     row = 0
     try:
         with pq.ParquetFile(source.path) as file:
+            _refuse_twins(source, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=2048):
                 try:
                     records = batch.to_pylist()
-                except UnicodeDecodeError:
-                    records = (batch.slice(i, 1).to_pylist()[0] for i in range(len(batch)))
+                except (UnicodeDecodeError, *_UNREADABLE):
+                    records = _by_cell(batch)
                 for record in records:
                     yield row + 1, record
                     row += 1
