@@ -76,6 +76,10 @@ def test_a_file_is_read_with_numbers_as_people_write_them(tmp_path: Path) -> Non
         ("epochs: 1e300", "'epochs' is 1e[+]300"),
         ("- 1\n- 2", "holds a list, not a mapping"),
         ("a: [1", "not valid YAML"),
+        ("seed: " + "9" * 5000, "not valid YAML"),
+        ("seed: 2026-13-45", "not valid YAML: month must be"),
+        ("seed: " + "[" * 5000, "not valid YAML: nested too deeply"),
+        ("seed: !!bool maybe", "not valid YAML"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )

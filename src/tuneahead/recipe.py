@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tuneahead.errors import RecipeError
+from tuneahead.yamltext import read_yaml
 
 Schedule = Literal["linear", "cosine", "constant"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "8bit", "4bit"]
@@ -134,13 +135,11 @@ def make_recipe(fields: dict[str, object]) -> Recipe:
 
 def read_recipe(path: str | Path) -> Recipe:
     """Read a recipe from a YAML (or JSON) file; raises :class:`RecipeError`."""
-    import yaml
-
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        loaded = read_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"can't read recipe {path}: {error.strerror}", remedy="check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RecipeError(f"recipe {path} is not valid YAML: {error}", remedy="see docs/recipe.md") from None
     if loaded is None:
         loaded = {}

@@ -383,6 +383,20 @@ def test_an_odd_mlflow_run_is_reported_and_the_others_come_in(
     assert [message in reason and name in reason for reason in found.left_out] == [True] * (3 - found.added)
 
 
+@pytest.mark.parametrize("text", ["n: " + "9" * 5000, "n: 2026-13-45", "n: " + "[" * 5000])
+def test_yaml_that_python_can_not_hold_costs_one_run(text: str, mlruns: Path, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    meta = sorted(mlruns.glob("*/*/meta.yaml"))[0]
+    meta.write_text(text)
+    (reason,) = import_runs(mlruns, store, EXAM).left_out
+    assert f"{meta}: not valid YAML" in reason
+    run = write_state(tmp_path / "runs", 0)
+    write_state(tmp_path / "runs", 1)
+    (run / "recipe.yaml").write_text(text)
+    found = import_runs(tmp_path / "runs", store, LogReading())
+    assert found.added == 1 and f"{run / 'recipe.yaml'}: not valid YAML" in found.left_out[0]
+
+
 def test_a_time_as_a_step_in_mlflow_s_files_is_named_with_its_row(mlruns: Path, tmp_path: Path) -> None:
     loss = sorted(mlruns.glob("*/*/metrics/loss"))[0]
     loss.write_text("1795622289080 2.98 1764108626\n")

@@ -117,19 +117,17 @@ ExitCode = Annotated[
 
 def read_recipe_options(path: Path | None, settings: list[str] | None) -> Recipe:
     """The recipe of a file (or the defaults) with single fields set; raises :class:`RecipeError`."""
-    import yaml
-
     from tuneahead.recipe import Recipe, read_recipe
+    from tuneahead.yamltext import read_yaml
 
     recipe = Recipe() if path is None else read_recipe(path)
     changes: dict[str, object] = {}
     for name, text in _pairs(settings, "--set", "learning_rate=1e-3"):
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise RecipeError(
-                f"can't read the value of --set {name}={text}", remedy="give a plain value"
-            ) from None
+            value = read_yaml(text)
+        except ValueError:
+            shown = f"{name}={text[:40]}"
+            raise RecipeError(f"can't read the value of --set {shown}", remedy="give a plain value") from None
         changes[name] = tuple(value) if isinstance(value, list) else value
     return recipe.replace(**changes) if changes else recipe
 
@@ -149,7 +147,7 @@ def read_mapping(pairs: list[str] | None) -> ColumnMapping | None:
 
 
 def read_goal(minimum_pp: float | None, gain_pp: float | None) -> Goal:
-    """The goal; raises :class:`TuneAheadError` when both kinds are given or the score is impossible."""
+    """The goal; raises :class:`TuneAheadError` when both kinds are given or one is impossible."""
     from tuneahead.verdict import Goal
 
     if minimum_pp is not None and gain_pp is not None:
@@ -157,6 +155,10 @@ def read_goal(minimum_pp: float | None, gain_pp: float | None) -> Goal:
     if minimum_pp is not None and not 0 <= minimum_pp <= 100:
         raise TuneAheadError(
             f"--goal {minimum_pp:g} is not a score", remedy="scores are points from 0 to 100"
+        )
+    if gain_pp is not None and not -100 <= gain_pp <= 100:
+        raise TuneAheadError(
+            f"--gain {gain_pp:g} is not a gain", remedy="give points over the base, such as 3"
         )
     return Goal(minimum_pp, gain_pp)
 

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
-
 from tuneahead.errors import DataError
 from tuneahead.history.loggedrun import LoggedRun, counts_from_zero
 from tuneahead.recipe import MOST_STEPS
+from tuneahead.yamltext import read_yaml
 
 _FINISHED = ("3", "FINISHED")
 _REMEDY = "give the folder 'mlruns' or the database file that MLflow wrote"
@@ -82,8 +81,8 @@ def _file_run(folder: Path) -> LoggedRun | None:
 
 def _meta(path: Path) -> dict[str, object]:
     try:
-        loaded = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
+        loaded = read_yaml(_text(path))
+    except ValueError as error:
         raise DataError(f"not valid YAML: {error}", path=path, remedy=_REMEDY) from None
     if not isinstance(loaded, dict):
         raise DataError("holds no 'name: value' lines", path=path, remedy=_REMEDY)

@@ -10,6 +10,7 @@ from typing import Any
 from tuneahead.errors import DataError
 from tuneahead.history.loggedrun import LoggedRun, content_key
 from tuneahead.recipe import MOST_STEPS
+from tuneahead.yamltext import read_yaml
 
 STATE = "trainer_state.json"
 _SETTINGS_FILES = ("training_args.json", "training_args.yaml", "recipe.yaml", "adapter_config.json")
@@ -90,11 +91,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:
-    import yaml
-
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        loaded = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"not valid YAML: {error}", path=path, remedy="correct the file") from None
     if not isinstance(loaded, dict):
         raise DataError("holds no 'name: value' lines", path=path, remedy="correct the file")
