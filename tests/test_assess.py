@@ -80,6 +80,9 @@ def test_a_field_of_a_later_version_is_passed_over() -> None:
         (lambda d: d["assessment"].update(findings={}), "expected a list"),
         (lambda d: d["assessment"].update(base_pp="many"), "many"),
         (lambda d: d["assessment"].update(trace="!!"), "base64"),
+        (lambda d: d["assessment"]["verdict"].update(decision="MAYBE"), "'MAYBE' is none of GO, NO_GO"),
+        (lambda d: d["assessment"]["findings"][0].update(severity="bad"), "'bad' is none of stop, warn"),
+        (lambda d: d["assessment"]["findings"][0].update(severity=["stop"]), "is none of stop, warn"),
     ],
 )
 def test_damaged_json_is_a_user_error_that_says_what_is_wrong(change: object, message: str) -> None:

@@ -135,6 +135,7 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["clean", "DATA", "--out", "x.jsonl", "--also", "typos"], "typos"),
         (["rank", "DATA", "-r", "a.yaml"], "rank compares recipes"),
         (["report", "DATA"], "not a saved assessment"),
+        (["demo", "--out", "DATA"], "can't make the folder"),
         (["fit", "--store", "no.sqlite"], "no.sqlite"),
         (["fit", "--table", "no.parquet"], "no.parquet"),
         (["runs", "list", "--store", "no.sqlite"], "no.sqlite"),
@@ -434,3 +435,14 @@ def test_a_run_is_kept_once_for_each_benchmark_and_probe_length(
     kept = list(RunStore(store).records())
     assert [len(record.trace.steps) for record in kept] == [100, 50, 100]
     assert [list(record.base_scores) for record in kept] == [["lab-exam"], ["lab-exam"], ["mmlu"]]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
+def test_a_full_disk_is_one_line_and_exit_code_2(store: tuple[Path, str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for more in ([], ["--json"]):
+        command = [sys.executable, "-m", "tuneahead", "runs", "list", "--store", str(store[0]), *more]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: no space is left") and len(done.stderr.splitlines()) == 2

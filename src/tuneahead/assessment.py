@@ -227,6 +227,10 @@ def _decode(kind: object, value: object) -> object:
         known = {name: item for name, item in _fields(value).items() if name in hints}
         return kind(**{name: _decode(hints[name], item) for name, item in known.items()})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        if value not in inner:
+            raise ValueError(f"{str(value)[:40]!r} is none of {', '.join(map(str, inner))}")
+        return value
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _decode(inner[0], value)
     if origin is tuple:

@@ -105,6 +105,10 @@ def test_only_line_feeds_end_a_row(tmp_path: Path) -> None:
         ({"prompt": "?", "answer": "a"}, "row 2: choices and free answers are mixed"),
         ("{broken", "row 2: not valid JSON"),
         ([1], "row 2: a list, not an object"),
+        ('{"prompt": "a\\ud800", "options": ["a", "b"], "gold": 0}', r"row 2: holds .ud800, half of a"),
+        ('{"prompt": "?", "answer": "a", "id": "\\udfff"}', r"row 2: holds .udfff, half of a"),
+        ('{"prompt": "?", "prompt": "!", "answer": "a"}', "row 2: the key 'prompt' stands twice"),
+        ('{"prompt": "?", "options": ["a", "b"], "gold": NaN}', "row 2: NaN is not JSON"),
     ],
 )
 def test_items_that_cannot_be_asked_are_named(tmp_path: Path, row: object, message: str) -> None:

@@ -16,10 +16,12 @@ from tuneahead.benchmark.items import (
     GenerationItem,
     Metric,
 )
-from tuneahead.errors import BenchmarkError
+from tuneahead.errors import BenchmarkError, DataError
+from tuneahead.jsonstream import decode_json
 
 BUILT_IN = ("lab-exam", "lab-truth", "lab-generation")
 """Benchmarks of the lab. Predictors and histories know a benchmark by its name alone."""
+_decode = decode_json(None)
 _HELP = (
     'one JSON object a line: {"prompt": "...", "options": ["...", "..."], "gold": 0} for choices '
     '(gold may be a list for MC2), {"prompt": "...", "answers": ["..."]} for free answers'
@@ -49,7 +51,7 @@ def read_benchmark(path: str | Path) -> Benchmark:
         where = f"{source}, row {number}"
         if not line.strip():
             continue
-        loaded = _object(line, where)
+        loaded = _object(line, source, number)
         if header is None and not choices and not free and "metric" in loaded:
             header = _header(loaded, where)
             continue
@@ -118,13 +120,21 @@ def _metric(choices: list[ChoiceItem]) -> Metric:
     return "mc2" if any(len(item.gold) > 1 for item in choices) else "accuracy"
 
 
-def _object(line: str, where: str) -> dict[str, object]:
+def _object(line: str, source: Path, number: int) -> dict[str, object]:
     try:
-        loaded = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise BenchmarkError(f"{where}: not valid JSON ({error})", remedy=_HELP) from None
+        loaded = _decode(line, source, number)
+    except DataError as error:
+        raise BenchmarkError(error.message, remedy=_HELP) from None
+    where = f"{source}, row {number}"
     if not isinstance(loaded, dict):
         raise BenchmarkError(f"{where}: a {type(loaded).__name__}, not an object", remedy=_HELP)
+    try:
+        json.dumps(loaded, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        code = f"\\u{ord(error.object[error.start]):04x}"
+        raise BenchmarkError(
+            f"{where}: holds {code}, half of a surrogate pair", remedy="correct this row, or leave it out"
+        ) from None
     return loaded
 
 

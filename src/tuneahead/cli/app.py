@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -93,7 +94,7 @@ app.add_typer(runs.runs, name="runs")
 
 
 def main() -> None:
-    """Run the command line; user errors end with code 2 and one message on stderr."""
+    """Run the command line; user errors and a full disk end with code 2 and one message on stderr."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character shows a question mark; it must not end the program.
         if isinstance(stream, io.TextIOWrapper):
@@ -103,9 +104,30 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        app()
+        try:
+            app()
+        finally:
+            # Here and not at Python's end, where a failure would be told by a traceback.
+            sys.stdout.flush()
     except TuneAheadError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        _drop_stdout()
+        if error.errno == errno.EPIPE:
+            # Whoever read the results has enough of them.
+            sys.exit(EXIT_INTERNAL)
+        print(
+            "error: no space is left to write to\n  -> free some, or write to another disk", file=sys.stderr
+        )
+        sys.exit(EXIT_USER)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _drop_stdout() -> None:
+    """What could not be written stays in the buffer, and Python would fail on it once more at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

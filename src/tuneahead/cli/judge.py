@@ -189,7 +189,12 @@ def demo(
     real = is_installed("smollm2") and "smollm2" in shipped_bases()
     chosen = base or ("smollm2" if real else "lab")
     recipe = _demo_recipe(chosen)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TuneAheadError(
+            f"can't make the folder {folder}: {error.strerror}", remedy="give another --out"
+        ) from None
     console = open_console()
     pages = []
     with ProgressBar() as bar:
