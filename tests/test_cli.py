@@ -15,11 +15,13 @@ from made_assessment import made_assessment, made_table
 
 from tuneahead.assessment import Assessment, read_assessment
 from tuneahead.cli import main
+from tuneahead.errors import TuneAheadError
 from tuneahead.history.store import RunStore
 from tuneahead.predictor.predictor import load_predictor
 from tuneahead.predictor.table import write_table
 from tuneahead.record import record_run
 from tuneahead.trace import trace_from_bytes
+from tuneahead.workbench import Setup
 
 COMMANDS = ("check", "clean", "assess", "rank", "probe", "report", "demo", "build", "fit", "backtest", "runs")
 
@@ -346,9 +348,22 @@ def test_a_predictor_is_corrected_by_the_runs_of_a_new_base(tuneahead: Run, tmp_
     assert load_predictor(mine).shift_pp > 0
 
 
+@pytest.mark.parametrize(("installed", "base"), [(True, "smollm2"), (False, "lab")])
+def test_the_demo_runs_on_the_real_model_where_it_is_installed(
+    tuneahead: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool, base: str
+) -> None:
+    def stop(setup: Setup) -> None:
+        raise TuneAheadError(f"stopped before loading {setup.base}")
+
+    monkeypatch.setattr("tuneahead.training.sources.is_installed", lambda name: installed)
+    monkeypatch.setattr("tuneahead.workbench.open_workbench", stop)
+    said = tuneahead("demo", "--out", tmp_path, code=2).stderr
+    assert f"stopped before loading {base}" in said
+
+
 @pytest.mark.slow
 def test_the_demo_tells_the_healthy_data_set_from_the_broken_one(tuneahead: Run, tmp_path: Path) -> None:
-    tuneahead("demo", "--out", tmp_path)
+    tuneahead("demo", "--base", "lab", "--out", tmp_path)
     healthy, broken = (read_assessment(tmp_path / f"{name}.json") for name in ("healthy", "broken"))
     assert healthy.probe_pp > broken.probe_pp + 10
     assert healthy.verdict.decision != "NO_GO"

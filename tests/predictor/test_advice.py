@@ -1,4 +1,4 @@
-"""Advice: the gravest first, each remedy once, gains against losses."""
+"""Advice: the surest first, each remedy once, gains against losses."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ WARN = Finding("near-duplicates", "warn", "a third are copies", "remove the copi
 NOTE = Finding("token-budget", "note", "few tokens", "collect more rows")
 
 
-def test_order_is_stop_large_harm_warning_small_harm_note():
+def test_order_is_stop_warning_harms_note():
     found = advise(
         [attribution("grad_noise_ratio", -0.5), attribution("hard_rows_fraction", -3.0)], [NOTE, WARN, STOP]
     )
     assert [fix.feature for fix in found] == [
         "masked-answers",
-        "hard_rows_fraction",
         "near-duplicates",
+        "hard_rows_fraction",
         "grad_noise_ratio",
         "token-budget",
     ]
-    assert found[1].title == spec("hard_rows_fraction").remedy
-    assert found[1].reason == "sentence of hard_rows_fraction (-3.0 points)"
-    assert found[1].contribution_pp == -3.0
+    assert found[2].title == spec("hard_rows_fraction").remedy
+    assert found[2].reason == "sentence of hard_rows_fraction (-3.0 points)"
+    assert found[2].contribution_pp == -3.0
 
 
 def test_features_with_one_remedy_count_together_and_are_named_once():

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 MIN_HARM_PP = 0.5
 """Remedies for less than half a point are not worth anybody's time."""
-LARGE_HARM_PP = 1.0
 MOST_FIXES = 8
 
 
@@ -28,20 +27,19 @@ class _Harm:
 
 
 def advise(attributions: Sequence[Attribution], findings: Sequence[Finding]) -> tuple[Fix, ...]:
-    """Remedies, most harmful first, each once.
+    """Remedies, the surest and then the most harmful first, each once.
 
-    First what stops the run, then features that cost a point or more, then warnings, then
-    smaller costs and notes. Features with the same remedy count together, gains against losses,
-    so that two features telling one story are not blamed twice.
+    First what stops the run, then warnings, which name rows that anybody can look at; then features
+    that cost points, as far as the predictor knows, and notes. Features with the same remedy count
+    together, gains against losses, so that two features telling one story are not blamed twice.
     """
     by_severity = {
         severity: [_from_finding(finding) for finding in findings if finding.severity == severity]
         for severity in ("stop", "warn", "note")
     }
     harms = sorted(_harms(attributions), key=lambda harm: harm.net_pp)
-    large = [_from_harm(harm) for harm in harms if harm.net_pp <= -LARGE_HARM_PP]
-    small = [_from_harm(harm) for harm in harms if -LARGE_HARM_PP < harm.net_pp <= -MIN_HARM_PP]
-    ranked = [*by_severity["stop"], *large, *by_severity["warn"], *small, *by_severity["note"]]
+    costly = [_from_harm(harm) for harm in harms if harm.net_pp <= -MIN_HARM_PP]
+    ranked = [*by_severity["stop"], *by_severity["warn"], *costly, *by_severity["note"]]
     unique: dict[str, Fix] = {}
     for fix in ranked:
         if fix.title:
