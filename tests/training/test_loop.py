@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_fixtures import load_adapter_row, make_examples, write_tiny_model
+from training_fixtures import WORDS, load_adapter_row, make_examples, write_tiny_model
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.errors import BenchmarkError, DataError, ModelError, TraceError
 from tuneahead.recipe import Recipe
-from tuneahead.training.batches import step_rows
+from tuneahead.training import batches, passes
+from tuneahead.training.batches import Packed, pack, step_rows
 from tuneahead.training.encode import RunData
 from tuneahead.training.loop import train_stack
 from tuneahead.training.lora import AdapterStack
@@ -117,12 +118,19 @@ def trainer_losses(
     return losses
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_losses_equal_peft_with_the_hugging_face_trainer(tiny_path: Path, accumulation: int) -> None:
+OPENING = " ".join(WORDS[i % len(WORDS)] for i in range(25))
+"""What rows of a chat all begin with: longer than the shortest beginning that is shared."""
+
+
+@pytest.mark.parametrize(("accumulation", "opening"), [(1, ""), (2, ""), (1, OPENING)])
+def test_losses_equal_peft_with_the_hugging_face_trainer(
+    tiny_path: Path, accumulation: int, opening: str
+) -> None:
     base = load_base(str(tiny_path), device="cpu")
     # 40 rows of batches of 4 leave no ragged batch, so both sides chunk the same order.
     recipe = RECIPE.replace(gradient_accumulation_steps=accumulation, max_steps=30 // accumulation)
-    data = RunData(prepare_data(base, make_examples(40), recipe).train[:32], [], "0" * 16)
+    examples = make_examples(40, opening=opening)
+    data = RunData(prepare_data(base, examples, recipe).train[:32], [], "0" * 16)
     stack = AdapterStack(base, 1, recipe.lora_rank)
     stack.initialise(0, recipe)
     start = stack.values[0].clone()
@@ -155,6 +163,38 @@ def test_four_stacked_runs_equal_four_single_runs(tiny: Base) -> None:
         np.testing.assert_allclose(together.steps.grad_norm, alone.steps.grad_norm, rtol=2e-3)
         np.testing.assert_array_equal(together.visits.row, alone.visits.row)
         assert len(together.steps) == job.recipe.max_steps
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "gemma3", "gpt2"])
+def test_rows_that_begin_alike_train_as_if_each_held_its_beginning(
+    tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_base(str(write_tiny_model(tmp_path, architecture=architecture)), device="cpu")
+    recipes = [RECIPE, RECIPE.replace(lora_dropout=0.2, seed=5), RECIPE.replace(lora_rank=2, batch_size=7)]
+    data = prepare_data(base, make_examples(40, opening=OPENING), RECIPE)
+    settings = ProbeSettings(record_steps=30, cue_steps=(0, 30), flatness_at=30)
+    jobs = [Job(str(i), data, recipe) for i, recipe in enumerate(recipes)]
+    sizes: list[int] = []
+
+    def noted(*args: object, **rest: object) -> Packed:
+        packed = pack(*args, **rest)  # type: ignore[arg-type]
+        sizes.append(packed.ids.numel())
+        return packed
+
+    monkeypatch.setattr(passes, "pack", noted)
+    shared = {r.job_id: r.trace for r in train_stack(base, jobs, settings, width=3)}
+    few = sum(sizes)
+    sizes.clear()
+    monkeypatch.setattr(batches, "shared_prefix", lambda rows: 0)
+    for result in train_stack(base, jobs, settings, width=3):
+        one, plain = shared[result.job_id], result.trace
+        np.testing.assert_allclose(one.steps.loss_sum_nats, plain.steps.loss_sum_nats, rtol=1e-4)
+        np.testing.assert_allclose(one.steps.grad_norm, plain.steps.grad_norm, rtol=2e-3)
+        heldout = [[cue.heldout_loss_nats for cue in trace.cues] for trace in (one, plain)]
+        np.testing.assert_allclose(*heldout, rtol=1e-4)
+        assert one.flatness is not None and plain.flatness is not None
+        np.testing.assert_allclose(one.flatness.perturbed_nats, plain.flatness.perturbed_nats, rtol=1e-4)
+    assert few < 0.75 * sum(sizes), "two of three runs need the beginning once a line only"
 
 
 def test_a_slot_takes_the_next_run_when_its_own_has_ended(tiny: Base) -> None:

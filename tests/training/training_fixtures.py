@@ -81,15 +81,15 @@ def write_tiny_model(folder: Path, seed: int = 0, architecture: str = "qwen2") -
     return folder
 
 
-def make_examples(count: int, seed: int = 0) -> list[Example]:
-    """Rows of one to four prompt words and one to three answer words."""
+def make_examples(count: int, seed: int = 0, opening: str = "") -> list[Example]:
+    """Rows of one to four prompt words, all behind the ``opening``, and one to three answer words."""
     generator = torch.Generator().manual_seed(seed)
 
     def words(low: int, high: int) -> str:
         n = int(torch.randint(low, high + 1, (1,), generator=generator))
         return " ".join(WORDS[int(i)] for i in torch.randint(0, len(WORDS), (n,), generator=generator))
 
-    return [Example(words(1, 4), words(1, 3), row + 1) for row in range(count)]
+    return [Example(f"{opening} {words(1, 4)}".strip(), words(1, 3), row + 1) for row in range(count)]
 
 
 def load_adapter_row(folder: Path, stack: AdapterStack, recipe: Recipe) -> Tensor:

@@ -13,17 +13,16 @@ from torch import Tensor
 
 from tuneahead.recipe import Recipe
 from tuneahead.training.encode import Encoded
+from tuneahead.training.lines import (
+    LONGEST_PREFIXED_LINE,
+    LONGEST_SHARED_LINE,
+    apart,
+    share_lines,
+    shared_prefix,
+)
 
-SHARED_LINES = (32, 48, 64, 96, 128, 192, 256)
-"""Lengths tried for lines that short rows share."""
-ATTENTION_TOKENS = 600
-"""Line length at which attention costs about as much as the linear layers (measured on the lab's base)."""
-LARGE_BASE_ATTENTION_TOKENS = 2_700
-"""The same of a large base, whose layers are wider: reckoned from SmolLM2's 576."""
-LARGE_BASE_LINE_STEP = 4
-"""A large base's lines are fitted to four tokens: the search costs nothing beside a step, filling does."""
-LONGEST_SHARED_LINE = 512
-"""Beyond this length the explicit mask costs more memory than filling does."""
+_PREFIX = -2
+"""Owner of the places that hold a slot's shared beginning."""
 
 
 @lru_cache(maxsize=64)
@@ -53,8 +52,9 @@ class Packed:
     ``owner`` are (N,): flat index of the position that predicts each answer token, the token, and
     the row it belongs to, counted over all slots (slot ``s`` owns rows ``starts[s]`` to
     ``starts[s + 1]``). ``tokens`` holds, for each slot, the flat index inside its own R*T places
-    of every real token, row after row. With several rows in a line, ``places`` (S*R, T) restarts
-    at each row and ``visible`` (S*R, 1, T, T) keeps them apart; both are None otherwise.
+    of every real token, row after row, and before them those of the prefixes that the rows share.
+    With several rows in a line, ``places`` (S*R, T) restarts at each row and ``visible``
+    (S*R, 1, T, T) keeps them apart; both are None otherwise.
 
     Where slots may share a line too, there are L lines in all, (L, T), ``segments`` holds the flat range
     of places that each slot's rows lie in, and ``tokens`` count from its beginning.
@@ -91,128 +91,90 @@ def pack(
     several_per_line: bool = False,
     shared_by_slots: bool = False,
     large_base: bool = False,
+    prefixed: Sequence[bool] | None = None,
 ) -> Packed:
     """Pack one batch per slot.
 
     Lines are filled on the right, where causal attention never looks. ``several_per_line`` puts
     short rows behind one another, so that little is spent on filling; with ``shared_by_slots`` a slot's
     rows begin where those of the slot before end. The lines of a ``large_base`` are fitted most
-    closely. The last token of a row is never an input: nothing after it is predicted.
+    closely. Of slots that are ``prefixed`` (default: all) the tokens that all rows begin with are held
+    once a line. The last token of a row is never an input: nothing after it is predicted.
     """
     lengths = [[max(1, len(row.ids) - 1) for row in batch] for batch in batches]
     longest = max((n for own in lengths for n in own), default=1)
-    several = several_per_line and longest <= LONGEST_SHARED_LINE
+    prefixes = [0] * len(batches)
+    if several_per_line and longest <= LONGEST_PREFIXED_LINE:
+        allowed = prefixed or [True] * len(batches)
+        prefixes = [shared_prefix(own) if ok else 0 for own, ok in zip(batches, allowed, strict=True)]
+    several = several_per_line and (longest <= LONGEST_SHARED_LINE or any(prefixes))
     if several:
-        layout = _shared_lines(lengths, longest, by_slots=shared_by_slots, large_base=large_base)
+        rests = [[n - prefix for n in own] for own, prefix in zip(lengths, prefixes, strict=True)]
+        layout = share_lines(rests, prefixes, longest, by_slots=shared_by_slots, large_base=large_base)
     else:
-        layout = _apart(lengths, longest, [[(i, 0) for i in range(len(own))] for own in lengths])
-    length, segments = layout.length, layout.segments
-    shape = (layout.lines, length)
-    ids = np.full(shape, pad_id, np.int64)
-    places = np.zeros(shape, np.int64)
-    rows = np.full(shape, -1, np.int64)
+        layout = apart(lengths, longest)
+    canvas = _Canvas(layout.lines, layout.length, pad_id)
     positions: list[NDArray[np.int64]] = []
     labels: list[int] = []
     owner: list[int] = []
     starts = [0]
     tokens: list[Tensor] = []
-    for slot, (batch, places_of) in enumerate(zip(batches, layout.places, strict=True)):
-        own: list[NDArray[np.int64]] = []
-        for number, (row, (at, start)) in enumerate(zip(batch, places_of, strict=True)):
-            n = len(row.ids) - 1
-            ids[at, start : start + n] = row.ids[:-1]
-            places[at, start : start + n] = np.arange(n)
-            rows[at, start : start + n] = starts[-1] + number
+    for slot, (batch, placed) in enumerate(zip(batches, layout.slots, strict=True)):
+        prefix = prefixes[slot]
+        own = [canvas.put(place, batch[0], slice(0, prefix), slot, _PREFIX) for place in placed.prefixes]
+        for number, (row, place) in enumerate(zip(batch, placed.rows, strict=True), start=starts[-1]):
+            own.append(canvas.put(place, row, slice(prefix, len(row.ids) - 1), slot, number))
             trained = np.flatnonzero(row.answer[1:])
-            positions.append(at * length + start + trained)
+            positions.append(place[0] * layout.length + place[1] - prefix + trained)
             labels.extend(row.ids[i + 1] for i in trained)
-            owner.extend([starts[-1] + number] * len(trained))
-            own.append(at * length + start + np.arange(n) - segments[slot][0])
+            owner.extend([number] * len(trained))
         starts.append(starts[-1] + len(batch))
-        tokens.append(torch.from_numpy(np.concatenate(own) if own else np.zeros(0, np.int64)).to(device))
+        filled = np.concatenate(own) if own else np.zeros(0, np.int64)
+        tokens.append(torch.from_numpy(filled - layout.segments[slot][0]).to(device))
 
     def as_tensor(values: Sequence[int] | NDArray[np.int64]) -> Tensor:
         return torch.as_tensor(np.asarray(values, np.int64), device=device)
 
-    visible = None
-    if several:
-        same = rows[:, None, :, None] == rows[:, None, None, :]
-        visible = torch.from_numpy(same & np.tril(np.ones((length, length), bool))).to(device)
     return Packed(
-        torch.from_numpy(ids).to(device),
+        as_tensor(canvas.ids),
         as_tensor(np.concatenate(positions) if positions else []),
         as_tensor(labels),
         as_tensor(owner),
         tuple(starts),
         tuple(tokens),
-        as_tensor(places) if several else None,
-        visible,
-        tuple(segments) if several and shared_by_slots else None,
+        as_tensor(canvas.places) if several else None,
+        torch.from_numpy(canvas.visible).to(device) if several else None,
+        tuple(layout.segments) if several and shared_by_slots else None,
     )
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """(line, start) of every row by slot, and the flat range of places that each slot's rows lie in."""
+class _Canvas:
+    """Lines being filled: token, place in its row, row and slot of every place; -1 where nothing lies."""
 
-    length: int
-    lines: int
-    places: list[list[tuple[int, int]]]
-    segments: list[tuple[int, int]]
+    def __init__(self, lines: int, length: int, pad_id: int) -> None:
+        shape = (lines, length)
+        self.ids = np.full(shape, pad_id, np.int64)
+        self.places = np.zeros(shape, np.int64)
+        self.rows = np.full(shape, -1, np.int64)
+        self.slots = np.full(shape, -1, np.int64)
 
+    def put(
+        self, place: tuple[int, int], row: Encoded, part: slice, slot: int, owner: int
+    ) -> NDArray[np.int64]:
+        """Lay a part of a row down; returns the flat index of its places."""
+        line, start = place
+        count = part.stop - part.start
+        where = line, slice(start, start + count)
+        self.ids[where] = row.ids[part]
+        self.places[where] = np.arange(part.start, part.stop)
+        self.rows[where] = owner
+        self.slots[where] = slot
+        return line * self.ids.shape[1] + start + np.arange(count)
 
-def _shared_lines(
-    lengths: Sequence[Sequence[int]], longest: int, *, by_slots: bool, large_base: bool
-) -> _Layout:
-    """The layout that costs least over the line lengths tried: filling against attention."""
-    fitted = range(longest, SHARED_LINES[-1] + 1, LARGE_BASE_LINE_STEP) if large_base else SHARED_LINES
-    attention = LARGE_BASE_ATTENTION_TOKENS if large_base else ATTENTION_TOKENS
-    tried = []
-    for capacity in [longest, *(n for n in fitted if n > longest)]:
-        if by_slots:
-            tried.append(_shared(lengths, capacity))
-        else:
-            tried.append(_apart(lengths, capacity, [_fill_lines(own, capacity) for own in lengths]))
-    return min(tried, key=lambda found: found.lines * found.length * (1 + found.length / attention))
-
-
-def _apart(lengths: Sequence[Sequence[int]], length: int, placed: list[list[tuple[int, int]]]) -> _Layout:
-    """As many lines for each slot as the slot with most needs."""
-    lines = max((line + 1 for own in placed for line, _ in own), default=1)
-    places = [[(slot * lines + line, start) for line, start in own] for slot, own in enumerate(placed)]
-    size = lines * length
-    return _Layout(
-        length,
-        lines * len(lengths),
-        places,
-        [(slot * size, (slot + 1) * size) for slot in range(len(lengths))],
-    )
-
-
-def _shared(lengths: Sequence[Sequence[int]], capacity: int) -> _Layout:
-    """Slot after slot without a gap, each slot's rows by first fit from where the slot before ended."""
-    places: list[list[tuple[int, int]]] = []
-    segments: list[tuple[int, int]] = []
-    line = start = 0
-    for own in lengths:
-        placed = _fill_lines(own, capacity, begin=start)
-        places.append([(line + i, at) for i, at in placed])
-        begin = line * capacity + start
-        ends = [(line + i, at + n) for (i, at), n in zip(placed, own, strict=True)]
-        if ends:
-            line, start = max(ends)
-        segments.append((begin, line * capacity + start))
-    return _Layout(capacity, line + 1, places, segments)
-
-
-def _fill_lines(lengths: Sequence[int], capacity: int, begin: int = 0) -> list[tuple[int, int]]:
-    """(line, start) of each row by first fit, longest rows first; the first line is used up to ``begin``."""
-    used: list[int] = [begin]
-    placed = [(0, 0)] * len(lengths)
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        line = next((i for i, taken in enumerate(used) if taken + lengths[index] <= capacity), len(used))
-        if line == len(used):
-            used.append(0)
-        placed[index] = (line, used[line])
-        used[line] += lengths[index]
-    return placed
+    @property
+    def visible(self) -> NDArray[np.bool_]:
+        """(lines, 1, T, T): each place sees its own row and its slot's prefix, up to itself."""
+        asking, asked = self.rows[:, None, :, None], self.rows[:, None, None, :]
+        own = self.slots[:, None, :, None] == self.slots[:, None, None, :]
+        causal = np.tril(np.ones((self.ids.shape[1],) * 2, bool))
+        return np.asarray(own & ((asking == asked) | (asked == _PREFIX)) & causal, bool)

@@ -77,6 +77,7 @@ class TrainingPasses:
         indices = [plan.part(micro) for plan in plans]
         batches = [[slot.job.data.train[i] for i in own] for slot, own in zip(slots, indices, strict=True)]
         several = shares_lines(self.base, batches)
+        rates = [slot.job.recipe.lora_dropout for slot in slots]
         packed = pack(
             batches,
             self.base.pad_id,
@@ -84,8 +85,9 @@ class TrainingPasses:
             several_per_line=several,
             shared_by_slots=shared,
             large_base=self.base.is_large,
+            # With dropout each row draws a mask of its own, for its beginning too.
+            prefixed=[rate == 0 for rate in rates],
         )
-        rates = [slot.job.recipe.lora_dropout for slot in slots]
         self.stack.segments = packed.segments
         self.stack.dropout = (
             SlotDropout(rates, [slot.generator for slot in slots], packed.tokens) if any(rates) else None

@@ -21,9 +21,10 @@ from tuneahead.benchmark.choice import (
 from tuneahead.benchmark.generation import summarise_answers
 from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
-from tuneahead.training.batches import ATTENTION_TOKENS, LARGE_BASE_ATTENTION_TOKENS, Packed, pack
+from tuneahead.training.batches import Packed, pack
 from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids, tokenise
 from tuneahead.training.heads import AnswerHead, answer_head
+from tuneahead.training.lines import ATTENTION_TOKENS, LARGE_BASE_ATTENTION_TOKENS
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base
 from tuneahead.training.trees import Row, Tree, TreeBatch, grow_rows, passes
