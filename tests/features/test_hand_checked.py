@@ -443,8 +443,8 @@ def test_base_features_by_hand(tiny_base: Base) -> None:
 
 def test_padding_and_batches_change_no_loss(tiny_base: Base) -> None:
     rows = [AnswerTokens((3,) * n, (4, 5, 1)) for n in range(1, 9)]
-    together = answer_losses(tiny_base.model, rows)
-    alone = [answer_losses(tiny_base.model, [row]) for row in rows]
+    together = answer_losses(tiny_base, rows)
+    alone = [answer_losses(tiny_base, [row]) for row in rows]
     assert together.nll_nats == pytest.approx([float(one.nll_nats[0]) for one in alone], rel=1e-5)
     assert together.tokens.tolist() == [3.0] * 8
 

@@ -17,8 +17,7 @@ from tuneahead.features.rows import NO_PROMPTS, Drawn
 from tuneahead.features.sampling import Measured, Places, Sample, group_errors, share_error
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
+    from tuneahead.training.encode import Encoded
     from tuneahead.training.models import Base
 
 Floats = NDArray[np.float64]
@@ -45,6 +44,14 @@ class AnswerTokens:
 
     before: tuple[int, ...]
     answer: tuple[int, ...]
+
+    @property
+    def encoded(self) -> Encoded:
+        """The row as training would read it."""
+        from tuneahead.training.encode import Encoded
+
+        trained = (False,) * len(self.before) + (True,) * len(self.answer)
+        return Encoded(self.before + self.answer, trained, 0)
 
 
 @dataclass(frozen=True)
@@ -160,27 +167,33 @@ def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
 
 
 def answer_losses(
-    model: PreTrainedModel, rows: Sequence[AnswerTokens], special: frozenset[int] = frozenset()
+    base: Base, rows: Sequence[AnswerTokens], special: frozenset[int] = frozenset()
 ) -> AnswerLosses:
     """Losses of the answers given what comes before; the first token of a sequence is never predicted."""
+    from tuneahead.training.scoring import tokens_per_pass
+
     count = len(rows)
     result = AnswerLosses(np.zeros(count), np.zeros(count), np.zeros(count), np.ones(count, bool))
     order = sorted(range(count), key=lambda i: len(rows[i].before) + len(rows[i].answer))
-    most = max(1, LOGITS_PER_PASS // int(model.config.get_text_config().vocab_size))
+    vocabulary = int(base.model.config.get_text_config().vocab_size)
     batch: list[int] = []
+    tokens = logits = 0
     for index in order:
         length = len(rows[index].before) + len(rows[index].answer)
-        if batch and length * (len(batch) + 1) > most:
-            _score(model, rows, batch, special, result)
-            batch = []
+        expected = len(rows[index].answer) * vocabulary
+        if batch and (tokens + length > tokens_per_pass(base) or logits + expected > LOGITS_PER_PASS):
+            _score(base, rows, batch, special, result)
+            batch, tokens, logits = [], 0, 0
         batch.append(index)
+        tokens += length
+        logits += expected
     if batch:
-        _score(model, rows, batch, special, result)
+        _score(base, rows, batch, special, result)
     return result
 
 
 def _score(
-    model: PreTrainedModel,
+    base: Base,
     rows: Sequence[AnswerTokens],
     batch: Sequence[int],
     special: frozenset[int],
@@ -188,28 +201,22 @@ def _score(
 ) -> None:
     import torch
 
-    lines = [rows[i].before + rows[i].answer for i in batch]
-    length = max(2, max(len(line) for line in lines))
-    ids = np.zeros((len(lines), length), np.int64)
-    seen = np.zeros((len(lines), length), np.int64)
-    for place, line in enumerate(lines):
-        ids[place, : len(line)] = line
-        seen[place, : len(line)] = 1
-    tokens = torch.from_numpy(ids).to(model.device)
+    from tuneahead.training.scoring import read_answers
+
     with torch.no_grad():
-        mask = torch.from_numpy(seen).to(model.device)
-        logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
-        hit = (logits.argmax(-1) == tokens[:, 1:]).cpu().numpy()
-    nll = loss.cpu().double().numpy()
-    for place, index in enumerate(batch):
-        start, stop = max(1, len(rows[index].before)) - 1, len(lines[place]) - 1
-        result.nll_nats[index] = nll[place, start:stop].sum()
-        result.tokens[index] = stop - start
-        result.hits[index] = hit[place, start:stop].sum()
-        while stop > start and lines[place][stop] in special:
-            stop -= 1
-        result.known[index] = stop > start and bool(hit[place, start:stop].all())
+        nll, hit = read_answers(base, [rows[i].encoded for i in batch])
+    stop = 0
+    for index in batch:
+        # Without anything before it, the answer's first token can't be predicted.
+        answer = rows[index].answer if rows[index].before else rows[index].answer[1:]
+        start, stop = stop, stop + len(answer)
+        result.nll_nats[index] = nll[start:stop].sum()
+        result.tokens[index] = len(answer)
+        result.hits[index] = hit[start:stop].sum()
+        told = len(answer)
+        while told and answer[told - 1] in special:
+            told -= 1
+        result.known[index] = told > 0 and bool(hit[start : start + told].all())
 
 
 def reference_features(own: AnswerLosses) -> dict[str, Value]:
@@ -234,7 +241,7 @@ def reference_features(own: AnswerLosses) -> dict[str, Value]:
 
 def _losses(base: Base, rows: Sequence[AnswerTokens]) -> PromptLosses:
     special = frozenset(int(i) for i in base.tokenizer.all_special_ids)
-    own = answer_losses(base.model, rows, special)
+    own = answer_losses(base, rows, special)
     asked = np.array([bool(row.before) for row in rows])
     with_prompt = [row for row in rows if row.before]
 
@@ -250,9 +257,9 @@ def _losses(base: Base, rows: Sequence[AnswerTokens]) -> PromptLosses:
     foreign: AnswerLosses | str = "a single row has no other row's prompt"
     if with_prompt and start is not None:
         bare = [AnswerTokens((int(start),), row.answer) for row in with_prompt]
-        alone = spread(answer_losses(base.model, bare, special))
+        alone = spread(answer_losses(base, bare, special))
     if len(with_prompt) > 1:
-        foreign = spread(answer_losses(base.model, _swapped(with_prompt, base.context_tokens), special))
+        foreign = spread(answer_losses(base, _swapped(with_prompt, base.context_tokens), special))
     return PromptLosses(own, asked, alone, foreign)
 
 

@@ -252,10 +252,30 @@ def answer_nll(base: Base, head: AnswerHead, packed: Packed) -> Tensor:
     """Loss of every answer token in nats, (N,), in fp32; differentiable."""
     if not len(packed.positions):
         return torch.zeros(0, device=packed.ids.device)
+    return functional.cross_entropy(_answer_logits(base, head, packed), packed.labels, reduction="none")
+
+
+def _answer_logits(base: Base, head: AnswerHead, packed: Packed) -> Tensor:
+    """What the base expects at each answer token's place: (N, vocabulary), in fp32."""
     head.positions = packed.positions
-    logits = base.model(**packed.inputs(base.dtype), use_cache=False).logits[0]
+    logits: Tensor = base.model(**packed.inputs(base.dtype), use_cache=False).logits[0]
     head.positions = None
-    return functional.cross_entropy(logits.float(), packed.labels, reduction="none")
+    return logits.float()
+
+
+def read_answers(base: Base, rows: Sequence[Encoded]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The plain base's loss on every answer token, in nats, and whether that is its first choice: (N,) both.
+
+    Row after row; a row's first token is never predicted and left out.
+    """
+    several = shares_lines(base, [rows])
+    packed = pack([rows], base.pad_id, base.device, several_per_line=several, large_base=base.is_large)
+    if not len(packed.positions):
+        return np.zeros(0), np.zeros(0, bool)
+    with answer_head(base) as head:
+        logits = _answer_logits(base, head, packed)
+    nll = functional.cross_entropy(logits, packed.labels, reduction="none")
+    return nll.cpu().double().numpy(), (logits.argmax(-1) == packed.labels).cpu().numpy()
 
 
 def shares_lines(base: Base, batches: Sequence[Sequence[Encoded]]) -> bool:
