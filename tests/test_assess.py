@@ -15,6 +15,11 @@ from tuneahead.assessment import Assessment, Outcome, assessment_from_json
 from tuneahead.checkup import check
 from tuneahead.dataset import Dataset, read_examples
 from tuneahead.errors import PredictorError, RecipeError, StoreError, TuneAheadError
+from tuneahead.features import extract
+from tuneahead.features.catalogue import names_of
+from tuneahead.features.extract import measure_static
+from tuneahead.features.rows import Drawn
+from tuneahead.features.sampling import StaticFeatures
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import table_from_store
 from tuneahead.judge import assess, rank, verify
@@ -248,6 +253,35 @@ def test_a_run_verified_is_kept_with_its_score(found: Assessment, tmp_path: Path
 def test_a_task_without_probe_is_not_kept(found: Assessment, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="without a probe"):
         record_run(replace(found, trace=None), RunStore(tmp_path / "runs.sqlite"))
+
+
+def test_another_recipe_on_the_same_rows_measures_them_no_second_time(
+    dataset: Dataset, bench: Workbench, found: Assessment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Drawn] = []
+
+    def noted(drawn: Drawn, *args: object) -> StaticFeatures:
+        measured.append(drawn)
+        return measure_static(drawn, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(extract, "measure_static", noted)
+    other = Recipe(max_steps=5, batch_size=4)
+    again = assess(dataset, other, bench=replace(bench, predictor=None))
+    assert not measured, "kept since the assessment of the same rows"
+    names = names_of("static")
+    assert again.features.aligned(names) == pytest.approx(found.features.aligned(names), nan_ok=True)
+    assert again.data.samples == found.data.samples
+    monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path))
+    fresh = assess(dataset, other, bench=replace(bench, predictor=None))
+    assert len(measured) == 1
+    assert repr(fresh.features.without({})) == repr(again.features)
+    fewer = replace(dataset, examples=dataset.examples[:60], fingerprint="of fewer rows")
+    assess(fewer, other, bench=replace(bench, predictor=None))
+    assert len(measured) == 2, "other rows are measured"
+    for path in (tmp_path / "static").iterdir():
+        path.write_text("damaged")
+    assess(fewer, other, bench=replace(bench, predictor=None))
+    assert len(measured) == 3, "a damaged file is no result"
 
 
 def test_a_check_trains_nothing_and_measures_the_data(dataset: Dataset, bench: Workbench) -> None:

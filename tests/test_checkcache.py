@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_assessment import made_checkup
 
-from tuneahead import checkcache
-from tuneahead.checkcache import CheckCache, cache_folder, check_key
+from tuneahead import kept
+from tuneahead.checkcache import CheckCache, check_key
 from tuneahead.columns import ColumnMapping
 from tuneahead.recipe import Recipe
 from tuneahead.workbench import Setup
@@ -82,7 +80,7 @@ def test_a_changed_base_or_changed_code_is_another_key(
     package = tmp_path / "package"
     package.mkdir()
     (package / "checks.py").write_text("new = True")
-    monkeypatch.setattr(checkcache, "_PACKAGE", package)
+    monkeypatch.setattr(kept, "_PACKAGE", package)
     assert len({first, changed, key_of(data, setup=Setup(base=str(base)))}) == 3
 
 
@@ -98,82 +96,6 @@ def test_what_cannot_be_known_has_no_key_and_is_not_kept(data: Path, tmp_path: P
     assert CheckCache(tmp_path).load("", data) is None
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: text[: len(text) // 2],
-        lambda text: "",
-        lambda text: "null",
-        lambda text: "[" * 100_000,
-        lambda text: text.replace("38 rows", "39 rows"),
-        lambda text: json.dumps({"digest": checkcache._digest("{}"), "checkup": "{}"}),
-        lambda text: json.dumps({"digest": "x", "checkup": 3}),
-        lambda text: "\x00" * 99,
-    ],
-)
-def test_a_damaged_file_is_no_result(tmp_path: Path, damage: object) -> None:
-    cache = CheckCache(tmp_path)
-    cache.store("k", made_checkup())
-    path = tmp_path / "checks" / "k.json"
-    path.write_text(damage(path.read_text()))  # type: ignore[operator]
-    assert cache.load("k", "x") is None
-    cache.store("k", made_checkup())
-    assert cache.load("k", "x") is not None
-
-
-def test_a_folder_that_cannot_be_written_or_read_is_an_empty_cache(tmp_path: Path) -> None:
-    taken = tmp_path / "taken"
-    taken.write_text("a file where the folder should be")
-    CheckCache(taken).store("k", made_checkup())
-    assert CheckCache(taken).load("k", "x") is None
-
-
-def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: object, target: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    CheckCache(tmp_path).store("k", made_checkup())
-    assert list((tmp_path / "checks").iterdir()) == []
-
-
-def test_many_writers_and_readers_share_a_folder(tmp_path: Path) -> None:
-    found, seen = made_checkup(), []
-
-    def work() -> None:
-        cache = CheckCache(tmp_path)
-        for _ in range(20):
-            cache.store("k", found)
-            seen.append(cache.load("k", "x") is not None)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seen == [True] * 80
-    assert [path.name for path in (tmp_path / "checks").iterdir()] == ["k.json"]
-
-
-def test_the_oldest_results_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkcache, "MOST_KEPT", 2)
-    cache = CheckCache(tmp_path)
-    for age, key in enumerate(("a", "b", "c")):
-        cache.store(key, made_checkup())
-        if (path := tmp_path / "checks" / f"{key}.json").exists():
-            os.utime(path, (1_000 + age, 1_000 + age))
-    cache.store("d", made_checkup())
-    assert sorted(path.stem for path in (tmp_path / "checks").iterdir()) == ["c", "d"]
-
-
-def test_the_folder_is_the_one_named_or_the_platforms(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"
-    monkeypatch.delenv("TUNEAHEAD_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "tuneahead"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert tmp_path in cache_folder().parents
+def test_a_text_that_is_no_checkup_is_no_result(tmp_path: Path) -> None:
+    kept.KeptTexts("checks", tmp_path).store("k", "{}")
+    assert CheckCache(tmp_path).load("k", "x") is None

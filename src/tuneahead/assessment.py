@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneahead.errors import TraceError, TuneAheadError
-from tuneahead.features.sampling import Sample
+from tuneahead.features.sampling import Sample, StaticFeatures
 from tuneahead.features.vector import FeatureVector
 from tuneahead.recipe import Recipe, make_recipe
 from tuneahead.trace import ProbeTrace, trace_from_bytes
@@ -166,6 +166,16 @@ def assessment_from_json(text: str) -> Assessment:
 def checkup_from_json(text: str) -> Checkup:
     """Read a checkup from its JSON text; raises :class:`TuneAheadError` on anything else."""
     return _load(text, "checkup", Checkup, "tuneahead check --json")
+
+
+def static_to_json(static: StaticFeatures) -> str:
+    """JSON text that :func:`static_from_json` reads back."""
+    return _dump("static", static)
+
+
+def static_from_json(text: str) -> StaticFeatures:
+    """Read static features from their JSON text; raises :class:`TuneAheadError` on anything else."""
+    return _load(text, "static", StaticFeatures, "tuneahead assess")
 
 
 def read_assessment(path: str | Path) -> Assessment:

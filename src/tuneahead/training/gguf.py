@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuneahead.errors import ModelError
-from tuneahead.training.sources import PackagedModel, cache_folder
+from tuneahead.kept import cache_folder
+from tuneahead.training.sources import PackagedModel
 
 _READER = "pip install 'tuneahead[gguf]'"
 _UNREADABLE = (ValueError, KeyError, IndexError, TypeError, EOFError, struct.error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import time
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuneahead.benchmark.items import Benchmark
+from tuneahead.kept import KeptTexts, content_key, digest
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Flatness, RowVisits, StepColumns
 from tuneahead.training.encode import Encoded
@@ -213,9 +215,22 @@ class CueMeter:
 
     def _base_scores(self, stack: AdapterStack) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
         if self._zero is None:
-            with stack.base_only():
-                self._zero = self._score(None, [0])[0]
+            # Only a large base takes longer to ask than to look up.
+            kept, key = KeptTexts("base-cues"), self._key() if self.base.is_large else ""
+            self._zero = _read_zero(kept.load(key))
+            if self._zero is None:
+                with stack.base_only():
+                    self._zero = self._score(None, [0])[0]
+                share, margin, reference = self._zero
+                kept.store(key, json.dumps([share.tolist(), margin.tolist(), reference]))
         return self._zero
+
+    def _key(self) -> str:
+        asked = self.benchmark
+        if asked is not None and asked.benchmark.harness is not None:
+            return ""
+        reads = "" if asked is None else f"{asked.benchmark.fingerprint} {digest(repr(asked.trees))}"
+        return content_key(self.base.stamp, reads, digest(repr(self.reference)))
 
     def _score(
         self, stack: AdapterStack | None, slots: Sequence[int]
@@ -234,6 +249,13 @@ class CueMeter:
         if self.reference:
             reference = text_losses(self.base, [self.reference] * len(slots), stack, slots)
         return [(*pair, float(loss)) for pair, loss in zip(pairs, reference, strict=True)]
+
+
+def _read_zero(text: str | None) -> tuple[NDArray[np.float32], NDArray[np.float32], float] | None:
+    if text is None:
+        return None
+    share, margin, reference = json.loads(text)
+    return np.array(share, np.float32), np.array(margin, np.float32), float(reference)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers.pytorch_utils import Conv1D
 
 from tuneahead.errors import ModelError
+from tuneahead.kept import digest
 from tuneahead.training.hardware import SMALL_PARAMETERS, choose_device, choose_dtype, require_room
 from tuneahead.training.memory import dtype_name, quantization_config, weight_bytes
 from tuneahead.training.sources import PACKAGED, resolve_base
@@ -50,6 +51,14 @@ class Base:
     def is_large(self) -> bool:
         """Whether products of its matrices are most of its work (from 50 M parameters on)."""
         return self.model.num_parameters() >= SMALL_PARAMETERS
+
+    @cached_property
+    def stamp(self) -> str:
+        """Everything of the base that what it reads depends on, as a text: two bases agree when this does."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        words = backend.to_str() if backend is not None else repr(self.tokenizer)
+        spoken = digest(f"{words}\n{self.tokenizer.chat_template}\n{self.tokenizer.special_tokens_map}")
+        return f"{self.name}\n{self.fingerprint} {self.dtype} {self.device} {spoken}"
 
     @property
     def pad_id(self) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from tuneahead.errors import ModelError
+from tuneahead.kept import cache_folder
 
 LAB_NAMES = ("lab-qwen2", "lab-llama", "lab-gemma3", "lab-proxy")
 
@@ -101,19 +100,6 @@ def is_installed(name: str) -> bool:
     except ModelError:
         return False
     return importlib.util.find_spec("gguf") is not None
-
-
-def cache_folder() -> Path:
-    """Where converted models lie: ``TUNEAHEAD_CACHE``, else the platform's cache folder."""
-    if own := os.environ.get("TUNEAHEAD_CACHE"):
-        return Path(own)
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "tuneahead"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tuneahead"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "tuneahead" / "Cache"
-    return Path.home() / ".cache" / "tuneahead"
 
 
 def _pretrained(name: str) -> Path:
