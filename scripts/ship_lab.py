@@ -3,17 +3,20 @@
 Adds the store's runs to the archive of raw traces (meta/BASE). For the main base it then writes the
 feature table, with the scores of the proxy's archive where there is one, with --fit the predictor fitted to
 it, and with --backtest the result of the whole backtest on it and on the tables of other bases. Those are
-written beside it (``--base NAME``), and with --fit a predictor learnt from them beside all others.
-``--restore`` first fills the store from the archive, so that a build goes on elsewhere.
+written beside it (``--base NAME``), with --fit a predictor learnt from them beside all others, and with
+--backtest that base's tables alone made anew in the stored result. ``--restore`` first fills the store
+from the archive, so that a build goes on elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from tuneahead.backtest import BacktestOptions, backtest
+from tuneahead.backtest import BacktestOptions, backtest, read_result
+from tuneahead.backtest.bases import base_tables
 from tuneahead.errors import StoreError
 from tuneahead.history.archive import restore, write_archive
 from tuneahead.history.store import RunStore
@@ -61,7 +64,9 @@ def main() -> None:
         if given.fit:
             own = read_table(shipped_table(given.base))
             Predictor.fit(own, helpers=shipped_history(without=(given.base,))).save(beside)
-            print("predictor fitted to them beside those of the other bases")
+            print("predictor fitted to them beside those of the other bases", flush=True)
+        if given.backtest:
+            retest(given.base, given.workers)
 
 
 def ship(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -> None:
@@ -83,6 +88,17 @@ def ship(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -
         )
         shipped_backtest().write_text(backtest(table, options=options).to_json() + "\n", encoding="utf-8")
         print("backtest written")
+
+
+def retest(name: str, workers: int) -> None:
+    """Make the tables of one other base anew in the stored backtest, which stays as it is otherwise."""
+    stored, main = read_result(shipped_backtest()), read_table(shipped_table()).scored()
+    other = read_table(shipped_table(name)).scored()
+    fresh = base_tables(main, other, name, BacktestOptions(workers=workers), stored.seed)
+    by_name = {**{table.name: table for table in stored.tables}, **{table.name: table for table in fresh}}
+    result = replace(stored, tables=tuple(by_name.values()))
+    shipped_backtest().write_text(result.to_json() + "\n", encoding="utf-8")
+    print(f"backtest on {name} written")
 
 
 def measured_table(store: RunStore, base: str, proxies: RunStore | None = None) -> FeatureTable:
