@@ -22,6 +22,7 @@ from tuneahead.history.archive import restore, write_archive
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import complete_statics, table_from_store
 from tuneahead.lab.exam import lab_exam
+from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable, read_table, write_table
 from tuneahead.training.models import load_base
@@ -92,7 +93,10 @@ def ship(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -
 
 def retest(name: str, workers: int) -> None:
     """Make the tables of one other base anew in the stored backtest, which stays as it is otherwise."""
-    stored, main = read_result(shipped_backtest()), read_table(shipped_table()).scored()
+    stored, whole = read_result(shipped_backtest()), read_table(shipped_table())
+    if table_fingerprint(whole) != stored.table_fingerprint:
+        raise SystemExit(f"the stored backtest is of another table of {MAIN}: run it on {MAIN} first")
+    main = whole.scored()
     other = read_table(shipped_table(name)).scored()
     fresh = base_tables(main, other, name, BacktestOptions(workers=workers), stored.seed)
     by_name = {**{table.name: table for table in stored.tables}, **{table.name: table for table in fresh}}

@@ -275,7 +275,7 @@ def test_another_recipe_on_the_same_rows_measures_them_no_second_time(
     fresh = assess(dataset, other, bench=replace(bench, predictor=None))
     assert len(measured) == 1
     assert repr(fresh.features.without({})) == repr(again.features)
-    fewer = replace(dataset, examples=dataset.examples[:60], fingerprint="of fewer rows")
+    fewer = replace(dataset, examples=dataset.examples[:60])
     assess(fewer, other, bench=replace(bench, predictor=None))
     assert len(measured) == 2, "other rows are measured"
     for path in (tmp_path / "static").iterdir():

@@ -196,6 +196,7 @@ def _expected_pp(assessment: Assessment) -> float:
 
 
 def _measure(dataset: Dataset, bench: Workbench) -> Measured:
+    from tuneahead.dataset import fingerprint
     from tuneahead.features.extract import measure_static
     from tuneahead.features.rows import draw
     from tuneahead.kept import KeptTexts, content_key
@@ -204,7 +205,7 @@ def _measure(dataset: Dataset, bench: Workbench) -> Measured:
     began = time.perf_counter()
     # The items of a harness task are not all known here.
     key = (
-        content_key(dataset.fingerprint, bench.base.stamp, bench.benchmark.fingerprint)
+        content_key(fingerprint(dataset.examples), bench.base.stamp, bench.benchmark.fingerprint)
         if bench.benchmark.harness is None
         else ""
     )

@@ -87,7 +87,8 @@ def content_key(*parts: object) -> str:
 
 def digest(text: str) -> str:
     """BLAKE2b of the text, 32 hexadecimal digits."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    # Paths may hold bytes that are no UTF-8.
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 @lru_cache(maxsize=4)

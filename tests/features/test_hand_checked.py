@@ -441,8 +441,9 @@ def test_base_features_by_hand(tiny_base: Base) -> None:
     matches(measure_perplexity(draw(BASE_ROWS, len(BASE_ROWS)), tiny_base).values, expected)
 
 
-def test_padding_and_batches_change_no_loss(tiny_base: Base) -> None:
-    rows = [AnswerTokens((3,) * n, (4, 5, 1)) for n in range(1, 9)]
+@pytest.mark.parametrize("opening", [(), (7, 8, 9, 6) * 6])
+def test_padding_and_batches_change_no_loss(tiny_base: Base, opening: tuple[int, ...]) -> None:
+    rows = [AnswerTokens((*opening, *(3,) * n), (4, 5, 1)) for n in range(1, 9)]
     together = answer_losses(tiny_base, rows)
     alone = [answer_losses(tiny_base, [row]) for row in rows]
     assert together.nll_nats == pytest.approx([float(one.nll_nats[0]) for one in alone], rel=1e-5)

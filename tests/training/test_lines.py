@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -90,10 +92,19 @@ def test_each_trained_place_sees_its_own_row_and_nothing_else(by_slots: bool, la
         assert all(left[i] == len(one.ids) for i, one in enumerate(rows))
 
 
-def test_a_prefix_saves_its_tokens_also_beyond_the_usual_line() -> None:
-    batch = [row(tuple(range(100, 100 + LONGEST_SHARED_LINE)), 9, 3, seed) for seed in range(4)]
-    shared = pack([batch], 0, "cpu", several_per_line=True)
-    plain = pack([batch], 0, "cpu", several_per_line=True, prefixed=[False])
-    assert plain.visible is None and plain.ids.numel() == 4 * (LONGEST_SHARED_LINE + 11)
-    assert shared.ids.numel() == LONGEST_SHARED_LINE + 4 * 11
-    assert len(shared.tokens[0]) == LONGEST_SHARED_LINE + 4 * 11
+def test_rows_too_long_for_a_shared_line_have_one_each_and_no_mask() -> None:
+    batch = [row(OPENING, LONGEST_SHARED_LINE, 3, seed) for seed in range(4)]
+    packed = pack([batch], 0, "cpu", several_per_line=True, prefixed=[True])
+    assert packed.visible is None and packed.ids.shape == (4, LONGEST_SHARED_LINE + 22)
+
+
+def test_few_lengths_are_tried_and_one_where_it_is_given() -> None:
+    batches = [[row(OPENING, 5 + n, 3, n) for n in range(32)] for _ in range(8)]
+    began = time.perf_counter()
+    packed = pack(batches, 0, "cpu", several_per_line=True, shared_by_slots=True, prefixed=[True] * 8)
+    # A second would be many times what a step of a small base takes; usual are 20 ms.
+    assert time.perf_counter() - began < 1
+    plain = pack(batches, 0, "cpu", several_per_line=True, shared_by_slots=True)
+    assert packed.ids.numel() < 0.7 * plain.ids.numel()
+    forced = pack([batches[0]], 0, "cpu", several_per_line=True, prefixed=[True], line=300)
+    assert forced.ids.shape[1] == 300

@@ -13,7 +13,7 @@ from training_fixtures import WORDS, load_adapter_row, make_examples, write_tiny
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.errors import BenchmarkError, DataError, ModelError, TraceError
 from tuneahead.recipe import Recipe
-from tuneahead.training import batches, measure, passes
+from tuneahead.training import measure, passes, scoring
 from tuneahead.training.batches import Packed, pack, step_rows
 from tuneahead.training.encode import RunData
 from tuneahead.training.loop import train_stack
@@ -124,7 +124,7 @@ OPENING = " ".join(WORDS[i % len(WORDS)] for i in range(25))
 """What rows of a chat all begin with: longer than the shortest beginning that is shared."""
 
 
-@pytest.mark.parametrize(("accumulation", "opening"), [(1, ""), (2, ""), (1, OPENING)])
+@pytest.mark.parametrize(("accumulation", "opening"), [(1, ""), (2, ""), (2, OPENING)])
 def test_losses_equal_peft_with_the_hugging_face_trainer(
     tiny_path: Path, accumulation: int, opening: str
 ) -> None:
@@ -187,7 +187,7 @@ def test_rows_that_begin_alike_train_as_if_each_held_its_beginning(
     shared = {r.job_id: r.trace for r in train_stack(base, jobs, settings, width=3)}
     few = sum(sizes)
     sizes.clear()
-    monkeypatch.setattr(batches, "shared_prefix", lambda rows: 0)
+    monkeypatch.setattr(scoring, "shared_prefix", lambda rows: 0)
     for result in train_stack(base, jobs, settings, width=3):
         one, plain = shared[result.job_id], result.trace
         np.testing.assert_allclose(one.steps.loss_sum_nats, plain.steps.loss_sum_nats, rtol=1e-4)

@@ -177,15 +177,16 @@ def answer_losses(
     order = sorted(range(count), key=lambda i: len(rows[i].before) + len(rows[i].answer))
     vocabulary = int(base.model.config.get_text_config().vocab_size)
     batch: list[int] = []
-    tokens = logits = 0
+    logits = 0
     for index in order:
         length = len(rows[index].before) + len(rows[index].answer)
         expected = len(rows[index].answer) * vocabulary
-        if batch and (tokens + length > tokens_per_pass(base) or logits + expected > LOGITS_PER_PASS):
+        # Filled to the longest row, where the base does not let rows share lines.
+        places = length * (len(batch) + 1)
+        if batch and (places > tokens_per_pass(base) or logits + expected > LOGITS_PER_PASS):
             _score(base, rows, batch, special, result)
-            batch, tokens, logits = [], 0, 0
+            batch, logits = [], 0
         batch.append(index)
-        tokens += length
         logits += expected
     if batch:
         _score(base, rows, batch, special, result)
@@ -199,12 +200,9 @@ def _score(
     special: frozenset[int],
     result: AnswerLosses,
 ) -> None:
-    import torch
-
     from tuneahead.training.scoring import read_answers
 
-    with torch.no_grad():
-        nll, hit = read_answers(base, [rows[i].encoded for i in batch])
+    nll, hit = read_answers(base, [rows[i].encoded for i in batch])
     stop = 0
     for index in batch:
         # Without anything before it, the answer's first token can't be predicted.

@@ -13,13 +13,7 @@ from torch import Tensor
 
 from tuneahead.recipe import Recipe
 from tuneahead.training.encode import Encoded
-from tuneahead.training.lines import (
-    LONGEST_PREFIXED_LINE,
-    LONGEST_SHARED_LINE,
-    apart,
-    share_lines,
-    shared_prefix,
-)
+from tuneahead.training.lines import LONGEST_SHARED_LINE, apart, share_lines, shared_prefix
 
 _PREFIX = -2
 """Owner of the places that hold a slot's shared beginning."""
@@ -92,25 +86,28 @@ def pack(
     shared_by_slots: bool = False,
     large_base: bool = False,
     prefixed: Sequence[bool] | None = None,
+    line: int = 0,
 ) -> Packed:
     """Pack one batch per slot.
 
     Lines are filled on the right, where causal attention never looks. ``several_per_line`` puts
     short rows behind one another, so that little is spent on filling; with ``shared_by_slots`` a slot's
     rows begin where those of the slot before end. The lines of a ``large_base`` are fitted most
-    closely. Of slots that are ``prefixed`` (default: all) the tokens that all rows begin with are held
-    once a line. The last token of a row is never an input: nothing after it is predicted.
+    closely. Of slots that are ``prefixed`` (default: none) the tokens that all rows begin with are held
+    once a line. Lines have ``line`` places, where that is given, else as many as cost least. The last
+    token of a row is never an input: nothing after it is predicted.
     """
     lengths = [[max(1, len(row.ids) - 1) for row in batch] for batch in batches]
     longest = max((n for own in lengths for n in own), default=1)
+    several = several_per_line and longest <= LONGEST_SHARED_LINE
     prefixes = [0] * len(batches)
-    if several_per_line and longest <= LONGEST_PREFIXED_LINE:
-        allowed = prefixed or [True] * len(batches)
-        prefixes = [shared_prefix(own) if ok else 0 for own, ok in zip(batches, allowed, strict=True)]
-    several = several_per_line and (longest <= LONGEST_SHARED_LINE or any(prefixes))
+    if several and prefixed is not None:
+        prefixes = [shared_prefix(own) if ok else 0 for own, ok in zip(batches, prefixed, strict=True)]
     if several:
         rests = [[n - prefix for n in own] for own, prefix in zip(lengths, prefixes, strict=True)]
-        layout = share_lines(rests, prefixes, longest, by_slots=shared_by_slots, large_base=large_base)
+        layout = share_lines(
+            rests, prefixes, longest, by_slots=shared_by_slots, large_base=large_base, capacity=line
+        )
     else:
         layout = apart(lengths, longest)
     canvas = _Canvas(layout.lines, layout.length, pad_id)

@@ -21,8 +21,8 @@ LARGE_BASE_LINE_STEP = 4
 """A large base's lines are fitted to four tokens: the search costs nothing beside a step, filling does."""
 LONGEST_SHARED_LINE = 512
 """Beyond this length the explicit mask costs more memory than filling does."""
-LONGEST_PREFIXED_LINE = 1_024
-"""The same for rows that begin alike: what they save outweighs a larger mask."""
+PREFIXED_LINES = 8
+"""Lengths tried between one row with its prefix and all of a slot's rows behind one."""
 SHORTEST_PREFIX = 16
 """Fewer tokens in common are not worth a longer line."""
 
@@ -77,20 +77,22 @@ def share_lines(
     *,
     by_slots: bool,
     large_base: bool,
+    capacity: int = 0,
 ) -> Layout:
     """The layout that costs least over the line lengths tried: filling against attention.
 
     ``lengths`` are those of the rows without their slot's prefix, ``longest`` that of a line which
-    holds any one row with it. With ``by_slots`` slots share lines too.
+    holds any one row with it. With ``by_slots`` slots share lines too. A ``capacity`` is the only
+    length that is tried.
     """
     attention = LARGE_BASE_ATTENTION_TOKENS if large_base else ATTENTION_TOKENS
     tried = []
-    for capacity in _capacities(lengths, prefixes, longest, large_base=large_base):
+    for size in [capacity] if capacity else _capacities(lengths, prefixes, longest, large_base=large_base):
         if by_slots:
-            tried.append(_running_on(lengths, prefixes, capacity))
+            tried.append(_running_on(lengths, prefixes, size))
         else:
-            filled = [fill_lines(own, capacity, n) for own, n in zip(lengths, prefixes, strict=True)]
-            tried.append(_by_slots(capacity, filled))
+            filled = [fill_lines(own, size, n) for own, n in zip(lengths, prefixes, strict=True)]
+            tried.append(_by_slots(size, filled))
     return min(tried, key=lambda found: found.lines * found.length * (1 + found.length / attention))
 
 
@@ -102,8 +104,12 @@ def _capacities(
     if any(prefixes):
         # Up to one line for all rows of a slot: the fewer lines, the fewer copies of the prefix.
         whole = max(n + sum(own) for n, own in zip(prefixes, lengths, strict=True))
-        most = min(whole, LONGEST_PREFIXED_LINE)
-        found |= {n for n in (most, *range(longest, most, 16)) if n >= longest}
+        most = min(whole, LONGEST_SHARED_LINE)
+        if most > longest:
+            found |= {
+                round(longest * (most / longest) ** (i / PREFIXED_LINES)) for i in range(1, PREFIXED_LINES)
+            }
+            found.add(most)
     return sorted(found)
 
 
@@ -148,10 +154,12 @@ def fill_lines(lengths: Sequence[int], capacity: int, prefix: int = 0, begin: in
     rows = [(0, 0)] * len(lengths)
     prefixes: list[Place] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        needs = [lengths[index] + (0 if is_open else prefix) for is_open in opened]
-        fits = (i for i, need in enumerate(needs) if used[i] + need <= capacity)
-        line = next(fits, len(used))
-        if line == len(used):
+        length = lengths[index]
+        for line, taken in enumerate(used):
+            if taken + length + (0 if opened[line] else prefix) <= capacity:
+                break
+        else:
+            line = len(used)
             used.append(0)
             opened.append(prefix == 0)
         if not opened[line]:
@@ -159,5 +167,5 @@ def fill_lines(lengths: Sequence[int], capacity: int, prefix: int = 0, begin: in
             used[line] += prefix
             opened[line] = True
         rows[index] = (line, used[line])
-        used[line] += lengths[index]
+        used[line] += length
     return Placed(rows, prefixes)

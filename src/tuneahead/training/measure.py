@@ -181,10 +181,15 @@ def peak_memory_mb(device: str) -> float:
 
 
 class CueMeter:
-    """Takes cues: benchmark, held-out loss and reference loss of several slots in one pass."""
+    """Takes cues: benchmark, held-out loss and reference loss of several slots in one pass.
 
-    def __init__(self, base: Base, settings: ProbeSettings) -> None:
+    What a large base answers untrained is kept for its next tasks, unless ``keeps`` is False: in a
+    model that others train, the plain base can't be had.
+    """
+
+    def __init__(self, base: Base, settings: ProbeSettings, *, keeps: bool = True) -> None:
         self.base = base
+        self.keeps = keeps and base.is_large
         benchmark = settings.cue_benchmark
         self.benchmark: EncodedBenchmark | None = encode_benchmark(base, benchmark) if benchmark else None
         self.reference = reference_rows(base, settings.reference_texts)
@@ -216,7 +221,7 @@ class CueMeter:
     def _base_scores(self, stack: AdapterStack) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
         if self._zero is None:
             # Only a large base takes longer to ask than to look up.
-            kept, key = KeptTexts("base-cues"), self._key() if self.base.is_large else ""
+            kept, key = KeptTexts("base-cues"), self._key() if self.keeps else ""
             self._zero = _read_zero(kept.load(key))
             if self._zero is None:
                 with stack.base_only():

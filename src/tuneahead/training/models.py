@@ -54,11 +54,17 @@ class Base:
 
     @cached_property
     def stamp(self) -> str:
-        """Everything of the base that what it reads depends on, as a text: two bases agree when this does."""
+        """What the base's answers depend on, as a text: weights, configuration, tokenizer, format and device.
+
+        Weights by their fingerprint and by the sum of every tensor, which an edit of few entries moves too.
+        """
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        words = backend.to_str() if backend is not None else repr(self.tokenizer)
-        spoken = digest(f"{words}\n{self.tokenizer.chat_template}\n{self.tokenizer.special_tokens_map}")
-        return f"{self.name}\n{self.fingerprint} {self.dtype} {self.device} {spoken}"
+        words = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
+        template = getattr(self.tokenizer, "chat_template", None)
+        frozen = (p for p in self.model.parameters() if not p.requires_grad)
+        sums = [float(p.detach().sum(dtype=torch.float64)) for p in frozen]
+        parts = (words, template, repr(self.tokenizer), self.model.config.to_json_string(), sums)
+        return f"{self.name}\n{self.fingerprint} {self.dtype} {self.device} {digest(repr(parts))}"
 
     @property
     def pad_id(self) -> int:

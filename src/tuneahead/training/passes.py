@@ -13,7 +13,7 @@ from tuneahead.training.heads import answer_head
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base
 from tuneahead.training.runs import Slot
-from tuneahead.training.scoring import rows_nll, shares_lines
+from tuneahead.training.scoring import rows_nll, shares_lines, shares_prefixes
 from tuneahead.training.updates import SlotDropout
 
 Losses = list[tuple[int, float]]
@@ -76,7 +76,9 @@ class TrainingPasses:
     ) -> None:
         indices = [plan.part(micro) for plan in plans]
         batches = [[slot.job.data.train[i] for i in own] for slot, own in zip(slots, indices, strict=True)]
-        several = shares_lines(self.base, batches)
+        # What the base allows is asked of the base alone.
+        with self.stack.base_only():
+            several, alike = shares_lines(self.base, batches), shares_prefixes(self.base, batches)
         rates = [slot.job.recipe.lora_dropout for slot in slots]
         packed = pack(
             batches,
@@ -86,7 +88,7 @@ class TrainingPasses:
             shared_by_slots=shared,
             large_base=self.base.is_large,
             # With dropout each row draws a mask of its own, for its beginning too.
-            prefixed=[rate == 0 for rate in rates],
+            prefixed=[same and rate == 0 for same, rate in zip(alike, rates, strict=True)],
         )
         self.stack.segments = packed.segments
         self.stack.dropout = (

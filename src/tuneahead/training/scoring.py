@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -24,7 +25,12 @@ from tuneahead.errors import BenchmarkError
 from tuneahead.training.batches import Packed, pack
 from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids, tokenise
 from tuneahead.training.heads import AnswerHead, answer_head
-from tuneahead.training.lines import ATTENTION_TOKENS, LARGE_BASE_ATTENTION_TOKENS
+from tuneahead.training.lines import (
+    ATTENTION_TOKENS,
+    LARGE_BASE_ATTENTION_TOKENS,
+    LONGEST_SHARED_LINE,
+    shared_prefix,
+)
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base
 from tuneahead.training.trees import Row, Tree, TreeBatch, grow_rows, passes
@@ -80,8 +86,7 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) == 1:
             stops.add(ids[0])
-    window = getattr(base.model.config, "sliding_window", None) or 1 << 30
-    shared = obeys_masks(base) and max(tree.length for tree in trees) <= window
+    shared = obeys_masks(base) and max(tree.length for tree in trees) <= _window(base)
     return EncodedBenchmark(benchmark, tuple(trees), tuple(sorted(stops)), shared)
 
 
@@ -229,8 +234,7 @@ def text_losses(
     with answer_head(base) as head:
         for start in range(0, most, step):
             parts = [batch[start : start + step] for batch in batches]
-            shared = shares_lines(base, parts)
-            packed = pack(parts, base.pad_id, base.device, several_per_line=shared, large_base=base.is_large)
+            packed = pack_for(base, parts, stack)
             if stack is None:
                 row_nll = rows_nll(base, head, packed)
             else:
@@ -263,13 +267,13 @@ def _answer_logits(base: Base, head: AnswerHead, packed: Packed) -> Tensor:
     return logits.float()
 
 
+@torch.no_grad()
 def read_answers(base: Base, rows: Sequence[Encoded]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """The plain base's loss on every answer token, in nats, and whether that is its first choice: (N,) both.
 
     Row after row; a row's first token is never predicted and left out.
     """
-    several = shares_lines(base, [rows])
-    packed = pack([rows], base.pad_id, base.device, several_per_line=several, large_base=base.is_large)
+    packed = pack_for(base, [rows])
     if not len(packed.positions):
         return np.zeros(0), np.zeros(0, bool)
     with answer_head(base) as head:
@@ -278,14 +282,40 @@ def read_answers(base: Base, rows: Sequence[Encoded]) -> tuple[NDArray[np.float6
     return nll.cpu().double().numpy(), (logits.argmax(-1) == packed.labels).cpu().numpy()
 
 
+def pack_for(base: Base, batches: Sequence[Sequence[Encoded]], stack: AdapterStack | None = None) -> Packed:
+    """Pack one batch per slot as closely as the base allows; ``stack`` is the one attached to it."""
+    # What the base allows is asked of the base alone.
+    with stack.base_only() if stack is not None else nullcontext():
+        several, prefixed = shares_lines(base, batches), shares_prefixes(base, batches)
+    return pack(
+        batches,
+        base.pad_id,
+        base.device,
+        several_per_line=several,
+        large_base=base.is_large,
+        prefixed=prefixed,
+    )
+
+
 def shares_lines(base: Base, batches: Sequence[Sequence[Encoded]]) -> bool:
     """Whether rows may share a line: the model obeys explicit masks and no row leaves its window."""
-    window = getattr(base.model.config, "sliding_window", None) or 1 << 30
     longest = max((len(row.ids) for batch in batches for row in batch), default=0)
-    return longest <= window and obeys_masks(base)
+    return longest <= _window(base) and obeys_masks(base)
+
+
+def _window(base: Base) -> int:
+    return int(getattr(base.model.config, "sliding_window", None) or 1 << 30)
+
+
+def shares_prefixes(base: Base, batches: Sequence[Sequence[Encoded]]) -> list[bool]:
+    """Of which slots the rows' beginning may be held once a line: they begin alike, and the base allows."""
+    alike = [shared_prefix(batch) > 0 for batch in batches]
+    # Asked last: it takes the base a line of the greatest length.
+    return alike if any(alike) and obeys_masks(base) and obeys_gaps(base) else [False] * len(batches)
 
 
 _OBEYS: WeakKeyDictionary[Base, bool] = WeakKeyDictionary()
+_OBEYS_GAPS: WeakKeyDictionary[Base, bool] = WeakKeyDictionary()
 
 
 def obeys_masks(base: Base) -> bool:
@@ -293,19 +323,39 @@ def obeys_masks(base: Base) -> bool:
 
     Attention models do; recurrent ones do not, and then neither lines nor prompts are shared.
     """
-    if base in _OBEYS:
-        return _OBEYS[base]
-    rows = [Encoded((5, 6, 7, 8, 9, 4), (True,) * 6, 1), Encoded((9, 7, 5, 4, 6), (True,) * 5, 2)]
-    losses = []
-    with torch.no_grad(), answer_head(base) as head:
-        for several in (False, True):
-            packed = pack([rows], base.pad_id, base.device, several_per_line=several)
-            losses.append(answer_nll(base, head, packed))
-    close = torch.allclose(
-        losses[0], losses[1], rtol=2e-2 if base.dtype != torch.float32 else 1e-4, atol=1e-4
-    )
-    _OBEYS[base] = bool(close)
+    if base not in _OBEYS:
+        rows = [Encoded((5, 6, 7, 8, 9, 4), (True,) * 6, 1), Encoded((9, 7, 5, 4, 6), (True,) * 5, 2)]
+        apart = pack([rows], base.pad_id, base.device)
+        _OBEYS[base] = _same_losses(
+            base, apart, pack([rows], base.pad_id, base.device, several_per_line=True)
+        )
     return _OBEYS[base]
+
+
+def obeys_gaps(base: Base) -> bool:
+    """Whether the base gives a row the same scores alone and far behind its beginning in the longest line.
+
+    Not so where attention goes by the place in the line: local attention (GPT-Neo), biases by distance (MPT).
+    """
+    if base not in _OBEYS_GAPS:
+        # Rows that fill the longest line together, but none of them a sliding window by itself.
+        own = min(60, _window(base) - 24)
+        drawn = np.random.default_rng(0).integers(4, 10, (8, max(1, own))).tolist()
+        opening = tuple(int(i) for i in np.random.default_rng(1).integers(4, 10, 24))
+        rows = [Encoded((*opening, *one), (False,) * 24 + (True,) * len(one), 1) for one in drawn]
+        apart = pack([rows], base.pad_id, base.device)
+        behind = pack(
+            [rows], base.pad_id, base.device, several_per_line=True, prefixed=[True], line=LONGEST_SHARED_LINE
+        )
+        _OBEYS_GAPS[base] = _same_losses(base, apart, behind)
+    return _OBEYS_GAPS[base]
+
+
+def _same_losses(base: Base, one: Packed, other: Packed) -> bool:
+    with torch.no_grad(), answer_head(base) as head:
+        first, second = (answer_nll(base, head, packed) for packed in (one, other))
+    rtol = 2e-2 if base.dtype != torch.float32 else 1e-4
+    return torch.allclose(first, second, rtol=rtol, atol=1e-4)
 
 
 def reference_rows(base: Base, texts: Sequence[str], max_length: int = 256) -> list[Encoded]:
