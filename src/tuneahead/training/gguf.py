@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tuneahead.errors import ModelError
 from tuneahead.kept import cache_folder
-from tuneahead.training.sources import PackagedModel
+from tuneahead.training.sources import READERS, PackagedModel
 
 _READER = "pip install 'tuneahead[gguf]'"
 _UNREADABLE = (ValueError, KeyError, IndexError, TypeError, EOFError, struct.error)
@@ -144,5 +144,6 @@ def _require_gguf(path: Path) -> None:
         raise ModelError(
             f"{path} is not a GGUF file: it begins with {magic!r}", remedy="check the path, fetch it anew"
         )
-    if find_spec("gguf") is None:
-        raise ModelError("reading GGUF files needs the package gguf", remedy=_READER)
+    for package in READERS:
+        if find_spec(package) is None:
+            raise ModelError(f"reading GGUF files needs the package {package}", remedy=_READER)

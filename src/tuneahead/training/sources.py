@@ -12,6 +12,9 @@ from tuneahead.kept import cache_folder
 
 LAB_NAMES = ("lab-qwen2", "lab-llama", "lab-gemma3", "lab-proxy")
 
+READERS = ("gguf", "accelerate")
+"""What transformers' converter of GGUF files needs."""
+
 
 @dataclass(frozen=True)
 class PackagedModel:
@@ -99,7 +102,7 @@ def is_installed(name: str) -> bool:
         PACKAGED[name].pieces()
     except ModelError:
         return False
-    return importlib.util.find_spec("gguf") is not None
+    return all(importlib.util.find_spec(package) is not None for package in READERS)
 
 
 def _pretrained(name: str) -> Path:
