@@ -13,7 +13,7 @@ from training_fixtures import WORDS, load_adapter_row, make_examples, write_tiny
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.errors import BenchmarkError, DataError, ModelError, TraceError
 from tuneahead.recipe import Recipe
-from tuneahead.training import measure, passes, scoring
+from tuneahead.training import allowed, measure, passes
 from tuneahead.training.batches import Packed, pack, step_rows
 from tuneahead.training.encode import RunData
 from tuneahead.training.loop import train_stack
@@ -187,7 +187,7 @@ def test_rows_that_begin_alike_train_as_if_each_held_its_beginning(
     shared = {r.job_id: r.trace for r in train_stack(base, jobs, settings, width=3)}
     few = sum(sizes)
     sizes.clear()
-    monkeypatch.setattr(scoring, "shared_prefix", lambda rows: 0)
+    monkeypatch.setattr(allowed, "shared_prefix", lambda rows: 0)
     for result in train_stack(base, jobs, settings, width=3):
         one, plain = shared[result.job_id], result.trace
         np.testing.assert_allclose(one.steps.loss_sum_nats, plain.steps.loss_sum_nats, rtol=1e-4)

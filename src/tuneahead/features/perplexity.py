@@ -170,12 +170,13 @@ def answer_losses(
     base: Base, rows: Sequence[AnswerTokens], special: frozenset[int] = frozenset()
 ) -> AnswerLosses:
     """Losses of the answers given what comes before; the first token of a sequence is never predicted."""
-    from tuneahead.training.scoring import tokens_per_pass
+    from tuneahead.training.scoring import read_answers, tokens_per_pass
 
     count = len(rows)
     result = AnswerLosses(np.zeros(count), np.zeros(count), np.zeros(count), np.ones(count, bool))
     order = sorted(range(count), key=lambda i: len(rows[i].before) + len(rows[i].answer))
     vocabulary = int(base.model.config.get_text_config().vocab_size)
+    batches: list[list[int]] = []
     batch: list[int] = []
     logits = 0
     for index in order:
@@ -184,25 +185,26 @@ def answer_losses(
         # Filled to the longest row, where the base does not let rows share lines.
         places = length * (len(batch) + 1)
         if batch and (places > tokens_per_pass(base) or logits + expected > LOGITS_PER_PASS):
-            _score(base, rows, batch, special, result)
+            batches.append(batch)
             batch, logits = [], 0
         batch.append(index)
         logits += expected
     if batch:
-        _score(base, rows, batch, special, result)
+        batches.append(batch)
+    read = read_answers(base, [[rows[i].encoded for i in batch] for batch in batches])
+    for batch, (nll, hit) in zip(batches, read, strict=True):
+        _note(rows, batch, nll, hit, special, result)
     return result
 
 
-def _score(
-    base: Base,
+def _note(
     rows: Sequence[AnswerTokens],
     batch: Sequence[int],
+    nll: NDArray[np.float64],
+    hit: NDArray[np.bool_],
     special: frozenset[int],
     result: AnswerLosses,
 ) -> None:
-    from tuneahead.training.scoring import read_answers
-
-    nll, hit = read_answers(base, [rows[i].encoded for i in batch])
     stop = 0
     for index in batch:
         # Without anything before it, the answer's first token can't be predicted.

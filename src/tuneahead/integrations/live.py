@@ -146,7 +146,7 @@ def live_base(model: PeftModel, tokenizer: PreTrainedTokenizerBase, name: str, d
     inner = cast("PreTrainedModel", model.get_base_model())
     plain = cast("PreTrainedModel", _PlainView(inner))
     shown = name or str(getattr(inner.config, "_name_or_path", "")) or "unnamed"
-    return Base(shown, inner, tokenizer, weights_fingerprint(plain), device)
+    return Base(shown, inner, tokenizer, weights_fingerprint(plain), device, in_training=True)
 
 
 class _PlainView:

@@ -70,7 +70,7 @@ class LiveProbe:
         self.examples = tuple(examples or decode_examples(self.rows.rows, base.tokenizer))
         self.data = RunData(self.rows.rows, heldout, data_fingerprint(self.examples))
         with self.watching():
-            self.cue_meter = CueMeter(base, settings, keeps=False)
+            self.cue_meter = CueMeter(base, settings)
         self.cues: list[Cue] = []
         self.flatness: Flatness | None = None
         self.steps = StepRows()

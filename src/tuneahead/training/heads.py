@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,12 @@ from torch import Tensor, nn
 
 from tuneahead.errors import ModelError
 from tuneahead.training.models import Base
+
+
+class _Asked(threading.local):
+    """The positions that the pass under way looks at; each thread has its own."""
+
+    positions: Tensor | None = None
 
 
 class AnswerHead(nn.Module):
@@ -20,7 +27,16 @@ class AnswerHead(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self.positions: Tensor | None = None
+        self._asked = _Asked()
+
+    @property
+    def positions(self) -> Tensor | None:
+        """Flat indices of the places that this thread's pass projects; None for all."""
+        return self._asked.positions
+
+    @positions.setter
+    def positions(self, positions: Tensor | None) -> None:
+        self._asked.positions = positions
 
     @property
     def weight(self) -> Tensor:
@@ -31,8 +47,9 @@ class AnswerHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """``hidden`` is (rows, T, width); with positions set (flat indices) returns (1, N, vocabulary)."""
-        if self.positions is not None:
-            hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, self.positions).unsqueeze(0)
+        positions = self.positions
+        if positions is not None:
+            hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions).unsqueeze(0)
         projected: Tensor = self.inner(hidden)
         return projected
 

@@ -17,6 +17,7 @@ from tuneahead.benchmark.items import Benchmark
 from tuneahead.errors import DataError, ModelError
 from tuneahead.recipe import Recipe
 from tuneahead.training.activations import fit_runs, keep_layers, pass_size
+from tuneahead.training.allowed import obeys_masks
 from tuneahead.training.checkpoint import read_checkpoint, save_adapter, write_checkpoint
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import (
@@ -30,12 +31,7 @@ from tuneahead.training.measure import (
 from tuneahead.training.models import Base
 from tuneahead.training.passes import Losses, StepPlan, TrainingPasses
 from tuneahead.training.runs import Job, RunResult, Slot, checkpoint_of, restore, trace_of
-from tuneahead.training.scoring import (
-    EncodedBenchmark,
-    encode_benchmark,
-    obeys_masks,
-    score_stack,
-)
+from tuneahead.training.scoring import EncodedBenchmark, encode_benchmark, score_stack
 
 __all__ = ["Job", "RunResult", "train_stack"]
 

@@ -183,13 +183,12 @@ def peak_memory_mb(device: str) -> float:
 class CueMeter:
     """Takes cues: benchmark, held-out loss and reference loss of several slots in one pass.
 
-    What a large base answers untrained is kept for its next tasks, unless ``keeps`` is False: in a
-    model that others train, the plain base can't be had.
+    What a large base answers untrained is kept for its next tasks, where the plain base can be had.
     """
 
-    def __init__(self, base: Base, settings: ProbeSettings, *, keeps: bool = True) -> None:
+    def __init__(self, base: Base, settings: ProbeSettings) -> None:
         self.base = base
-        self.keeps = keeps and base.is_large
+        self.keeps = base.is_large and not base.in_training
         benchmark = settings.cue_benchmark
         self.benchmark: EncodedBenchmark | None = encode_benchmark(base, benchmark) if benchmark else None
         self.reference = reference_rows(base, settings.reference_texts)

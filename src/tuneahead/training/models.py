@@ -36,6 +36,8 @@ class Base:
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
     device: str
+    in_training: bool = False
+    """Whether others train the model: then the plain base can't be had, nor its passes run side by side."""
 
     @property
     def context_tokens(self) -> int:

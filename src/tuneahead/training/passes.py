@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tuneahead.training.allowed import shares_lines, shares_prefixes
 from tuneahead.training.batches import pack, step_rows
 from tuneahead.training.heads import answer_head
 from tuneahead.training.lora import AdapterStack
+from tuneahead.training.losses import rows_nll
 from tuneahead.training.models import Base
 from tuneahead.training.runs import Slot
-from tuneahead.training.scoring import rows_nll, shares_lines, shares_prefixes
 from tuneahead.training.updates import SlotDropout
 
 Losses = list[tuple[int, float]]

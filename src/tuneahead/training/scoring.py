@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional
 
 from tuneahead.benchmark.choice import (
@@ -22,17 +21,15 @@ from tuneahead.benchmark.choice import (
 from tuneahead.benchmark.generation import summarise_answers
 from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
+from tuneahead.training.allowed import obeys_masks, shares_lines, shares_prefixes, window
 from tuneahead.training.batches import Packed, pack
 from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids, tokenise
 from tuneahead.training.heads import AnswerHead, answer_head
-from tuneahead.training.lines import (
-    ATTENTION_TOKENS,
-    LARGE_BASE_ATTENTION_TOKENS,
-    LONGEST_SHARED_LINE,
-    shared_prefix,
-)
+from tuneahead.training.lines import ATTENTION_TOKENS, LARGE_BASE_ATTENTION_TOKENS
 from tuneahead.training.lora import AdapterStack
+from tuneahead.training.losses import answer_logits, rows_nll
 from tuneahead.training.models import Base
+from tuneahead.training.threads import side_by_side
 from tuneahead.training.trees import Row, Tree, TreeBatch, grow_rows, passes
 
 TOKENS_PER_PASS = 12_288
@@ -86,7 +83,7 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) == 1:
             stops.add(ids[0])
-    shared = obeys_masks(base) and max(tree.length for tree in trees) <= _window(base)
+    shared = obeys_masks(base) and max(tree.length for tree in trees) <= window(base)
     return EncodedBenchmark(benchmark, tuple(trees), tuple(sorted(stops)), shared)
 
 
@@ -190,16 +187,17 @@ def _score_trees(
     branches = max(len(tree.branches) for tree in trees)
     logprob = np.full((width, len(trees), branches), np.nan)
     matched = np.zeros((width, len(trees)), bool)
-    with answer_head(base) as head:
-        for rows in passes(_rows(base, encoded, trees), width, tokens_per_pass(base)):
-            batch = TreeBatch(trees, rows, base.pad_id, base.device)
-            if stack is None:
-                sums, hits = batch.run(base, head, 1, encoded.stops)
-            else:
-                with stack.using(slots):
-                    sums, hits = batch.run(base, head, width, encoded.stops)
-            logprob[:, batch.trees, : sums.shape[2]] = sums
-            matched[:, batch.trees] = hits
+
+    def run(head: AnswerHead, rows: Sequence[Row]) -> None:
+        batch = TreeBatch(trees, rows, base.pad_id, base.device)
+        sums, hits = batch.run(base, head, width, encoded.stops)
+        logprob[:, batch.trees, : sums.shape[2]] = sums
+        matched[:, batch.trees] = hits
+
+    with answer_head(base) as head, stack.using(slots) if stack is not None else nullcontext():
+        found = passes(_rows(base, encoded, trees), width, tokens_per_pass(base))
+        # The longest last were the worst order for threads that wait for each other.
+        side_by_side(base, [partial(run, head, rows) for rows in reversed([*found])])
     return logprob, matched
 
 
@@ -231,55 +229,40 @@ def text_losses(
     longest = max((len(row.ids) for batch in batches for row in batch), default=0)
     step = max(1, tokens_per_pass(base) // max(1, longest * len(batches)))
     most = max((len(batch) for batch in batches), default=0)
-    with answer_head(base) as head:
-        for start in range(0, most, step):
-            parts = [batch[start : start + step] for batch in batches]
-            packed = pack_for(base, parts, stack)
-            if stack is None:
-                row_nll = rows_nll(base, head, packed)
-            else:
-                with stack.using(slots):
-                    row_nll = rows_nll(base, head, packed)
-            sums += [float(own.cpu().double().sum()) for own in packed.by_slot(row_nll)]
-            tokens += [sum(row.answer_tokens for row in part) for part in parts]
+    parts = [[batch[start : start + step] for batch in batches] for start in range(0, most, step)]
+    packs = [pack_for(base, part, stack) for part in parts]
+
+    def run(head: AnswerHead, packed: Packed) -> list[float]:
+        return [float(own.cpu().double().sum()) for own in packed.by_slot(rows_nll(base, head, packed))]
+
+    with answer_head(base) as head, stack.using(slots) if stack is not None else nullcontext():
+        found = side_by_side(base, [partial(run, head, packed) for packed in packs])
+    for part, own in zip(parts, found, strict=True):
+        sums += own
+        tokens += [sum(row.answer_tokens for row in rows) for rows in part]
     with np.errstate(invalid="ignore"):
         return np.where(tokens > 0, sums / np.maximum(tokens, 1), np.nan)
 
 
-def rows_nll(base: Base, head: AnswerHead, packed: Packed) -> Tensor:
-    """Summed loss of every row in nats: (rows of all slots,)."""
-    nll = answer_nll(base, head, packed)
-    return torch.zeros(packed.starts[-1], device=nll.device).index_add(0, packed.owner, nll)
-
-
-def answer_nll(base: Base, head: AnswerHead, packed: Packed) -> Tensor:
-    """Loss of every answer token in nats, (N,), in fp32; differentiable."""
-    if not len(packed.positions):
-        return torch.zeros(0, device=packed.ids.device)
-    return functional.cross_entropy(_answer_logits(base, head, packed), packed.labels, reduction="none")
-
-
-def _answer_logits(base: Base, head: AnswerHead, packed: Packed) -> Tensor:
-    """What the base expects at each answer token's place: (N, vocabulary), in fp32."""
-    head.positions = packed.positions
-    logits: Tensor = base.model(**packed.inputs(base.dtype), use_cache=False).logits[0]
-    head.positions = None
-    return logits.float()
-
-
 @torch.no_grad()
-def read_answers(base: Base, rows: Sequence[Encoded]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def read_answers(
+    base: Base, batches: Sequence[Sequence[Encoded]]
+) -> list[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
     """The plain base's loss on every answer token, in nats, and whether that is its first choice: (N,) both.
 
-    Row after row; a row's first token is never predicted and left out.
+    A pass for each batch. Row after row; a row's first token is never predicted and left out.
     """
-    packed = pack_for(base, [rows])
-    if not len(packed.positions):
-        return np.zeros(0), np.zeros(0, bool)
+
+    def run(head: AnswerHead, packed: Packed) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        if not len(packed.positions):
+            return np.zeros(0), np.zeros(0, bool)
+        logits = answer_logits(base, head, packed)
+        nll = functional.cross_entropy(logits, packed.labels, reduction="none")
+        return nll.cpu().double().numpy(), (logits.argmax(-1) == packed.labels).cpu().numpy()
+
+    packs = [pack_for(base, [rows]) for rows in batches]
     with answer_head(base) as head:
-        logits = _answer_logits(base, head, packed)
-    nll = functional.cross_entropy(logits, packed.labels, reduction="none")
-    return nll.cpu().double().numpy(), (logits.argmax(-1) == packed.labels).cpu().numpy()
+        return side_by_side(base, [partial(run, head, packed) for packed in packs])
 
 
 def pack_for(base: Base, batches: Sequence[Sequence[Encoded]], stack: AdapterStack | None = None) -> Packed:
@@ -295,67 +278,6 @@ def pack_for(base: Base, batches: Sequence[Sequence[Encoded]], stack: AdapterSta
         large_base=base.is_large,
         prefixed=prefixed,
     )
-
-
-def shares_lines(base: Base, batches: Sequence[Sequence[Encoded]]) -> bool:
-    """Whether rows may share a line: the model obeys explicit masks and no row leaves its window."""
-    longest = max((len(row.ids) for batch in batches for row in batch), default=0)
-    return longest <= _window(base) and obeys_masks(base)
-
-
-def _window(base: Base) -> int:
-    return int(getattr(base.model.config, "sliding_window", None) or 1 << 30)
-
-
-def shares_prefixes(base: Base, batches: Sequence[Sequence[Encoded]]) -> list[bool]:
-    """Of which slots the rows' beginning may be held once a line: they begin alike, and the base allows."""
-    alike = [shared_prefix(batch) > 0 for batch in batches]
-    # Asked last: it takes the base a line of the greatest length.
-    return alike if any(alike) and obeys_masks(base) and obeys_gaps(base) else [False] * len(batches)
-
-
-_OBEYS: WeakKeyDictionary[Base, bool] = WeakKeyDictionary()
-_OBEYS_GAPS: WeakKeyDictionary[Base, bool] = WeakKeyDictionary()
-
-
-def obeys_masks(base: Base) -> bool:
-    """Whether the base gives a row the same scores alone and behind another one under a mask.
-
-    Attention models do; recurrent ones do not, and then neither lines nor prompts are shared.
-    """
-    if base not in _OBEYS:
-        rows = [Encoded((5, 6, 7, 8, 9, 4), (True,) * 6, 1), Encoded((9, 7, 5, 4, 6), (True,) * 5, 2)]
-        apart = pack([rows], base.pad_id, base.device)
-        _OBEYS[base] = _same_losses(
-            base, apart, pack([rows], base.pad_id, base.device, several_per_line=True)
-        )
-    return _OBEYS[base]
-
-
-def obeys_gaps(base: Base) -> bool:
-    """Whether the base gives a row the same scores alone and far behind its beginning in the longest line.
-
-    Not so where attention goes by the place in the line: local attention (GPT-Neo), biases by distance (MPT).
-    """
-    if base not in _OBEYS_GAPS:
-        # Rows that fill the longest line together, but none of them a sliding window by itself.
-        own = min(60, _window(base) - 24)
-        drawn = np.random.default_rng(0).integers(4, 10, (8, max(1, own))).tolist()
-        opening = tuple(int(i) for i in np.random.default_rng(1).integers(4, 10, 24))
-        rows = [Encoded((*opening, *one), (False,) * 24 + (True,) * len(one), 1) for one in drawn]
-        apart = pack([rows], base.pad_id, base.device)
-        behind = pack(
-            [rows], base.pad_id, base.device, several_per_line=True, prefixed=[True], line=LONGEST_SHARED_LINE
-        )
-        _OBEYS_GAPS[base] = _same_losses(base, apart, behind)
-    return _OBEYS_GAPS[base]
-
-
-def _same_losses(base: Base, one: Packed, other: Packed) -> bool:
-    with torch.no_grad(), answer_head(base) as head:
-        first, second = (answer_nll(base, head, packed) for packed in (one, other))
-    rtol = 2e-2 if base.dtype != torch.float32 else 1e-4
-    return torch.allclose(first, second, rtol=rtol, atol=1e-4)
 
 
 def reference_rows(base: Base, texts: Sequence[str], max_length: int = 256) -> list[Encoded]:

@@ -29,7 +29,7 @@ def write_answers(
     An answer ends before the first stop text, at the end token or after ``asking.max_new_tokens``; the
     space around it is taken off.
     """
-    from tuneahead.training.scoring import obeys_masks
+    from tuneahead.training.allowed import obeys_masks
 
     width = max(1, len(slots)) if stack is not None else 1
     answers = [[""] * len(prompts) for _ in range(width)]
