@@ -53,10 +53,15 @@ def shared_prefix(rows: Sequence[Encoded]) -> int:
     if len(rows) < 2:
         return 0
     first = rows[0].ids
-    common = min(_untrained(row) for row in rows)
-    for row in rows[1:]:
-        common = next((i for i in range(common) if row.ids[i] != first[i]), common)
+    alike = min(common_beginning(first, row.ids) for row in rows[1:])
+    common = min(alike, *(_untrained(row) for row in rows))
     return common if common >= SHORTEST_PREFIX else 0
+
+
+def common_beginning(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _untrained(row: Encoded) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tuneahead.training.heads import AnswerHead
+from tuneahead.training.lines import SHORTEST_PREFIX, common_beginning
 from tuneahead.training.models import Base
 
 TOKENS_PER_POSITION = 4
@@ -24,8 +25,6 @@ WORTH_A_PASS = 512
 """Tokens from which a pass costs in proportion to them, also on a tiny base."""
 MOST_FILL = 1.1
 """Filled places a pass may have, as a multiple of its tokens, once it is worth a pass."""
-SHORTEST_TRUNK = 16
-"""Fewer tokens in common are not worth a longer row."""
 
 
 @dataclass(frozen=True)
@@ -85,23 +84,17 @@ def grow_rows(trees: Sequence[Tree], most_tokens: int, attention_tokens: int) ->
         tree = trees[index]
         if rows:
             last = rows[-1]
-            trunk = _common(trees[order[place - 1]].prompt, tree.prompt)
+            trunk = common_beginning(trees[order[place - 1]].prompt, tree.prompt)
             trunk = min(trunk, last.trunk) if len(last.trees) > 1 else trunk
             whole = sum(trees[i].length for i in last.trees) + tree.length
             length = whole - trunk * len(last.trees)
             added = cost(length) - cost(last.length)
             worth = added <= min(cost(tree.length), cost(last.length) / len(last.trees))
-            if trunk >= SHORTEST_TRUNK and length <= most_tokens and worth:
+            if trunk >= SHORTEST_PREFIX and length <= most_tokens and worth:
                 rows[-1] = Row((*last.trees, index), trunk, length, last.reads + tree.reads)
                 continue
         rows.append(Row.alone(index, tree))
     return rows
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two prompts begin with alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def passes(rows: Sequence[Row], width: int, limit: int) -> Iterator[list[Row]]:
