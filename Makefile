@@ -19,9 +19,9 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: $(VENV)/.installed-smollm2
 	$(BIN)/tuneahead demo
 
-# Idle OpenMP threads that spin make the tests' small models several times slower on shared cores. Not so
+# Idle OpenMP threads that spin make small models several times slower on shared cores. Not so
 # for the demo: SmolLM2's steps take 0.65 s on two quiet cores, 2.0 s with threads that sleep between products.
-test: export OMP_WAIT_POLICY ?= PASSIVE
+test bench: export OMP_WAIT_POLICY ?= PASSIVE
 test: lint
 	$(BIN)/python -m pytest
 

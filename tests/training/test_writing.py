@@ -11,7 +11,7 @@ from training_fixtures import WORDS, randomised_stack, write_tiny_model
 
 from tuneahead.benchmark.items import Asking, Benchmark, GenerationItem
 from tuneahead.errors import BenchmarkError
-from tuneahead.training import allowed
+from tuneahead.training import writing
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base, load_base
 from tuneahead.training.scoring import encode_benchmark, score_benchmark
@@ -49,7 +49,7 @@ def test_answers_of_different_lengths_are_those_of_generate(tmp_path: Path, arch
 def test_a_base_that_ignores_masks_writes_the_same(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [ids_of(tiny, prompt) for prompt in PROMPTS]
     together = write_answers(tiny, prompts, Asking(max_new_tokens=5), None, [0])
-    monkeypatch.setattr(allowed, "obeys_masks", lambda base: False)
+    monkeypatch.setattr(writing, "obeys_masks", lambda base: False)
     assert write_answers(tiny, prompts, Asking(max_new_tokens=5), None, [0]) == together
 
 

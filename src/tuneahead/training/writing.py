@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tuneahead.benchmark.items import Asking
+from tuneahead.training.allowed import obeys_masks
 from tuneahead.training.heads import AnswerHead, answer_head
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base
@@ -29,8 +30,6 @@ def write_answers(
     An answer ends before the first stop text, at the end token or after ``asking.max_new_tokens``; the
     space around it is taken off.
     """
-    from tuneahead.training.allowed import obeys_masks
-
     width = max(1, len(slots)) if stack is not None else 1
     answers = [[""] * len(prompts) for _ in range(width)]
     with stack.base_only() if stack is not None else nullcontext():
