@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
-from tuneahead.build.execute import BuildOptions, BuildProgress, execute
+from tuneahead.build.execute import BuildOptions, execute
 from tuneahead.build.plan import lab_plan, with_test_seeds
+from tuneahead.build.printing import ProgressLines
 
 
 def main() -> None:
@@ -28,15 +28,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--hours", type=float)
     given = parser.parse_args()
-    last = 0.0
-
-    def show(progress: BuildProgress) -> None:
-        nonlocal last
-        if time.monotonic() - last > 60:
-            last = time.monotonic()
-            left = progress.seconds_left / 60
-            print(f"{progress.runs_done} of {progress.runs_total} runs, {left:.0f} min left", flush=True)
-
     options = BuildOptions(
         given.base,
         given.workers,
@@ -48,7 +39,7 @@ def main() -> None:
     # Every data set comes once before any comes twice: an unfinished history is the wider for it.
     plan = [task for first in range(given.recipes) for task in plan[first :: given.recipes]]
     plan = plan if given.one_seed else with_test_seeds(plan)
-    print(execute(plan, given.store, options, show), file=sys.stderr)
+    print(execute(plan, given.store, options, ProgressLines()), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
-from tuneahead.build.execute import BuildOptions, BuildProgress, execute
+from tuneahead.build.execute import BuildOptions, execute
+from tuneahead.build.printing import ProgressLines
 from tuneahead.build.smollm2 import smollm2_plan, without_absent
 from tuneahead.errors import TuneAheadError
 
@@ -46,15 +46,6 @@ def main() -> None:
     for source, count in absent.items():
         where = f"no such file under {folder}" if folder else "no folder was given (--questions)"
         print(f"{count} tasks on {source} are left out: {where}", flush=True)
-    last = 0.0
-
-    def show(progress: BuildProgress) -> None:
-        nonlocal last
-        if time.monotonic() - last > 60:
-            last = time.monotonic()
-            left = progress.seconds_left / 60
-            print(f"{progress.runs_done} of {progress.runs_total} runs, {left:.0f} min left", flush=True)
-
     seconds = None if given.hours is None else given.hours * 3600
     options = BuildOptions(
         given.base,
@@ -65,7 +56,7 @@ def main() -> None:
         runs_ahead=RUNS_AHEAD,
     )
     try:
-        print(execute(plan, given.store, options, show), file=sys.stderr)
+        print(execute(plan, given.store, options, ProgressLines()), file=sys.stderr)
     except TuneAheadError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

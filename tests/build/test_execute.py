@@ -100,6 +100,9 @@ def test_a_build_goes_on_and_gives_up_only_the_run_that_cannot_be_made(killed: t
     assert list(summary.given_up) == [bad.run_id("lab-qwen2")]
     assert "no_such_layer" in summary.given_up[bad.run_id("lab-qwen2")]
     assert killer.last is not None and (killer.last.runs_done, killer.last.runs_total) == (3, 4)
+    (setback,) = killer.last.setbacks
+    assert setback.startswith("the worker ended with -9: it was killed") and "begun anew" in setback
+    assert summary.setbacks == (setback,)
     records = list(RunStore(store).records())
     assert {r.task_id for r in records} == {task.task_id for n, task in enumerate(plan) if n != 2}
     for record in records:

@@ -77,6 +77,8 @@ class BuildProgress:
     steps_done: int
     steps_total: int
     seconds: float
+    setbacks: tuple[str, ...] = ()
+    """Of each worker that died: how, and how many runs were begun anew for it."""
 
     @property
     def seconds_left(self) -> float:
@@ -93,6 +95,7 @@ class BuildSummary:
     stored: int
     present: int
     given_up: dict[str, str] = field(default_factory=dict)
+    setbacks: tuple[str, ...] = ()
 
 
 def execute(
@@ -121,7 +124,7 @@ def execute(
     # Counted in the store: a worker killed between storing a run and saying so was never heard.
     done = store.done_ids()
     stored = sum(run.run_id(shown) in done for run in pending)
-    return BuildSummary(stored, len(runs) - len(pending), given_up)
+    return BuildSummary(stored, len(runs) - len(pending), given_up, tuple(builder.setbacks))
 
 
 def chunk_runs(
@@ -175,6 +178,7 @@ class _Builder:
         self.held: dict[int, tuple[int, list[RunPlan]]] = {}
         self.ready: set[int] = set()
         self.given_up: dict[str, str] = {}
+        self.setbacks: list[str] = []
 
     def run(self, chunks: list[list[RunPlan]], present: int, total: int) -> dict[str, str]:
         waiting: Waiting = [(1, chunk) for chunk in chunks]
@@ -188,9 +192,8 @@ class _Builder:
                 self._bury(waiting)
                 if self.on_progress is not None:
                     spent = time.monotonic() - began
-                    self.on_progress(
-                        BuildProgress(present + self.stored, total, self.steps, steps_total, spent)
-                    )
+                    done, setbacks = present + self.stored, tuple(self.setbacks)
+                    self.on_progress(BuildProgress(done, total, self.steps, steps_total, spent, setbacks))
         finally:
             self._close()
         return self.given_up
@@ -248,6 +251,8 @@ class _Builder:
             done = RunStore(self.store_path).done_ids() | set(self.given_up)
             left = [run for run in chunk if run.run_id(self.base) not in done]
             again = attempts_left(attempt, left)
+            next_ = f"{len(left)} runs are begun anew" if again else f"{len(left)} runs are given up"
+            self.setbacks.append(f"{how_it_ended(worker.exitcode)}; {next_}")
             waiting[:0] = again
             if not again:
                 self.given_up.update({r.run_id(self.base): how_it_ended(worker.exitcode) for r in left})

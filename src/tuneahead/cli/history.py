@@ -61,6 +61,8 @@ def build(
         summary = execute(plan, store, BuildOptions(workers=workers, width=width), show)
         _measure_data(store, bar)
     print(f"{store}: {summary.stored:,} runs made, {summary.present:,} were there")
+    for setback in summary.setbacks:
+        print(f"on the way: {setback}")
     for run_id, reason in summary.given_up.items():
         print(f"given up: {run_id}: {reason}")
 
