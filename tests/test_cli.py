@@ -140,6 +140,7 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["demo", "--out", "DATA"], "can't make the folder"),
         (["fit", "--store", "no.sqlite"], "no.sqlite"),
         (["fit", "--table", "no.parquet"], "no.parquet"),
+        (["fit", "--start", "shipped"], "your own runs"),
         (["runs", "list", "--store", "no.sqlite"], "no.sqlite"),
     ],
 )

@@ -196,7 +196,8 @@ def find_predictor(folder: str, base: str, benchmark: str) -> tuple[Predictor | 
         if name not in known:
             return None, (
                 f"the predictor has seen no run of {kind} {name} (it knows {', '.join(known) or 'none'}); "
-                "keep your runs with --store, record their scores, then 'tuneahead fit --start shipped'"
+                "keep your runs with --store, record their scores, then "
+                "'tuneahead fit --store runs.sqlite --start shipped'"
             )
     return predictor, ""
 

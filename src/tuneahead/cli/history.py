@@ -93,6 +93,11 @@ def fit(
     from tuneahead.predictor.warmstart import adapt
     from tuneahead.workbench import shipped_history
 
+    if start and store is None and table is None:
+        raise TuneAheadError(
+            "--start learns from your own runs beside others, and none are named",
+            remedy="give --store runs.sqlite, as 'runs record' and 'build' write it",
+        )
     rows = _table(store, table, benchmark)
     with ProgressBar() as bar:
         bar.stage(f"Fitting to {len(rows):,} tasks")
