@@ -27,6 +27,14 @@ def test_rows_far_away_are_outside_and_their_features_named():
     assert [NAMES[i] for i in np.flatnonzero(domain.outside(far)[0])] == ["b", "e"]
 
 
+def test_a_longer_window_is_no_step_outside_by_itself():
+    names = (*NAMES[:5], "window_log2")
+    rows = np.column_stack([ROWS[:, :5], np.full(len(ROWS), 7.0)])
+    domain = learn_domain(names, rows, GROUPS)
+    assert domain.names == NAMES[:5]
+    assert domain.contains(rows[:, :5]).mean() > 0.95
+
+
 def test_an_unseen_combination_of_usual_values_is_far_too():
     rng = np.random.default_rng(2)
     side = rng.choice([-1.0, 1.0], 200)

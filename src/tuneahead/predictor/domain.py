@@ -15,8 +15,12 @@ MARGIN = 0.25
 ROUNDING = 1e-6
 SCORE_SLACK_PP = 1.0
 """Scores may always leave it by so much: on another device or in another precision some answers differ."""
-_SAME_FACT = ("base_level", "base_score_headroom")
-"""What ``base_score_pp`` says already: three votes for one fact would put a task outside by themselves."""
+_SAME_FACT = ("base_level", "base_score_headroom", "window_log2")
+"""What others say already: three votes for one fact would put a task outside by themselves.
+
+``base_score_pp`` says it of the first two. A window that cuts nothing changes nothing: the lengths of the
+rows are features of their own, and preflight tells of answers that are cut.
+"""
 NEIGHBOURS = 5
 QUANTILE = 0.99
 _FARTHEST = 8.0
