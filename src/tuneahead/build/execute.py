@@ -78,7 +78,7 @@ class BuildProgress:
     steps_total: int
     seconds: float
     setbacks: tuple[str, ...] = ()
-    """Of each worker that died: how, and how many runs were begun anew for it."""
+    """Of each worker that died: how, and how many of its runs were begun anew or given up."""
 
     @property
     def seconds_left(self) -> float:
@@ -251,11 +251,13 @@ class _Builder:
             done = RunStore(self.store_path).done_ids() | set(self.given_up)
             left = [run for run in chunk if run.run_id(self.base) not in done]
             again = attempts_left(attempt, left)
-            next_ = f"{len(left)} runs are begun anew" if again else f"{len(left)} runs are given up"
-            self.setbacks.append(f"{how_it_ended(worker.exitcode)}; {next_}")
+            ended = how_it_ended(worker.exitcode)
             waiting[:0] = again
             if not again:
-                self.given_up.update({r.run_id(self.base): how_it_ended(worker.exitcode) for r in left})
+                self.given_up.update({run.run_id(self.base): ended for run in left})
+            # A worker may have died when all its runs were stored: then there is none to begin or give up.
+            fate = "given up" if left and not again else "begun anew"
+            self.setbacks.append(f"{ended}; runs {fate}: {len(left)}")
             if waiting:
                 self._start(number, waiting)
 

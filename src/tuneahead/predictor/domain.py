@@ -15,11 +15,12 @@ MARGIN = 0.25
 ROUNDING = 1e-6
 SCORE_SLACK_PP = 1.0
 """Scores may always leave it by so much: on another device or in another precision some answers differ."""
-_SAME_FACT = ("base_level", "base_score_headroom", "window_log2")
-"""What others say already: three votes for one fact would put a task outside by themselves.
+_NO_VOTE = ("base_level", "base_score_headroom", "window_log2")
+"""Features that have no part in the domain.
 
-``base_score_pp`` says it of the first two. A window that cuts nothing changes nothing: the lengths of the
-rows are features of their own, and preflight tells of answers that are cut.
+The first two say what ``base_score_pp`` says already: three votes for one fact would put a task outside by
+themselves. A window that cuts nothing changes nothing: the lengths of the rows are features of their own,
+and preflight tells of answers that are cut.
 """
 NEIGHBOURS = 5
 QUANTILE = 0.99
@@ -83,9 +84,9 @@ class Domain:
 def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) -> Domain:
     """The region of training ``features`` ``(n, d)``, whose rows belong to data sets ``groups``.
 
-    Columns that say what another does have no part in it: see the names of what is returned.
+    Columns without a vote have no part in it: see the names of what is returned.
     """
-    kept = [i for i, name in enumerate(names) if name not in _SAME_FACT]
+    kept = [i for i, name in enumerate(names) if name not in _NO_VOTE]
     names, features = [names[i] for i in kept], features[:, kept]
     finite = np.where(np.isfinite(features), features, np.nan)
     empty = np.isnan(finite).all(0)
