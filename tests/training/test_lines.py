@@ -65,7 +65,7 @@ def test_each_trained_place_sees_its_own_row_and_nothing_else(by_slots: bool, la
             batches.append(
                 [row(opening, int(p), int(a), seed=case * 100 + n) for n, (p, a) in enumerate(sizes)]
             )
-        allowed = [bool(rng.random() < 0.7) for _ in batches]
+        prefixes = [shared_prefix(own) if rng.random() < 0.7 else 0 for own in batches]
         packed = pack(
             batches,
             0,
@@ -73,7 +73,7 @@ def test_each_trained_place_sees_its_own_row_and_nothing_else(by_slots: bool, la
             several_per_line=True,
             shared_by_slots=by_slots,
             large_base=large,
-            prefixed=allowed,
+            prefixes=prefixes,
         )
         assert packed.visible is not None and packed.places is not None
         rows = [one for batch in batches for one in batch]
@@ -94,17 +94,26 @@ def test_each_trained_place_sees_its_own_row_and_nothing_else(by_slots: bool, la
 
 def test_rows_too_long_for_a_shared_line_have_one_each_and_no_mask() -> None:
     batch = [row(OPENING, LONGEST_SHARED_LINE, 3, seed) for seed in range(4)]
-    packed = pack([batch], 0, "cpu", several_per_line=True, prefixed=[True])
+    packed = pack([batch], 0, "cpu", several_per_line=True, prefixes=[shared_prefix(batch)])
     assert packed.visible is None and packed.ids.shape == (4, LONGEST_SHARED_LINE + 22)
 
 
 def test_few_lengths_are_tried_and_one_where_it_is_given() -> None:
     batches = [[row(OPENING, 5 + n, 3, n) for n in range(32)] for _ in range(8)]
     began = time.perf_counter()
-    packed = pack(batches, 0, "cpu", several_per_line=True, shared_by_slots=True, prefixed=[True] * 8)
+    packed = pack(
+        batches,
+        0,
+        "cpu",
+        several_per_line=True,
+        shared_by_slots=True,
+        prefixes=[shared_prefix(own) for own in batches],
+    )
     # A second would be many times what a step of a small base takes; usual are 20 ms.
     assert time.perf_counter() - began < 1
     plain = pack(batches, 0, "cpu", several_per_line=True, shared_by_slots=True)
     assert packed.ids.numel() < 0.7 * plain.ids.numel()
-    forced = pack([batches[0]], 0, "cpu", several_per_line=True, prefixed=[True], line=300)
+    forced = pack(
+        [batches[0]], 0, "cpu", several_per_line=True, prefixes=[shared_prefix(batches[0])], line=300
+    )
     assert forced.ids.shape[1] == 300

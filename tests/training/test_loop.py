@@ -14,7 +14,7 @@ from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.errors import BenchmarkError, DataError, ModelError, TraceError
 from tuneahead.recipe import Recipe
 from tuneahead.training import allowed, measure, passes
-from tuneahead.training.batches import Packed, pack, step_rows
+from tuneahead.training.batches import Packed, step_rows
 from tuneahead.training.encode import RunData
 from tuneahead.training.loop import train_stack
 from tuneahead.training.lora import AdapterStack
@@ -179,11 +179,11 @@ def test_rows_that_begin_alike_train_as_if_each_held_its_beginning(
     sizes: list[int] = []
 
     def noted(*args: object, **rest: object) -> Packed:
-        packed = pack(*args, **rest)  # type: ignore[arg-type]
+        packed = allowed.pack_for(*args, **rest)  # type: ignore[arg-type]
         sizes.append(packed.ids.numel())
         return packed
 
-    monkeypatch.setattr(passes, "pack", noted)
+    monkeypatch.setattr(passes, "pack_for", noted)
     shared = {r.job_id: r.trace for r in train_stack(base, jobs, settings, width=3)}
     few = sum(sizes)
     sizes.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,6 +13,7 @@ from tuneahead.training.batches import Packed, pack
 from tuneahead.training.encode import Encoded
 from tuneahead.training.heads import answer_head
 from tuneahead.training.lines import LONGEST_SHARED_LINE, shared_prefix
+from tuneahead.training.lora import AdapterStack
 from tuneahead.training.losses import answer_nll
 from tuneahead.training.models import Base
 
@@ -27,11 +29,39 @@ def window(base: Base) -> int:
     return int(getattr(base.model.config, "sliding_window", None) or 1 << 30)
 
 
-def shares_prefixes(base: Base, batches: Sequence[Sequence[Encoded]]) -> list[bool]:
-    """Of which slots the rows' beginning may be held once a line: they begin alike, and the base allows."""
-    alike = [shared_prefix(batch) > 0 for batch in batches]
+def shared_beginnings(base: Base, batches: Sequence[Sequence[Encoded]]) -> list[int]:
+    """How many tokens of each slot's rows are held once a line: what they begin with, if the base allows."""
+    found = [shared_prefix(batch) for batch in batches]
     # Asked last: it takes the base a line of the greatest length.
-    return alike if any(alike) and obeys_masks(base) and obeys_gaps(base) else [False] * len(batches)
+    return found if any(found) and obeys_masks(base) and obeys_gaps(base) else [0] * len(batches)
+
+
+def pack_for(
+    base: Base,
+    batches: Sequence[Sequence[Encoded]],
+    stack: AdapterStack | None = None,
+    *,
+    shared_by_slots: bool = False,
+    whole: Sequence[bool] = (),
+) -> Packed:
+    """Pack one batch per slot as closely as the base allows; ``stack`` is the one attached to it.
+
+    Slots that are ``whole`` (default: none) hold every row with its beginning.
+    """
+    # What the base allows is asked of the base alone.
+    with stack.base_only() if stack is not None else nullcontext():
+        several, prefixes = shares_lines(base, batches), shared_beginnings(base, batches)
+    for slot, alone in enumerate(whole):
+        prefixes[slot] = 0 if alone else prefixes[slot]
+    return pack(
+        batches,
+        base.pad_id,
+        base.device,
+        several_per_line=several,
+        shared_by_slots=shared_by_slots,
+        large_base=base.is_large,
+        prefixes=prefixes,
+    )
 
 
 _OBEYS: WeakKeyDictionary[Base, bool] = WeakKeyDictionary()
@@ -65,7 +95,12 @@ def obeys_gaps(base: Base) -> bool:
         rows = [Encoded((*opening, *one), (False,) * 24 + (True,) * len(one), 1) for one in drawn]
         apart = pack([rows], base.pad_id, base.device)
         behind = pack(
-            [rows], base.pad_id, base.device, several_per_line=True, prefixed=[True], line=LONGEST_SHARED_LINE
+            [rows],
+            base.pad_id,
+            base.device,
+            several_per_line=True,
+            prefixes=[shared_prefix(rows)],
+            line=LONGEST_SHARED_LINE,
         )
         _OBEYS_GAPS[base] = _same_losses(base, apart, behind)
     return _OBEYS_GAPS[base]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tuneahead.recipe import Recipe
 from tuneahead.training.encode import Encoded
-from tuneahead.training.lines import LONGEST_SHARED_LINE, apart, share_lines, shared_prefix
+from tuneahead.training.lines import LONGEST_SHARED_LINE, apart, share_lines
 
 _PREFIX = -2
 """Owner of the places that hold a slot's shared beginning."""
@@ -85,7 +85,7 @@ def pack(
     several_per_line: bool = False,
     shared_by_slots: bool = False,
     large_base: bool = False,
-    prefixed: Sequence[bool] | None = None,
+    prefixes: Sequence[int] | None = None,
     line: int = 0,
 ) -> Packed:
     """Pack one batch per slot.
@@ -93,16 +93,15 @@ def pack(
     Lines are filled on the right, where causal attention never looks. ``several_per_line`` puts
     short rows behind one another, so that little is spent on filling; with ``shared_by_slots`` a slot's
     rows begin where those of the slot before end. The lines of a ``large_base`` are fitted most
-    closely. Of slots that are ``prefixed`` (default: none) the tokens that all rows begin with are held
+    closely. The ``prefixes`` (default: 0) are how many tokens that all of a slot's rows begin with are held
     once a line. Lines have ``line`` places, where that is given, else as many as cost least. The last
     token of a row is never an input: nothing after it is predicted.
     """
     lengths = [[max(1, len(row.ids) - 1) for row in batch] for batch in batches]
     longest = max((n for own in lengths for n in own), default=1)
     several = several_per_line and longest <= LONGEST_SHARED_LINE
-    prefixes = [0] * len(batches)
-    if several and prefixed is not None:
-        prefixes = [shared_prefix(own) if ok else 0 for own, ok in zip(batches, prefixed, strict=True)]
+    if prefixes is None or not several:
+        prefixes = [0] * len(batches)
     if several:
         rests = [[n - prefix for n in own] for own, prefix in zip(lengths, prefixes, strict=True)]
         layout = share_lines(

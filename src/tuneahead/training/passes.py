@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tuneahead.training.allowed import shares_lines, shares_prefixes
-from tuneahead.training.batches import pack, step_rows
+from tuneahead.training.allowed import pack_for
+from tuneahead.training.batches import step_rows
 from tuneahead.training.heads import answer_head
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.losses import rows_nll
@@ -77,20 +77,10 @@ class TrainingPasses:
     ) -> None:
         indices = [plan.part(micro) for plan in plans]
         batches = [[slot.job.data.train[i] for i in own] for slot, own in zip(slots, indices, strict=True)]
-        # What the base allows is asked of the base alone.
-        with self.stack.base_only():
-            several, alike = shares_lines(self.base, batches), shares_prefixes(self.base, batches)
         rates = [slot.job.recipe.lora_dropout for slot in slots]
-        packed = pack(
-            batches,
-            self.base.pad_id,
-            self.base.device,
-            several_per_line=several,
-            shared_by_slots=shared,
-            large_base=self.base.is_large,
-            # With dropout each row draws a mask of its own, for its beginning too.
-            prefixed=[same and rate == 0 for same, rate in zip(alike, rates, strict=True)],
-        )
+        # With dropout each row draws a mask of its own, for its beginning too.
+        whole = [rate > 0 for rate in rates]
+        packed = pack_for(self.base, batches, self.stack, shared_by_slots=shared, whole=whole)
         self.stack.segments = packed.segments
         self.stack.dropout = (
             SlotDropout(rates, [slot.generator for slot in slots], packed.tokens) if any(rates) else None

@@ -21,8 +21,8 @@ from tuneahead.benchmark.choice import (
 from tuneahead.benchmark.generation import summarise_answers
 from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
-from tuneahead.training.allowed import obeys_masks, shares_lines, shares_prefixes, window
-from tuneahead.training.batches import Packed, pack
+from tuneahead.training.allowed import obeys_masks, pack_for, window
+from tuneahead.training.batches import Packed
 from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids, tokenise
 from tuneahead.training.heads import AnswerHead, answer_head
 from tuneahead.training.lines import ATTENTION_TOKENS, LARGE_BASE_ATTENTION_TOKENS
@@ -261,21 +261,6 @@ def read_answers(
     packs = [pack_for(base, [rows]) for rows in batches]
     with answer_head(base) as head:
         return side_by_side(base, [partial(run, head, packed) for packed in packs])
-
-
-def pack_for(base: Base, batches: Sequence[Sequence[Encoded]], stack: AdapterStack | None = None) -> Packed:
-    """Pack one batch per slot as closely as the base allows; ``stack`` is the one attached to it."""
-    # What the base allows is asked of the base alone.
-    with stack.base_only() if stack is not None else nullcontext():
-        several, prefixed = shares_lines(base, batches), shares_prefixes(base, batches)
-    return pack(
-        batches,
-        base.pad_id,
-        base.device,
-        several_per_line=several,
-        large_base=base.is_large,
-        prefixed=prefixed,
-    )
 
 
 def reference_rows(base: Base, texts: Sequence[str], max_length: int = 256) -> list[Encoded]:
