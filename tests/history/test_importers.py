@@ -414,7 +414,8 @@ def test_wrong_requests_say_what_to_do(trainer_runs: Path, database: Path, tmp_p
     with pytest.raises(DataError, match="gives 4300 points, outside 0 to 100(.|\n)*--unit"):
         import_runs(_percent(database), store, EXAM, unit="fraction")
     with pytest.raises(StoreError, match="there is no"):
-        import_runs(tmp_path / "nowhere", store, EXAM)
+        import_runs(tmp_path / "nowhere", tmp_path / "new.sqlite", EXAM)
+    assert not (tmp_path / "new.sqlite").exists(), "without runs no store is made"
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match="neither a trainer_state.json nor MLflow runs"):
         import_runs(tmp_path / "empty", store, EXAM)

@@ -14,6 +14,7 @@ from tuneahead.cli.options import AsJson, StoreFile, open_console
 from tuneahead.errors import StoreError
 
 if TYPE_CHECKING:
+    from tuneahead.history.importers import ImportSummary
     from tuneahead.history.store import RunRecord, RunStore
 
 runs = typer.Typer(no_args_is_help=True, help="List, show and score stored runs.")
@@ -128,7 +129,6 @@ def import_logs(
     from dataclasses import asdict
 
     from tuneahead.history.importers import LogReading, import_runs
-    from tuneahead.history.store import RunStore
 
     reading = LogReading(
         benchmark=benchmark,
@@ -138,7 +138,7 @@ def import_logs(
         data_by=data_by,
         recipe=_shared_settings(recipe),
     )
-    found = import_runs(path, RunStore(store), reading, unit=unit)
+    found = import_runs(path, store, reading, unit=unit)
     for reason in found.left_out:
         print(f"left out: {reason}", file=sys.stderr)
     if found.unchanged:
@@ -147,7 +147,11 @@ def import_logs(
         print(f"{kept} {what}; import into a new store to change it", file=sys.stderr)
     if as_json:
         print(json.dumps(asdict(found), indent=1))
-        return
+    else:
+        _print_import(found, store, score)
+
+
+def _print_import(found: ImportSummary, store: Path, score: str) -> None:
     print(
         f"{store}: {found.added:,} runs imported, {found.present:,} were there, {found.scored:,} got a score"
     )

@@ -34,19 +34,42 @@ class ImportSummary:
 
 
 def import_runs(
-    path: str | Path, store: RunStore, reading: LogReading, *, unit: str = "auto"
+    path: str | Path, store: RunStore | str | Path, reading: LogReading, *, unit: str = "auto"
 ) -> ImportSummary:
     """Put every run logged under ``path`` into ``store``; a run that is there already is known again.
 
     ``path`` is a ``trainer_state.json``, a folder with any number of them, MLflow's folder ``mlruns`` or
     its SQLite file. ``unit`` says how the score is logged: ``fraction``, ``points``, or ``auto`` (a fraction
     if no run logged more than 1). Runs that can't be read are left out with the reason. A known run that
-    has a final score by now, and had none, gets it. Raises :class:`StoreError` when ``path`` holds no run,
-    and the :class:`DataError` of the first run when none could be read.
+    has a final score by now, and had none, gets it. A store named by its file is made only when there are
+    runs to keep. Raises :class:`StoreError` when ``path`` holds no run, and the :class:`DataError` of the
+    first run when none could be read.
     """
+    records, errors, chosen = _read_all(Path(path), reading, unit)
+    kept = store if isinstance(store, RunStore) else RunStore(store)
+    added = [kept.add(record) for record in records]
+    # What is there is never edited, so a known run is told of as it is stored.
+    stored = [r if new else kept.get(r.run_id) for r, new in zip(records, added, strict=True)]
+    known = [pair for pair, new in zip(zip(records, stored, strict=True), added, strict=True) if not new]
+    late = sum(_score_known(kept, record, earlier) for record, earlier in known)
+    lacking = Counter(pair for record in stored for pair in record.trace.absent)
+    return ImportSummary(
+        added=sum(added),
+        present=len(known),
+        scored=late + sum(bool(r.scores) for r, new in zip(records, added, strict=True) if new),
+        data_sets=len({record.data_id for record in stored}),
+        left_out=tuple(error.message for error in errors),
+        absent=tuple((what, why, count) for (what, why), count in lacking.most_common()),
+        unit=chosen,
+        unchanged=sum(_differ(record, earlier) for record, earlier in known),
+    )
+
+
+def _read_all(path: Path, reading: LogReading, unit: str) -> tuple[list[RunRecord], list[DataError], str]:
+    """Every run as it is stored, what could not be read, and the unit of the scores."""
     runs: list[LoggedRun] = []
     errors: list[DataError] = []
-    for found in _logged_runs(Path(path)):
+    for found in _logged_runs(path):
         (errors if isinstance(found, DataError) else runs).append(found)  # type: ignore[arg-type]
     chosen = _unit(runs, reading, unit)
     reading = replace(reading, scale=100.0 if chosen == "fraction" else 1.0)
@@ -68,22 +91,7 @@ def import_runs(
                 remedy="MLflow runs that failed or still run are not imported",
             )
         )
-    added = [store.add(record) for record in records]
-    # What is there is never edited, so a known run is told of as it is stored.
-    stored = [r if new else store.get(r.run_id) for r, new in zip(records, added, strict=True)]
-    known = [pair for pair, new in zip(zip(records, stored, strict=True), added, strict=True) if not new]
-    late = sum(_score_known(store, record, earlier) for record, earlier in known)
-    lacking = Counter(pair for record in stored for pair in record.trace.absent)
-    return ImportSummary(
-        added=sum(added),
-        present=len(known),
-        scored=late + sum(bool(r.scores) for r, new in zip(records, added, strict=True) if new),
-        data_sets=len({record.data_id for record in stored}),
-        left_out=tuple(error.message for error in errors),
-        absent=tuple((what, why, count) for (what, why), count in lacking.most_common()),
-        unit=chosen,
-        unchanged=sum(_differ(record, earlier) for record, earlier in known),
-    )
+    return records, errors, chosen
 
 
 def _logged_runs(path: Path) -> Iterator[LoggedRun | DataError]:
