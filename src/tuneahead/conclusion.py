@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -29,6 +29,8 @@ class Task:
     data: RunData
     checkup: Checkup
     info: TaskInfo
+    rows: Sequence[int] | None = None
+    """File row of each training row; None where ``data`` holds them all."""
 
 
 def stopped(task: Task, goal: Goal) -> Assessment:
@@ -160,8 +162,10 @@ def _ranges(bench: Workbench, features: FeatureVector) -> Mapping[str, FeatureRa
 
 def _hard_rows(task: Task, result: RunResult) -> tuple[int, ...]:
     found = data_map(result.trace)
-    rows = task.data.train
-    return () if found is None else tuple(rows[i].row for i in found.hardest())
+    if found is None:
+        return ()
+    rows = [row.row for row in task.data.train] if task.rows is None else task.rows
+    return tuple(rows[i] for i in found.hardest())
 
 
 def _full_run_seconds(result: RunResult, total_steps: int) -> float:

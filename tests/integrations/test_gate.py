@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from integrations.trainer_fixtures import RECIPE, make_data, make_exam, make_predictor, make_trainer
+import torch
+from integrations.trainer_fixtures import RECIPE, columns, make_data, make_exam, make_predictor, make_trainer
 from torch.utils.data import IterableDataset
 from training.training_fixtures import write_tiny_model
+from transformers import TrainerCallback
 
 from tuneahead.examples import Example
 from tuneahead.history.store import RunStore
+from tuneahead.integrations import rows
 from tuneahead.integrations.rows import read_rows
 from tuneahead.integrations.transformers import Gate, RunNotes
 from tuneahead.predictor.predictor import Predictor
@@ -74,6 +77,13 @@ def test_a_sure_failure_in_the_rows_stops_the_run_before_the_probe(
     trainer.train()
     assert gate.decision == "NO_GO" and trainer.state.global_step <= 1
     assert gate.assessment is not None and gate.assessment.trace is None
+    # Against its advice the run is probed all the same, and not stopped.
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), notes=notes, stop=False)
+    recipe = RECIPE.replace(max_steps=7)
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+    trainer.train()
+    assert gate.decision == "NO_GO" and trainer.state.global_step == 7
+    assert gate.assessment is not None and gate.assessment.trace is not None
 
 
 def test_a_base_that_the_predictor_does_not_know_gets_no_forecast(
@@ -102,7 +112,7 @@ def test_a_store_that_can_not_be_written_does_not_end_the_training(
 
 
 def test_ranks_are_told_even_where_judging_fails(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Gate(predictor, benchmark=make_exam())
     told: list[object] = []
@@ -114,10 +124,65 @@ def test_ranks_are_told_even_where_judging_fails(
     monkeypatch.setattr(gate, "_share", lambda *arguments: told.append(gate.decision))
     monkeypatch.setattr(gate, "_judge", fail)
     monkeypatch.setattr(gate, "_check", fail)
-    for event in (gate.may_begin, gate.probe_ended):
-        with pytest.raises(MemoryError):
-            event(None, None)  # type: ignore[arg-type]
-    assert told == [None, None]
+    with pytest.raises(MemoryError):
+        gate.may_begin(None, None)  # type: ignore[arg-type]
+    with caplog.at_level("WARNING"):
+        gate.probe_ended(None, None)  # type: ignore[arg-type]
+    assert told == [None, None] and gate.probe is None
+    assert "training goes on: too little memory to judge" in caplog.text
+
+
+def test_a_stream_is_probed_without_its_rows(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = RECIPE.replace(max_steps=7)
+    data = make_data(base, recipe)
+    rows = columns(data.train)
+
+    class Stream(IterableDataset[dict[str, list[int]]]):
+        def __iter__(self) -> Iterator[dict[str, list[int]]]:
+            yield from rows
+
+    store = RunStore(tmp_path / "runs.sqlite")
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), store=store)
+    trainer = make_trainer(path, tmp_path, base, data, recipe, callbacks=[gate], train_dataset=Stream())
+    trainer.train()
+    assert gate.decision == "UNSURE" and trainer.state.global_step == 7
+    assert gate.assessment is not None and gate.assessment.trace is not None
+    assert gate.assessment.features.absent["examples"] == "the data set is a stream"
+    assert len(store) == 0 and "RunNotes(examples=...)" in capsys.readouterr().out
+
+
+def test_what_fails_in_the_probe_does_not_end_the_training(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = RECIPE.replace(max_steps=7)
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+
+    class Fails(TrainerCallback):
+        def on_step_begin(self, *arguments: object, **rest: object) -> None:
+            if gate.probe is not None and len(gate.probe.steps.scalars) == 3:
+                gate.probe.meter = None  # type: ignore[assignment]
+
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate, Fails()])
+    trainer.train()
+    assert trainer.state.global_step == 7 and gate.decision is None and gate.trace is None
+    assert "the probe is given up, training goes on" in caplog.text
+
+
+def test_of_long_data_rows_are_kept_that_lie_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MOST_TOKENS", 100)
+    items = [{"input_ids": [i] * 10} for i in range(100)]
+
+    def collate(batch: list[object]) -> dict[str, object]:
+        ids = torch.tensor([item["input_ids"] for item in batch])  # type: ignore[index]
+        return {"input_ids": ids, "labels": ids}
+
+    found = read_rows(items, collate)
+    assert [row.row for row in found.rows] == [1, 17, 33, 49, 65, 81, 97]
+    assert [row.ids[0] for row in found.rows] == [row.row - 1 for row in found.rows]
+    assert (found.identified, len(found.keys), found.tokens, found.answer_tokens) == (True, 100, 1000, 900)
+    assert found.keys[16] == rows.row_key(found.rows[1].ids)
 
 
 def test_a_stream_is_not_read_even_where_it_has_a_length() -> None:

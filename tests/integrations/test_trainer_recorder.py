@@ -196,6 +196,28 @@ def test_a_run_that_blows_up_says_when(path: Path, base: Base, tmp_path: Path) -
     assert len(recorder.trace.steps) == 2
 
 
+def test_settings_that_a_recipe_has_no_room_for_are_noted(path: Path, base: Base, tmp_path: Path) -> None:
+    recorder = TraceRecorder(ProbeSettings(record_steps=2, cue_steps=(), flatness_at=None))
+    recipe = RECIPE.replace(max_steps=2)
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[recorder])
+    trainer.args.max_grad_norm, trainer.args.weight_decay = float("inf"), -0.1
+    trainer.train()
+    assert recorder.trace is not None and recorder.trace.info.recipe.max_grad_norm is None
+    assert dict(recorder.trace.absent)["weight_decay"] == "a recipe can't hold -0.1"
+
+
+def test_adalora_is_refused_by_name(path: Path, base: Base, tmp_path: Path) -> None:
+    from peft import AdaLoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    recorder = TraceRecorder()
+    trainer = make_trainer(path, tmp_path, base, make_data(base), callbacks=[recorder])
+    plain = AutoModelForCausalLM.from_pretrained(path)
+    trainer.model = get_peft_model(plain, AdaLoraConfig(total_step=10, target_modules=["q_proj"]))
+    with pytest.raises(ModelError, match="no trainable LoRA matrices(.|\n)*AdaLoRA"):
+        trainer.train()
+
+
 def test_a_model_without_adapters_is_refused(path: Path, base: Base, tmp_path: Path) -> None:
     trainer = make_trainer(path, tmp_path, base, make_data(base), callbacks=[TraceRecorder()])
     trainer.model = trainer.model.get_base_model()

@@ -154,7 +154,7 @@ def make_trainer(
     return Ordered(
         model=adapted_model(path, recipe, base, dropout),
         args=arguments,
-        train_dataset=columns(data.train),
+        train_dataset=options.pop("train_dataset", columns(data.train)),
         eval_dataset=columns(data.heldout),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
         processing_class=tokenizer,

@@ -20,12 +20,37 @@ MAX_SHOWN_ROWS = 20
 
 
 @dataclass(frozen=True)
+class RunLength:
+    """How long a run is where somebody knows: a Trainer that packs rows, or holds more than were surveyed.
+
+    ``rows`` are its training rows, or lines of packed ones, of ``tokens_a_row`` tokens on average (NaN if
+    unknown), ``steps`` its optimiser steps.
+    """
+
+    rows: int
+    steps: int
+    tokens_a_row: float = float("nan")
+
+
+@dataclass(frozen=True)
 class Context:
-    """Everything the checks look at. ``tokens`` is None when no tokenizer was given."""
+    """Everything the checks look at. ``tokens`` is None when no tokenizer was given.
+
+    Without ``length`` the run's length follows from recipe and rows.
+    """
 
     survey: Survey
     recipe: Recipe
     tokens: TokenMeasures | None = None
+    length: RunLength | None = None
+
+    @property
+    def run(self) -> RunLength:
+        """The run's length; without rows it has no steps."""
+        if self.length is not None:
+            return self.length
+        rows = int(np.count_nonzero(~self.survey.empty_answer))
+        return RunLength(rows, self.recipe.total_steps(rows) if rows else 0)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from tuneahead.checks.check import Context, found, share
 from tuneahead.verdict import Finding
 
@@ -62,11 +60,10 @@ def lora_rank(context: Context) -> Iterator[Finding]:
 
 def many_epochs(context: Context) -> Iterator[Finding]:
     """Rows repeated so often that more repetition teaches nothing new."""
-    rows = int(np.count_nonzero(~context.survey.empty_answer))
+    rows = context.run.rows
     if not rows:
         return
-    recipe = context.recipe
-    epochs = recipe.total_steps(rows) / recipe.steps_per_epoch(rows)
+    epochs = context.run.steps / context.recipe.steps_per_epoch(rows)
     if epochs > MANY_EPOCHS:
         yield found(
             "many-epochs",

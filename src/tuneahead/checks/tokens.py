@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -154,10 +155,12 @@ def _marked(context: Context, families: list[str]) -> Iterator[Finding]:
 def token_budget(context: Context) -> Iterator[Finding]:
     """How many tokens the full run will see."""
     survey, recipe, tokens = context.survey, context.recipe, context.tokens
-    rows = int(np.count_nonzero(~survey.empty_answer))
+    rows, steps = context.run.rows, context.run.steps
     if not rows:
         return
-    if tokens is not None and not tokens.failure:
+    if not math.isnan(context.run.tokens_a_row):
+        per_row, how = context.run.tokens_a_row, ""
+    elif tokens is not None and not tokens.failure:
         per_row, how = tokens.mean_tokens, ""
     else:
         characters = float(np.mean(survey.prompt_characters + survey.answer_characters))
@@ -165,7 +168,6 @@ def token_budget(context: Context) -> Iterator[Finding]:
             min(characters / _CHARACTERS_PER_TOKEN, recipe.max_length),
             ", guessed at 4 characters a token",
         )
-    steps = recipe.total_steps(rows)
     seen = steps * min(recipe.rows_per_step, rows)
     yield found(
         "token-budget",

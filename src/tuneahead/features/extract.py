@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tuneahead.features.catalogue import CATALOGUE_VERSION, names_of
@@ -37,16 +38,24 @@ __all__ = [
 
 
 def static_features(
-    examples: Sequence[Example], *, base: Base | None = None, benchmarks: Sequence[Benchmark] = ()
+    examples: Sequence[Example],
+    *,
+    base: Base | None = None,
+    benchmarks: Sequence[Benchmark] = (),
+    total: int | None = None,
 ) -> FeatureVector:
     """Features of the data alone. Without ``base`` or ``benchmarks`` what needs them is absent.
+
+    ``total`` is how many rows the data set has, where the examples are only some of them.
 
     Seconds for thousands of rows; the base reads a sample of rows, everything else is text.
     """
     from tuneahead.features.rows import draw
     from tuneahead.survey import take_survey
 
-    return measure_static(draw(examples, len(examples)), take_survey(examples), base, benchmarks).features
+    drawn = draw(examples, len(examples))
+    drawn = replace(drawn, total=max(drawn.total, total or 0))
+    return measure_static(drawn, take_survey(examples), base, benchmarks).features
 
 
 def measure_static(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from tuneahead.errors import RecipeError
 from tuneahead.integrations.live import LiveAdapter
 from tuneahead.recipe import Precision, Recipe, Schedule, make_recipe
 
@@ -57,7 +58,8 @@ def trainer_recipe(
         "lora_dropout": float(config.lora_dropout),
         "target_modules": _targets(adapter),
         "weight_decay": args.weight_decay,
-        "max_grad_norm": args.max_grad_norm or None,
+        # 0 and less turn clipping off; infinity only has the norm logged.
+        "max_grad_norm": args.max_grad_norm if 0 < (args.max_grad_norm or 0) < math.inf else None,
         "adam_beta1": args.adam_beta1,
         "adam_beta2": args.adam_beta2,
         "adam_epsilon": args.adam_epsilon,
@@ -65,6 +67,13 @@ def trainer_recipe(
         "max_length": max(2, int(window)),
         "seed": args.seed,
     }
+    for field, value in list(fields.items()):
+        try:
+            make_recipe({field: value})
+        except RecipeError:
+            # An observer does not end a run for a setting that a recipe has no room for.
+            notes.append((field, f"a recipe can't hold {value!r}"))
+            del fields[field]
     return make_recipe(fields), tuple(notes)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +40,8 @@ class LiveAdapter(AdapterStack):
         if not self.pairs:
             raise ModelError(
                 "the model has no trainable LoRA matrices",
-                remedy="wrap it with peft.get_peft_model(model, LoraConfig(...)) for the Trainer",
+                remedy="wrap it with peft.get_peft_model(model, LoraConfig(...)) for the Trainer; "
+                "AdaLoRA and other variants are not measured",
             )
         self.rank = max(a.shape[0] for _, a, _ in self.pairs)
         self.capacity = self.slots = 1
@@ -134,8 +137,10 @@ def _lora_pairs(base: Base) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
             continue
         for adapter in layer.active_adapters:
             if adapter in layer.lora_A:
-                a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-                assert isinstance(a, nn.Parameter) and isinstance(b, nn.Parameter)
+                # Variants such as AdaLoRA hold bare parameters, of another product.
+                a, b = (getattr(m[adapter], "weight", None) for m in (layer.lora_A, layer.lora_B))
+                if not (isinstance(a, nn.Parameter) and isinstance(b, nn.Parameter)):
+                    continue
                 if a.ndim == b.ndim == 2 and a.requires_grad and b.requires_grad:
                     pairs.append((name, a, b))
     return pairs
@@ -165,6 +170,18 @@ class _PlainView:
 
 
 @contextmanager
+def same_draws() -> Iterator[None]:
+    """Whatever the block draws, the run's own random numbers are those that they would have been."""
+    python, numbers = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
+
+
+@contextmanager
 def undisturbed(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode inside the block; modes, attention and random states are afterwards as before."""
     modes = [(module, module.training) for module in model.modules()]
@@ -175,7 +192,8 @@ def undisturbed(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation("sdpa")
     torch.nn.Module.eval(model)
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        own = [model.device] if model.device.type == "cuda" else []
+        with torch.random.fork_rng(own), torch.no_grad():
             yield
     finally:
         for module, training in modes:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from tuneahead.checks.check import RunLength
 from tuneahead.integrations.arguments import trainer_recipe
-from tuneahead.integrations.live import LiveAdapter, undisturbed
+from tuneahead.integrations.live import LiveAdapter, same_draws, undisturbed
 from tuneahead.integrations.losses import Visit
-from tuneahead.integrations.rows import TrainerRows, decode_examples, is_indexed, read_rows, row_key
+from tuneahead.integrations.rows import MOST_ROWS, TrainerRows, decode_examples, is_indexed, read_rows
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Flatness, ProbeTrace, TraceInfo
 from tuneahead.training.encode import MAX_HELDOUT_ROWS, Encoded, RunData, data_fingerprint
@@ -65,8 +66,11 @@ class LiveProbe:
         loader = trainer.callback_handler.train_dataloader
         assert loader is not None and trainer.optimizer is not None, "training has begun"
         self.dataset, self.optimizer = loader.dataset, trainer.optimizer
-        self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn)
-        heldout = _heldout_rows(trainer)
+        # Data sets and collators may draw: what to mask, how to augment.
+        with same_draws():
+            self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn)
+            heldout = _heldout_rows(trainer)
+        self.given = bool(examples)
         self.examples = tuple(examples or decode_examples(self.rows.rows, base.tokenizer))
         self.data = RunData(self.rows.rows, heldout, data_fingerprint(self.examples))
         with self.watching():
@@ -134,8 +138,8 @@ class LiveProbe:
         """Give every visit its row in the data set, or say why that can't be done."""
         reason = no_rows or self.rows.reason
         places: dict[int, list[int]] = {}
-        for index, row in enumerate(self.rows.rows):
-            places.setdefault(row_key(row.ids), []).append(index)
+        for index, key in enumerate(self.rows.keys):
+            places.setdefault(key, []).append(index)
         if not reason and any(visit.key not in places for visit in visits):
             reason = "rows in the batches differ from the rows of the data set"
         if reason:
@@ -161,7 +165,7 @@ class LiveProbe:
             data_fingerprint=self.data.fingerprint,
             recipe=self.recipe.full(),
             total_steps=self.trainer.state.max_steps,
-            train_rows=self._train_rows(),
+            train_rows=self.train_rows,
             heldout_rows=len(self.data.heldout),
             parameters=int(self.meter.active[0]),
             layers=layers,
@@ -192,12 +196,37 @@ class LiveProbe:
         if self.flatness is None:
             ended = f"the run ended before step {self.settings.flatness_at}"
             yield "flatness", ended if self.rows.rows else self.rows.reason
+        if self.sampled:
+            yield "data features", f"measured on {len(self.examples):,} of {self.data_rows:,} rows"
         if not hasattr(self.dataset, "__len__"):
             yield "train rows", "the data set is a stream: counted are the rows that all steps take"
         if self.skipped:
             yield "gradients", f"the gradient scaler skipped {self.skipped} steps"
 
-    def _train_rows(self) -> int:
+    @property
+    def sampled(self) -> bool:
+        """Whether the examples are some of the rows only."""
+        return 0 < len(self.examples) < self.data_rows
+
+    @property
+    def data_rows(self) -> int:
+        """How many rows the examples stand for: those given, or all of the Trainer's; 0 for a stream."""
+        read = len(self.rows.keys)
+        if self.given or not read:
+            return len(self.examples)
+        # Lines of packed rows may hold several: as many in the lines not read as in those that were.
+        return round(read * max(1.0, self.train_rows / MOST_ROWS))
+
+    @property
+    def length(self) -> RunLength:
+        """The run's rows or packed lines, its steps, and the tokens of a row."""
+        read = min(self.train_rows, MOST_ROWS)
+        tokens = self.rows.tokens / read if self.rows.keys else _NAN
+        return RunLength(self.train_rows, self.trainer.state.max_steps, tokens)
+
+    @property
+    def train_rows(self) -> int:
+        """Rows of the Trainer's data set; of a stream those that all steps take."""
         if hasattr(self.dataset, "__len__"):
             return len(self.dataset)
         return int(self.trainer.state.max_steps * self.recipe.rows_per_step)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from tuneahead.training.models import Base
 
 
+_LOG = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class RunNotes:
     """What a Trainer does not know about its run; everything may be left out.
@@ -48,7 +52,8 @@ class TraceRecorder(TrainerCallback):
     ``trace`` is there once ``settings.record_steps`` steps are done or training has ended; with
     several processes (DDP) rank 0 records and holds it. A run that is resumed from a checkpoint is
     not recorded. Raises :class:`ModelError` at the start of training for a model without LoRA
-    matrices, for sharded gradients and for DataParallel.
+    matrices, for sharded gradients and for DataParallel. What fails later, for want of memory perhaps,
+    ends the recording with a logged warning, and training goes on.
 
     >>> recorder = TraceRecorder(ProbeSettings(record_steps=50))               # doctest: +SKIP
     >>> Trainer(model, args, train_dataset=rows, callbacks=[recorder]).train()  # doctest: +SKIP
@@ -114,15 +119,15 @@ class TraceRecorder(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
     ) -> None:
         """Measure the gradient, which is clipped by now: see :class:`ClipMeter`."""
-        if self.probe is not None and self._clip is not None and self._trainer is not None:
-            self.probe.before_update(self._clip.factor, _scaled(self._trainer))
+        clip, trainer = self._clip, self._trainer
+        if clip is not None and trainer is not None:
+            self._attempt(lambda probe: probe.before_update(clip.factor, _scaled(trainer)))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
     ) -> None:
         """Measure the update."""
-        if self.probe is not None:
-            self.probe.after_update()
+        self._attempt(lambda probe: probe.after_update())
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
@@ -133,8 +138,7 @@ class TraceRecorder(TrainerCallback):
         seconds = time.perf_counter() - self._began
         own = torch.tensor(self._losses.take(), dtype=torch.float32, device=args.device)
         loss, tokens = (float(x) for x in self._trainer.accelerator.reduce(own, "sum"))
-        if self.probe is not None:
-            self.probe.record(loss, tokens, seconds)
+        self._attempt(lambda probe: probe.record(loss, tokens, seconds))
         # Sum and norm are the same on all ranks, so all of them end the probe together.
         if not np.isfinite(loss) or not (np.isfinite(self._clip.norm) or _scaled(self._trainer)):
             what = "gradient norm" if np.isfinite(loss) else "loss"
@@ -168,20 +172,37 @@ class TraceRecorder(TrainerCallback):
 
     def _observe(self, trainer: Trainer) -> None:
         if self._step in self.settings.cue_steps or self._step == self.settings.flatness_at:
-            if self.probe is not None:
-                self.probe.observe(self._step)
+            self._attempt(lambda probe: probe.observe(self._step), begun=self._step > 0)
             trainer.accelerator.wait_for_everyone()
 
     def _finish(self, trainer: Trainer, control: TrainerControl) -> None:
         assert self._losses is not None
-        visits = _gather_visits(trainer, self._losses.visits)
-        if self.probe is not None:
-            self.probe.place_visits(visits, self._losses.no_rows)
-            self.trace = self.probe.trace(self._failure)
+        losses, visits = self._losses, _gather_visits(trainer, self._losses.visits)
+
+        def close(probe: LiveProbe) -> None:
+            probe.place_visits(visits, losses.no_rows)
+            self.trace = probe.trace(self._failure)
+
+        self._attempt(close)
         # Taken off first: what follows may run the model.
         self._take_off()
         self.probe_ended(trainer, control)
         self.probe = None
+
+    def _attempt(self, act: Callable[[LiveProbe], None], *, begun: bool = True) -> None:
+        """Measure, where this process does: the training that is paid for outlives whatever fails here.
+
+        Only the probe is given up: the other processes go on, and wait for this one as before.
+        """
+        if self.probe is None:
+            return
+        try:
+            act(self.probe)
+        except Exception as error:
+            if not begun:
+                raise
+            _LOG.warning("the probe is given up, training goes on: %s", error, exc_info=True)
+            self.probe = None
 
     def _release(self) -> None:
         self._take_off()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Batch = Mapping[str, object]
 MOST_ROWS = 50_000
+"""Rows whose tokens are looked at."""
+MOST_TOKENS = 4_000_000
+"""Tokens that are kept, at most: some 200 MB. Of longer data every second, fourth, ... row is kept."""
 IGNORED = -100
 _CHUNK_ROWS = 64
 
@@ -29,13 +32,18 @@ _CHUNK_ROWS = 64
 class TrainerRows:
     """Rows of a data set after the collator, ``Encoded.row`` counting from 1.
 
-    ``identified`` is False where items and rows are not one to one (packing), or where not all
-    rows could be read; ``reason`` then says why.
+    ``rows`` are those that are kept: all, or every second, fourth, ... of long data. ``keys`` are the
+    hashes of all that were read, ``tokens`` and ``answer_tokens`` how many those hold. ``identified`` is
+    False where items and rows are not one to one (packing), or where not all rows could be read; ``reason``
+    then says why.
     """
 
     rows: tuple[Encoded, ...]
     identified: bool
     reason: str = ""
+    keys: tuple[int, ...] = ()
+    tokens: int = 0
+    answer_tokens: int = 0
 
 
 def read_rows(
@@ -45,7 +53,7 @@ def read_rows(
     if not is_indexed(dataset):
         return TrainerRows((), False, "the data set is a stream")
     count = min(most, len(dataset))
-    rows: list[Encoded] = []
+    kept = _Kept()
     whole = True
     for start in range(0, count, _CHUNK_ROWS):
         items = [dataset[i] for i in range(start, min(start + _CHUNK_ROWS, count))]
@@ -55,12 +63,42 @@ def read_rows(
             return TrainerRows((), False, "the collator's batches hold no input_ids")
         found = list(batch_rows(batch))
         whole = whole and len(found) == len(items)
-        rows += [Encoded(ids, answer, len(rows) + i + 1) for i, (ids, answer) in enumerate(found)]
+        for ids, answer in found:
+            kept.add(ids, answer)
     if not whole:
-        return TrainerRows(tuple(rows), False, "rows are packed together")
+        return kept.result("rows are packed together")
     if count < len(dataset):
-        return TrainerRows(tuple(rows), False, f"only the first {most:,} of {len(dataset):,} rows were read")
-    return TrainerRows(tuple(rows), True)
+        return kept.result(f"only the first {most:,} of {len(dataset):,} rows were read")
+    return kept.result("")
+
+
+class _Kept:
+    """Keys of all rows, and rows spread evenly that hold no more than ``MOST_TOKENS``."""
+
+    def __init__(self) -> None:
+        self.rows: list[Encoded] = []
+        self.keys: list[int] = []
+        self.tokens = self.answer_tokens = 0
+        self._every = 1
+        self._held = 0
+
+    def add(self, ids: NDArray[np.int64], answer: NDArray[np.bool_]) -> None:
+        place = len(self.keys)
+        self.keys.append(row_key(ids))
+        self.tokens += len(ids)
+        self.answer_tokens += int(answer[1:].sum())
+        if place % self._every:
+            return
+        self.rows.append(Encoded(tuple(ids.tolist()), tuple(answer.tolist()), place + 1))
+        self._held += len(ids)
+        while self._held > MOST_TOKENS and len(self.rows) > 1:
+            self._every *= 2
+            self.rows = self.rows[::2]
+            self._held = sum(len(row.ids) for row in self.rows)
+
+    def result(self, reason: str) -> TrainerRows:
+        keys = tuple(self.keys)
+        return TrainerRows(tuple(self.rows), not reason, reason, keys, self.tokens, self.answer_tokens)
 
 
 def is_indexed(dataset: object) -> TypeGuard[Sequence[object]]:
@@ -70,13 +108,12 @@ def is_indexed(dataset: object) -> TypeGuard[Sequence[object]]:
     return not stream and hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
 
 
-def batch_rows(batch: Batch) -> Iterator[tuple[tuple[int, ...], tuple[bool, ...]]]:
+def batch_rows(batch: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
     """Token ids and trained mask of every row in a batch, without padding."""
     ids, trained = _cpu(batch, "input_ids"), _trained(batch)
     for line, start, stop in _spans(batch):
         real = _real(batch, line, start, stop)
-        own, answer = ids[line, start:stop][real], trained[line, start:stop][real]
-        yield tuple(int(i) for i in own), tuple(bool(i) for i in answer)
+        yield ids[line, start:stop][real], trained[line, start:stop][real]
 
 
 def row_owners(batch: Batch) -> Tensor:
@@ -94,7 +131,7 @@ def row_keys(batch: Batch) -> list[int]:
     return [row_key(ids) for ids, _ in batch_rows(batch)]
 
 
-def row_key(ids: Sequence[int]) -> int:
+def row_key(ids: Sequence[int] | NDArray[np.int64]) -> int:
     """Signed 64-bit hash of token ids."""
     digest = hashlib.blake2b(np.asarray(ids, np.int64).tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import Trainer, TrainerControl
 
-from tuneahead.assessment import Assessment, Checkup, Costs, DataSummary, TaskInfo
+from tuneahead.assessment import NAN, Assessment, Checkup, Costs, DataSummary, TaskInfo
 from tuneahead.conclusion import Task, conclude, stopped
 from tuneahead.errors import StoreError
 from tuneahead.features.vector import FeatureVector
@@ -48,8 +48,8 @@ class Gate(TraceRecorder):
     ``predictor`` is a fitted one, a folder, or None for the shipped one; ``benchmark`` as in
     :class:`~tuneahead.workbench.Setup`, or a :class:`Benchmark`. With ``store`` the probed run is
     kept under ``run_id``, to be scored later; where the store can't be written that is printed and training
-    goes on. Raises BenchmarkError or PredictorError at once, and
-    what :class:`TraceRecorder` raises when training begins.
+    goes on. Without ``stop`` training goes on whatever the verdict is. Raises BenchmarkError or
+    PredictorError at once, and what :class:`TraceRecorder` raises when training begins.
 
     >>> gate = Gate(predictor, Goal(gain_pp=3), benchmark="exam.jsonl")    # doctest: +SKIP
     >>> Trainer(model, args, train_dataset=rows, callbacks=[gate]).train()  # doctest: +SKIP
@@ -66,13 +66,14 @@ class Gate(TraceRecorder):
         benchmark: Benchmark | str = "lab-exam",
         store: RunStore | None = None,
         notes: RunNotes | None = None,
+        stop: bool = True,
     ) -> None:
         super().__init__(notes=notes)
         self.goal = goal or Goal()
         self.probe_steps = require_probe_steps(probe_steps)
         self.benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
         self.predictor = _loaded(predictor)
-        self.store = store
+        self.store, self.stop = store, stop
         self.run_id = ""
         self.assessment: Assessment | None = None
         self.decision: Decision | None = None
@@ -97,13 +98,14 @@ class Gate(TraceRecorder):
         finally:
             # Also after an error: the other ranks wait here, and would for ever.
             self._share(trainer, control)
+        if self.decision == "NO_GO" and not self.stop:
+            self.decision = None
         return self.decision != "NO_GO"
 
     def probe_ended(self, trainer: Trainer, control: TrainerControl) -> None:
         """Judge on rank 0, and let every rank act on it."""
         try:
-            if self.probe is not None:
-                self._announce(self._judge(self.probe))
+            self._attempt(lambda probe: self._announce(self._judge(probe)))
         finally:
             self._share(trainer, control)
 
@@ -111,12 +113,15 @@ class Gate(TraceRecorder):
         from tuneahead.preflight import preflight
 
         # Without tokenizer: the Trainer's own rows say which tokens are trained.
-        self._findings = preflight(probe.examples, probe.recipe, benchmarks=(self.benchmark,))
+        found = preflight(probe.examples, probe.recipe, benchmarks=(self.benchmark,), length=probe.length)
+        # Of a stream no row was read, which is no sign that it has none.
+        self._findings = tuple(f for f in found if probe.examples or f.check != "few-rows")
         if any(finding.severity == "stop" for finding in self._findings):
             nothing = FeatureVector({})
             self._announce(stopped(self._task(probe, nothing, 0.0), self.goal))
 
     def _judge(self, probe: LiveProbe) -> Assessment:
+        from tuneahead.features.catalogue import names_of
         from tuneahead.features.extract import static_features
         from tuneahead.training.loop import RunResult
 
@@ -127,8 +132,14 @@ class Gate(TraceRecorder):
         seconds = time.perf_counter() - self._start
         began = time.perf_counter()
         # What the data looks like to the base has to be asked of the base, not of the trained adapter.
-        with probe.watching(), probe.adapter.as_begun():
-            static = static_features(probe.examples, base=probe.base, benchmarks=(self.benchmark,))
+        if probe.examples:
+            with probe.watching(), probe.adapter.as_begun():
+                static = static_features(
+                    probe.examples, base=probe.base, benchmarks=(self.benchmark,), total=probe.data_rows
+                )
+        else:
+            nothing = FeatureVector(dict.fromkeys(names_of("static"), NAN))
+            static = nothing.without(dict.fromkeys(nothing.values, probe.rows.reason or "no row was read"))
         task = self._task(probe, static, time.perf_counter() - began)
         return conclude(task, result, self._bench, self.goal, seconds)
 
@@ -136,7 +147,7 @@ class Gate(TraceRecorder):
         from tuneahead.columns import ColumnMapping
         from tuneahead.dataset import Dataset, fingerprint
 
-        rows, trace = probe.rows.rows, probe.trace("")
+        trace = probe.trace("")
         dataset = Dataset(
             probe.examples, fingerprint(probe.examples), Path("trainer"), "trainer", ColumnMapping()
         )
@@ -145,8 +156,8 @@ class Gate(TraceRecorder):
             format="trainer",
             rows=trace.info.train_rows,
             fingerprint=dataset.fingerprint,
-            tokens=float(sum(len(row.ids) for row in rows)),
-            answer_tokens=float(sum(row.answer_tokens for row in rows)),
+            tokens=float(probe.rows.tokens) if probe.examples else NAN,
+            answer_tokens=float(probe.rows.answer_tokens) if probe.examples else NAN,
         )
         checkup = Checkup(summary, probe.recipe.full(), self._findings, static, Costs(check_seconds=seconds))
         info = TaskInfo(
@@ -161,7 +172,7 @@ class Gate(TraceRecorder):
             heldout_rows=trace.info.heldout_rows,
             device=probe.base.device,
         )
-        return Task(dataset, probe.data, checkup, info)
+        return Task(dataset, probe.data, checkup, info, range(1, trace.info.train_rows + 1))
 
     def _announce(self, assessment: Assessment) -> None:
         from rich.console import Console
@@ -174,6 +185,11 @@ class Gate(TraceRecorder):
             from tuneahead.record import record_run
 
             try:
+                if self.probe is not None and not self.probe.examples:
+                    raise StoreError(
+                        "its rows can't be read, so nothing tells its data set from others",
+                        remedy="give the rows as text: RunNotes(examples=...)",
+                    )
                 self.run_id = record_run(assessment, self.store)
             except StoreError as error:
                 # A full disk must not end the user's training.
@@ -186,7 +202,7 @@ class Gate(TraceRecorder):
         code = torch.tensor(own if main else 0, device=trainer.accelerator.device)
         shared = int(trainer.accelerator.reduce(code, "sum"))
         self.decision = None if shared < 0 else _DECISIONS[shared]
-        if self.decision == "NO_GO":
+        if self.decision == "NO_GO" and self.stop:
             control.should_training_stop = True
             control.should_save = True
 

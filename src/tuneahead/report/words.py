@@ -59,7 +59,9 @@ def lead(assessment: Assessment) -> str:
         return f"Expected to score {number_pp(forecast.score_pp)} % at the end of the full run{tail}."
     if any(finding.severity == "stop" for finding in assessment.findings):
         if assessment.trace is None:
-            return "Training was not started: preflight found a sure reason to stop."
+            begun = assessment.data.format == "trainer"
+            what = "ends with its first pass" if begun else "was not started"
+            return f"Training {what}: preflight found a sure reason to stop."
         return "The probe broke down: the full run would too."
     if math.isfinite(assessment.probe_pp):
         score = number_pp(assessment.probe_pp)
