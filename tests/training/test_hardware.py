@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from tuneahead.errors import ModelError
 from tuneahead.training import hardware
-from tuneahead.training.hardware import choose_device, choose_dtype, free_bytes, native_bf16, require_room
+from tuneahead.training.hardware import (
+    _free_linux,
+    choose_device,
+    choose_dtype,
+    free_bytes,
+    native_bf16,
+    require_room,
+)
 from tuneahead.training.memory import quantization_config
 
 
@@ -20,6 +30,26 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModelError, match="unknown device 'gpu'") as caught:
         choose_device("gpu")
     assert "cuda" in caught.value.remedy
+
+
+def test_a_card_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == "cuda:1"
+    with pytest.raises(ModelError, match="'cuda:2' was asked for, and there are 2 CUDA devices"):
+        choose_device("cuda:2")
+    with pytest.raises(ModelError, match="unknown device 'cuda:x'"):
+        choose_device("cuda:x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="containers of Linux")
+def test_a_container_s_limit_counts_without_what_was_read_lately(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 300000\ninactive_file 500000\nslab_reclaimable 1000\n")
+    assert _free_linux(tmp_path) == 1_000_000 - (900_000 - 501_000)
+    (tmp_path / "memory.current").write_text("1900000\n")
+    assert _free_linux(tmp_path) == 0, "never less than nothing"
 
 
 def test_bf16_is_taken_where_it_is_native(monkeypatch: pytest.MonkeyPatch) -> None:

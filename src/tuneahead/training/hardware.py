@@ -23,18 +23,23 @@ def choose_device(device: str = "auto") -> str:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    kind = device.split(":")[0]
+    kind, _, index = device.partition(":")
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
-    if kind not in there:
+    if kind not in there or (":" in device and not index.isdecimal()):
         raise ModelError(f"unknown device {device!r}", remedy="use auto, cpu, cuda, cuda:1 or mps")
     if not there[kind]:
         raise ModelError(
             f"device {device!r} was asked for, and this PyTorch ({torch.__version__}) sees none",
             remedy="use --device cpu, or install a PyTorch built for that device",
+        )
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ModelError(
+            f"device {device!r} was asked for, and there are {torch.cuda.device_count()} CUDA devices",
+            remedy=f"use cuda:0 to cuda:{torch.cuda.device_count() - 1}",
         )
     return device
 
@@ -80,7 +85,7 @@ def free_bytes(device: str) -> int | None:
     return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if sys.platform == "darwin" else None
 
 
-def _free_linux() -> int | None:
+def _free_linux(group: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Available memory of the machine, or of the container's limit where that is less."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
@@ -88,12 +93,14 @@ def _free_linux() -> int | None:
     except (OSError, StopIteration):
         return None
     try:
-        group = Path("/sys/fs/cgroup")
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
         used = int((group / "memory.current").read_text(encoding="ascii"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        # Files read lately count as used, weights among them, and are given up when memory is wanted.
+        used -= int(stat.get("inactive_file", 0)) + int(stat.get("slab_reclaimable", 0))
     except (OSError, ValueError):
         return free
-    return free if limit == "max" else min(free, int(limit) - used)
+    return free if limit == "max" else max(0, min(free, int(limit) - used))
 
 
 def require_room(needed: float, device: str, what: str, remedy: str) -> None:

@@ -100,7 +100,10 @@ class _Trainer:
                     self._step()
                     if on_step is not None:
                         on_step(len(self.slots))
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            # Only CUDA has a class of its own for it.
+            if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+                raise
             raise ModelError(
                 f"{len(self.slots)} run(s) on {self.base.name!r} ran out of memory: "
                 + str(error).splitlines()[0],

@@ -64,7 +64,9 @@ class Base:
         words = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
         template = getattr(self.tokenizer, "chat_template", None)
         frozen = (p for p in self.model.parameters() if not p.requires_grad)
-        sums = [float(p.detach().sum(dtype=torch.float64)) for p in frozen]
+        # MPS has no 64-bit floats.
+        here = (p.detach().cpu() if p.device.type == "mps" else p.detach() for p in frozen)
+        sums = [float(p.sum(dtype=torch.float64)) for p in here]
         parts = (words, template, repr(self.tokenizer), self.model.config.to_json_string(), sums)
         return f"{self.name}\n{self.fingerprint} {self.dtype} {self.device} {digest(repr(parts))}"
 
