@@ -10,7 +10,7 @@ import pytest
 
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
-from tuneahead.predictor.fitting import paper_features, prepare, seed_weights
+from tuneahead.predictor.fitting import paper_features, prepare, seed_weights, varies_by_base_alone
 from tuneahead.predictor.linear import Ridge
 from tuneahead.predictor.metrics import measure, rmse
 from tuneahead.predictor.predictor import Predictor, load_predictor
@@ -251,6 +251,18 @@ def test_other_bases_runs_help_a_few_own_ones(make_table):
     assert helped.origin.rows == 162 and helped.origin.own_rows == 12
     assert helped.chance_pp == pytest.approx(10.0), "the score of guessing is that of the own benchmark"
     assert set(helped.calibration.groups) == set(few.data_ids), "intervals are those of the own runs"
+
+
+def test_a_column_that_only_tells_bases_apart_is_left_out():
+    draw = np.random.default_rng(0)
+    bases = ("home",) * 60 + ("new",) * 6
+    apart = np.repeat([0.0, 1.0], (60, 6))
+    absent = np.where(apart > 0, np.nan, draw.normal(size=66))
+    features = np.column_stack(
+        [apart, apart * 30 + draw.normal(size=66), apart + draw.normal(size=66), absent, np.ones(66)]
+    )
+    assert varies_by_base_alone(features, bases).tolist() == [True, True, False, False, False]
+    assert not varies_by_base_alone(features, ("home",) * 66).any()
 
 
 def test_helpers_without_a_usable_own_run_make_no_predictor(make_table):

@@ -77,7 +77,7 @@ class Domain:
         }
         for name in ("low", "high", "always", "centre", "scale"):
             record[name] = getattr(self, name).tolist()
-        record["points"] = np.round(self.points, 4).tolist()
+        record["points"] = self.points.tolist()
         return record
 
 
@@ -97,7 +97,8 @@ def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) 
     centre = np.nanmedian(finite, 0)
     spread = np.nanquantile(finite, 0.9, 0) - np.nanquantile(finite, 0.1, 0)
     spread = np.where(spread > 0, spread / 2.56, np.where(high > low, high - low, 1.0))  # inf if empty
-    points = _standardised(features, centre, spread)
+    # Rounded as they are stored, so that a domain read back is the same one.
+    points = np.round(_standardised(features, centre, spread), 4)
     index = group_index(groups)
     far = most = np.inf
     if index.max(initial=0) > 0:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
@@ -13,8 +15,11 @@ from tuneahead.predictor.explain import known_spec
 from tuneahead.predictor.intervals import Calibration, Residuals, calibrate
 from tuneahead.predictor.models import Component
 from tuneahead.predictor.selection import TrailEntry
-from tuneahead.predictor.table import FeatureTable, Floats, Rows, join_tables
+from tuneahead.predictor.table import FeatureTable, Floats, Rows, group_index, join_tables
 from tuneahead.predictor.tuning import CONTEXT, PRESETS, Choice, Preset, Problem, anchor_points, design
+
+BASES_APART = 5.0
+"""A column whose mean differs between bases by so many standard deviations within them is left out."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,12 @@ def prepare(
             remedy="score the benchmark's cue items before training and at the probe's end",
         )
     names = paper_features(rows) if preset.paper_features else rows.names
+    features = design(rows, names, context=preset.context)
+    # To a model such a column is the base's name: all rows of the others lie far away in it.
+    features[:, varies_by_base_alone(features, rows.bases)] = np.nan
     problem = Problem(
         names=(*names, *CONTEXT) if preset.context else names,
-        features=design(rows, names, context=preset.context),
+        features=features,
         score_pp=rows.score_pp,
         anchor_pp={anchor: anchor_points(rows, anchor) for anchor in ("probe", "base", "raw")},
         headroom_pp=rows.headroom_pp,
@@ -108,6 +116,24 @@ def prepare(
     if not problem.names:
         raise PredictorError("the table has no features", remedy="extract features before fitting")
     return problem, rows, np.flatnonzero(own)
+
+
+def varies_by_base_alone(features: Floats, bases: Sequence[str]) -> NDArray[np.bool_]:
+    """Which columns of ``features`` ``(n, d)`` tell bases apart and rows of one base hardly, ``(d,)``."""
+    index = group_index(bases)
+    sums, squares, means = [], [], []
+    for base in range(int(index.max(initial=0)) + 1):
+        own = np.where(np.isfinite(features[index == base]), features[index == base], np.nan)
+        known = ~np.isnan(own).all(0)
+        mean = np.where(known, np.nanmean(np.where(known, own, 0.0), 0), np.nan)
+        sums.append((~np.isnan(own)).sum(0))
+        squares.append(np.nansum((own - mean) ** 2, 0))
+        means.append(mean)
+    within = np.sqrt(np.sum(squares, 0) / np.maximum(1, np.sum(sums, 0)))
+    known = np.isfinite(means)
+    between = np.where(known, means, -np.inf).max(0) - np.where(known, means, np.inf).min(0)
+    tiny = 1e-9 * np.abs(np.where(known, means, 0.0)).max(0)
+    return np.asarray((known.sum(0) > 1) & (between > BASES_APART * within + tiny), bool)
 
 
 def fit_members(
