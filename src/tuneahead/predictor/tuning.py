@@ -22,8 +22,8 @@ Pool = Literal["all", "selected"]
 CONTEXT = ("base_level", "probe_level", "gain_level")
 """Columns appended to the features: base, probe and probe minus base, over the benchmark's head-room."""
 MIN_SELECTION_ROWS = 80
-SIMPLER = 0.995
-"""A mixture must beat the best single model by this factor of its RMSE to be used."""
+NEAR_BEST = 1.06
+"""Models whose RMSE is within this factor of the best one's are averaged."""
 _QUICK: tuple[Learner, ...] = (Ridge(), Boosting("trees", {**GREEDY_TREES, "learning_rate": 0.15}, (30, 60)))
 
 
@@ -232,29 +232,14 @@ def _without_comparison(problem: Problem, anchor: Anchor) -> Choice:
 
 
 def mixture(predictions: Floats, target: Floats, weights: Floats) -> Floats:
-    """Non-negative weights that sum to one over the columns of ``predictions`` ``(n, m)``.
+    """Equal weights for the columns of ``predictions`` ``(n, m)`` that err nearly as little as the best.
 
-    All weight goes to the best column unless mixing lowers the weighted squared error noticeably.
+    Weights fitted to the same rows err no less on data sets they were not fitted to, change with the
+    folds, and with them the reasons that a user is given.
     """
-    from scipy.optimize import nnls
-
-    count = predictions.shape[1]
-    root = np.sqrt(weights)
-    errors = [float(np.mean(weights * (predictions[:, i] - target) ** 2)) for i in range(count)]
-    single: Floats = np.eye(count)[int(np.argmin(errors))]
-    if count == 1 or len(target) < 4 * count:
-        return single
-    spread = predictions.mean(1, keepdims=True)
-    # Sum to one by a heavy extra row; centring first keeps that row from mattering to the fit.
-    heavy = 1e3 * float(np.abs(root[:, None] * predictions).max() + 1e-12)
-    matrix = np.vstack([root[:, None] * (predictions - spread), np.full(count, heavy)])
-    found, _ = nnls(matrix, np.append(root * (target - spread[:, 0]), heavy))
-    found[found < 0.05] = 0.0
-    if found.sum() <= 0:
-        return single
-    found /= found.sum()
-    mixed = float(np.mean(weights * (predictions @ found - target) ** 2))
-    return np.asarray(found, float) if mixed < SIMPLER**2 * min(errors) else single
+    errors = np.sqrt(np.average((predictions - target[:, None]) ** 2, axis=0, weights=weights))
+    near = errors <= NEAR_BEST * errors.min()
+    return np.asarray(near / near.sum(), float)
 
 
 def _inner_folds(data_ids: Sequence[str], wanted: int, seed: int) -> tuple[Fold, ...]:
