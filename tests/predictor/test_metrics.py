@@ -126,7 +126,9 @@ def test_the_cautious_margin_keeps_the_good_runs_of_other_data_sets() -> None:
     found = cautious_pp(predicted, measured, 50.0, groups, kept=0.95)
     # a: of b and c the worst is 9 short; b: of a and c 4; c: of a and b 9; d: 9.
     np.testing.assert_allclose(found, [55.0, 57.0, 45.0, 62.0, 19.0, 39.0])
-    assert np.isnan(cautious_pp(predicted[:1], measured[:1], 50.0, ["a"])).all()
+    alone = cautious_pp(predicted[:1], measured[:1], 50.0, ["a"])
+    assert alone.tolist() == [math.inf], "where nothing is known of good runs they are made"
+    assert decisions(alone, measured[:1], 50.0).good_kept == 1.0
 
 
 def test_the_cautious_rule_keeps_about_as_many_good_runs_as_it_says() -> None:

@@ -224,6 +224,15 @@ def test_paper_features_are_the_catalogues_24_and_the_recipe(table):
     assert set(found) == set(names_of("static", "dynamic", paper=True)) | set(names_of("recipe"))
 
 
+def test_a_benchmark_without_head_room_and_a_task_without_seeds_are_named(table):
+    chance = np.where(np.arange(len(table)) == 3, 100.0, 25.0)
+    with pytest.raises(PredictorError, match=rf"task {table.task_ids[3]}: the score of guessing is 100"):
+        Predictor.fit(replace(table, chance_pp=chance), preset="quick")
+    seeds = np.where(np.arange(len(table)) == 5, np.nan, 1.0)
+    with pytest.raises(PredictorError, match=rf"task {table.task_ids[5]} has nan seeds"):
+        Predictor.fit(replace(table, seeds=seeds), preset="quick")
+
+
 def test_bad_presets_levels_and_empty_tables_are_refused(table):
     with pytest.raises(PredictorError, match="use one of paper, default, quick"):
         Predictor.fit(table, preset="best")

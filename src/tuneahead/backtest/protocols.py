@@ -9,10 +9,17 @@ import numpy as np
 
 from tuneahead.backtest.result import BacktestOptions
 from tuneahead.backtest.runs import Outcome
-from tuneahead.backtest.tables import Scored, Table, decision_table, metric_table, trail_table
+from tuneahead.backtest.tables import Scored, Table, decision_table, kind_table, metric_table, trail_table
 from tuneahead.predictor.baselines import ABLATIONS, OURS
-from tuneahead.predictor.metrics import cautious_pp, decisions, measure, noise_floor_pp, task_costs
-from tuneahead.predictor.table import FeatureTable, Floats, Mask
+from tuneahead.predictor.metrics import (
+    Metrics,
+    cautious_pp,
+    decisions,
+    measure,
+    noise_floor_pp,
+    task_costs,
+)
+from tuneahead.predictor.table import FeatureTable, Floats, Mask, Rows
 
 PAPER_TAU_PP = 55.0
 SUCCESS_SHARE = 1 / 3
@@ -35,6 +42,10 @@ class Judged:
     scored: Mapping[str, Scored]
     floor_pp: float
     note: str
+    whole: Metrics | None = None
+    """Ours over every task that was held out, whatever its number of seeds."""
+    kinds: tuple[tuple[str, Metrics], ...] = ()
+    """The same by kind of data, worst first."""
 
 
 def judge(rows: FeatureTable, protocol: str, outcomes: Mapping[str, Outcome], seed: int) -> Judged:
@@ -51,7 +62,28 @@ def judge(rows: FeatureTable, protocol: str, outcomes: Mapping[str, Outcome], se
         {name: _scored(part, measured, outcome, seed) for name, outcome in outcomes.items()},
         noise_floor_pp(rows.select(np.flatnonzero(measured & held))),
         _protocol_note(protocol, rows, measured),
+        *_ours_on_all(rows, outcomes, seed),
     )
+
+
+def _ours_on_all(
+    rows: FeatureTable, outcomes: Mapping[str, Outcome], seed: int
+) -> tuple[Metrics | None, tuple[tuple[str, Metrics], ...]]:
+    if OURS.name not in outcomes:
+        return None, ()
+    ours = outcomes[OURS.name]
+
+    def measured_on(part: Rows) -> Metrics:
+        found, ids = ours.select(part), tuple(rows.data_ids[i] for i in part)
+        low, high = (found.low_pp, found.high_pp) if ours.has_interval else (None, None)
+        return measure(found.score_pp, rows.score_pp[part], low=low, high=high, groups=ids, seed=seed)
+
+    kinds = [
+        (family, measured_on(np.flatnonzero(np.array(rows.families) == family)))
+        for family in sorted(set(rows.families))
+    ]
+    known = [(family, found) for family, found in kinds if found.n]
+    return measured_on(np.arange(len(rows))), tuple(sorted(known, key=lambda pair: -pair[1].rmse_pp))
 
 
 def protocol_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
@@ -64,6 +96,8 @@ def protocol_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
     if ablation:
         note = "All rows use the same two cheap models (ridge and boosted trees): only the features differ."
         tables.append(metric_table(f"ablation {protocol}", f"Ablation, {protocol}", ablation, floor, note))
+    if protocol == "family-out" and len(judged.kinds) > 1:
+        tables.append(kind_table(judged.kinds))
     if OURS.name in judged.outcomes:
         tables += _decision_tables(judged, options)
     if protocol == "random" and OURS.name in judged.outcomes:

@@ -166,6 +166,17 @@ def _metric_row(system: Scored) -> tuple[Cell, ...]:
     )
 
 
+def kind_table(kinds: Sequence[tuple[str, Metrics]]) -> Table:
+    """Ours on kinds of data of which no training row was, all tasks."""
+    rows = tuple((name, m.n, m.rmse_pp, m.bias_pp, 100.0 * m.coverage, m.width_pp) for name, m in kinds)
+    note = (
+        "Intervals are made for data like those of the history: on a kind that it lacks they may hold less"
+        " often than 90 %. A bias above 0 is a forecast that is too good."
+    )
+    columns = ("kind of data", "tasks", "RMSE", "bias", "coverage %", "width")
+    return Table("kinds family-out", "Ours on kinds of data never seen, family-out", columns, rows, note)
+
+
 def decision_table(name: str, title: str, rules: Sequence[tuple[str, Decisions]], note: str) -> Table:
     """Rules by decision figures, in percent."""
     columns: tuple[str, ...] = (

@@ -99,6 +99,7 @@ def prepare(
             "no run of the new base has a score of its cue items",
             remedy="score the benchmark's cue items before training and at the probe's end",
         )
+    _require_sound(rows)
     names = paper_features(rows) if preset.paper_features else rows.names
     features = design(rows, names, context=preset.context)
     # To a model such a column is the base's name: all rows of the others lie far away in it.
@@ -116,6 +117,22 @@ def prepare(
     if not problem.names:
         raise PredictorError("the table has no features", remedy="extract features before fitting")
     return problem, rows, np.flatnonzero(own)
+
+
+def _require_sound(rows: FeatureTable) -> None:
+    bad = np.flatnonzero(~(rows.headroom_pp > 0))
+    if len(bad):
+        raise PredictorError(
+            f"task {rows.task_ids[bad[0]]}: the score of guessing is {rows.chance_pp[bad[0]]:g} points, "
+            "which leaves nothing to gain",
+            remedy="correct the chance level of its benchmark (0 to below 100 points)",
+        )
+    bad = np.flatnonzero(~(rows.seeds >= 1))
+    if len(bad):
+        raise PredictorError(
+            f"task {rows.task_ids[bad[0]]} has {rows.seeds[bad[0]]:g} seeds",
+            remedy="give every task the number of runs that its score is the mean of, at least 1",
+        )
 
 
 def varies_by_base_alone(features: Floats, bases: Sequence[str]) -> NDArray[np.bool_]:

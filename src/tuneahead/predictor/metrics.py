@@ -86,8 +86,10 @@ def measure(
     coverage = width = NAN
     inside = np.full(len(p), NAN)
     if low is not None and high is not None:
-        inside = np.asarray((m >= low[keep]) & (m <= high[keep]), float)
-        coverage, width = float(inside.mean()), float(np.mean(high[keep] - low[keep]))
+        known = np.isfinite(low[keep]) & np.isfinite(high[keep])
+        inside = np.where(known, (m >= low[keep]) & (m <= high[keep]), NAN)
+        if known.any():
+            coverage, width = float(inside[known].mean()), float(np.mean((high - low)[keep][known]))
     kept = [name for name, used in zip(groups, keep, strict=True) if used] if groups else []
     return Metrics(
         n=len(p),
@@ -112,12 +114,14 @@ def _spans(
     error: Floats, measured: Floats, inside: Floats, groups: Sequence[str], seed: int
 ) -> dict[str, Span]:
     near = [np.abs(error) <= bound for bound in (1.0, 2.0, 3.0)]
-    columns = [np.ones(len(error)), error**2, measured, measured**2, *near, inside]
+    known = np.isfinite(inside)
+    columns = [np.ones(len(error)), error**2, measured, measured**2, *near, np.nan_to_num(inside), known]
 
     def figures(totals: Floats) -> Floats:
-        n, squares, total, total_squares, *shares = totals.T
+        n, squares, total, total_squares, *shares, covered, bounded = totals.T
         spread = total_squares - total**2 / n
-        return np.column_stack([np.sqrt(squares / n), 1 - squares / spread, *(share / n for share in shares)])
+        shares = [*(share / n for share in shares), covered / bounded]
+        return np.column_stack([np.sqrt(squares / n), 1 - squares / spread, *shares])
 
     found = group_spans(np.column_stack(columns).astype(float), groups, figures, seed=seed)
     return dict(zip(_SPANNED, found, strict=True))
@@ -179,7 +183,7 @@ def decisions(
     ``upper_pp`` is the prediction itself (the paper's rule) or the interval's upper end (stop only
     on a sure failure). With ``groups`` (one data set id a row) figures get bootstrap intervals.
     """
-    keep = np.isfinite(upper_pp) & np.isfinite(measured)
+    keep = ~np.isnan(upper_pp) & np.isfinite(measured)
     go, good = upper_pp[keep] >= tau_pp, measured[keep] >= tau_pp
     saved = NAN
     spent, full = np.full(len(go), NAN), np.full(len(go), NAN)
@@ -216,11 +220,12 @@ def cautious_pp(
     """Predictions plus the margin that keeps the share ``kept`` of the runs that reach ``tau_pp``: ``(n,)``.
 
     Each data set's margin is learnt from the held-out predictions of all others, so that the rule "run
-    when this reaches tau" is judged on runs it was not made from. NaN where no other run reaches tau.
+    when this reaches tau" is judged on runs it was not made from. Infinite where no other data set's run
+    reaches tau: nothing is known of such runs, and they are made.
     """
     index = group_index(groups)
     short = np.where(measured_pp >= tau_pp, tau_pp - predicted_pp, np.nan)
-    raised = np.full(len(index), NAN)
+    raised = np.where(np.isfinite(predicted_pp), np.inf, NAN)
     for group in range(int(index.max(initial=-1)) + 1):
         others = short[(index != group) & np.isfinite(short)]
         if len(others):
