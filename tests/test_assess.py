@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from made_assessment import made_assessment, made_table
 
+from tuneahead import conclusion
 from tuneahead.assessment import Assessment, Outcome, assessment_from_json
 from tuneahead.checkup import check
 from tuneahead.dataset import Dataset, read_examples
@@ -29,6 +30,7 @@ from tuneahead.predictor.predictor import Predictor
 from tuneahead.recipe import Recipe
 from tuneahead.record import record_run
 from tuneahead.report import render_html
+from tuneahead.report.words import lead
 from tuneahead.training.models import load_base
 from tuneahead.verdict import Attribution, Fix, Goal
 from tuneahead.workbench import Setup, Workbench
@@ -227,7 +229,22 @@ def test_a_run_shorter_than_the_probe_is_probed_to_its_end(dataset: Dataset, ben
     assert task.task.probe_steps == 12
     assert task.trace is not None
     assert task.trace.cue_at(12) is not None
-    assert "12 steps" in task.forecast_absent or task.forecast_absent == bench.predictor_absent
+    assert "12 steps" in task.forecast_absent
+
+
+def test_a_run_that_the_probe_completed_is_judged_by_its_own_score(
+    dataset: Dataset, bench: Workbench
+) -> None:
+    recipe = RECIPE.replace(max_steps=12)
+    score = assess(dataset, recipe, bench=bench).probe_pp
+    for goal, decision in ((score - 0.1, "GO"), (score + 0.1, "NO_GO")):
+        task = assess(dataset, recipe, bench=bench, goal=Goal(minimum_pp=goal))
+        assert task.complete and task.forecast is None and task.verdict.decision == decision
+        assert f"the whole run of 12 steps, which scores {score:.1f}" in task.verdict.reason
+        assert f"The run is complete and scores {score:.1f} %." in lead(task)
+    # Where only some items were asked, the score is not the benchmark's yet.
+    few = replace(task, task=replace(task.task, benchmark_items=10_000))
+    assert conclusion._measured(few).verdict.decision == "UNSURE"
 
 
 def test_a_kept_run_becomes_a_row_to_learn_from_once_its_score_is_known(

@@ -149,6 +149,11 @@ class Assessment:
     created: str = ""
     version: str = ""
 
+    @property
+    def complete(self) -> bool:
+        """Whether the probe was the whole run, so that its score is the final one."""
+        return self.trace is not None and 0 < self.task.total_steps <= self.task.probe_steps
+
     def to_json(self) -> str:
         """JSON text that :func:`assessment_from_json` reads back; absent figures are null."""
         return _dump("assessment", self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -85,6 +86,8 @@ def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, second
             full_run_seconds=_full_run_seconds(result, task.info.total_steps),
         ),
     )
+    if draft.complete and not trace.info.failure and math.isfinite(probe_pp):
+        return _measured(draft)
     absent = _no_forecast(draft, bench)
     if bench.predictor is None or absent:
         return _unforeseen(draft, absent)
@@ -113,6 +116,30 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
     if draft.task.probe_steps != PROBE_STEPS:
         return f"the probe has {draft.task.probe_steps} steps, the predictor knows probes of {PROBE_STEPS}"
     return ""
+
+
+def _measured(draft: Assessment) -> Assessment:
+    """The probe was the whole run: its own score is set against the goal, and nothing is foretold."""
+    threshold = draft.goal.threshold_pp(draft.base_pp)
+    steps, asked = draft.task.total_steps, _items_asked(draft)
+    scores = f"the probe was the whole run of {steps:,} steps, which scores {draft.probe_pp:.1f}"
+    stop = next((finding for finding in draft.findings if finding.severity == "stop"), None)
+    if stop:
+        verdict = Verdict("NO_GO", stop.message, threshold)
+    elif asked < draft.task.benchmark_items:
+        of = f"{asked:,} of the benchmark's {draft.task.benchmark_items:,} items"
+        verdict = Verdict("UNSURE", f"{scores} on {of}: ask them all", threshold)
+    elif draft.probe_pp >= threshold:
+        verdict = Verdict("GO", f"{scores} and reaches the goal of {threshold:.1f}", threshold)
+    else:
+        verdict = Verdict("NO_GO", f"{scores} and stays below the goal of {threshold:.1f}", threshold)
+    absent = f"the probe was the whole run of {steps:,} steps"
+    return replace(draft, forecast_absent=absent, verdict=verdict, fixes=_fixes((), draft.findings))
+
+
+def _items_asked(draft: Assessment) -> int:
+    cue = draft.trace.cue_at(draft.task.probe_steps) if draft.trace else None
+    return 0 if cue is None else len(cue.margin_nats)
 
 
 def _unforeseen(draft: Assessment, absent: str) -> Assessment:

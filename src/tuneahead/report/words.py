@@ -63,6 +63,8 @@ def lead(assessment: Assessment) -> str:
             what = "ends with its first pass" if begun else "was not started"
             return f"Training {what}: preflight found a sure reason to stop."
         return "The probe broke down: the full run would too."
+    if assessment.complete and math.isfinite(assessment.probe_pp):
+        return f"The run is complete and scores {number_pp(assessment.probe_pp)} %."
     if math.isfinite(assessment.probe_pp):
         score = number_pp(assessment.probe_pp)
         return f"No forecast. If nothing changed after the probe, it would score {score} %."
