@@ -18,9 +18,17 @@ from tuneahead.build.execute import BuildOptions, execute
 from tuneahead.build.plan import RunPlan, TaskPlan, runs_of
 from tuneahead.build.questions import SOURCES, QuestionSpec
 from tuneahead.build.smollm2 import smollm2_plan, without_absent
-from tuneahead.build.worker import Message, final_benchmarks, lab_data, large_base_settings, work
+from tuneahead.build.worker import (
+    Message,
+    final_benchmarks,
+    lab_data,
+    lab_examples,
+    large_base_settings,
+    work,
+)
 from tuneahead.errors import DataError
 from tuneahead.features.catalogue import CATALOGUE_VERSION
+from tuneahead.features.extract import static_features
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import complete_statics, table_from_store
 from tuneahead.lab.datasets import sample_specs
@@ -123,15 +131,19 @@ def test_runs_on_real_questions_are_stored_with_their_features_and_without_their
     recipe = smollm2_plan(1, 1)[0].recipe.replace(max_steps=6)
     task = TaskPlan(spec, recipe)
     store = RunStore(tmp_path / "runs.sqlite")
-    summary = execute([task], store.path, BuildOptions(workers=1, width=2, runs_per_chunk=1))
-    assert (summary.stored, summary.given_up) == (1, {})
-    (record,) = store.records()
+    longer = TaskPlan(spec, recipe.replace(max_steps=12))
+    summary = execute([task, longer], store.path, BuildOptions(workers=1, width=2, runs_per_chunk=2))
+    assert (summary.stored, summary.given_up) == (2, {})
+    record, _ = store.records()
     assert record.data_id == spec.dataset_id and record.family == "wrong_answers"
     assert record.data_spec == spec.to_json() and "topic" not in record.data_spec
     kept = store.static(spec.dataset_id, "lab-qwen2", CATALOGUE_VERSION)
     assert kept is not None and kept.values["examples"] == 60
+    # Measured on the plain base, not on one whose adapters still train.
+    plain = static_features(lab_examples(spec), base=load_base("lab", device="cpu"))
+    assert kept.values["reference_loss_nats"] == pytest.approx(plain.values["reference_loss_nats"], rel=1e-4)
     assert complete_statics(store, load_base("lab", device="cpu"), lab_exam()) == 0
-    assert len(table_from_store(store)) == 1
+    assert len(table_from_store(store)) == 2
     assert execute([task], store.path, BuildOptions(workers=1)).present == 1
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path / "other.sqlite"), "--base", str(tmp_path / "no-base")],

@@ -85,10 +85,12 @@ class _Maker:
         A run that fails alone is reported with the reason. Raises :class:`StoreError` only.
         """
         try:
+            # Before the runs: while they train, their adapters would answer for the base.
+            for run in chunk:
+                self._keep_static(run)
             made = run_chunk(self.base, chunk, self.width, self.meter.count, settings=self.settings)
             for run, result in made:
                 self.store.add(record_of(self.base, run, result, self.base_scores))
-                self._keep_static(run)
                 self.meter.report("stored", run.run_id(self.base.name))
             return
         except StoreError:

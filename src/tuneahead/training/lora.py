@@ -68,6 +68,11 @@ class StackedLinear(nn.Module):
         return updated.view_as(y)
 
 
+def adapters_act(model: nn.Module) -> bool:
+    """Whether a stack that is attached to the model takes part in its passes."""
+    return any(isinstance(m, StackedLinear) and not m._stack[0].disabled for m in model.modules())
+
+
 class AdapterStack:
     """The adapters of up to ``capacity`` runs, in flat storage, attached to a base.
 

@@ -26,7 +26,7 @@ from tuneahead.training.batches import Packed
 from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids, tokenise
 from tuneahead.training.heads import AnswerHead, answer_head
 from tuneahead.training.lines import ATTENTION_TOKENS, LARGE_BASE_ATTENTION_TOKENS
-from tuneahead.training.lora import AdapterStack
+from tuneahead.training.lora import AdapterStack, adapters_act
 from tuneahead.training.losses import answer_logits, rows_nll
 from tuneahead.training.models import Base
 from tuneahead.training.threads import LARGE_BASE_TOKENS_PER_PASS, side_by_side
@@ -250,6 +250,7 @@ def read_answers(
 
     A pass for each batch. Row after row; a row's first token is never predicted and left out.
     """
+    assert not adapters_act(base.model), "adapters would answer for the plain base"
 
     def run(head: AnswerHead, packed: Packed) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         if not len(packed.positions):
