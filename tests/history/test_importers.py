@@ -288,6 +288,53 @@ def write_state(folder: Path, number: int, **changes: object) -> Path:
     return run
 
 
+def test_a_run_that_is_still_growing_is_one_run(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "run0"
+    store = RunStore(tmp_path / "s.sqlite")
+    for count in (1, 2, 3, 4):
+        logged = [{"step": 500 * i, "loss": 3 - 0.1 * i, "epoch": 0.5 * i} for i in range(1, count + 1)]
+        shutil.rmtree(run, ignore_errors=True)
+        write_state(run.parent, 0, max_steps=2000, global_step=500 * count, log_history=logged)
+        found = import_runs(run.parent, store, LogReading())
+        assert (found.added, found.present, len(store)) == (int(count == 1), int(count > 1), 1)
+    moved = shutil.move(run, tmp_path / "elsewhere" / "run0")
+    assert import_runs(moved, store, LogReading()).added == 0
+
+
+@pytest.mark.parametrize(
+    "logged", [[], [{"step": 9, "epoch": 0.1}, {"step": 10, "loss": 0.0, "grad_norm": math.nan}]]
+)
+def test_runs_that_measured_nothing_are_not_taken_for_one(
+    logged: list[dict[str, float]], tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    for place, score in (("a", 0.4), ("b", 0.5)):
+        run = write_state(tmp_path / "runs" / place, 0, log_history=logged)
+        (run / "all_results.json").write_text(json.dumps({"eval_exam": score}))
+    found = import_runs(tmp_path / "runs", store, EXAM)
+    assert (found.added, found.left_out) == (2, ())
+    assert sorted(r.scores["exam"] for r in store.records()) == pytest.approx([40, 50])
+    assert import_runs(tmp_path / "runs", store, EXAM).present == 2
+    # The trainer adds its summary at the end.
+    state = tmp_path / "runs" / "a" / "run0" / "trainer_state.json"
+    change(state, lambda s: s["log_history"].append({"step": 20, "train_runtime": 9.1}))
+    assert import_runs(tmp_path / "runs", store, EXAM).present == 2
+
+
+def test_runs_that_begin_alike_are_told_apart_and_a_copy_is_left_out(tmp_path: Path) -> None:
+    begin = {"step": 1, "loss": 3.0, "grad_norm": 1.0, "learning_rate": 0.0}
+    for number, rate in enumerate((1e-4, 2e-4)):
+        logged = [begin] + [{"step": s, "loss": 3 - 99 * s * rate, "learning_rate": rate} for s in (2, 3)]
+        write_state(tmp_path / "runs" / f"lr{number}", 0, log_history=logged)
+    store = RunStore(tmp_path / "s.sqlite")
+    assert import_runs(tmp_path / "runs", store, LogReading()).added == 2
+    shutil.copytree(tmp_path / "runs" / "lr1", tmp_path / "runs" / "lr2")
+    again = import_runs(tmp_path / "runs", store, LogReading())
+    assert (again.added, again.present) == (0, 2)
+    (reason,) = again.left_out
+    assert "lr2" in reason and "lr1" in reason and "a copy, or nothing tells the two runs apart" in reason
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_losses_of_every_step_are_kept_whether_a_logger_counts_from_0_or_1(
     first: int, tmp_path: Path

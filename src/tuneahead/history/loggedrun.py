@@ -40,7 +40,8 @@ _DATA = ("dataset", "dataset_name", "data_path", "train_file", "dataset_path")
 class LoggedRun:
     """One run as its log tells it: settings, and values by step.
 
-    ``key`` names the run for good, so that it is known again; ``source`` says where it was read.
+    ``key`` names the run for good, so that it is known again, ``earlier`` are the names it had while it
+    had logged less; ``source`` says where it was read.
     ``values`` maps each logged name to its values by optimiser step (0 is before training).
     """
 
@@ -51,6 +52,7 @@ class LoggedRun:
     total_steps: int
     folder: str = ""
     created: str = ""
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
     one_seed = f"{data_id} {recipe.replace(seed=0).fingerprint} {absent}"
     seconds = run.values.get("train_runtime", {})
     return RunRecord(
-        run_id=hashlib.sha256(run.key.encode()).hexdigest()[:12],
+        run_id=id_of(run.key),
         task_id=hashlib.sha256(one_seed.encode()).hexdigest()[:12],
         data_id=data_id,
         family="imported",
@@ -254,6 +256,11 @@ def _cues(run: LoggedRun, reading: LogReading) -> tuple[Cue, ...]:
         Cue(step, losses.get(step, NAN), NAN, nothing, nothing, total_pp=scores.get(step, NAN))
         for step in sorted({*losses, *scores})
     )
+
+
+def id_of(key: str) -> str:
+    """The identifier under which the run of this key is stored."""
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 def content_key(*parts: object) -> str:
