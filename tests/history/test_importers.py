@@ -23,7 +23,7 @@ from tuneahead.features.extract import derived_features
 from tuneahead.features.recipes import DEPENDS_ON, measure_recipe
 from tuneahead.history.importers import LogReading, import_runs
 from tuneahead.history.store import RunRecord, RunStore
-from tuneahead.predictor.predictor import Predictor
+from tuneahead.predictor.predictor import Predictor, load_predictor
 from tuneahead.recipe import Recipe
 from tuneahead.training.models import load_base
 
@@ -173,6 +173,7 @@ def test_settings_beside_the_log_and_shared_ones_fill_the_recipe(trainer_runs: P
         "lr_scheduler_type": "cosine",
         "warmup_steps": 2,
         "gradient_accumulation_steps": 1,
+        "world_size": 1,
     }
     (folder / "a" / "training_args.json").write_text(json.dumps(args))
     store = RunStore(tmp_path / "s.sqlite")
@@ -221,7 +222,7 @@ def test_mlflow_runs_come_from_its_files_and_from_its_database(
     assert (first.base, first.steps, first.seconds) == ("org/base", 40, 12.5)
     recipe = first.recipe
     assert (recipe.lora_rank, recipe.target_modules, recipe.schedule) == (16, ("q_proj", "v_proj"), "cosine")
-    assert (recipe.rows_per_step, recipe.warmup_steps(40)) == (16, 4)
+    assert recipe.warmup_steps(40) == 4
     assert first.trace.steps.loss_nats[:2] == pytest.approx([2.98, 2.96])
     assert np.isnan(first.trace.steps.grad_norm[2]) and first.trace.steps.grad_norm[3] == 1.5
     assert derived_features(first.trace)["non_finite_fraction"] == pytest.approx(1 / 40)
@@ -333,6 +334,95 @@ def test_runs_that_begin_alike_are_told_apart_and_a_copy_is_left_out(tmp_path: P
     assert (again.added, again.present) == (0, 2)
     (reason,) = again.left_out
     assert "lr2" in reason and "lr1" in reason and "a copy, or nothing tells the two runs apart" in reason
+
+
+ONE_PROCESS = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+
+
+def end_of(rows_per_second: float, epochs: float) -> list[dict[str, float]]:
+    """What a trainer logs of a run of 20 steps that took 100 seconds."""
+    speed = {"train_runtime": 100.0, "train_samples_per_second": rows_per_second}
+    return [{"step": 1, "loss": 3.0, "epoch": epochs / 20}, {"step": 20, "epoch": epochs, **speed}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "logged", "batch"),
+    [
+        ({**ONE_PROCESS, "world_size": 4}, end_of(1.6, 2), 16),
+        ({**ONE_PROCESS, "num_processes": "2"}, [], 8),
+        (ONE_PROCESS, end_of(1.6, 2), 4),
+        # 77 rows: the last batch of each epoch is cut.
+        (ONE_PROCESS, end_of(1.54, 2), 4),
+        (ONE_PROCESS, end_of(3.2, 2), 8),
+        (ONE_PROCESS, end_of(12.32, 2), 32),
+        # With two steps an epoch a cut batch of two processes looks like a whole one of one.
+        (ONE_PROCESS, end_of(1.6, 10), None),
+        (ONE_PROCESS, end_of(2.2, 2), None),
+        (ONE_PROCESS, [], None),
+        ({"per_device_train_batch_size": 4}, end_of(1.6, 2), None),
+        ({**ONE_PROCESS, "batch_size": 6}, [], 6),
+    ],
+)
+def test_the_batch_of_one_process_is_no_batch_of_the_run(
+    settings: dict[str, object], logged: list[dict[str, float]], batch: int | None, tmp_path: Path
+) -> None:
+    changes = {"log_history": logged} if logged else {}
+    write_state(tmp_path / "runs", 0, settings=settings, **changes)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading())
+    record, absent = only(store), dict(only(store).trace.absent)
+    if batch is None:
+        assert "the log gives the batch of one process" in absent["setting batch_size"]
+        assert record.trace.info.train_rows == 0
+        assert math.isnan(derived_features(record.trace)["rows_per_step_log10"])
+    else:
+        assert "setting batch_size" not in absent
+        assert record.recipe.batch_size == batch and record.trace.info.train_rows > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared", "length"),
+    [
+        ({"max_length": 20, "transformers_version": "4.57.1"}, {}, None),
+        ({"max_length": 20, "transformers_version": "4.57.1", "max_seq_length": 2048}, {}, 2048),
+        ({"max_length": 96, "cutoff_len": 1024}, {}, 1024),
+        ({"max_length": 20}, {}, 20),
+        ({"max_length": 20, "transformers_version": "4.57.1", "cutoff_len": 9}, {"max_length": 20}, 20),
+    ],
+)
+def test_the_window_is_the_trainer_s_and_not_that_of_generation(
+    settings: dict[str, object], shared: dict[str, object], length: int | None, tmp_path: Path
+) -> None:
+    write_state(tmp_path / "runs", 0, settings=settings)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading(recipe=shared))
+    known = "setting max_length" not in dict(only(store).trace.absent)
+    assert (only(store).recipe.max_length if known else None) == length
+
+
+def test_an_unknown_score_of_guessing_is_absent_and_not_zero(trainer_runs: Path, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(trainer_runs / "faq", store, LogReading(benchmark="exam", score="eval_exam"))
+    assert math.isnan(only(store).trace.info.chance_pp)
+    vector = derived_features(only(store).trace)
+    for name in ("probe_score_headroom", "score_gain_headroom", "extrapolated_gain_headroom"):
+        assert "score of guessing is not known" in vector.absent[name]
+    assert vector["score_gain_pp"] == pytest.approx(25)
+    table = store.table(benchmark="exam")
+    assert np.isnan(table.chance_pp).all()
+    for chance in (-1.0, 101.0, math.inf):
+        with pytest.raises(StoreError, match="score of guessing is"):
+            import_runs(trainer_runs / "faq", store, LogReading(chance_pp=chance))
+
+
+def test_a_predictor_learns_without_the_score_of_guessing(database: Path, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(database, store, LogReading(benchmark="exam", score="eval_exam"))
+    table = store.table(benchmark="exam")
+    predictor = Predictor.fit(table, preset="quick")
+    predictor.save(tmp_path / "p")
+    again = load_predictor(tmp_path / "p")
+    assert np.isfinite(again.predict_table(table).score_pp).all()
 
 
 @pytest.mark.parametrize("first", [0, 1])

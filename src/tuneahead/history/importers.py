@@ -50,9 +50,14 @@ def import_runs(
     its SQLite file. ``unit`` says how the score is logged: ``fraction``, ``points``, or ``auto`` (a fraction
     if no run logged more than 1). Runs that can't be read are left out with the reason. A known run that
     has a final score by now, and had none, gets it. A store named by its file is made only when there are
-    runs to keep. Raises :class:`StoreError` when ``path`` holds no run, and the :class:`DataError` of the
-    first run when none could be read.
+    runs to keep. Raises :class:`StoreError` when ``path`` holds no run or the score of guessing is
+    impossible, and the :class:`DataError` of the first run when none could be read.
     """
+    if not (math.isnan(reading.chance_pp) or 0 <= reading.chance_pp <= 100):
+        raise StoreError(
+            f"the score of guessing is {reading.chance_pp:g}",
+            remedy="give points from 0 to 100, such as 25 for four options",
+        )
     found, errors, chosen = _read_all(Path(path), reading, unit)
     kept = store if isinstance(store, RunStore) else RunStore(store)
     records = _as_known(found, kept.done_ids())

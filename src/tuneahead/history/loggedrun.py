@@ -61,7 +61,8 @@ class LogReading:
 
     ``score`` is the logged name of the benchmark's score, ``scale`` what turns it into points (1 or 100).
     ``data_by`` is the setting that tells data sets apart, or ``folder``; without it a known name is
-    looked for, and runs without one count as one data set, which is the careful guess.
+    looked for, and runs without one count as one data set, which is the careful guess. ``chance_pp`` is the
+    score of guessing, NaN where it is not known.
     """
 
     benchmark: str = ""
@@ -87,7 +88,7 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
             path=run.source,
             remedy="name it: --base Qwen/Qwen2.5-0.5B",
         )
-    recipe, absent = recipe_of(settings, LogSource(run.source, run.total_steps))
+    recipe, absent = recipe_of(run.settings, reading.recipe, _log_source(run))
     data_id = _data_id(run, reading)
     base.encode()
     trace = _trace(run, reading, recipe, base, data_id, absent)
@@ -115,6 +116,18 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
         origin="import",
         created=run.created,
     )
+
+
+def _log_source(run: LoggedRun) -> LogSource:
+    """What the log says of steps and rows, from the trainer's own rows a second over the whole run."""
+    epochs = run.values.get("epoch", {})
+    last = max(epochs, default=0)
+    per_epoch = last / epochs[last] if last and epochs[last] > 0 else NAN
+    speed, seconds = (
+        found[max(found)] if found else NAN
+        for found in (run.values.get(name, {}) for name in ("train_samples_per_second", "train_runtime"))
+    )
+    return LogSource(run.source, run.total_steps, per_epoch, speed * seconds / max(1, run.total_steps))
 
 
 def _scores(run: LoggedRun, reading: LogReading) -> dict[int, float]:
@@ -172,7 +185,7 @@ def _trace(
         parameters=0,
         layers=(),
         benchmark=reading.benchmark,
-        chance_pp=0.0 if math.isnan(reading.chance_pp) else reading.chance_pp,
+        chance_pp=reading.chance_pp,
         metric="harness",
         versions=(("import", run.source),),
     )
