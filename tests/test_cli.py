@@ -142,6 +142,7 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["fit", "--table", "no.parquet"], "no.parquet"),
         (["fit", "--start", "shipped"], "your own runs"),
         (["runs", "list", "--store", "no.sqlite"], "no.sqlite"),
+        (["runs", "show", "x", "--store", "FOLDER"], "is a folder, not a store"),
     ],
 )
 def test_a_user_error_is_one_message_with_a_remedy_and_exit_code_2(
@@ -151,7 +152,8 @@ def test_a_user_error_is_one_message_with_a_remedy_and_exit_code_2(
     files["EXAM"].write_text('{"prompt": "1 + 1 =", "options": ["2", "3"], "gold": 0}\n')
     files["RECIPE"].write_text("batch_size: 4\n")
     before = {path: path.read_bytes() for path in files.values()}
-    done = tuneahead(*(files.get(argument, argument) for argument in arguments), code=2)
+    named = {**files, "FOLDER": tmp_path}
+    done = tuneahead(*(named.get(argument, argument) for argument in arguments), code=2)
     assert {path: path.read_bytes() for path in files.values()} == before
     assert done.stdout == ""
     assert message in done.stderr
@@ -291,6 +293,56 @@ def test_a_run_that_is_not_there_is_a_user_error(
     assert "nobody" in tuneahead("runs", *arguments, "--store", store[0], code=2).stderr
 
 
+def test_a_run_is_named_by_the_beginning_of_its_id_and_listed_with_what_is_known(
+    tuneahead: Run, store: tuple[Path, str]
+) -> None:
+    path, name = store
+    said = tuneahead("runs", "record", name[:5], "--score", "61.5", "--store", path)
+    assert said.stdout == f"{name}: lab-exam 61.50\n" and said.stderr == ""
+    again = tuneahead("runs", "record", name[:5], "--score", "62", "--store", path)
+    assert again.stdout == f"{name}: lab-exam 62.00 (was 61.50)\n"
+    assert name in tuneahead("runs", "show", name[:5], "--store", path).stdout
+    record = RunStore(path).get(name)
+    listed = tuneahead("runs", "list", "--store", path, width=200).stdout
+    steps = f"{len(record.trace.steps):,} of {record.trace.info.total_steps:,}"
+    base = f"lab-exam {record.base_scores['lab-exam']:.1f}"
+    for shown in (record.data_id[:6], record.created[:10], steps, base, "lab-exam 62.0"):
+        assert shown in listed
+
+
+def test_a_fraction_is_no_score_in_points_unless_that_is_said(
+    tuneahead: Run, store: tuple[Path, str]
+) -> None:
+    path, name = store
+    arguments = ("runs", "record", name, "--store", path, "--score")
+    wrong = tuneahead(*arguments, "0.61", code=2).stderr
+    assert "0.61 looks like a fraction" in wrong and "--score 61," in wrong
+    tuneahead(*arguments, "1", code=2)
+    assert RunStore(path).get(name).scores == {}
+    assert "0.61" in tuneahead(*arguments, "0.61", "--points").stdout
+    assert "0.00" in tuneahead(*arguments, "0").stdout
+
+
+def test_a_score_needs_a_benchmark_where_several_are_known(tuneahead: Run, store: tuple[Path, str]) -> None:
+    path, name = store
+    arguments = ("runs", "record", name, "--store", path, "--score", "50")
+    said = tuneahead(*arguments, "--benchmark", "mmlu").stderr
+    assert "mmlu is new in" in said and "knows lab-exam" in said
+    assert "lab-exam, mmlu" in tuneahead(*arguments, code=2).stderr
+    assert tuneahead(*arguments, "--benchmark", "mmlu").stderr == ""
+
+
+def test_a_run_and_a_score_are_forgotten(tuneahead: Run, store: tuple[Path, str]) -> None:
+    path, name = store
+    tuneahead("runs", "record", name, "--score", "50", "--store", path)
+    arguments = ("runs", "forget", name[:6], "--store", path)
+    assert "no score on 'mmlu'" in tuneahead(*arguments, "--benchmark", "mmlu", code=2).stderr
+    said = tuneahead(*arguments, "--benchmark", "lab-exam").stdout
+    assert f"{name}: the score on lab-exam is forgotten (was 50.00)" in said
+    assert "holds 0 runs" in tuneahead(*arguments).stdout
+    assert json.loads(tuneahead("runs", "list", "--store", path, "--json").stdout) == []
+
+
 def test_an_impossible_score_is_not_recorded(tuneahead: Run, store: tuple[Path, str]) -> None:
     path, name = store
     assert "610" in tuneahead("runs", "record", name, "--score", "610", "--store", path, code=2).stderr
@@ -307,17 +359,34 @@ def test_old_runs_come_in_from_their_logs_and_are_shown_with_what_they_lack(
     arguments = ("runs", "import", mlruns, "--store", path, "--benchmark", "exam", "--score", "eval_exam")
     said = tuneahead(*arguments).stdout
     assert "3 runs imported, 0 were there, 3 got a score" in said
-    assert "eval_exam was read as a fraction of 1" in said and "count as 2 data sets" in said
-    assert "absent in 3: flatness (a log holds no such measurement)" in said
+    assert "eval_exam was read as a fraction of 1, as the score on exam" in said
+    assert "count as 2 data sets" in said
+    (line,) = [line for line in said.splitlines() if line.endswith("(a log holds no such measurement)")]
+    assert line.startswith("absent in 3: ") and "flatness" in line and "row visits" in line
+    assert "absent" not in tuneahead(*arguments).stdout
     again = json.loads(tuneahead(*arguments, "--json").stdout)
     assert (again["added"], again["present"], again["left_out"]) == (0, 3, [])
     assert "3 known runs keep their earlier" in tuneahead(*arguments, "--base", "other").stderr
     run = json.loads(tuneahead("runs", "list", "--store", path, "--json").stdout)[0]["run"]
     shown = tuneahead("runs", "show", run, "--store", path).stdout
     assert "exam" in shown and "org/base" in shown
+    lines = {
+        line.split(maxsplit=1)[0]: line
+        for line in shown.splitlines()
+        if line[:3].strip() == "" != line.strip()
+    }
+    assert lines["lora_rank"].split() == ["lora_rank", "16"] and "q_proj, v_proj" in lines["target_modules"]
+    assert "not known: the log does not say" in lines["max_length"]
+    assert "not known: the log gives the batch of one process" in lines["batch_size"]
+    assert "template" not in lines and "epochs" not in lines
+    summary = json.loads(tuneahead("runs", "show", run, "--store", path, "--json").stdout)
+    assert "batch_size" not in summary["recipe"] and "batch_size" in summary["unknown"]
+    assert summary["seed"] is None
     loss = sorted(mlruns.glob("*/*/metrics/loss"))[0]
     loss.write_text("not a line\n")
     assert f"left out: {loss}, row 1: 'not a line'" in tuneahead(*arguments).stderr
+    for option, value in (("--chance", "250"), ("--benchmark", "")):
+        assert "error:" in tuneahead(*arguments, option, value, code=2).stderr
     wrong = tuneahead("runs", "import", tmp_path / "nowhere", "--store", path, code=2).stderr
     assert "there is no" in wrong and "mlruns" in wrong
 

@@ -50,14 +50,10 @@ def import_runs(
     its SQLite file. ``unit`` says how the score is logged: ``fraction``, ``points``, or ``auto`` (a fraction
     if no run logged more than 1). Runs that can't be read are left out with the reason. A known run that
     has a final score by now, and had none, gets it. A store named by its file is made only when there are
-    runs to keep. Raises :class:`StoreError` when ``path`` holds no run or the score of guessing is
-    impossible, and the :class:`DataError` of the first run when none could be read.
+    runs to keep. Raises :class:`StoreError` when ``path`` holds no run, the score is of no benchmark or that
+    of guessing impossible, and the :class:`DataError` of the first run when none could be read.
     """
-    if not (math.isnan(reading.chance_pp) or 0 <= reading.chance_pp <= 100):
-        raise StoreError(
-            f"the score of guessing is {reading.chance_pp:g}",
-            remedy="give points from 0 to 100, such as 25 for four options",
-        )
+    _check(reading)
     found, errors, chosen = _read_all(Path(path), reading, unit)
     kept = store if isinstance(store, RunStore) else RunStore(store)
     records = _as_known(found, kept.done_ids())
@@ -77,6 +73,19 @@ def import_runs(
         unit=chosen,
         unchanged=sum(_differ(record, earlier) for record, earlier in known),
     )
+
+
+def _check(reading: LogReading) -> None:
+    if reading.score and not reading.benchmark:
+        raise StoreError(
+            f"{reading.score} is the score of an unnamed benchmark",
+            remedy="name it with --benchmark, as it will be named to fit and assess",
+        )
+    if not (math.isnan(reading.chance_pp) or 0 <= reading.chance_pp <= 100):
+        raise StoreError(
+            f"the score of guessing is {reading.chance_pp:g}",
+            remedy="give points from 0 to 100, such as 25 for four options",
+        )
 
 
 def _read_all(path: Path, reading: LogReading, unit: str) -> tuple[list[_Read], list[DataError], str]:

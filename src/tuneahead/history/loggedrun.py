@@ -97,7 +97,9 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
     # A logger that counts from 0 calls the last step total - 1.
     done = last > 0 and last >= min(DONE_SHARE * run.total_steps, run.total_steps - 1)
     final = {reading.benchmark: scores[last]} if done else {}
-    one_seed = f"{data_id} {recipe.replace(seed=0).fingerprint} {absent}"
+    # A seed changes no feature, known or not.
+    other = tuple(pair for pair in absent if pair[0] != UNKNOWN_SETTING + "seed")
+    one_seed = f"{data_id} {recipe.replace(seed=0).fingerprint} {other}"
     seconds = run.values.get("train_runtime", {})
     return RunRecord(
         run_id=id_of(run.key),

@@ -35,7 +35,8 @@ _GENERATED_LENGTH = 20
 _ROUNDED = 0.005
 """Trainers round rows a second to three decimals; a run so slow that this is a larger share is not told."""
 _WHOLE = ("batch_size", "gradient_accumulation_steps", "lora_rank", "max_length", "seed")
-_FIELDS = (*_SETTINGS, "schedule", "warmup_ratio", "target_modules")
+LOGGED_FIELDS = (*_SETTINGS, "schedule", "warmup_ratio", "target_modules")
+"""Fields of a recipe that a log may give; those of a stored run that it did not give are listed as absent."""
 _SCHEDULES = {
     "linear": "linear",
     "cosine": "cosine",
@@ -64,9 +65,9 @@ def recipe_of(
     """The recipe, and (setting, reason) for what the log does not say; ``shared`` are fields known of it."""
     settings = _without_generation(settings)
     # A clipping of None is not told from a setting that is not given.
-    known = {name: value for name, value in shared.items() if name in _FIELDS and value is not None}
+    known = {name: value for name, value in shared.items() if name in LOGGED_FIELDS and value is not None}
     fields = {**_logged(settings, log), **known}
-    unknown = {name: _SILENT for name in _FIELDS if name not in fields}
+    unknown = {name: _SILENT for name in LOGGED_FIELDS if name not in fields}
     if "batch_size" in unknown:
         batch = _batch_of_all(settings, fields.get("gradient_accumulation_steps"), log)
         if isinstance(batch, int):
@@ -78,8 +79,6 @@ def recipe_of(
     if "schedule" in unknown and schedule:
         unknown["schedule"] = f"a recipe has no {schedule!r}"
     fields["max_steps"] = log.total_steps
-    # A seed changes no feature.
-    unknown.pop("seed", None)
     absent = tuple((UNKNOWN_SETTING + name, reason) for name, reason in sorted(unknown.items()))
     try:
         return make_recipe(fields), absent
