@@ -120,7 +120,8 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["assess", "DATA", "--mapping", "question=prompt"], "question"),
         (["assess", "DATA", "--probe-steps", "2"], "2 steps"),
         (["assess", "DATA", "--benchmark", "no-such"], "no-such"),
-        (["assess", "DATA", "--base", "./no-such-model"], "no-such-model"),
+        (["assess", "DATA", "--base", "./no-such-model"], "there is no folder ./no-such-model"),
+        (["assess", "DATA", "--base", "~/no-such-model"], "there is no folder ~/no-such-model"),
         (["assess", "DATA", "--benchmark", "no-such.jsonl"], "no-such.jsonl"),
         (["clean", "DATA", "--out", "DATA"], "overwritten"),
         (["check", "DATA", "--fix", "DATA"], "overwritten"),
@@ -141,6 +142,35 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["fit", "--store", "no.sqlite"], "no.sqlite"),
         (["fit", "--table", "no.parquet"], "no.parquet"),
         (["fit", "--start", "shipped"], "your own runs"),
+        (
+            ["fit", "--table", "t.parquet", "--start", "x", "--preset", "paper"],
+            "--preset paper has no effect",
+        ),
+        (["fit", "--table", "t.parquet", "--start", "x", "--level", "0.5"], "--level 0.5 has no effect"),
+        (["fit", "--table", "t.parquet", "--start", "x", "--seed", "0"], "--seed 0 has no effect"),
+        (["fit", "--table", "t.parquet", "--start", "no-folder"], "t.parquet"),
+        (["fit", "--benchmark", "mmlu"], "--benchmark mmlu has no effect"),
+        (["fit", "--table", "t.parquet", "--benchmark", "mmlu"], "--benchmark mmlu has no effect"),
+        (["fit", "--table", "t.parquet", "--out", "DATA"], "--out needs a folder"),
+        (["backtest", "--benchmark", "nosuch"], "--benchmark nosuch has no effect"),
+        (["backtest", "--table", "t.parquet", "--benchmark", "mmlu"], "--benchmark mmlu has no effect"),
+        (["assess", "DATA", "--adapter", "FOLDER"], "without --verify there is none"),
+        (["assess", "DATA", "--adapter", "RECIPE", "--verify"], "--adapter needs a folder"),
+        (["assess", "DATA", "--html", "FOLDER"], "is a folder, and --html writes a file"),
+        (["assess", "DATA", "--html", "x", "--store", "x"], "what both --html and --store would write"),
+        (["assess", "DATA", "--html", "./x", "--adapter", "x", "--verify"], "both --html and --adapter"),
+        (["assess", "DATA", "--base", "FOLDER", "--adapter", "FOLDER", "--verify"], "overwritten"),
+        (["assess", "DATA", "--base", "RECIPE"], "is a file and no .gguf file"),
+        (["assess", "DATA", "--predictor", "no-folder"], "no-folder/predictor.json: No such file"),
+        (["check", "DATA", "--html", "FOLDER"], "is a folder, and --html writes a file"),
+        (["check", "DATA", "--html", "o.jsonl", "--fix", "o.jsonl"], "both --html and --fix"),
+        (["check", "DATA", "--html", "o.ledger.jsonl", "--fix", "o.jsonl"], "the ledger of --fix"),
+        (["clean", "DATA", "--out", "FOLDER"], "is a folder"),
+        (["probe", "DATA", "--out", "x", "--checkpoint", "x"], "both --out and --checkpoint"),
+        (["probe", "DATA", "--checkpoint", "RECIPE"], "--checkpoint needs a folder"),
+        (["probe", "DATA", "--probe-steps", "4"], "a probe of 4 steps tells nothing, 5 are the least"),
+        (["report", "nofile"], "can't read assessment nofile: No such file"),
+        (["report", "EXAM"], "exam.jsonl: not a saved assessment"),
         (["runs", "list", "--store", "no.sqlite"], "no.sqlite"),
         (["runs", "show", "x", "--store", "FOLDER"], "is a folder, not a store"),
     ],
@@ -160,6 +190,7 @@ def test_a_user_error_is_one_message_with_a_remedy_and_exit_code_2(
     assert "error:" in done.stderr
     assert "  -> " in done.stderr
     assert "Traceback" not in done.stderr
+    assert "[Errno" not in done.stderr
 
 
 def test_wrong_usage_ends_with_2(tuneahead: Run, data: Path) -> None:
@@ -373,7 +404,7 @@ def test_old_runs_come_in_from_their_logs_and_are_shown_with_what_they_lack(
     lines = {
         line.split(maxsplit=1)[0]: line
         for line in shown.splitlines()
-        if line[:3].strip() == "" != line.strip()
+        if line.startswith("  ") and line.strip()
     }
     assert lines["lora_rank"].split() == ["lora_rank", "16"] and "q_proj, v_proj" in lines["target_modules"]
     assert "not known: the log does not say" in lines["max_length"]
@@ -531,3 +562,23 @@ def test_a_full_disk_is_one_line_and_exit_code_2(store: tuple[Path, str]) -> Non
             done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
         assert done.returncode == 2
         assert done.stderr.startswith("error: no space is left") and len(done.stderr.splitlines()) == 2
+
+
+def test_a_place_that_can_not_be_written_to_is_refused_before_any_work(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "locked" / "deep"
+    (tmp_path / "locked").mkdir()
+    # Who runs the tests may be allowed to write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, wanted: Path(path) != tmp_path / "locked")
+    for arguments in (
+        ("assess", data, "--html", below / "p.html"),
+        ("assess", data, "--verify", "--adapter", below),
+        ("check", data, "--html", below / "p.html"),
+        ("probe", data, "--out", below / "t"),
+    ):
+        said = tuneahead(*arguments, code=2).stderr
+        assert f"{tmp_path / 'locked'}: can't be written to, as {arguments[-2]} needs" in said
+    said = tuneahead("assess", data, "--html", data / "p.html", code=2).stderr
+    assert "is a file, and --html needs a folder" in said
+    assert not below.exists()
