@@ -504,10 +504,16 @@ def test_a_probed_run_is_kept_before_it_is_shown_and_before_the_full_run(
     tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assessing(monkeypatch, made_assessment())
-    (tmp_path / "file").write_text("")
     shown, verified = tmp_path / "shown.sqlite", tmp_path / "verified.sqlite"
-    page = tmp_path / "file" / "page.html"
+    page = tmp_path / "page.html"
+
+    def meanwhile(setup: Setup) -> None:
+        # The place was a good one when the command began.
+        page.mkdir()
+
+    monkeypatch.setattr("tuneahead.workbench.open_workbench", meanwhile)
     assert "can't write" in tuneahead("assess", data, "--store", shown, "--html", page, code=2).stderr
+    monkeypatch.setattr("tuneahead.workbench.open_workbench", lambda setup: None)
     assert len(RunStore(shown)) == 1
     with pytest.raises(MemoryError, match="full run"):
         tuneahead("assess", data, "--store", verified, "--verify")
@@ -518,7 +524,10 @@ def test_a_store_that_can_not_be_used_is_refused_before_any_training(
     tuneahead: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = assessing(monkeypatch, made_assessment())
-    assert "not a database" in tuneahead("assess", data, "--store", data, code=2).stderr
+    other = data.with_name("notes.txt")
+    other.write_text("this is not a database, " * 100)
+    assert "not a database" in tuneahead("assess", data, "--store", other, code=2).stderr
+    assert "overwritten" in tuneahead("assess", data, "--store", data, code=2).stderr
     assert done == []
 
 

@@ -100,7 +100,8 @@ def resolve_base(name: str) -> tuple[str, str]:
     if (name.startswith((".", "~")) or path.is_absolute()) and not path.is_dir():
         # A hub id never begins so: asking the hub would end in a message about the hub.
         raise ModelError(
-            f"there is no folder {name}", remedy="check the path, or give a hub id such as org/model"
+            f"there is no folder {name}",
+            remedy="give a folder that holds config.json and weights, or a hub id such as org/model",
         )
     from tuneahead.lab.bases import stored_name
 
