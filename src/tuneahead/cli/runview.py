@@ -24,13 +24,14 @@ def print_runs(records: list[RunRecord]) -> None:
 
     failed = ("Failure",) if any(record.failure for record in records) else ()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("Run", "Date", "Base", "Data", "Family", "Steps", "Base scores", "Scores", *failed):
-        table.add_column(title, overflow="fold")
+    for title in ("Run", "Date", "Base", "Data", "Family", "Steps", "Scores", *failed):
+        # What is copied into the next command stays in one piece.
+        table.add_column(title, overflow="fold", no_wrap=title == "Run")
     for record in records:
         cells = (
             *(record.run_id, record.created[:10], record.base, record.data_id[:_SHORT], record.family),
             f"{len(record.trace.steps):,} of {record.trace.info.total_steps:,}",
-            *(_scores(record.base_scores), _scores(record.scores)),
+            _scores_and_base(record),
             *([record.failure] if failed else []),
         )
         # As Text: what others wrote is shown, never read as markup.
@@ -48,7 +49,7 @@ def print_run(record: RunRecord) -> None:
     # The seed stands in the recipe.
     apart = ("recipe", "unknown", "seed")
     for name, value in summary.items():
-        if name not in apart:
+        if name not in apart and value not in ("", {}):
             shown = _scores(value) if isinstance(value, dict) else value
             console.print(f"{name.replace('_', ' '):<16}{shown}", markup=False, soft_wrap=True)
     console.print("recipe")
@@ -114,6 +115,16 @@ def _recipe(record: RunRecord) -> tuple[dict[str, object], dict[str, str]]:
     if record.origin == "import":
         fields = {name: value for name, value in fields.items() if name in (*LOGGED_FIELDS, "max_steps")}
     return {name: value for name, value in fields.items() if name not in unknown}, unknown
+
+
+def _scores_and_base(record: RunRecord) -> str:
+    """The scores by benchmark, each with that of the plain base, as far as they are known."""
+    parts = []
+    for name in sorted({*record.scores, *record.base_scores}):
+        own = [f"{record.scores[name]:.1f}"] if name in record.scores else []
+        base = [f"(base {record.base_scores[name]:.1f})"] if name in record.base_scores else []
+        parts.append(" ".join([name, *own, *base]))
+    return ", ".join(parts)
 
 
 def _scores(scores: Mapping[str, float]) -> str:
