@@ -120,7 +120,8 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["assess", "DATA", "--mapping", "question=prompt"], "question"),
         (["assess", "DATA", "--probe-steps", "2"], "2 steps"),
         (["assess", "DATA", "--benchmark", "no-such"], "no-such"),
-        (["assess", "DATA", "--base", "./no-such-model"], "no-such-model"),
+        (["assess", "DATA", "--base", "./no-such-model"], "there is no folder ./no-such-model"),
+        (["assess", "DATA", "--base", "~/no-such-model"], "there is no folder ~/no-such-model"),
         (["assess", "DATA", "--benchmark", "no-such.jsonl"], "no-such.jsonl"),
         (["clean", "DATA", "--out", "DATA"], "overwritten"),
         (["check", "DATA", "--fix", "DATA"], "overwritten"),
@@ -141,7 +142,37 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["fit", "--store", "no.sqlite"], "no.sqlite"),
         (["fit", "--table", "no.parquet"], "no.parquet"),
         (["fit", "--start", "shipped"], "your own runs"),
+        (
+            ["fit", "--table", "t.parquet", "--start", "x", "--preset", "paper"],
+            "--preset paper has no effect",
+        ),
+        (["fit", "--table", "t.parquet", "--start", "x", "--level", "0.5"], "--level 0.5 has no effect"),
+        (["fit", "--table", "t.parquet", "--start", "x", "--seed", "0"], "--seed 0 has no effect"),
+        (["fit", "--table", "t.parquet", "--start", "no-folder"], "t.parquet"),
+        (["fit", "--benchmark", "mmlu"], "--benchmark mmlu has no effect"),
+        (["fit", "--table", "t.parquet", "--benchmark", "mmlu"], "--benchmark mmlu has no effect"),
+        (["fit", "--table", "t.parquet", "--out", "DATA"], "--out needs a folder"),
+        (["backtest", "--benchmark", "nosuch"], "--benchmark nosuch has no effect"),
+        (["backtest", "--table", "t.parquet", "--benchmark", "mmlu"], "--benchmark mmlu has no effect"),
+        (["assess", "DATA", "--adapter", "FOLDER"], "without --verify there is none"),
+        (["assess", "DATA", "--adapter", "RECIPE", "--verify"], "--adapter needs a folder"),
+        (["assess", "DATA", "--html", "FOLDER"], "is a folder, and --html writes a file"),
+        (["assess", "DATA", "--html", "x", "--store", "x"], "what both --html and --store would write"),
+        (["assess", "DATA", "--html", "./x", "--adapter", "x", "--verify"], "both --html and --adapter"),
+        (["assess", "DATA", "--base", "FOLDER", "--adapter", "FOLDER", "--verify"], "overwritten"),
+        (["assess", "DATA", "--base", "RECIPE"], "is a file and no .gguf file"),
+        (["assess", "DATA", "--predictor", "no-folder"], "no-folder/predictor.json: No such file"),
+        (["check", "DATA", "--html", "FOLDER"], "is a folder, and --html writes a file"),
+        (["check", "DATA", "--html", "o.jsonl", "--fix", "o.jsonl"], "both --html and --fix"),
+        (["check", "DATA", "--html", "o.ledger.jsonl", "--fix", "o.jsonl"], "the ledger of --fix"),
+        (["clean", "DATA", "--out", "FOLDER"], "is a folder"),
+        (["probe", "DATA", "--out", "x", "--checkpoint", "x"], "both --out and --checkpoint"),
+        (["probe", "DATA", "--checkpoint", "RECIPE"], "--checkpoint needs a folder"),
+        (["probe", "DATA", "--probe-steps", "4"], "a probe of 4 steps tells nothing, 5 are the least"),
+        (["report", "nofile"], "can't read assessment nofile: No such file"),
+        (["report", "EXAM"], "exam.jsonl: not a saved assessment"),
         (["runs", "list", "--store", "no.sqlite"], "no.sqlite"),
+        (["runs", "show", "x", "--store", "FOLDER"], "is a folder, not a store"),
     ],
 )
 def test_a_user_error_is_one_message_with_a_remedy_and_exit_code_2(
@@ -151,13 +182,15 @@ def test_a_user_error_is_one_message_with_a_remedy_and_exit_code_2(
     files["EXAM"].write_text('{"prompt": "1 + 1 =", "options": ["2", "3"], "gold": 0}\n')
     files["RECIPE"].write_text("batch_size: 4\n")
     before = {path: path.read_bytes() for path in files.values()}
-    done = tuneahead(*(files.get(argument, argument) for argument in arguments), code=2)
+    named = {**files, "FOLDER": tmp_path}
+    done = tuneahead(*(named.get(argument, argument) for argument in arguments), code=2)
     assert {path: path.read_bytes() for path in files.values()} == before
     assert done.stdout == ""
     assert message in done.stderr
     assert "error:" in done.stderr
     assert "  -> " in done.stderr
     assert "Traceback" not in done.stderr
+    assert "[Errno" not in done.stderr
 
 
 def test_wrong_usage_ends_with_2(tuneahead: Run, data: Path) -> None:
@@ -291,6 +324,56 @@ def test_a_run_that_is_not_there_is_a_user_error(
     assert "nobody" in tuneahead("runs", *arguments, "--store", store[0], code=2).stderr
 
 
+def test_a_run_is_named_by_the_beginning_of_its_id_and_listed_with_what_is_known(
+    tuneahead: Run, store: tuple[Path, str]
+) -> None:
+    path, name = store
+    said = tuneahead("runs", "record", name[:5], "--score", "61.5", "--store", path)
+    assert said.stdout == f"{name}: lab-exam 61.50\n" and said.stderr == ""
+    again = tuneahead("runs", "record", name[:5], "--score", "62", "--store", path)
+    assert again.stdout == f"{name}: lab-exam 62.00 (was 61.50)\n"
+    assert name in tuneahead("runs", "show", name[:5], "--store", path).stdout
+    record = RunStore(path).get(name)
+    listed = tuneahead("runs", "list", "--store", path, width=200).stdout
+    steps = f"{len(record.trace.steps):,} of {record.trace.info.total_steps:,}"
+    scores = f"lab-exam 62.0 (base {record.base_scores['lab-exam']:.1f})"
+    for shown in (record.data_id[:6], record.created[:10], steps, scores):
+        assert shown in listed
+
+
+def test_a_fraction_is_no_score_in_points_unless_that_is_said(
+    tuneahead: Run, store: tuple[Path, str]
+) -> None:
+    path, name = store
+    arguments = ("runs", "record", name, "--store", path, "--score")
+    wrong = tuneahead(*arguments, "0.61", code=2).stderr
+    assert "0.61 looks like a fraction" in wrong and "--score 61," in wrong
+    tuneahead(*arguments, "1", code=2)
+    assert RunStore(path).get(name).scores == {}
+    assert "0.61" in tuneahead(*arguments, "0.61", "--points").stdout
+    assert "0.00" in tuneahead(*arguments, "0").stdout
+
+
+def test_a_score_needs_a_benchmark_where_several_are_known(tuneahead: Run, store: tuple[Path, str]) -> None:
+    path, name = store
+    arguments = ("runs", "record", name, "--store", path, "--score", "50")
+    said = tuneahead(*arguments, "--benchmark", "mmlu").stderr
+    assert "mmlu is new in" in said and "knows lab-exam" in said
+    assert "lab-exam, mmlu" in tuneahead(*arguments, code=2).stderr
+    assert tuneahead(*arguments, "--benchmark", "mmlu").stderr == ""
+
+
+def test_a_run_and_a_score_are_forgotten(tuneahead: Run, store: tuple[Path, str]) -> None:
+    path, name = store
+    tuneahead("runs", "record", name, "--score", "50", "--store", path)
+    arguments = ("runs", "forget", name[:6], "--store", path)
+    assert "no score on 'mmlu'" in tuneahead(*arguments, "--benchmark", "mmlu", code=2).stderr
+    said = tuneahead(*arguments, "--benchmark", "lab-exam").stdout
+    assert f"{name}: the score on lab-exam is forgotten (was 50.00)" in said
+    assert "holds 0 runs" in tuneahead(*arguments).stdout
+    assert json.loads(tuneahead("runs", "list", "--store", path, "--json").stdout) == []
+
+
 def test_an_impossible_score_is_not_recorded(tuneahead: Run, store: tuple[Path, str]) -> None:
     path, name = store
     assert "610" in tuneahead("runs", "record", name, "--score", "610", "--store", path, code=2).stderr
@@ -307,17 +390,34 @@ def test_old_runs_come_in_from_their_logs_and_are_shown_with_what_they_lack(
     arguments = ("runs", "import", mlruns, "--store", path, "--benchmark", "exam", "--score", "eval_exam")
     said = tuneahead(*arguments).stdout
     assert "3 runs imported, 0 were there, 3 got a score" in said
-    assert "eval_exam was read as a fraction of 1" in said and "count as 2 data sets" in said
-    assert "absent in 3: flatness (a log holds no such measurement)" in said
+    assert "eval_exam was read as a fraction of 1, as the score on exam" in said
+    assert "count as 2 data sets" in said
+    (line,) = [line for line in said.splitlines() if line.endswith("(a log holds no such measurement)")]
+    assert line.startswith("absent in 3: ") and "flatness" in line and "row visits" in line
+    assert "absent" not in tuneahead(*arguments).stdout
     again = json.loads(tuneahead(*arguments, "--json").stdout)
     assert (again["added"], again["present"], again["left_out"]) == (0, 3, [])
     assert "3 known runs keep their earlier" in tuneahead(*arguments, "--base", "other").stderr
     run = json.loads(tuneahead("runs", "list", "--store", path, "--json").stdout)[0]["run"]
     shown = tuneahead("runs", "show", run, "--store", path).stdout
     assert "exam" in shown and "org/base" in shown
+    lines = {
+        line.split(maxsplit=1)[0]: line
+        for line in shown.splitlines()
+        if line.startswith("  ") and line.strip()
+    }
+    assert lines["lora_rank"].split() == ["lora_rank", "16"] and "q_proj, v_proj" in lines["target_modules"]
+    assert "not known: the log does not say" in lines["max_length"]
+    assert "not known: the log gives the batch of one process" in lines["batch_size"]
+    assert "template" not in lines and "epochs" not in lines
+    summary = json.loads(tuneahead("runs", "show", run, "--store", path, "--json").stdout)
+    assert "batch_size" not in summary["recipe"] and "batch_size" in summary["unknown"]
+    assert summary["seed"] is None
     loss = sorted(mlruns.glob("*/*/metrics/loss"))[0]
     loss.write_text("not a line\n")
     assert f"left out: {loss}, row 1: 'not a line'" in tuneahead(*arguments).stderr
+    for option, value in (("--chance", "250"), ("--benchmark", "")):
+        assert "error:" in tuneahead(*arguments, option, value, code=2).stderr
     wrong = tuneahead("runs", "import", tmp_path / "nowhere", "--store", path, code=2).stderr
     assert "there is no" in wrong and "mlruns" in wrong
 
@@ -404,10 +504,16 @@ def test_a_probed_run_is_kept_before_it_is_shown_and_before_the_full_run(
     tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assessing(monkeypatch, made_assessment())
-    (tmp_path / "file").write_text("")
     shown, verified = tmp_path / "shown.sqlite", tmp_path / "verified.sqlite"
-    page = tmp_path / "file" / "page.html"
+    page = tmp_path / "page.html"
+
+    def meanwhile(setup: Setup) -> None:
+        # The place was a good one when the command began.
+        page.mkdir()
+
+    monkeypatch.setattr("tuneahead.workbench.open_workbench", meanwhile)
     assert "can't write" in tuneahead("assess", data, "--store", shown, "--html", page, code=2).stderr
+    monkeypatch.setattr("tuneahead.workbench.open_workbench", lambda setup: None)
     assert len(RunStore(shown)) == 1
     with pytest.raises(MemoryError, match="full run"):
         tuneahead("assess", data, "--store", verified, "--verify")
@@ -418,7 +524,10 @@ def test_a_store_that_can_not_be_used_is_refused_before_any_training(
     tuneahead: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = assessing(monkeypatch, made_assessment())
-    assert "not a database" in tuneahead("assess", data, "--store", data, code=2).stderr
+    other = data.with_name("notes.txt")
+    other.write_text("this is not a database, " * 100)
+    assert "not a database" in tuneahead("assess", data, "--store", other, code=2).stderr
+    assert "overwritten" in tuneahead("assess", data, "--store", data, code=2).stderr
     assert done == []
 
 
@@ -462,3 +571,23 @@ def test_a_full_disk_is_one_line_and_exit_code_2(store: tuple[Path, str]) -> Non
             done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
         assert done.returncode == 2
         assert done.stderr.startswith("error: no space is left") and len(done.stderr.splitlines()) == 2
+
+
+def test_a_place_that_can_not_be_written_to_is_refused_before_any_work(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "locked" / "deep"
+    (tmp_path / "locked").mkdir()
+    # Who runs the tests may be allowed to write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, wanted: Path(path) != tmp_path / "locked")
+    for arguments in (
+        ("assess", data, "--html", below / "p.html"),
+        ("assess", data, "--verify", "--adapter", below),
+        ("check", data, "--html", below / "p.html"),
+        ("probe", data, "--out", below / "t"),
+    ):
+        said = tuneahead(*arguments, code=2).stderr
+        assert f"{tmp_path / 'locked'}: can't be written to, as {arguments[-2]} needs" in said
+    said = tuneahead("assess", data, "--html", data / "p.html", code=2).stderr
+    assert "is a file, and --html needs a folder" in said
+    assert not below.exists()

@@ -188,8 +188,12 @@ def read_assessment(path: str | Path) -> Assessment:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TuneAheadError(f"can't read assessment {path}: {error}", remedy="check the path") from None
-    return assessment_from_json(text)
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise TuneAheadError(f"can't read assessment {path}: {why}", remedy="check the path") from None
+    try:
+        return assessment_from_json(text)
+    except TuneAheadError as error:
+        raise TuneAheadError(f"{path}: {error.message}", remedy=error.remedy) from None
 
 
 def _load(text: str, kind: str, wanted: type[_Saved], command: str) -> _Saved:

@@ -145,6 +145,7 @@ class TraceInfo:
     item_subjects: tuple[str, ...] = ()
     """Subject of each cue item, in the order of the cue arrays."""
     chance_pp: float = 0.0
+    """Score of guessing; NaN in traces made from a log where nobody said it."""
     failure: str = ""
     """Empty, or what ended the run early (a loss that was not finite, for instance) and at which step."""
     versions: tuple[tuple[str, str], ...] = ()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PROBE_STEPS = 100
 """Length of the probes that shipped predictors learned from, in optimiser steps."""
+LEAST_PROBE_STEPS = 5
 MOST_CUE_ITEMS = 1000
 MOST_CUE_ANSWERS = 200
 """Items asked in passing whose answers are written out, at the price of a pass for every token."""
@@ -210,8 +211,9 @@ def shipped_bases() -> set[str]:
 
 def require_probe_steps(steps: int) -> int:
     """Check a probe's length; raises :class:`PredictorError` below five steps."""
-    if steps < 5:
+    if steps < LEAST_PROBE_STEPS:
         raise PredictorError(
-            f"a probe of {steps} steps tells nothing", remedy="use 50 to 200 steps; 100 is usual"
+            f"a probe of {steps} steps tells nothing, {LEAST_PROBE_STEPS} are the least",
+            remedy=f"use 50 to 200; shipped predictors forecast from {PROBE_STEPS}",
         )
     return steps

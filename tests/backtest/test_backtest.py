@@ -360,3 +360,21 @@ def test_every_system_learns_from_further_seeds_and_is_measured_on_tasks_alone(t
     for name, outcome in found.items():
         assert len(outcome.score_pp) == 60
         assert outcome.reason or np.isfinite(outcome.score_pp).all(), name
+
+
+@pytest.mark.parametrize("scored", [1, 2, 4])
+def test_a_further_benchmark_with_few_runs_is_passed_over_with_a_note(table, scored, tmp_path):
+    some = np.where(np.arange(len(table)) < scored, table.score_pp / 2, np.nan)
+    extras = {**table.extras, "outcome@truth|score_pp": some}
+    for name in ("base_pp", "seeds", "seed_sd_pp"):
+        extras[f"outcome@truth|{name}"] = getattr(table, name)
+    options = BacktestOptions(systems=("mean", "ours"), ablations=False, learning_curve=False)
+    found = backtest(replace(table, extras=extras), protocols=("grouped",), options=options)
+    assert found.table("main grouped").rows
+    note = found.table("benchmark truth")
+    if scored < 3:
+        ((name, tasks, why),) = note.rows
+        assert (name, tasks) == ("truth", scored) and "1 data set(s) can't be split" in why
+        assert "Not measured on truth" in found.to_markdown()
+        (tmp_path / "found.json").write_text(found.to_json())
+        assert read_result(tmp_path / "found.json").table("benchmark truth") == note

@@ -23,7 +23,7 @@ from tuneahead.features.extract import derived_features
 from tuneahead.features.recipes import DEPENDS_ON, measure_recipe
 from tuneahead.history.importers import LogReading, import_runs
 from tuneahead.history.store import RunRecord, RunStore
-from tuneahead.predictor.predictor import Predictor
+from tuneahead.predictor.predictor import Predictor, load_predictor
 from tuneahead.recipe import Recipe
 from tuneahead.training.models import load_base
 
@@ -173,6 +173,7 @@ def test_settings_beside_the_log_and_shared_ones_fill_the_recipe(trainer_runs: P
         "lr_scheduler_type": "cosine",
         "warmup_steps": 2,
         "gradient_accumulation_steps": 1,
+        "world_size": 1,
     }
     (folder / "a" / "training_args.json").write_text(json.dumps(args))
     store = RunStore(tmp_path / "s.sqlite")
@@ -221,7 +222,7 @@ def test_mlflow_runs_come_from_its_files_and_from_its_database(
     assert (first.base, first.steps, first.seconds) == ("org/base", 40, 12.5)
     recipe = first.recipe
     assert (recipe.lora_rank, recipe.target_modules, recipe.schedule) == (16, ("q_proj", "v_proj"), "cosine")
-    assert (recipe.rows_per_step, recipe.warmup_steps(40)) == (16, 4)
+    assert recipe.warmup_steps(40) == 4
     assert first.trace.steps.loss_nats[:2] == pytest.approx([2.98, 2.96])
     assert np.isnan(first.trace.steps.grad_norm[2]) and first.trace.steps.grad_norm[3] == 1.5
     assert derived_features(first.trace)["non_finite_fraction"] == pytest.approx(1 / 40)
@@ -286,6 +287,142 @@ def write_state(folder: Path, number: int, **changes: object) -> Path:
     (run / "trainer_state.json").write_text(json.dumps(state))
     (run / "training_args.json").write_text(json.dumps(settings))
     return run
+
+
+def test_a_run_that_is_still_growing_is_one_run(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "run0"
+    store = RunStore(tmp_path / "s.sqlite")
+    for count in (1, 2, 3, 4):
+        logged = [{"step": 500 * i, "loss": 3 - 0.1 * i, "epoch": 0.5 * i} for i in range(1, count + 1)]
+        shutil.rmtree(run, ignore_errors=True)
+        write_state(run.parent, 0, max_steps=2000, global_step=500 * count, log_history=logged)
+        found = import_runs(run.parent, store, LogReading())
+        assert (found.added, found.present, len(store)) == (int(count == 1), int(count > 1), 1)
+    moved = shutil.move(run, tmp_path / "elsewhere" / "run0")
+    assert import_runs(moved, store, LogReading()).added == 0
+
+
+@pytest.mark.parametrize(
+    "logged", [[], [{"step": 9, "epoch": 0.1}, {"step": 10, "loss": 0.0, "grad_norm": math.nan}]]
+)
+def test_runs_that_measured_nothing_are_not_taken_for_one(
+    logged: list[dict[str, float]], tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    for place, score in (("a", 0.4), ("b", 0.5)):
+        run = write_state(tmp_path / "runs" / place, 0, log_history=logged)
+        (run / "all_results.json").write_text(json.dumps({"eval_exam": score}))
+    found = import_runs(tmp_path / "runs", store, EXAM)
+    assert (found.added, found.left_out) == (2, ())
+    assert sorted(r.scores["exam"] for r in store.records()) == pytest.approx([40, 50])
+    assert import_runs(tmp_path / "runs", store, EXAM).present == 2
+    # The trainer adds its summary at the end.
+    state = tmp_path / "runs" / "a" / "run0" / "trainer_state.json"
+    change(state, lambda s: s["log_history"].append({"step": 20, "train_runtime": 9.1}))
+    assert import_runs(tmp_path / "runs", store, EXAM).present == 2
+
+
+def test_runs_that_begin_alike_are_told_apart_and_a_copy_is_left_out(tmp_path: Path) -> None:
+    begin = {"step": 1, "loss": 3.0, "grad_norm": 1.0, "learning_rate": 0.0}
+    for number, rate in enumerate((1e-4, 2e-4)):
+        logged = [begin] + [{"step": s, "loss": 3 - 99 * s * rate, "learning_rate": rate} for s in (2, 3)]
+        write_state(tmp_path / "runs" / f"lr{number}", 0, log_history=logged)
+    store = RunStore(tmp_path / "s.sqlite")
+    assert import_runs(tmp_path / "runs", store, LogReading()).added == 2
+    shutil.copytree(tmp_path / "runs" / "lr1", tmp_path / "runs" / "lr2")
+    again = import_runs(tmp_path / "runs", store, LogReading())
+    assert (again.added, again.present) == (0, 2)
+    (reason,) = again.left_out
+    assert "lr2" in reason and "lr1" in reason and "a copy, or nothing tells the two runs apart" in reason
+
+
+ONE_PROCESS = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+
+
+def end_of(rows_per_second: float, epochs: float) -> list[dict[str, float]]:
+    """What a trainer logs of a run of 20 steps that took 100 seconds."""
+    speed = {"train_runtime": 100.0, "train_samples_per_second": rows_per_second}
+    return [{"step": 1, "loss": 3.0, "epoch": epochs / 20}, {"step": 20, "epoch": epochs, **speed}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "logged", "batch"),
+    [
+        ({**ONE_PROCESS, "world_size": 4}, end_of(1.6, 2), 16),
+        ({**ONE_PROCESS, "num_processes": "2"}, [], 8),
+        (ONE_PROCESS, end_of(1.6, 2), 4),
+        # 77 rows: the last batch of each epoch is cut.
+        (ONE_PROCESS, end_of(1.54, 2), 4),
+        (ONE_PROCESS, end_of(3.2, 2), 8),
+        (ONE_PROCESS, end_of(12.32, 2), 32),
+        # With two steps an epoch a cut batch of two processes looks like a whole one of one.
+        (ONE_PROCESS, end_of(1.6, 10), None),
+        (ONE_PROCESS, end_of(2.2, 2), None),
+        (ONE_PROCESS, [], None),
+        ({"per_device_train_batch_size": 4}, end_of(1.6, 2), None),
+        ({**ONE_PROCESS, "batch_size": 6}, [], 6),
+    ],
+)
+def test_the_batch_of_one_process_is_no_batch_of_the_run(
+    settings: dict[str, object], logged: list[dict[str, float]], batch: int | None, tmp_path: Path
+) -> None:
+    changes = {"log_history": logged} if logged else {}
+    write_state(tmp_path / "runs", 0, settings=settings, **changes)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading())
+    record, absent = only(store), dict(only(store).trace.absent)
+    if batch is None:
+        assert "the log gives the batch of one process" in absent["setting batch_size"]
+        assert record.trace.info.train_rows == 0
+        assert math.isnan(derived_features(record.trace)["rows_per_step_log10"])
+    else:
+        assert "setting batch_size" not in absent
+        assert record.recipe.batch_size == batch and record.trace.info.train_rows > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared", "length"),
+    [
+        ({"max_length": 20, "transformers_version": "4.57.1"}, {}, None),
+        ({"max_length": 20, "transformers_version": "4.57.1", "max_seq_length": 2048}, {}, 2048),
+        ({"max_length": 96, "cutoff_len": 1024}, {}, 1024),
+        ({"max_length": 20}, {}, 20),
+        ({"max_length": 20, "transformers_version": "4.57.1", "cutoff_len": 9}, {"max_length": 20}, 20),
+    ],
+)
+def test_the_window_is_the_trainer_s_and_not_that_of_generation(
+    settings: dict[str, object], shared: dict[str, object], length: int | None, tmp_path: Path
+) -> None:
+    write_state(tmp_path / "runs", 0, settings=settings)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading(recipe=shared))
+    known = "setting max_length" not in dict(only(store).trace.absent)
+    assert (only(store).recipe.max_length if known else None) == length
+
+
+def test_an_unknown_score_of_guessing_is_absent_and_not_zero(trainer_runs: Path, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(trainer_runs / "faq", store, LogReading(benchmark="exam", score="eval_exam"))
+    assert math.isnan(only(store).trace.info.chance_pp)
+    vector = derived_features(only(store).trace)
+    for name in ("probe_score_headroom", "score_gain_headroom", "extrapolated_gain_headroom"):
+        assert "score of guessing is not known" in vector.absent[name]
+    assert vector["score_gain_pp"] == pytest.approx(25)
+    table = store.table(benchmark="exam")
+    assert np.isnan(table.chance_pp).all()
+    for chance in (-1.0, 101.0, math.inf):
+        with pytest.raises(StoreError, match="score of guessing is"):
+            import_runs(trainer_runs / "faq", store, LogReading(chance_pp=chance))
+
+
+def test_a_predictor_learns_without_the_score_of_guessing(database: Path, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(database, store, LogReading(benchmark="exam", score="eval_exam"))
+    table = store.table(benchmark="exam")
+    predictor = Predictor.fit(table, preset="quick")
+    predictor.save(tmp_path / "p")
+    again = load_predictor(tmp_path / "p")
+    assert np.isfinite(again.predict_table(table).score_pp).all()
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,3 +183,63 @@ def test_a_store_of_a_later_schema_is_refused(tmp_path: Path) -> None:
         connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
     with pytest.raises(StoreError, match="schema 99, this version reads 1"):
         RunStore(store.path)
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id_if_it_is_the_only_one(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    for name in ("abc1", "abc2", "abc", "xyz"):
+        store.add(make_record(name))
+    assert [store.find_id(begin) for begin in ("x", "abc", "abc1")] == ["xyz", "abc", "abc1"]
+    with pytest.raises(StoreError, match="3 runs in .* begin with 'ab': abc, abc1, abc2"):
+        store.find_id("ab")
+    for none in ("", "q", "%"):
+        with pytest.raises(StoreError, match="no run"):
+            store.find_id(none)
+
+
+def test_a_score_or_a_run_is_forgotten_and_nothing_else(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(make_record("r1"))
+    store.add(make_record("r2"))
+    store.record_score("r1", "mmlu", 61.2)
+    assert store.benchmarks() == ("exam", "mmlu")
+    with pytest.raises(StoreError, match="run 'r2' has no score on 'mmlu'"):
+        store.forget("r2", "mmlu")
+    store.forget("r1", "exam")
+    found = store.get("r1")
+    assert (found.scores, found.subject_scores, found.base_scores) == ({"mmlu": 61.2}, {}, {"exam": 40.0})
+    store.forget("r1")
+    assert store.done_ids() == {"r2"} and store.benchmarks() == ("exam",)
+    with pytest.raises(StoreError, match="no run 'r1'"):
+        store.forget("r1")
+    # It may come in again, without what was forgotten.
+    assert store.add(replace(make_record("r1"), scores={}, subject_scores={}))
+    assert store.get("r1").scores == {}
+
+
+def test_a_folder_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is a folder, not a store"):
+        RunStore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "read_only", "closed"), [(0o555, False, True), (0o755, False, False), (0o755, True, True)]
+)
+def test_only_a_store_that_nobody_writes_to_is_read_as_one_that_never_changes(
+    mode: int, read_only: bool, closed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shared"
+    store = RunStore(folder / "runs.sqlite")
+    store.add(make_record())
+    assert "immutable" not in store._address()
+    flags = SimpleNamespace(f_flag=os.ST_RDONLY if read_only else 0)
+    monkeypatch.setattr(os, "statvfs", lambda path: flags)
+    # Who runs the tests may be allowed to write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, wanted: False)
+    store.path.chmod(mode & 0o666)
+    folder.chmod(mode)
+    try:
+        assert store._address().endswith("?immutable=1") == closed
+        assert not closed or len(store) == 1
+    finally:
+        folder.chmod(0o755)

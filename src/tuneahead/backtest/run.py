@@ -34,8 +34,9 @@ def backtest(
     """Hold tasks out by each protocol, predict them with every system, and tabulate.
 
     No outcome and no feature of a held-out row reaches the system that predicts it. Tasks whose
-    score is a mean over several seeds are the ones measured on, when there are fifty or more.
-    Raises :class:`PredictorError` when the table is too small for a protocol.
+    score is a mean over several seeds are the ones measured on, when there are fifty or more. A further
+    benchmark with too few runs is passed over, and a table says so. Raises :class:`PredictorError` when
+    the table is too small for a protocol.
     """
     chosen = options or BacktestOptions()
     rows = table.scored()
@@ -57,7 +58,7 @@ def backtest(
     if chosen.probe_tables:
         tables.append(probe_lengths(chosen, seed))
     if chosen.further_benchmarks:
-        tables += [_further(rows.of_benchmark(name), chosen, seed) for name in rows.further_benchmarks]
+        tables += [_further_or_why(rows.of_benchmark(name), chosen, seed) for name in rows.further_benchmarks]
     for name, other in chosen.other_bases.items():
         tables += base_tables(rows, other.scored(), name, chosen, seed)
     ours = {protocol: found[protocol].get(OURS.name) for protocol in protocols}
@@ -78,6 +79,16 @@ def _predictions(rows: FeatureTable, outcome: Outcome) -> tuple[Prediction, ...]
         for i, task in enumerate(rows.task_ids)
         if np.isfinite(outcome.score_pp[i])
     )
+
+
+def _further_or_why(table: FeatureTable, options: BacktestOptions, seed: int) -> Table:
+    """Errors on a second benchmark, or why there are none: it may have been scored on a run or two only."""
+    try:
+        return _further(table, options, seed)
+    except PredictorError as error:
+        name = table.benchmarks[0]
+        row = (name, len(table.scored()), error.message)
+        return Table(f"benchmark {name}", f"Not measured on {name}", ("benchmark", "tasks", "why"), (row,))
 
 
 def _further(table: FeatureTable, options: BacktestOptions, seed: int) -> Table:

@@ -49,7 +49,7 @@ def run_check(request: Request, *, use_cache: bool = True) -> Found:
     from tuneahead.checkcache import CheckCache, check_key
     from tuneahead.workbench import Setup
 
-    _refuse_overwriting(request)
+    _check_outputs(request)
     setup = Setup(base=request.base, benchmark=request.benchmark)
     cache = CheckCache()
     before = _stamp(request.file)
@@ -119,15 +119,18 @@ def _clean(request: Request, out: Path, survey: Survey | None) -> CleanedFile:
     )
 
 
-def _refuse_overwriting(request: Request) -> None:
-    """Before any work: no output may take the place of what is read."""
+def _check_outputs(request: Request) -> None:
+    """Before any work: no output may take the place of what is read, or of another."""
     from tuneahead.cleaning import find_targets
-    from tuneahead.cli.options import refuse_overwriting
+    from tuneahead.cli.options import check_outputs, require_writable_file
 
-    for output in (request.html, request.fix):
-        refuse_overwriting(output, request.file, request.recipe_file, request.benchmark)
+    inputs = (request.file, request.recipe_file, request.benchmark, request.base)
+    check_outputs({"--html": request.html, "--fix": request.fix}, *inputs)
+    require_writable_file(request.html, "--html")
     if request.fix is not None:
-        find_targets(request.file, request.fix)
+        copy, ledger = find_targets(request.file, request.fix)
+        check_outputs({"--html": request.html, "--fix": copy, "the ledger of --fix": ledger}, *inputs)
+        require_writable_file(copy, "--fix")
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -82,7 +82,7 @@ def clean(
     ] = None,
 ) -> None:
     """Write a copy without empty, broken, repeated and benchmark rows, with a ledger of what went."""
-    from tuneahead.cleaning import OPTIONAL_REASONS, REASONS, clean_file
+    from tuneahead.cleaning import OPTIONAL_REASONS, REASONS, clean_file, find_targets
     from tuneahead.cli.checking import cleaned_lines
     from tuneahead.workbench import find_benchmark
 
@@ -91,7 +91,10 @@ def clean(
             raise TuneAheadError(
                 f"--also {reason!r} is no further reason", remedy=f"use {' or '.join(OPTIONAL_REASONS)}"
             )
-    opt.refuse_overwriting(out, file, benchmark)
+    opt.check_outputs({"--out": out}, file, benchmark)
+    copy, ledger = find_targets(file, out)
+    opt.check_outputs({"--out": copy, "the ledger": ledger}, file, benchmark)
+    opt.require_writable_file(out, "--out")
     done = clean_file(
         file,
         out,
@@ -132,7 +135,9 @@ def probe(
     from tuneahead.terminal import print_trace
     from tuneahead.workbench import Setup
 
-    opt.refuse_overwriting(out, file, recipe, benchmark)
+    opt.check_outputs({"--out": out, "--checkpoint": checkpoint}, file, recipe, benchmark, base)
+    opt.require_writable_file(out, "--out")
+    opt.require_writable_folder(checkpoint, "--checkpoint")
     chosen = opt.read_recipe_options(recipe, settings)
     dataset = load_dataset(file, opt.read_mapping(mapping))
     setup = Setup(base=base, benchmark=benchmark, probe_steps=probe_steps, device=device)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneahead.cli.options import DATA, OUTPUT, AsJson, StoreFile, open_console
+from tuneahead.cli.options import DATA, OUTPUT, AsJson, StoreFile, open_console, require_writable_folder
 from tuneahead.cli.runs import open_store
+from tuneahead.cli.runview import counted
 from tuneahead.errors import TuneAheadError
 
 if TYPE_CHECKING:
     from tuneahead.backtest.result import BacktestResult
     from tuneahead.cli.progress import ProgressBar
     from tuneahead.predictor.table import FeatureTable
+
+_BENCHMARK, _PRESET, _LEVEL, _SEED = "lab-exam", "default", 0.9, 0
 
 TableFile = Annotated[
     Path | None,
@@ -32,7 +36,12 @@ MaybeStore = Annotated[
     ),
 ]
 BenchmarkOf = Annotated[
-    str, typer.Option(help="Benchmark whose scores are learned, from a store.", rich_help_panel=DATA)
+    str,
+    typer.Option(
+        help="Benchmark whose scores are learned, from a store.",
+        rich_help_panel=DATA,
+        show_default=_BENCHMARK,
+    ),
 ]
 
 
@@ -60,7 +69,7 @@ def build(
 
         summary = execute(plan, store, BuildOptions(workers=workers, width=width), show)
         _measure_data(store, bar)
-    print(f"{store}: {summary.stored:,} runs made, {summary.present:,} were there")
+    print(f"{store}: {counted(summary.stored, 'run')} made, {summary.present:,} were there")
     for setback in summary.setbacks:
         print(f"on the way: {setback}")
     for run_id, reason in summary.given_up.items():
@@ -70,7 +79,7 @@ def build(
 def fit(
     store: MaybeStore = None,
     table: TableFile = None,
-    benchmark: BenchmarkOf = "lab-exam",
+    benchmark: BenchmarkOf = "",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new predictor.")] = Path(
         "predictor"
     ),
@@ -83,9 +92,14 @@ def fit(
             show_default=False,
         ),
     ] = "",
-    preset: Annotated[str, typer.Option(help="default, quick or paper.")] = "default",
-    level: Annotated[float, typer.Option(help="Probability that the interval holds the score.")] = 0.9,
-    seed: Annotated[int, typer.Option(help="Seed of the cross-validation.")] = 0,
+    preset: Annotated[str, typer.Option(help="default, quick or paper.", show_default=_PRESET)] = "",
+    level: Annotated[
+        float | None,
+        typer.Option(help="Probability that the interval holds the score.", show_default=str(_LEVEL)),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the cross-validation.", show_default=str(_SEED))
+    ] = None,
 ) -> None:
     """Fit a predictor to finished runs, or correct one by the few runs of a new base."""
     from tuneahead.cli.progress import ProgressBar
@@ -98,14 +112,27 @@ def fit(
             "--start learns from your own runs beside others, and none are named",
             remedy="give --store runs.sqlite, as 'runs record' and 'build' write it",
         )
+    corrects = start not in ("", "shipped")
+    if corrects:
+        _refuse_idle(
+            {"--preset": preset, "--level": level, "--seed": seed},
+            f"with --start {start}, which corrects a predictor that is there",
+        )
+    require_writable_folder(out, "--out")
     rows = _table(store, table, benchmark)
     with ProgressBar() as bar:
         bar.stage(f"Fitting to {len(rows):,} tasks")
-        if start and start != "shipped":
+        if corrects:
             predictor = adapt(load_predictor(start), rows)
         else:
             helpers = shipped_history(without=rows.bases) if start else None
-            predictor = Predictor.fit(rows, preset=preset, seed=seed, level=level, helpers=helpers)
+            predictor = Predictor.fit(
+                rows,
+                preset=preset or _PRESET,
+                seed=_SEED if seed is None else seed,
+                level=_LEVEL if level is None else level,
+                helpers=helpers,
+            )
     try:
         predictor.save(out)
     except OSError as error:
@@ -113,14 +140,14 @@ def fit(
     origin = predictor.origin
     corrected = "of them its own" if start == "shipped" else "own ones corrected it"
     own = f", {origin.own_rows:,} {corrected}" if start else ""
-    fitted = f"{origin.rows:,} tasks on {origin.data_sets:,} data sets"
+    fitted = f"{counted(origin.rows, 'task')} on {counted(origin.data_sets, 'data set')}"
     print(f"{out}: fitted to {fitted}, preset {origin.preset}{own}")
 
 
 def backtest(
     store: MaybeStore = None,
     table: TableFile = None,
-    benchmark: BenchmarkOf = "lab-exam",
+    benchmark: BenchmarkOf = "",
     protocol: Annotated[
         list[str] | None,
         typer.Option(
@@ -149,6 +176,7 @@ def backtest(
 
     Without --store or --table: the stored result on the shipped runs.
     """
+    _refuse_idle_benchmark(store, benchmark)
     asks_for_more = refit or system or seed or store is not None or table is not None
     result = None if asks_for_more else _shipped_result(protocol)
     if result is None:
@@ -209,7 +237,20 @@ def _measure_data(path: Path, bar: ProgressBar) -> None:
     complete_statics(open_store(path), load_base("lab"), lab_exam(), show)
 
 
+def _refuse_idle(options: Mapping[str, object], where: str) -> None:
+    """Raises :class:`TuneAheadError` for an option that was given and would be ignored."""
+    for name, value in options.items():
+        if value not in ("", None):
+            raise TuneAheadError(f"{name} {value} has no effect {where}", remedy=f"leave {name} out")
+
+
+def _refuse_idle_benchmark(store: Path | None, benchmark: str) -> None:
+    if store is None:
+        _refuse_idle({"--benchmark": benchmark}, "without --store: a feature table is of its own benchmark")
+
+
 def _table(store: Path | None, table: Path | None, benchmark: str) -> FeatureTable:
+    _refuse_idle_benchmark(store, benchmark)
     from tuneahead.predictor.table import read_table
 
     if (store is None) == (table is None):
@@ -225,4 +266,4 @@ def _table(store: Path | None, table: Path | None, benchmark: str) -> FeatureTab
     assert store is not None
     from tuneahead.history.tables import table_from_store
 
-    return table_from_store(open_store(store), benchmark=benchmark)
+    return table_from_store(open_store(store), benchmark=benchmark or _BENCHMARK)

@@ -68,7 +68,15 @@ def assess(
     from tuneahead.judge import verify as run_verify
     from tuneahead.workbench import Setup, open_workbench, require_probe_steps
 
-    opt.refuse_overwriting(html, file, recipe, benchmark, store)
+    if adapter is not None and not verify:
+        raise TuneAheadError(
+            "--adapter keeps what the full run trained, and without --verify there is none",
+            remedy="add --verify, or leave --adapter out",
+        )
+    outputs = {"--html": html, "--store": store, "--adapter": adapter}
+    opt.check_outputs(outputs, file, recipe, benchmark, base)
+    opt.require_writable_file(html, "--html")
+    opt.require_writable_folder(adapter, "--adapter")
     wanted = opt.read_goal(goal, gain)
     chosen = opt.read_recipe_options(recipe, settings)
     dataset = load_dataset(file, opt.read_mapping(mapping))
@@ -164,7 +172,7 @@ def report(
     from tuneahead.assessment import read_assessment
     from tuneahead.report import write_html
 
-    opt.refuse_overwriting(html, file)
+    opt.check_outputs({"--html": html}, file)
     print(write_html(read_assessment(file), html))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import abc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,7 +89,7 @@ GainPoints = Annotated[
     ),
 ]
 ProbeSteps = Annotated[
-    int, typer.Option(help="Length of the probe in optimiser steps.", rich_help_panel=JUDGED)
+    int, typer.Option(help="Length of the probe in optimiser steps, 5 or more.", rich_help_panel=JUDGED)
 ]
 PredictorFolder = Annotated[
     str,
@@ -163,9 +165,52 @@ def read_goal(minimum_pp: float | None, gain_pp: float | None) -> Goal:
     return Goal(minimum_pp, gain_pp)
 
 
-def refuse_overwriting(output: Path | None, *inputs: Path | str | None) -> None:
-    """Before any work: raises :class:`DataError` where ``output`` would take the place of an input."""
-    if output is None or not output.exists():
+def check_outputs(outputs: abc.Mapping[str, Path | None], *inputs: Path | str | None) -> None:
+    """Before any work: what is written, by option, must be distinct and must not take an input's place.
+
+    Raises :class:`DataError` otherwise.
+    """
+    taken: dict[Path, str] = {}
+    for option, output in outputs.items():
+        if output is None:
+            continue
+        _refuse_overwriting(output, *inputs)
+        other = taken.setdefault(output.resolve(), option)
+        if other != option:
+            raise DataError(
+                f"is what both {other} and {option} would write", path=output, remedy="name two places"
+            )
+
+
+def require_writable_file(path: Path | None, option: str) -> None:
+    """Before any work: raises :class:`DataError` where no file can be written at ``path``."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise DataError(f"is a folder, and {option} writes a file", path=path, remedy="name a file in it")
+    if path.exists():
+        _require_access(path, option)
+    else:
+        require_writable_folder(path.parent, option)
+
+
+def require_writable_folder(path: Path | None, option: str) -> None:
+    """Before any work: raises :class:`DataError` where no folder can be made or written to at ``path``."""
+    if path is None:
+        return
+    there = next((one for one in (path, *path.parents) if one.exists()), Path())
+    if not there.is_dir():
+        raise DataError(f"is a file, and {option} needs a folder", path=there, remedy="name another place")
+    _require_access(there, option)
+
+
+def _require_access(path: Path, option: str) -> None:
+    if not os.access(path, os.W_OK):
+        raise DataError(f"can't be written to, as {option} needs", path=path, remedy="name another place")
+
+
+def _refuse_overwriting(output: Path, *inputs: Path | str | None) -> None:
+    if not output.exists():
         return
     for given in inputs:
         # A benchmark may be a name as well as a file.

@@ -1,4 +1,4 @@
-"""Commands on stored runs: list, show, record, import."""
+"""Commands on stored runs: list, show, record, forget, import."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneahead.cli.options import AsJson, StoreFile, open_console
+from tuneahead.cli.options import AsJson, StoreFile
+from tuneahead.cli.runview import counted, print_import, print_run, print_runs, summary_of
 from tuneahead.errors import StoreError
 
 if TYPE_CHECKING:
-    from tuneahead.history.importers import ImportSummary
     from tuneahead.history.store import RunRecord, RunStore
 
-runs = typer.Typer(no_args_is_help=True, help="List, show and score stored runs.")
+runs = typer.Typer(no_args_is_help=True, help="List, show, score, import and forget stored runs.")
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or its beginning.")]
 
 
 @runs.command("list")
@@ -30,61 +32,91 @@ def list_runs(
     history = open_store(store)
     records = list(islice(history.records(), limit))
     if as_json:
-        print(json.dumps([_summary(record) for record in records], indent=1))
+        print(json.dumps([summary_of(record) for record in records], indent=1))
     else:
-        _print_runs(records)
+        print_runs(records)
     if len(history) > limit:
         print(f"{len(history) - limit:,} more; see --limit", file=sys.stderr)
 
 
-def _print_runs(records: list[RunRecord]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("Run", "Base", "Family", "Scores", "Failure"):
-        table.add_column(title, overflow="fold")
-    for record in records:
-        scores = ", ".join(f"{name} {score:.1f}" for name, score in sorted(record.scores.items()))
-        cells = (record.run_id, record.base, record.family, scores, record.failure)
-        # As Text: what others wrote is shown, never read as markup.
-        table.add_row(*(Text(cell) for cell in cells))
-    open_console().print(table)
-
-
 @runs.command("show")
 def show_run(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")],
+    run_id: RunId,
     store: StoreFile = Path("runs.sqlite"),
     as_json: AsJson = False,
 ) -> None:
     """Show one run: recipe, scores and what the probe measured."""
-    from tuneahead.terminal import print_trace
-
-    record = open_store(store).get(run_id)
-    summary = _summary(record)
+    history = open_store(store)
+    record = history.get(history.find_id(run_id))
     if as_json:
-        print(json.dumps(summary, indent=1))
-        return
-    console = open_console()
-    for name, value in summary.items():
-        console.print(f"{name:<12}{value}", markup=False)
-    print_trace(console, record.trace)
+        print(json.dumps(summary_of(record), indent=1))
+    else:
+        print_run(record)
 
 
 @runs.command("record")
 def record_score(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")],
+    run_id: RunId,
     score: Annotated[
         float, typer.Option(help="Measured final score in points, 0 to 100.", show_default=False)
     ],
-    benchmark: Annotated[str, typer.Option(help="Name of the benchmark.")] = "lab-exam",
+    benchmark: Annotated[
+        str,
+        typer.Option(help="Name of the benchmark. Default: the only one that is known.", show_default=False),
+    ] = "",
+    points: Annotated[
+        bool, typer.Option("--points", help="A score of 1 or less is one in points, no fraction.")
+    ] = False,
     store: StoreFile = Path("runs.sqlite"),
 ) -> None:
-    """Record the measured score of a run, so that the next fit learns from it."""
-    open_store(store).record_score(run_id, benchmark, score)
-    print(f"{run_id}: {benchmark} {score:.2f}")
+    """Record the measured score of a run, so that the next fit learns from it; replaces an earlier one."""
+    if 0 < score <= 1 and not points:
+        raise StoreError(
+            f"--score {score:g} looks like a fraction, and scores are points from 0 to 100",
+            remedy=f"give --score {100 * score:g}, or --points if it is {score:g} points",
+        )
+    history = open_store(store)
+    record = history.get(history.find_id(run_id))
+    chosen = benchmark or _only_benchmark(history, record)
+    others = [name for name in history.benchmarks() if name != chosen]
+    is_new = chosen not in (record.trace.info.benchmark, *history.benchmarks())
+    history.record_score(record.run_id, chosen, score)
+    earlier = f" (was {record.scores[chosen]:.2f})" if chosen in record.scores else ""
+    print(f"{record.run_id}: {chosen} {score:.2f}{earlier}")
+    if is_new and others:
+        print(f"{chosen} is new in {store}, which knows {', '.join(others)}", file=sys.stderr)
+
+
+def _only_benchmark(history: RunStore, record: RunRecord) -> str:
+    """The benchmark that the run knows, or else the store; raises :class:`StoreError` unless it is one."""
+    own = {record.trace.info.benchmark, *record.scores, *record.base_scores} - {""}
+    known = sorted(own or set(history.benchmarks()))
+    if len(known) == 1:
+        return known[0]
+    who = f"run {record.run_id} knows" if own else f"{history.path} knows"
+    raise StoreError(
+        f"it is not said which benchmark the score is of, and {who} {', '.join(known) or 'none'}",
+        remedy="name it with --benchmark",
+    )
+
+
+@runs.command("forget")
+def forget_run(
+    run_id: RunId,
+    benchmark: Annotated[
+        str, typer.Option(help="Forget only the run's final score on this benchmark.", show_default=False)
+    ] = "",
+    store: StoreFile = Path("runs.sqlite"),
+) -> None:
+    """Delete a run, or one of its scores, from a store."""
+    history = open_store(store)
+    record = history.get(history.find_id(run_id))
+    history.forget(record.run_id, benchmark)
+    if benchmark:
+        print(f"{record.run_id}: the score on {benchmark} is forgotten (was {record.scores[benchmark]:.2f})")
+    else:
+        left = counted(len(history), "run")
+        print(f"{record.run_id} is forgotten, {store} holds {left}")
 
 
 @runs.command("import")
@@ -98,7 +130,9 @@ def import_logs(
         ),
     ],
     store: StoreFile = Path("runs.sqlite"),
-    benchmark: Annotated[str, typer.Option(help="Name of the benchmark that the score is of.")] = "lab-exam",
+    benchmark: Annotated[
+        str, typer.Option(help="Name of the benchmark that --score is of.", show_default=False)
+    ] = "",
     score: Annotated[
         str,
         typer.Option(metavar="NAME", help="Name under which its score was logged.", show_default=False),
@@ -144,22 +178,14 @@ def import_logs(
     if found.unchanged:
         kept = f"{found.unchanged:,} known run{'s keep their' if found.unchanged > 1 else ' keeps its'}"
         what = "earlier base, data set, recipe or score"
-        print(f"{kept} {what}; import into a new store to change it", file=sys.stderr)
+        print(
+            f"{kept} {what}; forget it first (runs forget) or import into a new store to change it",
+            file=sys.stderr,
+        )
     if as_json:
         print(json.dumps(asdict(found), indent=1))
     else:
-        _print_import(found, store, score)
-
-
-def _print_import(found: ImportSummary, store: Path, score: str) -> None:
-    print(
-        f"{store}: {found.added:,} runs imported, {found.present:,} were there, {found.scored:,} got a score"
-    )
-    if found.unit:
-        print(f"{score} was read as {'a fraction of 1' if found.unit == 'fraction' else 'points'}")
-    print(f"They count as {found.data_sets:,} data set{'s' if found.data_sets != 1 else ''} (see --data-by)")
-    for what, why, count in found.absent:
-        print(f"absent in {count:,}: {what} ({why})")
+        print_import(found, store, score, benchmark)
 
 
 def _shared_settings(path: Path | None) -> dict[str, object]:
@@ -180,19 +206,3 @@ def open_store(path: Path) -> RunStore:
             f"there is no store {path}", remedy="name one with --store, or make one with 'build'"
         )
     return RunStore(path)
-
-
-def _summary(record: RunRecord) -> dict[str, object]:
-    return {
-        "run": record.run_id,
-        "task": record.task_id,
-        "data": record.data_id,
-        "family": record.family,
-        "base": record.base,
-        "seed": record.seed,
-        "recipe": record.recipe.model_dump(mode="json"),
-        "scores": dict(record.scores),
-        "base_scores": dict(record.base_scores),
-        "failure": record.failure,
-        "created": record.created,
-    }

@@ -53,6 +53,7 @@ _SINCE_BASE = (
 )
 _BETWEEN = ("late_gain_pp", "late_gain_headroom", "churn_fraction")
 _EXTRAPOLATED = ("extrapolated_score_pp", "extrapolated_gain_headroom")
+_NO_CHANCE = "the benchmark's score of guessing is not known"
 _SUBJECT_END = ("subject_score_sd_pp",)
 _SUBJECT_CHANGE = ("subject_worst_fall_pp", "subjects_improved_fraction")
 
@@ -114,6 +115,9 @@ def _of_totals(scored: Mapping[int, float], trace: ProbeTrace) -> dict[str, Valu
             gain = scored[end] - scored[0]
             out |= {"score_gain_pp": gain, "score_gain_headroom": gain / room}
             out |= _extrapolated(scored, trace.info.total_steps, chance)
+    if math.isnan(chance):
+        measured = [name for name, value in out.items() if not isinstance(value, str)]
+        out |= {name: _NO_CHANCE for name in measured if name.endswith("_headroom")}
     return out
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuneahead.errors import DataError, StoreError
 from tuneahead.history import mlflow, trainerstate
-from tuneahead.history.loggedrun import LoggedRun, LogReading, record_of
+from tuneahead.history.loggedrun import LoggedRun, LogReading, id_of, record_of
 from tuneahead.history.store import RunRecord, RunStore
 
 __all__ = ["ImportSummary", "LogReading", "import_runs"]
@@ -33,6 +33,14 @@ class ImportSummary:
     """Known runs that keep an earlier base, data set, recipe or score, which this reading would change."""
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A run as it would be stored, and the identifiers it had while it had logged less."""
+
+    record: RunRecord
+    earlier: tuple[str, ...]
+
+
 def import_runs(
     path: str | Path, store: RunStore | str | Path, reading: LogReading, *, unit: str = "auto"
 ) -> ImportSummary:
@@ -42,11 +50,13 @@ def import_runs(
     its SQLite file. ``unit`` says how the score is logged: ``fraction``, ``points``, or ``auto`` (a fraction
     if no run logged more than 1). Runs that can't be read are left out with the reason. A known run that
     has a final score by now, and had none, gets it. A store named by its file is made only when there are
-    runs to keep. Raises :class:`StoreError` when ``path`` holds no run, and the :class:`DataError` of the
-    first run when none could be read.
+    runs to keep. Raises :class:`StoreError` when ``path`` holds no run, the score is of no benchmark or that
+    of guessing impossible, and the :class:`DataError` of the first run when none could be read.
     """
-    records, errors, chosen = _read_all(Path(path), reading, unit)
+    _check(reading)
+    found, errors, chosen = _read_all(Path(path), reading, unit)
     kept = store if isinstance(store, RunStore) else RunStore(store)
+    records = _as_known(found, kept.done_ids())
     added = [kept.add(record) for record in records]
     # What is there is never edited, so a known run is told of as it is stored.
     stored = [r if new else kept.get(r.run_id) for r, new in zip(records, added, strict=True)]
@@ -65,7 +75,20 @@ def import_runs(
     )
 
 
-def _read_all(path: Path, reading: LogReading, unit: str) -> tuple[list[RunRecord], list[DataError], str]:
+def _check(reading: LogReading) -> None:
+    if reading.score and not reading.benchmark:
+        raise StoreError(
+            f"{reading.score} is the score of an unnamed benchmark",
+            remedy="name it with --benchmark, as it will be named to fit and assess",
+        )
+    if not (math.isnan(reading.chance_pp) or 0 <= reading.chance_pp <= 100):
+        raise StoreError(
+            f"the score of guessing is {reading.chance_pp:g}",
+            remedy="give points from 0 to 100, such as 25 for four options",
+        )
+
+
+def _read_all(path: Path, reading: LogReading, unit: str) -> tuple[list[_Read], list[DataError], str]:
     """Every run as it is stored, what could not be read, and the unit of the scores."""
     runs: list[LoggedRun] = []
     errors: list[DataError] = []
@@ -73,10 +96,10 @@ def _read_all(path: Path, reading: LogReading, unit: str) -> tuple[list[RunRecor
         (errors if isinstance(found, DataError) else runs).append(found)  # type: ignore[arg-type]
     chosen = _unit(runs, reading, unit)
     reading = replace(reading, scale=100.0 if chosen == "fraction" else 1.0)
-    records: list[RunRecord] = []
-    for run in runs:
+    records: list[_Read] = []
+    for run in _once(runs, errors):
         try:
-            records.append(record_of(run, reading))
+            records.append(_Read(record_of(run, reading), tuple(map(id_of, run.earlier))))
         except DataError as error:
             errors.append(error)
         except UnicodeEncodeError as error:
@@ -92,6 +115,32 @@ def _read_all(path: Path, reading: LogReading, unit: str) -> tuple[list[RunRecor
             )
         )
     return records, errors, chosen
+
+
+def _once(runs: list[LoggedRun], errors: list[DataError]) -> list[LoggedRun]:
+    """The runs, of those with one name the one that got furthest; the others join the ``errors``."""
+    furthest: dict[str, LoggedRun] = {}
+    for run in sorted(runs, key=_last_step, reverse=True):
+        first = furthest.setdefault(run.key, run)
+        if first is not run:
+            what = f"logged what {first.source} did: a copy, or nothing tells the two runs apart"
+            errors.append(DataError(what, path=run.source, remedy="give one of them"))
+    return [run for run in runs if furthest[run.key] is run]
+
+
+def _last_step(run: LoggedRun) -> int:
+    return max((max(found, default=0) for found in run.values.values()), default=0)
+
+
+def _as_known(found: list[_Read], stored: set[str]) -> list[RunRecord]:
+    """The records, those that were stored while their log was shorter by the identifier they have there."""
+    free = stored - {read.record.run_id for read in found}
+    records = []
+    for record, earlier in ((read.record, read.earlier) for read in found):
+        known = next((name for name in earlier if name in free and record.run_id not in stored), None)
+        free.discard(known or "")
+        records.append(record if known is None else replace(record, run_id=known))
+    return records
 
 
 def _logged_runs(path: Path) -> Iterator[LoggedRun | DataError]:

@@ -40,7 +40,8 @@ _DATA = ("dataset", "dataset_name", "data_path", "train_file", "dataset_path")
 class LoggedRun:
     """One run as its log tells it: settings, and values by step.
 
-    ``key`` names the run for good, so that it is known again; ``source`` says where it was read.
+    ``key`` names the run for good, so that it is known again, ``earlier`` are the names it had while it
+    had logged less; ``source`` says where it was read.
     ``values`` maps each logged name to its values by optimiser step (0 is before training).
     """
 
@@ -51,6 +52,7 @@ class LoggedRun:
     total_steps: int
     folder: str = ""
     created: str = ""
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class LogReading:
 
     ``score`` is the logged name of the benchmark's score, ``scale`` what turns it into points (1 or 100).
     ``data_by`` is the setting that tells data sets apart, or ``folder``; without it a known name is
-    looked for, and runs without one count as one data set, which is the careful guess.
+    looked for, and runs without one count as one data set, which is the careful guess. ``chance_pp`` is the
+    score of guessing, NaN where it is not known.
     """
 
     benchmark: str = ""
@@ -85,7 +88,7 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
             path=run.source,
             remedy="name it: --base Qwen/Qwen2.5-0.5B",
         )
-    recipe, absent = recipe_of(settings, LogSource(run.source, run.total_steps))
+    recipe, absent = recipe_of(run.settings, reading.recipe, _log_source(run))
     data_id = _data_id(run, reading)
     base.encode()
     trace = _trace(run, reading, recipe, base, data_id, absent)
@@ -94,10 +97,12 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
     # A logger that counts from 0 calls the last step total - 1.
     done = last > 0 and last >= min(DONE_SHARE * run.total_steps, run.total_steps - 1)
     final = {reading.benchmark: scores[last]} if done else {}
-    one_seed = f"{data_id} {recipe.replace(seed=0).fingerprint} {absent}"
+    # A seed changes no feature, known or not.
+    other = tuple(pair for pair in absent if pair[0] != UNKNOWN_SETTING + "seed")
+    one_seed = f"{data_id} {recipe.replace(seed=0).fingerprint} {other}"
     seconds = run.values.get("train_runtime", {})
     return RunRecord(
-        run_id=hashlib.sha256(run.key.encode()).hexdigest()[:12],
+        run_id=id_of(run.key),
         task_id=hashlib.sha256(one_seed.encode()).hexdigest()[:12],
         data_id=data_id,
         family="imported",
@@ -113,6 +118,18 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
         origin="import",
         created=run.created,
     )
+
+
+def _log_source(run: LoggedRun) -> LogSource:
+    """What the log says of steps and rows, from the trainer's own rows a second over the whole run."""
+    epochs = run.values.get("epoch", {})
+    last = max(epochs, default=0)
+    per_epoch = last / epochs[last] if last and epochs[last] > 0 else NAN
+    speed, seconds = (
+        found[max(found)] if found else NAN
+        for found in (run.values.get(name, {}) for name in ("train_samples_per_second", "train_runtime"))
+    )
+    return LogSource(run.source, run.total_steps, per_epoch, speed * seconds / max(1, run.total_steps))
 
 
 def _scores(run: LoggedRun, reading: LogReading) -> dict[int, float]:
@@ -170,7 +187,7 @@ def _trace(
         parameters=0,
         layers=(),
         benchmark=reading.benchmark,
-        chance_pp=0.0 if math.isnan(reading.chance_pp) else reading.chance_pp,
+        chance_pp=reading.chance_pp,
         metric="harness",
         versions=(("import", run.source),),
     )
@@ -254,6 +271,11 @@ def _cues(run: LoggedRun, reading: LogReading) -> tuple[Cue, ...]:
         Cue(step, losses.get(step, NAN), NAN, nothing, nothing, total_pp=scores.get(step, NAN))
         for step in sorted({*losses, *scores})
     )
+
+
+def id_of(key: str) -> str:
+    """The identifier under which the run of this key is stored."""
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 def content_key(*parts: object) -> str:

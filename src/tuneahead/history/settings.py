@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from tuneahead.recipe import Recipe, make_recipe
 _NONE = ("", "None", "none", "null")
 _SETTINGS: Mapping[str, tuple[str, ...]] = {
     "learning_rate": ("learning_rate",),
-    "batch_size": ("batch_size", "per_device_train_batch_size", "train_batch_size", "micro_batch_size"),
+    "batch_size": ("batch_size",),
     "gradient_accumulation_steps": ("gradient_accumulation_steps",),
     "lora_rank": ("lora_rank", "lora_r", "r"),
     "lora_alpha": ("lora_alpha",),
@@ -22,11 +23,20 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = {
     "adam_beta1": ("adam_beta1",),
     "adam_beta2": ("adam_beta2",),
     "adam_epsilon": ("adam_epsilon",),
-    "max_length": ("max_length", "max_seq_length", "sequence_len", "cutoff_len"),
+    "max_length": ("max_seq_length", "sequence_len", "cutoff_len", "max_length"),
     "seed": ("seed",),
 }
 """Where trainers (Hugging Face, PEFT, Axolotl, LLaMA-Factory) put the settings of a recipe."""
+_OF_ONE_PROCESS = ("per_device_train_batch_size", "train_batch_size", "micro_batch_size")
+_PROCESSES = ("world_size", "num_processes")
+_SILENT = "the log does not say"
+_GENERATED_LENGTH = 20
+"""The default of a model's setting for generation that is called ``max_length`` as well."""
+_ROUNDED = 0.005
+"""Trainers round rows a second to three decimals; a run so slow that this is a larger share is not told."""
 _WHOLE = ("batch_size", "gradient_accumulation_steps", "lora_rank", "max_length", "seed")
+LOGGED_FIELDS = (*_SETTINGS, "schedule", "warmup_ratio", "target_modules")
+"""Fields of a recipe that a log may give; those of a stored run that it did not give are listed as absent."""
 _SCHEDULES = {
     "linear": "linear",
     "cosine": "cosine",
@@ -37,51 +47,102 @@ _SCHEDULES = {
 
 @dataclass(frozen=True)
 class LogSource:
-    """Where a log was read, and the optimiser steps of its run."""
+    """Where a log was read, and what it says of its run beside the settings.
+
+    ``steps_per_epoch`` and ``rows_per_step`` (rows of all processes, a mean over the steps) are NaN where
+    that can't be told.
+    """
 
     source: str
     total_steps: int
+    steps_per_epoch: float = math.nan
+    rows_per_step: float = math.nan
 
 
-def recipe_of(settings: Mapping[str, object], log: LogSource) -> tuple[Recipe, tuple[tuple[str, str], ...]]:
-    """The recipe, and (setting, reason) for what the log does not say."""
-    why = "the log does not say"
-    fields: dict[str, object] = {}
-    unknown: dict[str, str] = {}
-    for name, aliases in _SETTINGS.items():
-        value = _number(settings, aliases, log)
-        if value is None:
-            unknown[name] = why
+def recipe_of(
+    settings: Mapping[str, object], shared: Mapping[str, object], log: LogSource
+) -> tuple[Recipe, tuple[tuple[str, str], ...]]:
+    """The recipe, and (setting, reason) for what the log does not say; ``shared`` are fields known of it."""
+    settings = _without_generation(settings)
+    # A clipping of None is not told from a setting that is not given.
+    known = {name: value for name, value in shared.items() if name in LOGGED_FIELDS and value is not None}
+    fields = {**_logged(settings, log), **known}
+    unknown = {name: _SILENT for name in LOGGED_FIELDS if name not in fields}
+    if "batch_size" in unknown:
+        batch = _batch_of_all(settings, fields.get("gradient_accumulation_steps"), log)
+        if isinstance(batch, int):
+            fields["batch_size"] = batch
+            del unknown["batch_size"]
         else:
-            fields[name] = _whole(name, value, log) if name in _WHOLE else value
-    if fields.get("max_grad_norm") == 0:
-        fields["max_grad_norm"] = None
+            unknown["batch_size"] = batch
+    schedule = _schedule(settings)
+    if "schedule" in unknown and schedule:
+        unknown["schedule"] = f"a recipe has no {schedule!r}"
     fields["max_steps"] = log.total_steps
-    schedule = (
-        first_text(settings, ("lr_scheduler_type", "schedule", "lr_scheduler")).rpartition(".")[2].lower()
-    )
-    if schedule in _SCHEDULES:
-        fields["schedule"] = _SCHEDULES[schedule]
-    else:
-        unknown["schedule"] = f"a recipe has no {schedule!r}" if schedule else why
-    warmup = _warmup(settings, log)
-    if warmup is None:
-        unknown["warmup_ratio"] = why
-    else:
-        fields["warmup_ratio"] = warmup
-    targets = settings.get("target_modules", settings.get("lora_target"))
-    found = _modules(targets)
-    if found:
-        fields["target_modules"] = found
-    else:
-        unknown["target_modules"] = why
-    # A seed changes no feature.
-    unknown.pop("seed", None)
     absent = tuple((UNKNOWN_SETTING + name, reason) for name, reason in sorted(unknown.items()))
     try:
         return make_recipe(fields), absent
     except RecipeError as error:
         raise DataError(error.message, path=log.source, remedy=error.remedy) from None
+
+
+def _logged(settings: Mapping[str, object], log: LogSource) -> dict[str, object]:
+    """The fields of a recipe that the settings give as they are."""
+    fields: dict[str, object] = {}
+    for name, aliases in _SETTINGS.items():
+        value = _number(settings, aliases, log)
+        if value is not None:
+            fields[name] = _whole(name, value, log) if name in _WHOLE else value
+    if fields.get("max_grad_norm") == 0:
+        fields["max_grad_norm"] = None
+    schedule = _schedule(settings)
+    if schedule in _SCHEDULES:
+        fields["schedule"] = _SCHEDULES[schedule]
+    warmup = _warmup(settings, log)
+    if warmup is not None:
+        fields["warmup_ratio"] = warmup
+    modules = _modules(settings.get("target_modules", settings.get("lora_target")))
+    if modules:
+        fields["target_modules"] = modules
+    return fields
+
+
+def _schedule(settings: Mapping[str, object]) -> str:
+    named = first_text(settings, ("lr_scheduler_type", "schedule", "lr_scheduler"))
+    return named.rpartition(".")[2].lower()
+
+
+def _without_generation(settings: Mapping[str, object]) -> Mapping[str, object]:
+    """The settings without the ``max_length`` of a model's generation, which some loggers mix in."""
+    mixed = "transformers_version" in settings and str(settings.get("max_length")) == str(_GENERATED_LENGTH)
+    return {name: value for name, value in settings.items() if not mixed or name != "max_length"}
+
+
+def _batch_of_all(settings: Mapping[str, object], accumulated: object, log: LogSource) -> int | str:
+    """Rows of a forward pass in all processes, or why they are not known."""
+    one = _number(settings, _OF_ONE_PROCESS, log)
+    if one is None:
+        return _SILENT
+    own = _whole("batch_size", one, log)
+    given = _number(settings, _PROCESSES, log)
+    if given is not None:
+        return own * _whole("world_size", given, log)
+    count = _processes(own * accumulated, log) if isinstance(accumulated, int) else 0
+    return own * count or "the log gives the batch of one process, and not how many processes there were"
+
+
+def _processes(rows_of_one: int, log: LogSource) -> int:
+    """How many processes saw the rows of a step, 0 where that can't be told.
+
+    The last batch of an epoch may be cut, so the mean rows of a step are up to a step of an epoch too few.
+    """
+    if not (rows_of_one > 0 and math.isfinite(log.rows_per_step)):
+        return 0
+    least = log.rows_per_step / rows_of_one
+    steps = max(1.0, log.steps_per_epoch) if math.isfinite(log.steps_per_epoch) else 1.0
+    most = least * steps / (steps - 1) if steps > 1 else math.inf
+    count = max(1, math.ceil(least * (1 - _ROUNDED)))
+    return count if count + 1 > most * (1 + _ROUNDED) and count <= most * (1 + _ROUNDED) else 0
 
 
 def _modules(value: object) -> tuple[str, ...]:

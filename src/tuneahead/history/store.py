@@ -1,8 +1,8 @@
-"""The history of runs: raw traces and scores in one SQLite file, appended and never edited.
+"""The history of runs: raw traces and scores in one SQLite file. A run is appended and never edited.
 
-A run's true score may be added later (``record_score``), because a user's run is often judged
-elsewhere; scores are rows of their own table. Every statement is plain SQL, so that another
-database can take SQLite's place.
+A run's true score may be added or replaced later (``record_score``), because a user's run is often
+judged elsewhere; scores are rows of their own table. What should not be there is deleted (``forget``).
+Every statement is plain SQL, so that another database can take SQLite's place.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ _COLUMNS = (
     "run_id, task_id, data_id, family, base, seed, recipe, trace, data_spec, seconds, steps, failure, "
     "origin, created"
 )
+_WRITABLE = 0o222
+_MOST_SHOWN = 5
 _UNKNOWN_SECONDS = -1.0
 """Stored for an unknown length: SQLite turns NaN into NULL, which the column refuses."""
 
@@ -100,6 +102,8 @@ class RunStore:
         A store that is there is only read, so that one on a read-only disk can be opened.
         """
         self.path = Path(path)
+        if self.path.is_dir():
+            raise StoreError(f"{path} is a folder, not a store of runs", remedy="name the SQLite file in it")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -137,10 +141,7 @@ class RunStore:
             with connection:
                 yield connection
         except sqlite3.Error as error:
-            raise StoreError(
-                f"history {self.path}: {error}",
-                remedy="check free disk space and that the file is a run store",
-            ) from None
+            raise StoreError(f"history {self.path}: {error}", remedy=self._remedy()) from None
         finally:
             if connection is not None:
                 connection.close()
@@ -149,8 +150,13 @@ class RunStore:
         address = self.path.absolute().as_uri()
         beside = self.path.with_name(self.path.name + "-wal")
         # SQLite keeps files beside a store even to read it, unless told that nobody can write there.
-        closed = self.path.is_file() and not os.access(self.path.parent, os.W_OK) and not beside.exists()
+        closed = self.path.is_file() and not beside.exists() and _nobody_writes(self.path)
         return f"{address}?immutable=1" if closed else address
+
+    def _remedy(self) -> str:
+        if self.path.is_file() and not os.access(self.path.parent, os.W_OK):
+            return "copy the file to a folder of your own: others may write to it there, and you may not"
+        return "check free disk space and that the file is a run store"
 
     def __len__(self) -> int:
         with self._connect() as connection:
@@ -210,7 +216,7 @@ class RunStore:
                     yield _record(row, scores)
 
     def record_score(self, run_id: str, benchmark: str, score_pp: float) -> None:
-        """Add the true score of a run that is in the store, in percentage points (0 to 100)."""
+        """Add or replace the true score of a run that is in the store, in percentage points (0 to 100)."""
         if not math.isfinite(score_pp):
             raise StoreError(
                 f"the score of run {run_id!r} on {benchmark!r} is {score_pp}, not a number",
@@ -228,6 +234,47 @@ class RunStore:
                 "INSERT OR REPLACE INTO scores VALUES (?, ?, '', 'final', ?, ?)",
                 (run_id, benchmark, score_pp, now),
             )
+
+    def find_id(self, begin: str) -> str:
+        """The identifier that is ``begin`` or, alone in the store, begins with it."""
+        with self._connect() as connection:
+            query = "SELECT run_id FROM runs WHERE substr(run_id, 1, ?) = ? ORDER BY run_id"
+            found = [str(row[0]) for row in connection.execute(query, (len(begin), begin))] if begin else []
+        if begin in found or len(found) == 1:
+            return begin if begin in found else found[0]
+        if not found:
+            raise StoreError(
+                f"no run {begin!r} in {self.path}", remedy="list the runs with: tuneahead runs list"
+            )
+        shown = ", ".join(found[:_MOST_SHOWN]) + (", ..." if len(found) > _MOST_SHOWN else "")
+        raise StoreError(
+            f"{len(found):,} runs in {self.path} begin with {begin!r}: {shown}",
+            remedy="give more of the id",
+        )
+
+    def benchmarks(self) -> tuple[str, ...]:
+        """Names of the benchmarks that any run or base in the store has a score on, sorted."""
+        with self._connect() as connection:
+            rows = connection.execute("SELECT DISTINCT benchmark FROM scores ORDER BY 1").fetchall()
+        return tuple(str(row[0]) for row in rows)
+
+    def forget(self, run_id: str, benchmark: str = "") -> None:
+        """Delete a run with its scores, or only its final score on ``benchmark``.
+
+        Static features stay: they are of the data set. Raises :class:`StoreError` when there is nothing of
+        that name.
+        """
+        if benchmark not in ("", *self.get(run_id).scores):
+            raise StoreError(
+                f"run {run_id!r} has no score on {benchmark!r}", remedy=f"see: tuneahead runs show {run_id}"
+            )
+        with self._connect() as connection:
+            if benchmark:
+                where = "run_id = ? AND benchmark = ? AND kind = 'final'"
+                connection.execute(f"DELETE FROM scores WHERE {where}", (run_id, benchmark))
+                return
+            connection.execute("DELETE FROM scores WHERE run_id = ?", (run_id,))
+            connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
 
     def table(self, *, benchmark: str = "lab-exam", probe_steps: int = 100) -> FeatureTable:
         """The table a predictor learns from; see :func:`tuneahead.history.tables.table_from_store`."""
@@ -264,6 +311,16 @@ class RunStore:
         keys = [(str(data_id), str(base), str(version)) for data_id, base, version in rows]
         found = [(key, self.static(*key)) for key in keys if key[0] in data_ids]
         return [(*key, vector) for key, vector in found if vector is not None]
+
+
+def _nobody_writes(path: Path) -> bool:
+    """Whether neither this process nor any other can write to the file or beside it."""
+    if os.access(path.parent, os.W_OK):
+        return False
+    # Windows has no statvfs.
+    if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return True
+    return not (path.stat().st_mode | path.parent.stat().st_mode) & _WRITABLE
 
 
 def _scores(record: RunRecord, now: str) -> list[tuple[str, str, str, str, float, str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ STATE = "trainer_state.json"
 _SETTINGS_FILES = ("training_args.json", "training_args.yaml", "recipe.yaml", "adapter_config.json")
 """Read beside a state where they are. ``training_args.bin`` is a pickle and never opened."""
 _FIRST_ENTRIES = 3
+_SHARED = ("step", "epoch", "learning_rate")
+"""What entries of different runs have in common."""
 
 
 def run_folders(path: Path) -> list[Path]:
@@ -54,8 +57,33 @@ def read_state(path: Path) -> LoggedRun:
     settings = _settings(path.parent, folder)
     if isinstance(state.get("train_batch_size"), int):
         settings.setdefault("train_batch_size", state["train_batch_size"])
-    key = content_key("trainer", total, history[:_FIRST_ENTRIES], settings.get("base_model_name_or_path"))
-    return LoggedRun(key, str(path), settings, values, total, folder.parent.name)
+    key, *earlier = _keys(total, history, settings.get("base_model_name_or_path"), folder.resolve())
+    return LoggedRun(key, str(path), settings, values, total, folder.parent.name, earlier=tuple(earlier))
+
+
+def _keys(total: int, history: Sequence[Mapping[str, object]], base: object, folder: Path) -> list[str]:
+    """The run's name, then those it had while its log was shorter.
+
+    Three entries name a run wherever it lies. Fewer may be those of another run too (the first loss of two
+    runs that differ in the learning rate), so the folder's name is added; a log that measured nothing is
+    known by its place alone.
+    """
+    keys = []
+    for count in range(min(_FIRST_ENTRIES, len(history)), 0, -1):
+        first = history[:count]
+        if any(_tells(entry) for entry in first):
+            name = () if count == _FIRST_ENTRIES else (folder.name,)
+            keys.append(content_key("trainer", total, first, base, *name))
+    if len(keys) == _FIRST_ENTRIES:
+        # It measured from the start: what lay in its folder without a log was another run.
+        return keys
+    return [*keys, content_key("trainer", total, "no log", str(folder))]
+
+
+def _tells(entry: Mapping[str, object]) -> bool:
+    """Whether an entry holds what two runs hardly share: a measured number, and none of a diverged run."""
+    found = (value for name, value in entry.items() if name not in _SHARED)
+    return any(isinstance(value, int | float) and math.isfinite(value) and value != 0 for value in found)
 
 
 def _settings(*folders: Path) -> dict[str, object]:

@@ -86,8 +86,9 @@ def read_predictor(folder: Path) -> Predictor:
             raise ValueError(f"schema {record['schema']!r:.60}, this version reads {SCHEMA}")
         return _predictor(record, folder)
     except (OSError, *fields.WRONG) as error:
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise PredictorError(
-            f"{folder} holds no predictor: {error}", remedy="give the folder that 'save' wrote, undamaged"
+            f"{folder} holds no predictor: {why}", remedy="give the folder that 'save' wrote, undamaged"
         ) from None
 
 

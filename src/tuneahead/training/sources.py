@@ -91,6 +91,18 @@ def resolve_base(name: str) -> tuple[str, str]:
         return name, str(convert_file(_gguf_path(name)))
     if not name.strip():
         raise ModelError("the base has no name", remedy="give 'lab', 'smollm2', a folder or a hub id")
+    path = Path(name)
+    if path.is_file():
+        raise ModelError(
+            f"the base {name} is a file and no .gguf file",
+            remedy="give the folder that holds its config.json and weights, or a .gguf file",
+        )
+    if (name.startswith((".", "~")) or path.is_absolute()) and not path.is_dir():
+        # A hub id never begins so: asking the hub would end in a message about the hub.
+        raise ModelError(
+            f"there is no folder {name}",
+            remedy="give a folder that holds config.json and weights, or a hub id such as org/model",
+        )
     from tuneahead.lab.bases import stored_name
 
     return stored_name(Path(name)) or name, name

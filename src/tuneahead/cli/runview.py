@@ -1,0 +1,131 @@
+"""How stored runs and an import are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneahead.cli.options import open_console
+
+if TYPE_CHECKING:
+    from tuneahead.history.importers import ImportSummary
+    from tuneahead.history.store import RunRecord
+
+_SHORT = 6
+"""Digits of a data set's identifier that a table shows."""
+
+
+def print_runs(records: list[RunRecord]) -> None:
+    """Print a line for each run."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    failed = ("Failure",) if any(record.failure for record in records) else ()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("Run", "Date", "Base", "Data", "Family", "Steps", "Scores", *failed):
+        # What is copied into the next command stays in one piece.
+        table.add_column(title, overflow="fold", no_wrap=title == "Run")
+    for record in records:
+        cells = (
+            *(record.run_id, record.created[:10], record.base, record.data_id[:_SHORT], record.family),
+            f"{len(record.trace.steps):,} of {record.trace.info.total_steps:,}",
+            _scores_and_base(record),
+            *([record.failure] if failed else []),
+        )
+        # As Text: what others wrote is shown, never read as markup.
+        table.add_row(*(Text(cell) for cell in cells))
+    open_console().print(table)
+
+
+def print_run(record: RunRecord) -> None:
+    """Print one run: what it is, its recipe a line for each field, its scores and what the probe measured."""
+    from tuneahead.terminal import print_trace
+
+    console = open_console()
+    summary = summary_of(record)
+    recipe, unknown = _recipe(record)
+    # The seed stands in the recipe.
+    apart = ("recipe", "unknown", "seed")
+    for name, value in summary.items():
+        if name not in apart and value not in ("", {}):
+            shown = _scores(value) if isinstance(value, dict) else value
+            console.print(f"{name.replace('_', ' '):<16}{shown}", markup=False, soft_wrap=True)
+    console.print("recipe")
+    for field, given in recipe.items():
+        shown = ", ".join(given) if isinstance(given, list) else "none" if given is None else given
+        console.print(f"  {field:<28}{shown}", markup=False, soft_wrap=True)
+    for field, why in unknown.items():
+        console.print(f"  {field:<28}not known: {why}", markup=False, soft_wrap=True)
+    print_trace(console, record.trace)
+
+
+def print_import(found: ImportSummary, store: Path, score: str, benchmark: str) -> None:
+    """Print what an import did, and what new runs lack."""
+    print(
+        f"{store}: {counted(found.added, 'run')} imported, {found.present:,} were there, "
+        f"{found.scored:,} got a score"
+    )
+    if found.unit:
+        unit = "a fraction of 1" if found.unit == "fraction" else "points"
+        print(f"{score} was read as {unit}, as the score on {benchmark}")
+    print(f"They count as {counted(found.data_sets, 'data set')} (see --data-by)")
+    grouped: dict[tuple[int, str], list[str]] = {}
+    for what, why, count in found.absent if found.added else ():
+        grouped.setdefault((count, why), []).append(what)
+    for (count, why), names in grouped.items():
+        print(f"absent in {count:,}: {', '.join(names)} ({why})")
+
+
+def summary_of(record: RunRecord) -> dict[str, object]:
+    """A run as JSON values; settings that a log did not give are under ``unknown``, with the reason."""
+    recipe, unknown = _recipe(record)
+    return {
+        "run": record.run_id,
+        "task": record.task_id,
+        "data": record.data_id,
+        "family": record.family,
+        "base": record.base,
+        "seed": None if "seed" in unknown else record.seed,
+        "recipe": recipe,
+        "unknown": unknown,
+        "scores": dict(record.scores),
+        "base_scores": dict(record.base_scores),
+        "steps": record.trace.info.total_steps,
+        "recorded_steps": len(record.trace.steps),
+        "failure": record.failure,
+        "created": record.created,
+    }
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, with an s where there is not one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _recipe(record: RunRecord) -> tuple[dict[str, object], dict[str, str]]:
+    """The fields that are facts of this run, and why others are not known."""
+    from tuneahead.features.recipes import UNKNOWN_SETTING
+    from tuneahead.history.settings import LOGGED_FIELDS
+
+    absent = dict(record.trace.absent)
+    fields = record.recipe.model_dump(mode="json")
+    unknown = {name: absent[UNKNOWN_SETTING + name] for name in fields if UNKNOWN_SETTING + name in absent}
+    if record.origin == "import":
+        fields = {name: value for name, value in fields.items() if name in (*LOGGED_FIELDS, "max_steps")}
+    return {name: value for name, value in fields.items() if name not in unknown}, unknown
+
+
+def _scores_and_base(record: RunRecord) -> str:
+    """The scores by benchmark, each with that of the plain base, as far as they are known."""
+    parts = []
+    for name in sorted({*record.scores, *record.base_scores}):
+        own = [f"{record.scores[name]:.1f}"] if name in record.scores else []
+        base = [f"(base {record.base_scores[name]:.1f})"] if name in record.base_scores else []
+        parts.append(" ".join([name, *own, *base]))
+    return ", ".join(parts)
+
+
+def _scores(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items()))
