@@ -291,6 +291,12 @@ def test_a_check_trains_nothing_and_measures_the_data(dataset: Dataset, bench: W
     assert json.loads(checkup.to_json())["checkup"]["data"]["rows"] == 120
 
 
+def test_a_recipe_that_ends_early_is_refused(dataset: Dataset, bench: Workbench) -> None:
+    for judged in (assess, check):
+        with pytest.raises(RecipeError, match="stop_after is 9"):
+            judged(dataset, RECIPE.probe(9), bench=bench)
+
+
 def test_a_recipe_of_another_precision_than_the_loaded_base_is_refused(
     dataset: Dataset, bench: Workbench
 ) -> None:

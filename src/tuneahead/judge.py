@@ -174,6 +174,12 @@ def open_bench(
 ) -> Workbench:
     """The loaded workbench for these recipes: the base runs in the number format that they ask for."""
     setup = bench.setup if isinstance(bench, Workbench) else bench or Setup()
+    early = next((recipe.stop_after for recipe in recipes if recipe.stop_after is not None), None)
+    if early is not None:
+        raise RecipeError(
+            f"the recipe ends early, stop_after is {early}: what is judged is the full run",
+            remedy="give recipe.full(); Setup(probe_steps=...) says how long the probe is",
+        )
     asked = {recipe.precision for recipe in recipes} - {"auto"}
     if len(asked) > 1 or (isinstance(bench, Workbench) and asked - {setup.precision}):
         loaded = f", the base is loaded as {setup.precision}" if isinstance(bench, Workbench) else ""

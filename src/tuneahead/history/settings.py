@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from tuneahead.errors import DataError, RecipeError
 from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.recipe import Recipe, make_recipe
+from tuneahead.recipenames import LOGGED_NAMES
 
 _NONE = ("", "None", "none", "null")
-_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "learning_rate": ("learning_rate",),
-    "batch_size": ("batch_size", "per_device_train_batch_size", "train_batch_size", "micro_batch_size"),
-    "gradient_accumulation_steps": ("gradient_accumulation_steps",),
-    "lora_rank": ("lora_rank", "lora_r", "r"),
-    "lora_alpha": ("lora_alpha",),
-    "lora_dropout": ("lora_dropout",),
-    "weight_decay": ("weight_decay",),
-    "max_grad_norm": ("max_grad_norm",),
-    "adam_beta1": ("adam_beta1",),
-    "adam_beta2": ("adam_beta2",),
-    "adam_epsilon": ("adam_epsilon",),
-    "max_length": ("max_length", "max_seq_length", "sequence_len", "cutoff_len"),
-    "seed": ("seed",),
-}
-"""Where trainers (Hugging Face, PEFT, Axolotl, LLaMA-Factory) put the settings of a recipe."""
+_READ = (
+    "learning_rate",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "weight_decay",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_length",
+    "seed",
+)
+_SETTINGS: Mapping[str, tuple[str, ...]] = {name: (name, *LOGGED_NAMES.get(name, ())) for name in _READ}
 _WHOLE = ("batch_size", "gradient_accumulation_steps", "lora_rank", "max_length", "seed")
 _SCHEDULES = {
     "linear": "linear",
