@@ -152,6 +152,13 @@ def test_a_real_assessment_survives_json_and_becomes_a_page(found: Assessment) -
     assert "Why this forecast" in render_html(found)
 
 
+def test_the_token_budget_is_that_of_the_rows_that_are_trained(found: Assessment) -> None:
+    budget = next(finding for finding in found.findings if finding.check == "token-budget").message
+    task = found.task
+    assert (task.train_rows, task.heldout_rows, task.total_steps) == (108, 12, 120)
+    assert "120 steps over 108 rows (4.4 epochs, 12 more held out)" in budget
+
+
 def test_the_probe_is_recorded_and_its_scores_are_those_of_its_cues(found: Assessment) -> None:
     trace = found.trace
     assert trace is not None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.checks.check import RunLength
 from tuneahead.dataset import Example, Message, read_examples
 from tuneahead.preflight import CHECKS, PROBE_CHECKS, preflight, probe_findings
 from tuneahead.recipe import Recipe
@@ -381,6 +382,17 @@ def test_the_token_budget_counts_steps_times_rows_times_tokens(tokenizer) -> Non
     message = _one(preflight(rows, recipe, tokenizer=tokenizer), "token-budget").message
     assert f"4 steps over 8 rows (2.0 epochs): about {16 * per_row} tokens ({per_row} a row)" in message
     assert "guessed" in _one(preflight(rows, recipe), "token-budget").message
+
+
+def test_the_last_batch_of_an_epoch_may_be_smaller() -> None:
+    rows = [Example("", f"Lima {i}", i) for i in range(1, 61)]
+    message = _one(preflight(rows, Recipe(batch_size=8, epochs=3)), "token-budget").message
+    assert "24 steps over 60 rows (3.0 epochs)" in message
+    accumulated = Recipe(batch_size=8, gradient_accumulation_steps=5, max_steps=3)
+    assert "(1.7 epochs)" in _one(preflight(rows, accumulated), "token-budget").message
+    length = RunLength(54, 21, heldout_rows=6)
+    message = _one(preflight(rows, Recipe(), length=length), "token-budget").message
+    assert "21 steps over 54 rows (3.0 epochs, 6 more held out)" in message
 
 
 def _trace(loss: np.ndarray, **changes: object) -> ProbeTrace:

@@ -40,6 +40,18 @@ def test_steps_are_counted_as_the_trainer_counts_them() -> None:
     assert recipe.rows_per_step == 8
 
 
+@pytest.mark.parametrize(("rows", "batch", "accumulated"), [(60, 8, 1), (21, 4, 2), (3, 8, 1), (64, 8, 4)])
+def test_the_rows_of_some_steps_are_those_that_the_loop_takes(
+    rows: int, batch: int, accumulated: int
+) -> None:
+    from tuneahead.training.batches import step_rows
+
+    recipe, taken = Recipe(batch_size=batch, gradient_accumulation_steps=accumulated), 0
+    for step in range(20):
+        assert recipe.rows_seen(rows, step) == taken
+        taken += sum(map(len, step_rows(recipe, rows, step)))
+
+
 def test_a_probe_differs_in_its_end_alone() -> None:
     recipe = Recipe(max_steps=1000, seed=3)
     probe = recipe.probe(100)

@@ -227,14 +227,21 @@ def _measure(dataset: Dataset, bench: Workbench) -> Measured:
 
 
 def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> tuple[Checkup, RunData]:
+    from tuneahead.checks.check import RunLength
     from tuneahead.preflight import preflight
     from tuneahead.training.encode import data_fingerprint, encode_examples, split_data
 
     began = time.perf_counter()
-    findings = preflight(
-        dataset.examples, recipe, tokenizer=bench.base.tokenizer, benchmarks=(bench.benchmark,)
-    )
     encoded = encode_examples(dataset.examples, bench.base.tokenizer, recipe)
+    data = split_data(encoded, data_fingerprint(dataset.examples))
+    rows = len(data.train)
+    findings = preflight(
+        dataset.examples,
+        recipe,
+        tokenizer=bench.base.tokenizer,
+        benchmarks=(bench.benchmark,),
+        length=RunLength(rows, recipe.total_steps(rows) if rows else 0, heldout_rows=len(data.heldout)),
+    )
     summary = DataSummary(
         path=str(dataset.path),
         format=dataset.format,
@@ -248,7 +255,7 @@ def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measure
     checkup = Checkup(
         summary, recipe, tuple(findings), measured.static.features, Costs(check_seconds=seconds)
     )
-    return checkup, split_data(encoded, data_fingerprint(dataset.examples))
+    return checkup, data
 
 
 def _assess_all(

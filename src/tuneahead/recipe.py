@@ -115,6 +115,16 @@ class Recipe(BaseModel):
             return self.max_steps
         return max(1, math.ceil(self.epochs * self.steps_per_epoch(rows)))
 
+    def rows_seen(self, rows: int, steps: int) -> int:
+        """Rows that ``steps`` optimiser steps take of ``rows``, each as often as it comes.
+
+        >>> Recipe(batch_size=8).rows_seen(60, 24)
+        180
+        """
+        # The last batch of an epoch takes what is left of it.
+        epochs, more = divmod(steps, self.steps_per_epoch(rows))
+        return epochs * rows + min(more * self.rows_per_step, rows)
+
     def warmup_steps(self, total_steps: int) -> int:
         """Steps of linear warm-up (rounded up, as in transformers)."""
         return math.ceil(self.warmup_ratio * total_steps)

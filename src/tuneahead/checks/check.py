@@ -24,12 +24,13 @@ class RunLength:
     """How long a run is where somebody knows: a Trainer that packs rows, or holds more than were surveyed.
 
     ``rows`` are its training rows, or lines of packed ones, of ``tokens_a_row`` tokens on average (NaN if
-    unknown), ``steps`` its optimiser steps.
+    unknown), ``steps`` its optimiser steps. ``heldout_rows`` are not among the rows.
     """
 
     rows: int
     steps: int
     tokens_a_row: float = float("nan")
+    heldout_rows: int = 0
 
 
 @dataclass(frozen=True)

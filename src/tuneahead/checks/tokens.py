@@ -168,11 +168,12 @@ def token_budget(context: Context) -> Iterator[Finding]:
             min(characters / _CHARACTERS_PER_TOKEN, recipe.max_length),
             ", guessed at 4 characters a token",
         )
-    seen = steps * min(recipe.rows_per_step, rows)
+    seen = recipe.rows_seen(rows, steps)
+    held = f", {context.run.heldout_rows:,} more held out" if context.run.heldout_rows else ""
     yield found(
         "token-budget",
         "note",
-        f"the full run is {steps:,} steps over {rows:,} rows ({seen / rows:.1f} epochs): about "
+        f"the full run is {steps:,} steps over {rows:,} rows ({seen / rows:.1f} epochs{held}): about "
         f"{_rounded(seen * per_row)} tokens ({per_row:.0f} a row{how})",
         "nothing; lower epochs or max_steps for a shorter run",
     )
