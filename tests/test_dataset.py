@@ -16,7 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneahead.cleaning import clean_file
-from tuneahead.dataset import ColumnMapping, Dataset, Example, Message, iter_examples, read_examples
+from tuneahead.columnuse import ColumnUse
+from tuneahead.dataset import (
+    ColumnMapping,
+    Dataset,
+    Example,
+    ExampleFile,
+    Message,
+    iter_examples,
+    read_examples,
+)
 from tuneahead.errors import DataError
 
 PAIRS = [("Capital of Peru?", "Lima"), ("2 + 2 =", "4"), ("Größe?", "naïve 東京 🙂"), ('a,"b"\nc', "x;y")]
@@ -115,6 +124,21 @@ def test_common_column_names_are_recognised(
     data = read_examples(_write(tmp_path, "a.jsonl", _jsonl([row])))
     assert (data.format, _pairs(data)) == (format_name, [(prompt, answer)])
     assert data.examples[0].messages is None
+
+
+def test_what_is_read_and_what_is_not_is_known(tmp_path: Path) -> None:
+    row = {"id": 7, "problem": "p", "solution": "s", "answer": "a", "source": "web"}
+    path = _write(tmp_path, "a.jsonl", _jsonl([row, {**row, "hint": "h"}]))
+    use = read_examples(path).use
+    assert use.parts == (("prompt", "problem"), ("answer", "answer"))
+    assert use.unused == ("id", "solution", "source", "hint") and use.rivals == (("answer", "solution"),)
+    assert ExampleFile(path).use == use
+    named = read_examples(path, mapping=ColumnMapping(prompt="problem", answer="solution")).use
+    assert dict(named.parts)["answer"] == "solution" and not named.rivals
+    alpaca = {"instruction": "i", "input": "n", "output": "o"}
+    assert read_examples(_write(tmp_path, "b.jsonl", _jsonl([alpaca]))).use == ColumnUse(
+        (("prompt", "instruction"), ("answer", "output"), ("input", "input"))
+    )
 
 
 def test_numbers_stay_as_they_were_written(tmp_path: Path) -> None:

@@ -8,20 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from tuneahead.columnuse import (
+    ANSWER_NAMES,
+    INPUT_NAMES,
+    MESSAGE_NAMES,
+    PROMPT_NAMES,
+    SYSTEM_NAMES,
+    TEXT_NAMES,
+    ColumnUse,
+    find_use,
+)
 from tuneahead.errors import DataError
 from tuneahead.examples import Example, Message
 from tuneahead.readers import Unreadable
 
 Record = dict[str, object]
-
-PROMPT_NAMES = ("prompt", "instruction", "question", "query", "problem", "source", "input", "user", "human")
-ANSWER_NAMES = (
-    "completion", "answer", "response", "output", "target", "solution", "reply", "answers", "assistant", "gpt"
-)  # fmt: skip
-INPUT_NAMES = ("input", "context", "passage")
-MESSAGE_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat")
-TEXT_NAMES = ("text", "content", "document")
-SYSTEM_NAMES = ("system", "system_prompt")
 
 _ALIASES = {
     "system": "system developer",
@@ -65,6 +66,7 @@ class Layout:
     format: str
     columns: ColumnMapping
     path: Path
+    use: ColumnUse = ColumnUse()
 
     def example(self, row: int, record: Record) -> Example:
         """The :class:`Example` of one record; raises :class:`DataError` naming row and column."""
@@ -182,6 +184,13 @@ def find_layout(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping | N
     Raises :class:`DataError`, listing the columns seen, when none fits or ``mapping`` names a
     column that no row has.
     """
+    found = _find(sample, mapping, path)
+    named = () if mapping is None else [f.name for f in fields(mapping) if getattr(mapping, f.name)]
+    read = {f.name: getattr(found.columns, f.name) for f in fields(found.columns)}
+    return replace(found, use=find_use([record for _, record in sample], read, named))
+
+
+def _find(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping | None, path: Path) -> Layout:
     if mapping is not None and mapping.given():
         return _mapped(sample, mapping, path)
     if all({"chosen", "rejected"} <= record.keys() for _, record in sample):
@@ -211,7 +220,7 @@ def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: 
             )
     kinds = [bool(mapping.messages), bool(mapping.text), bool(mapping.prompt or mapping.answer)]
     if not any(kinds):
-        found = find_layout(sample, None, path)
+        found = _find(sample, None, path)
         extra = {name: getattr(mapping, name) or getattr(found.columns, name) for name in ("system", "input")}
         return replace(found, columns=replace(found.columns, **extra))
     if sum(kinds) != 1 or bool(mapping.prompt) != bool(mapping.answer):

@@ -227,21 +227,28 @@ def _measure(dataset: Dataset, bench: Workbench) -> Measured:
 
 
 def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> tuple[Checkup, RunData]:
-    from tuneahead.checks.check import RunLength
-    from tuneahead.preflight import preflight
+    from tuneahead.checks.check import Context, RunLength
+    from tuneahead.checks.encoding import measure_tokens
+    from tuneahead.preflight import run_checks, window_of
+    from tuneahead.survey import take_survey
     from tuneahead.training.encode import data_fingerprint, encode_examples, split_data
+    from tuneahead.training.lora import layer_names
 
     began = time.perf_counter()
-    encoded = encode_examples(dataset.examples, bench.base.tokenizer, recipe)
+    tokenizer = bench.base.tokenizer
+    encoded = encode_examples(dataset.examples, tokenizer, recipe)
     data = split_data(encoded, data_fingerprint(dataset.examples))
     rows = len(data.train)
-    findings = preflight(
-        dataset.examples,
+    survey = take_survey(dataset.examples, window=window_of(tokenizer, recipe), benchmarks=(bench.benchmark,))
+    context = Context(
+        survey,
         recipe,
-        tokenizer=bench.base.tokenizer,
-        benchmarks=(bench.benchmark,),
-        length=RunLength(rows, recipe.total_steps(rows) if rows else 0, heldout_rows=len(data.heldout)),
+        measure_tokens(survey, tokenizer, recipe),
+        RunLength(rows, recipe.total_steps(rows) if rows else 0, heldout_rows=len(data.heldout)),
+        layer_names(bench.base),
+        dataset.use,
     )
+    findings = run_checks(context)
     summary = DataSummary(
         path=str(dataset.path),
         format=dataset.format,
@@ -250,11 +257,11 @@ def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measure
         tokens=float(sum(len(row.ids) for row in encoded)),
         answer_tokens=float(sum(row.answer_tokens for row in encoded)),
         samples=measured.static.samples,
+        columns=dict(dataset.use.parts),
+        unused_columns=dataset.use.unused,
     )
     seconds = measured.seconds + time.perf_counter() - began
-    checkup = Checkup(
-        summary, recipe, tuple(findings), measured.static.features, Costs(check_seconds=seconds)
-    )
+    checkup = Checkup(summary, recipe, findings, measured.static.features, Costs(check_seconds=seconds))
     return checkup, data
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -146,6 +146,17 @@ class Recipe(BaseModel):
         """Hash of every field save ``stop_after``: a probe and its full run share it."""
         text = self.full().model_dump_json()
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_adapted(layer: str, targets: Sequence[str]) -> bool:
+    """Whether a linear layer of this full name gets an adapter under these ``target_modules``."""
+    leaf = layer.rsplit(".", 1)[-1]
+    return "all-linear" in targets or leaf in targets or layer in targets
+
+
+def unknown_targets(targets: Sequence[str], layers: Sequence[str]) -> list[str]:
+    """Those of ``targets`` that name none of the layers."""
+    return [target for target in targets if not any(is_adapted(layer, [target]) for layer in layers)]
 
 
 def make_recipe(fields: Mapping[str, object], where: str = "") -> Recipe:

@@ -211,9 +211,10 @@ def _data_card(data: DataSummary, findings: tuple[Finding, ...]) -> RenderableTy
 
 
 def data_line(data: DataSummary) -> Text:
-    """Rows, format and tokens in one line."""
-    tokens = words.tokens_text(data)
-    return Text(f"{data.rows:,} rows, {data.format}" + (f", {tokens}" if tokens else ""))
+    """Rows, format and tokens in one line, and the columns, where they are known, in another."""
+    tokens, columns = words.tokens_text(data), words.columns_text(data)
+    line = f"{data.rows:,} rows, {data.format}" + (f", {tokens}" if tokens else "")
+    return Text(f"{line}\n{columns}" if columns else line)
 
 
 def findings_table(findings: tuple[Finding, ...]) -> RenderableType:

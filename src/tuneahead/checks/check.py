@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneahead.columnuse import ColumnUse
 from tuneahead.recipe import Recipe
 from tuneahead.survey import Survey
 from tuneahead.verdict import Finding, Severity
@@ -37,13 +38,16 @@ class RunLength:
 class Context:
     """Everything the checks look at. ``tokens`` is None when no tokenizer was given.
 
-    Without ``length`` the run's length follows from recipe and rows.
+    Without ``length`` the run's length follows from recipe and rows. ``layers`` are the full names of the
+    base's linear layers, empty where no base is known; ``columns`` says how a file was read.
     """
 
     survey: Survey
     recipe: Recipe
     tokens: TokenMeasures | None = None
     length: RunLength | None = None
+    layers: tuple[str, ...] = ()
+    columns: ColumnUse = ColumnUse()
 
     @property
     def run(self) -> RunLength:

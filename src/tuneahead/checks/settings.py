@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tuneahead.checks.check import Context, found, share
+from tuneahead.recipe import unknown_targets
 from tuneahead.verdict import Finding
 
 HOPELESS_LEARNING_RATE = 0.1
@@ -55,6 +56,19 @@ def lora_rank(context: Context) -> Iterator[Finding]:
             "warn",
             f"lora_alpha / lora_rank is {scale:.3g}, which is {way}",
             "set lora_alpha to one or two times lora_rank",
+        )
+
+
+def target_modules(context: Context) -> Iterator[Finding]:
+    """Names of layers that the base does not have."""
+    unknown = unknown_targets(context.recipe.target_modules, context.layers) if context.layers else []
+    if unknown:
+        names = sorted({layer.rsplit(".", 1)[-1] for layer in context.layers})
+        yield found(
+            "target-modules",
+            "stop",
+            f"no layer of the base is named {', '.join(unknown)}: the run can't begin",
+            f"choose target_modules among {', '.join(names[:20])}, or all-linear",
         )
 
 

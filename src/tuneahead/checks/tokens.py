@@ -119,6 +119,22 @@ def chat_template(context: Context) -> Iterator[Finding]:
         )
 
 
+def earlier_turns(context: Context) -> Iterator[Finding]:
+    """Conversations of which only the last answer is trained: a chat template trains them all."""
+    survey, tokens = context.survey, context.tokens
+    template = context.recipe.template if tokens is None else tokens.template
+    if template in ("auto", "chat", "") or not survey.earlier_turns.any():
+        return
+    yield found(
+        "earlier-turns",
+        "note",
+        f"{share(int(survey.earlier_turns.sum()), len(survey))} hold earlier assistant turns that are not "
+        f"trained: template {template!r} trains the last one alone",
+        "nothing if that is meant; else use a base with a chat template, or make a row of each answer",
+        rows=survey.row[survey.earlier_turns],
+    )
+
+
 def _marked(context: Context, families: list[str]) -> Iterator[Finding]:
     survey, tokens = context.survey, context.tokens
     rows = survey.row[survey.marker > 0]

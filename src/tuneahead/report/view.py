@@ -273,6 +273,7 @@ def _provenance(assessment: Assessment) -> tuple[Group, ...]:
         ("data fingerprint", data.fingerprint),
         ("recipe fingerprint", assessment.recipe.fingerprint),
         ("format", data.format),
+        ("columns", words.columns_text(data)),
         ("training / held-out rows", f"{task.train_rows:,} / {task.heldout_rows:,}"),
         ("benchmark", f"{task.benchmark}, {task.benchmark_items:,} items"),
         ("chance level", f"{number_pp(task.chance_pp)} %"),
