@@ -388,6 +388,13 @@ def test_the_token_budget_counts_steps_times_rows_times_tokens(tokenizer) -> Non
     assert "guessed" in _one(preflight(rows, recipe), "token-budget").message
 
 
+def test_one_row_is_not_counted_in_the_plural() -> None:
+    one = preflight([Example("", "Lima", 1)], Recipe(max_steps=1))
+    assert "1 step over 1 row (1.0 epochs)" in _one(one, "token-budget").message
+    assert _one(one, "few-rows").message.startswith("1 row with an answer is fewer")
+    assert "1 of 1 row (100.0 %)" in _one(one, "empty-prompts").message
+
+
 def test_the_last_batch_of_an_epoch_may_be_smaller() -> None:
     rows = [Example("", f"Lima {i}", i) for i in range(1, 61)]
     message = _one(preflight(rows, Recipe(batch_size=8, epochs=3)), "token-budget").message

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from tuneahead.columns import ColumnMapping, Layout, find_layout
+from tuneahead.columns import ColumnMapping, Layout
 from tuneahead.columnuse import ColumnUse
 from tuneahead.errors import DataError
 from tuneahead.examples import Example, Message
-from tuneahead.readers import Record, Source, find_source, iter_records
+from tuneahead.layouts import find_layout
+from tuneahead.readers import Record, Source, find_source, how_split, iter_records
 
 __all__ = [
     "ColumnMapping",
@@ -152,4 +153,4 @@ def _open(source: Source, mapping: ColumnMapping | None) -> tuple[Layout, Iterat
     sample = list(islice(rows, _SAMPLE_ROWS))
     if not sample:
         raise DataError("holds no rows", path=source.path, remedy="check the export that wrote it")
-    return find_layout(sample, mapping, source.path), chain(sample, rows)
+    return find_layout(sample, mapping, source.path, how_split(source)), chain(sample, rows)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.columnuse import ColumnUse
+from tuneahead.counts import counted
 from tuneahead.recipe import Recipe
 from tuneahead.survey import Survey
 from tuneahead.verdict import Finding, Severity
@@ -82,4 +83,4 @@ def share(count: int, total: int) -> str:
         return f"{count:,}"
     percent = 100 * count / total
     shown = f"{percent:.1f}" if percent >= 0.1 else f"{percent:.2g}"
-    return f"{count:,} of {total:,} rows ({shown} %)"
+    return f"{count:,} of {counted(total, 'row')} ({shown} %)"

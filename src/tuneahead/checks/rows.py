@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tuneahead.checks.check import Context, found, share
+from tuneahead.counts import counted
 from tuneahead.survey import LANGUAGES
 from tuneahead.textstats import Damage
 from tuneahead.verdict import Finding
@@ -33,7 +34,8 @@ def few_rows(context: Context) -> Iterator[Finding]:
         yield found(
             "few-rows",
             "warn",
-            f"{rows} rows with an answer are fewer than the {need} of one optimiser step",
+            f"{counted(rows, 'row')} with an answer {'is' if rows == 1 else 'are'} fewer than the {need} "
+            "of one optimiser step",
             "add rows, or lower batch_size or gradient_accumulation_steps",
         )
 

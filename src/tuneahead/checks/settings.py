@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tuneahead.checks.check import Context, found, share
+from tuneahead.counts import counted
 from tuneahead.recipe import unknown_targets
 from tuneahead.verdict import Finding
 
@@ -82,7 +83,7 @@ def many_epochs(context: Context) -> Iterator[Finding]:
         yield found(
             "many-epochs",
             "warn",
-            f"the run goes {epochs:.0f} times over the {rows:,} rows: expect over-fitting",
+            f"the run goes {epochs:.0f} times over the {counted(rows, 'row')}: expect over-fitting",
             "use fewer epochs (or max_steps), or more rows",
         )
 

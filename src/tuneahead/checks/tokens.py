@@ -9,6 +9,7 @@ import numpy as np
 
 from tuneahead.checks.check import Context, found, share
 from tuneahead.checks.encoding import TokenMeasures
+from tuneahead.counts import counted
 from tuneahead.survey import MARKERS
 from tuneahead.verdict import Finding
 
@@ -189,8 +190,9 @@ def token_budget(context: Context) -> Iterator[Finding]:
     yield found(
         "token-budget",
         "note",
-        f"the full run is {steps:,} steps over {rows:,} rows ({seen / rows:.1f} epochs{held}): about "
-        f"{_rounded(seen * per_row)} tokens ({per_row:.0f} a row{how})",
+        f"the full run is {counted(steps, 'step')} over {counted(rows, 'row')} "
+        f"({seen / rows:.1f} epochs{held}): about {_rounded(seen * per_row)} tokens "
+        f"({per_row:.0f} a row{how})",
         "nothing; lower epochs or max_steps for a shorter run",
     )
 
