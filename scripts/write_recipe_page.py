@@ -4,30 +4,52 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuneahead.recipe import Recipe
+from tuneahead.recipe import USER_FIELDS, Recipe
+from tuneahead.recipefields import allowed
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipe.md"
 HEAD = """# Recipe
 
 A recipe is everything the Trainer is told. Give it as a YAML file (`--recipe recipe.yaml`), field by field
-(`--set learning_rate=1e-3`), or in Python (`Recipe(learning_rate=1e-3)`). Names and defaults are those of
-transformers and PEFT. The probe is the same recipe with an early end: `recipe.probe(100)` changes nothing
-else, the learning-rate schedule least of all.
+(`--set learning_rate=1e-3`), or in Python (`Recipe(learning_rate=1e-3)`):
 
-| field | default | what it is |
-|---|---|---|
+```yaml
+learning_rate: 2e-4
+schedule: cosine
+batch_size: 8
+epochs: 3
+lora_rank: 16
+lora_alpha: 32
+target_modules: q_proj, v_proj
+max_length: 1024
+```
+
+What is not given has the default of the table. Many names are those of transformers and PEFT; where one
+differs (`num_train_epochs`, `per_device_train_batch_size`, `lr_scheduler_type`, `r`), the error says what it
+is called here. Each field stands once. `yes`, which YAML takes for true, and `10:30` and `010`, which it
+takes for 630 and 8, are refused.
+
+The probe is the same recipe with an early end: `recipe.probe(100)` changes nothing else, the learning-rate
+schedule least of all. TuneAhead's own runs hold out a tenth of the rows (at most 64, none below 10 rows) to
+watch generalisation, so that a run of `epochs` has fewer steps than one on all rows: of 60 rows 54 are
+trained, and three epochs at batch size 8 are 21 steps instead of 24. Give `max_steps` where the number must
+be the same elsewhere. Inside your own Trainer ([gate](trainer.md)) no row is held out.
+
+| field | default | allowed | what it is |
+|---|---|---|---|
 """
 
 
 def render() -> str:
     """The page as Markdown."""
     rows = []
-    for name, field in Recipe.model_fields.items():
+    for name in USER_FIELDS:
+        field = Recipe.model_fields[name]
         default = field.default
         shown = (
             ", ".join(default) if isinstance(default, tuple) else "none" if default is None else f"{default}"
         )
-        rows.append(f"| `{name}` | {shown} | {field.description} |")
+        rows.append(f"| `{name}` | {shown} | {allowed(field)} | {field.description} |")
     return HEAD + "\n".join(rows) + "\n"
 
 

@@ -154,6 +154,13 @@ def test_a_real_assessment_survives_json_and_becomes_a_page(found: Assessment) -
     assert "Why this forecast" in render_html(found)
 
 
+def test_the_token_budget_is_that_of_the_rows_that_are_trained(found: Assessment) -> None:
+    budget = next(finding for finding in found.findings if finding.check == "token-budget").message
+    task = found.task
+    assert (task.train_rows, task.heldout_rows, task.total_steps) == (108, 12, 120)
+    assert "120 steps over 108 rows (4.4 epochs, 12 more held out)" in budget
+
+
 def test_the_probe_is_recorded_and_its_scores_are_those_of_its_cues(found: Assessment) -> None:
     trace = found.trace
     assert trace is not None
@@ -306,6 +313,12 @@ def test_a_check_trains_nothing_and_measures_the_data(dataset: Dataset, bench: W
     assert not checkup.stopped
     assert checkup.features["examples"] == 120
     assert json.loads(checkup.to_json())["checkup"]["data"]["rows"] == 120
+
+
+def test_a_recipe_that_ends_early_is_refused(dataset: Dataset, bench: Workbench) -> None:
+    for judged in (assess, check):
+        with pytest.raises(RecipeError, match="stop_after is 9"):
+            judged(dataset, RECIPE.probe(9), bench=bench)
 
 
 def test_a_recipe_of_another_precision_than_the_loaded_base_is_refused(

@@ -102,6 +102,21 @@ def test_a_checkup_survives_json(tmp_path: Path, bench: Workbench) -> None:
     assert found.base == "lab-qwen2" and found.benchmark == "lab-exam" and found.created
 
 
+def test_columns_and_layers_are_looked_at(tmp_path: Path, bench: Workbench) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"problem": "p {i}", "answer": "{i}", "solution": "s"}}\n' for i in range(20)))
+    found = check(path, Recipe(target_modules=("nosuch", "q_proj")), bench=bench)
+    assert found.data.columns == {"prompt": "problem", "answer": "answer"}
+    assert found.data.unused_columns == ("solution",)
+    said = {finding.check: finding.message for finding in found.findings}
+    assert (
+        found.stopped and "named nosuch:" in said["target-modules"] and "'solution'" in said["column-choice"]
+    )
+    document = json.loads(found.to_json())
+    del document["checkup"]["data"]["columns"], document["checkup"]["data"]["unused_columns"]
+    assert checkup_from_json(json.dumps(document)).data.columns == {}
+
+
 def test_a_template_that_cannot_be_applied_is_a_finding_not_an_error(
     tmp_path: Path, bench: Workbench
 ) -> None:

@@ -15,6 +15,7 @@ from made_assessment import made_assessment, made_table
 
 from tuneahead.assessment import Assessment, read_assessment
 from tuneahead.cli import main
+from tuneahead.cli.options import read_recipe_options
 from tuneahead.errors import TuneAheadError
 from tuneahead.history.store import RunStore
 from tuneahead.predictor.predictor import load_predictor
@@ -117,6 +118,13 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["assess", "DATA", "--set", "seed=" + "9" * 5000], "can't read the value of --set seed=999"),
         (["assess", "DATA", "--set", "seed=2026-13-45"], "can't read the value of --set seed=2026"),
         (["assess", "DATA", "--set", "seed=" + "[" * 5000], "can't read the value of --set seed=[[["),
+        (["assess", "DATA", "--set", "max_steps=10:30"], "--set max_steps: 10:30, which is no decimal"),
+        (["check", "DATA", "--set", "target_modules=[]"], "'target_modules' is []"),
+        (["check", "DATA", "--set", "batch_size=yes"], "'batch_size' is True"),
+        (["check", "DATA", "--set", "stop_after=9"], "stop_after is no field to set"),
+        (["check", "DATA", "-s", "seed=1", "-s", "seed=2"], "--set seed was given twice, as 1 and as 2"),
+        (["check", "DATA", "-m", "text=a", "-m", "text=b"], "--mapping text was given twice, as a and as b"),
+        (["rank", "DATA", "-r", "RECIPE", "-r", "WRONG"], "wrong.yaml: recipe field 'batch_size' is 0"),
         (["assess", "DATA", "--mapping", "question=prompt"], "question"),
         (["assess", "DATA", "--probe-steps", "2"], "2 steps"),
         (["assess", "DATA", "--benchmark", "no-such"], "no-such"),
@@ -179,8 +187,10 @@ def test_a_user_error_is_one_message_with_a_remedy_and_exit_code_2(
     tuneahead: Run, arguments: list[str], message: str, data: Path, tmp_path: Path
 ) -> None:
     files = {"DATA": data, "EXAM": tmp_path / "exam.jsonl", "RECIPE": tmp_path / "r.yaml"}
+    files["WRONG"] = tmp_path / "wrong.yaml"
     files["EXAM"].write_text('{"prompt": "1 + 1 =", "options": ["2", "3"], "gold": 0}\n')
     files["RECIPE"].write_text("batch_size: 4\n")
+    files["WRONG"].write_text("batch_size: 0\n")
     before = {path: path.read_bytes() for path in files.values()}
     named = {**files, "FOLDER": tmp_path}
     done = tuneahead(*(named.get(argument, argument) for argument in arguments), code=2)
@@ -191,6 +201,12 @@ def test_a_user_error_is_one_message_with_a_remedy_and_exit_code_2(
     assert "  -> " in done.stderr
     assert "Traceback" not in done.stderr
     assert "[Errno" not in done.stderr
+
+
+def test_a_setting_is_read_as_in_a_file() -> None:
+    settings = ["batch_size=1e1", "max_steps=none", "target_modules=q_proj, v_proj"]
+    recipe = read_recipe_options(None, settings)
+    assert (recipe.batch_size, recipe.max_steps, recipe.target_modules) == (10, None, ("q_proj", "v_proj"))
 
 
 def test_wrong_usage_ends_with_2(tuneahead: Run, data: Path) -> None:

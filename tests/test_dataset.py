@@ -16,7 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneahead.cleaning import clean_file
-from tuneahead.dataset import ColumnMapping, Dataset, Example, Message, iter_examples, read_examples
+from tuneahead.cli.options import read_mapping
+from tuneahead.columnuse import ColumnUse
+from tuneahead.dataset import (
+    ColumnMapping,
+    Dataset,
+    Example,
+    ExampleFile,
+    Message,
+    iter_examples,
+    read_examples,
+)
 from tuneahead.errors import DataError
 
 PAIRS = [("Capital of Peru?", "Lima"), ("2 + 2 =", "4"), ("Größe?", "naïve 東京 🙂"), ('a,"b"\nc', "x;y")]
@@ -117,6 +127,21 @@ def test_common_column_names_are_recognised(
     assert data.examples[0].messages is None
 
 
+def test_what_is_read_and_what_is_not_is_known(tmp_path: Path) -> None:
+    row = {"id": 7, "problem": "p", "solution": "s", "answer": "a", "source": "web"}
+    path = _write(tmp_path, "a.jsonl", _jsonl([row, {**row, "hint": "h"}]))
+    use = read_examples(path).use
+    assert use.parts == (("prompt", "problem"), ("answer", "answer"))
+    assert use.unused == ("id", "solution", "source", "hint") and use.rivals == (("answer", "solution"),)
+    assert ExampleFile(path).use == use
+    named = read_examples(path, mapping=ColumnMapping(prompt="problem", answer="solution")).use
+    assert dict(named.parts)["answer"] == "solution" and not named.rivals
+    alpaca = {"instruction": "i", "input": "n", "output": "o"}
+    assert read_examples(_write(tmp_path, "b.jsonl", _jsonl([alpaca]))).use == ColumnUse(
+        (("prompt", "instruction"), ("answer", "output"), ("input", "input"))
+    )
+
+
 def test_numbers_stay_as_they_were_written(tmp_path: Path) -> None:
     path = _write(tmp_path, "a.jsonl", '{"prompt": 1.10, "answer": %s}' % ("9" * 5000))
     assert _pairs(read_examples(path)) == [("1.10", "9" * 5000)]
@@ -151,6 +176,87 @@ def test_preference_data_needs_a_mapping(tmp_path: Path) -> None:
     assert "preference data" in str(_error(path)) and "chosen" in _error(path).remedy
     data = read_examples(path, mapping=ColumnMapping(prompt="conversations", answer="chosen"))
     assert _pairs(data) == [("q", "good")]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "options"),
+    [
+        ({"prompt": "p"}, "a", "-m prompt=prompt -m answer=chosen"),
+        ({"my question": 1, "Question": "p"}, "a", "-m prompt=Question -m answer=chosen"),
+        ({}, "Human: p Assistant: a", "-m text=chosen"),
+        ({"prompt": "p"}, [("user", "p"), ("assistant", "a")], "-m messages=chosen"),
+        ({}, [("user", "p"), ("assistant", "a")], "-m messages=chosen"),
+        ({"prompt": [("user", "p")]}, [("assistant", "a")], "-m prompt=prompt -m answer=chosen"),
+    ],
+)
+def test_the_remedy_for_preference_data_works(
+    tmp_path: Path, prompt: dict[str, object], chosen: object, options: str
+) -> None:
+    def turns(value: object) -> object:
+        if not isinstance(value, list):
+            return value
+        return [{"role": role, "content": text} for role, text in value]
+
+    row = {**{name: turns(value) for name, value in prompt.items()}, "chosen": turns(chosen), "rejected": "x"}
+    path = _write(tmp_path, "a.jsonl", _jsonl([row, row]))
+    assert _error(path).remedy == f"to train on the preferred answers: {options}"
+    mapping = read_mapping([option.strip() for option in options.split("-m ") if option])
+    assert read_examples(path, mapping=mapping).examples[0].answer
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    ("document", "what", "remedy"),
+    [
+        (
+            {"prompt": ["p", "q"], "completion": ["a", "b"]},
+            "a table by columns (prompt, completion)",
+            "orient",
+        ),
+        (
+            {"prompt": {"0": "p"}, "completion": {"0": "a"}},
+            "a table by columns (prompt, completion)",
+            "orient",
+        ),
+        (
+            {"data": {"train": [{"prompt": "p", "answer": "a"}]}},
+            "deeper, under data.train",
+            '\'."data"."train"[]\'',
+        ),
+        ({"samples": [{"prompt": "p", "answer": "a"}], "n": 1}, "deeper, under samples", "'.\"samples\"[]'"),
+    ],
+)
+def test_a_document_whose_rows_lie_otherwise_is_told(
+    tmp_path: Path, document: object, what: str, remedy: str, indent: int | None
+) -> None:
+    error = _error(_write(tmp_path, "a.json", json.dumps(document, indent=indent)))
+    assert what in str(error)
+    assert remedy in error.remedy and error.row == 1
+
+
+def test_one_row_is_no_document(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
+    path = _write(tmp_path, "a.json", json.dumps({"messages": turns, "more": {"deep": [{"a": 1}]}}))
+    assert _pairs(read_examples(path)) == [("p", "a")]
+
+
+def test_an_error_about_columns_says_how_they_were_told_apart(tmp_path: Path) -> None:
+    semicolons = _write(tmp_path, "a.csv", "Frage;Antwort\np;a\n")
+    assert "(seen: Frage, Antwort; fields were split at semicolons, a guess" in str(_error(semicolons))
+    assert "-m prompt=Frage -m answer=Antwort" in _error(semicolons).remedy
+    mapping = ColumnMapping(prompt="frage", answer="Antwort")
+    assert "no column 'frage' (seen: Frage, Antwort; fields were split" in str(_error(semicolons, mapping))
+    short = _write(tmp_path, "b.csv", "prompt,answer\np\n")
+    assert "1 field where the header names 2; fields were split at commas" in str(_error(short))
+    assert "holds no comma, semicolon" in str(_error(_write(tmp_path, "c.csv", "alpha\np\n")))
+    assert "fields were" not in str(_error(_write(tmp_path, "d.tsv", "alpha\tbeta\np\tq\n")))
+
+
+@pytest.mark.parametrize("text", ["prompt,answer\rp,a\rq,b\r", "prompt,answer\np,a\nq,b\rr,c\n"])
+def test_carriage_returns_alone_are_named(tmp_path: Path, text: str) -> None:
+    error = _error(_write(tmp_path, "a.csv", text))
+    assert "a carriage return alone ends a line" in str(error)
+    assert r"tr '\r' '\n' < FILE" in error.remedy
 
 
 def test_parts_of_a_message_are_joined_and_must_be_text(tmp_path: Path) -> None:
@@ -300,7 +406,7 @@ def test_bytes_that_are_not_utf8_are_named_by_row_and_byte(tmp_path: Path) -> No
         ("a.csv", b"prompt,prompt\n1,2\n", "two columns are named 'prompt'"),
         ("a.csv", b"prompt,answer\n1,2,3\n", "row 2: 3 fields where the header names 2"),
         ("a.csv", b'prompt,answer\np,a\np,"a\np,a\n', "row 3: not valid CSV"),
-        ("a.csv", b"prompt,answer\rp,a\r", "new-line character"),
+        ("a.csv", b"prompt,answer\rp,a\r", "a carriage return alone"),
         ("a.txt", b"just words", "unknown kind of file"),
         ("a.parquet", b"PAR1 cut", "damaged Parquet file"),
         ("a.parquet", b"nothing", "not a Parquet file"),

@@ -10,6 +10,7 @@ from test_terminal import console, shown
 
 from tuneahead.assessment import Checkup
 from tuneahead.healthcard import print_checkup
+from tuneahead.report import render_html
 
 
 def card(found: Checkup, width: int = 120, encoding: str = "utf-8", note: str = "") -> str:
@@ -24,6 +25,15 @@ def test_the_card_says_how_the_data_are_and_links_each_finding_to_its_page() -> 
     assert "38 rows are nearly the same" in text
     assert "docs/checks.md#near-duplicates" in text
     assert "Checked in 3 min 05 s" in text and "Kept from yesterday." in text
+
+
+def test_the_columns_that_were_read_are_named() -> None:
+    found = made_checkup()
+    names = tuple(f"c{i}" for i in range(9))
+    data = replace(found.data, columns={"prompt": "problem", "answer": "the\nanswer"}, unused_columns=names)
+    told = "prompt = problem, answer = the answer; unused: c0, c1, c2, c3, c4, c5, c6, c7, 1 more"
+    assert told in card(replace(found, data=data)) and told in render_html(replace(found, data=data))
+    assert "unused" not in card(replace(found, data=replace(data, unused_columns=())))
 
 
 def test_estimates_have_their_error_and_the_sample_its_mark() -> None:

@@ -6,15 +6,20 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.checks.check import Context, RunLength
+from tuneahead.columnuse import ColumnUse
 from tuneahead.dataset import Example, Message, read_examples
-from tuneahead.preflight import CHECKS, PROBE_CHECKS, preflight, probe_findings
+from tuneahead.preflight import CHECKS, PROBE_CHECKS, preflight, probe_findings, run_checks
 from tuneahead.recipe import Recipe
+from tuneahead.survey import take_survey
 from tuneahead.trace import Cue, ProbeTrace, RowVisits, StepColumns, TraceInfo
+from tuneahead.training.encode import encode_examples
 from tuneahead.verdict import Finding
 
 CAPITALS = {
@@ -381,6 +386,64 @@ def test_the_token_budget_counts_steps_times_rows_times_tokens(tokenizer) -> Non
     message = _one(preflight(rows, recipe, tokenizer=tokenizer), "token-budget").message
     assert f"4 steps over 8 rows (2.0 epochs): about {16 * per_row} tokens ({per_row} a row)" in message
     assert "guessed" in _one(preflight(rows, recipe), "token-budget").message
+
+
+def test_one_row_is_not_counted_in_the_plural() -> None:
+    one = preflight([Example("", "Lima", 1)], Recipe(max_steps=1))
+    assert "1 step over 1 row (1.0 epochs)" in _one(one, "token-budget").message
+    assert _one(one, "few-rows").message.startswith("1 row with an answer is fewer")
+    assert "1 of 1 row (100.0 %)" in _one(one, "empty-prompts").message
+
+
+def test_the_last_batch_of_an_epoch_may_be_smaller() -> None:
+    rows = [Example("", f"Lima {i}", i) for i in range(1, 61)]
+    message = _one(preflight(rows, Recipe(batch_size=8, epochs=3)), "token-budget").message
+    assert "24 steps over 60 rows (3.0 epochs)" in message
+    accumulated = Recipe(batch_size=8, gradient_accumulation_steps=5, max_steps=3)
+    assert "(1.7 epochs)" in _one(preflight(rows, accumulated), "token-budget").message
+    length = RunLength(54, 21, heldout_rows=6)
+    message = _one(preflight(rows, Recipe(), length=length), "token-budget").message
+    assert "21 steps over 54 rows (3.0 epochs, 6 more held out)" in message
+
+
+def test_earlier_answers_are_trained_under_a_chat_template_alone(tokenizer, chat) -> None:  # type: ignore[no-untyped-def]
+    turns = tuple(Message(role, text) for text, role in zip("abcd", ("user", "assistant") * 2, strict=True))
+    rows = [*_clean(), Example("a\n\nb\n\nc", "d", 17, turns), Example("a", "b", 18, turns[:2])]
+    finding = _one(preflight(rows, Recipe(), tokenizer=tokenizer), "earlier-turns")
+    assert (finding.severity, finding.rows) == ("note", (17,))
+    assert "template 'raw' trains the last one alone" in finding.message
+    assert not _only(preflight(rows, Recipe(), tokenizer=chat), "earlier-turns")
+    (encoded,) = encode_examples(rows[16:17], chat, Recipe())
+    trained = [token for token, own in zip(encoded.ids, encoded.answer, strict=True) if own]
+    assert "b" in chat.decode(trained) and "d" in chat.decode(trained)
+    assert _only(preflight(rows, Recipe(template="qa")), "earlier-turns")
+    assert not _only(preflight(rows, Recipe()), "earlier-turns")
+
+
+def _found(**facts: Any) -> tuple[Finding, ...]:
+    recipe = facts.pop("recipe", Recipe())
+    return run_checks(Context(take_survey(_clean()), recipe, **facts))
+
+
+def test_a_layer_that_the_base_does_not_have_stops() -> None:
+    layers = ("model.layers.0.q_proj", "model.layers.0.up_proj")
+    wrong = Recipe(target_modules=("q_proj", "nosuch", "layers.0.up_proj"))
+    finding = _one(_found(recipe=wrong, layers=layers), "target-modules")
+    assert finding.severity == "stop" and "nosuch, layers.0.up_proj" in finding.message
+    assert "among q_proj, up_proj" in finding.remedy
+    for right in (("all-linear",), ("q_proj", "model.layers.0.up_proj")):
+        assert not _only(_found(recipe=Recipe(target_modules=right), layers=layers), "target-modules")
+    assert not _only(_found(recipe=wrong), "target-modules")
+
+
+def test_columns_that_compete_are_a_note_that_says_how_to_choose() -> None:
+    use = ColumnUse(
+        (("prompt", "problem"), ("answer", "answer")), ("my solution",), (("answer", "my solution"),)
+    )
+    finding = _one(_found(columns=use), "column-choice")
+    assert finding.severity == "note" and "column 'answer'; the name of 'my solution'" in finding.message
+    assert "-m prompt=problem -m answer='my solution'" in finding.remedy
+    assert not _only(_found(columns=replace(use, rivals=())), "column-choice")
 
 
 def _trace(loss: np.ndarray, **changes: object) -> ProbeTrace:

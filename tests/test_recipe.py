@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tuneahead import recipenames
 from tuneahead.errors import RecipeError
-from tuneahead.recipe import Recipe, make_recipe, read_recipe
+from tuneahead.recipe import USER_FIELDS, Recipe, make_recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +38,18 @@ def test_steps_are_counted_as_the_trainer_counts_them() -> None:
     assert recipe.steps_per_epoch(21) == 3 and recipe.total_steps(21) == 9
     assert Recipe(max_steps=50, epochs=9).total_steps(21) == 50
     assert recipe.rows_per_step == 8
+
+
+@pytest.mark.parametrize(("rows", "batch", "accumulated"), [(60, 8, 1), (21, 4, 2), (3, 8, 1), (64, 8, 4)])
+def test_the_rows_of_some_steps_are_those_that_the_loop_takes(
+    rows: int, batch: int, accumulated: int
+) -> None:
+    from tuneahead.training.batches import step_rows
+
+    recipe, taken = Recipe(batch_size=batch, gradient_accumulation_steps=accumulated), 0
+    for step in range(20):
+        assert recipe.rows_seen(rows, step) == taken
+        taken += sum(map(len, step_rows(recipe, rows, step)))
 
 
 def test_a_probe_differs_in_its_end_alone() -> None:
@@ -81,13 +94,65 @@ def test_a_file_is_read_with_numbers_as_people_write_them(tmp_path: Path) -> Non
         ("seed: " + "[" * 5000, "not valid YAML: nested too deeply"),
         ("seed: !!bool maybe", "not valid YAML"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("target_modules: []", "'target_modules' is \\[\\]: no name of a layer"),
+        ("target_modules: ' , '", "'target_modules' is ' , ': no name"),
+        ("learning_rate: true", "'learning_rate' is True: a truth value"),
+        ("batch_size: yes", "'batch_size' is True: a truth value"),
+        ("max_steps: 10:30", "max_steps is 10:30, which is no decimal number"),
+        ("seed: 1\nbatch_size: 010", r"batch_size is 010 \(line 2\), which is no decimal number"),
+        ("seed: 1\nseed: 2", r"the key 'seed' stands twice \(line 2\)"),
+        ("a: &a [*a]\nseed: 0x10", "seed is 0x10"),
+        ("batch_size: none", "'batch_size' is 'none'"),
+        ("stop_after: 50", "stop_after is no field to set"),
+        ("num_train_epochs: 3", "num_train_epochs is called epochs here"),
+        ("per_device_train_batch_size: 4", "per_device_train_batch_size is called batch_size here"),
+        ("lr_scheduler_type: linear", "lr_scheduler_type is called schedule here"),
+        ("r: 8", "r is called lora_rank here"),
+        ("max_seq_length: 99", "max_seq_length is called max_length here"),
+        ("warmup_steps: 9", "unknown recipe field 'warmup_steps'"),
     ],
 )
 def test_a_wrong_file_names_field_and_value(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(RecipeError, match=message) as caught:
         read_recipe(path)
+    assert str(path) in caught.value.message and caught.value.remedy
+
+
+def test_a_remedy_is_a_next_step() -> None:
+    def remedy(**fields: object) -> str:
+        with pytest.raises(RecipeError) as caught:
+            make_recipe(fields)
+        return caught.value.remedy
+
+    assert remedy(learning_rate=-1) == "give a number above 0, such as 2e-4"
+    assert remedy(max_steps=0) == "give a whole number from 1 to 10,000,000, or none, such as 600"
+    assert remedy(schedule="cosin") == "give linear, cosine or constant"
+    assert remedy(target_modules="") == (
+        "give all-linear, or names of layers with commas between them, such as q_proj, v_proj"
+    )
+    assert remedy(lerning_rate=1).startswith("did you mean learning_rate? known fields: learning_rate, ")
+    assert "stop_after" not in remedy(zzz=1)
+    assert "warmup_ratio" in remedy(warmup_steps=1) and "precision: bf16" in remedy(bf16=True)
+
+
+def test_every_name_of_another_trainer_leads_to_a_field() -> None:
+    tables = (recipenames.LOGGED_NAMES, recipenames._MORE_NAMES)
+    assert {field for table in tables for field in table} <= set(USER_FIELDS)
+    others = [name for table in tables for names in table.values() for name in names]
+    assert len(set(others)) == len(others) and not {*others, *recipenames._INSTEAD} & set(USER_FIELDS)
+
+
+def test_names_of_layers_may_stand_apart_and_none_is_a_value(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "target_modules: q_proj, v_proj,\nmax_steps: none\nmax_grad_norm: 'null'\nbatch_size: 1e1\n"
+    )
+    recipe = read_recipe(path)
+    assert recipe.target_modules == ("q_proj", "v_proj") and recipe.batch_size == 10
+    assert recipe.max_steps is None and recipe.max_grad_norm is None
+    assert Recipe(target_modules=[" q_proj ", ""]).target_modules == ("q_proj",)  # type: ignore[arg-type]
 
 
 def test_a_missing_file_is_an_error() -> None:

@@ -31,7 +31,8 @@ class DataSummary:
     """The data set in figures. Tokens are the base's own, after cutting rows to the window.
 
     ``samples`` says which static features, and which of the two token counts, come from a random
-    sample of the rows, how large it was and how far off they may be.
+    sample of the rows, how large it was and how far off they may be. ``columns`` names the column that
+    each part was read from, ``unused_columns`` those that were not read; both may be empty.
     """
 
     path: str
@@ -41,6 +42,8 @@ class DataSummary:
     tokens: float = NAN
     answer_tokens: float = NAN
     samples: Mapping[str, Sample] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    unused_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

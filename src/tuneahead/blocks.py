@@ -133,6 +133,7 @@ class BlockMeter:
             "empty_prompt": np.fromiter((not e.prompt.strip() for e in block), bool, count),
             "empty_answer": np.fromiter((not e.answer.strip() for e in block), bool, count),
             "conversation": np.fromiter((e.messages is not None for e in block), bool, count),
+            "earlier_turns": np.fromiter(map(_answers_before, block), bool, count),
             "echo": np.fromiter(map(_echoes, block), bool, count),
             "gibberish": find_gibberish(stats),
             "damage": _damage(texts, stats),
@@ -161,8 +162,8 @@ class BlockMeter:
 KINDS: dict[str, type[np.generic]] = {
     "row": np.int64, "prompt": np.uint64, "answer": np.uint64, "loose_answer": np.uint64,
     "prompt_characters": np.int64, "answer_characters": np.int64, "empty_prompt": np.bool_,
-    "empty_answer": np.bool_, "conversation": np.bool_, "echo": np.bool_, "gibberish": np.bool_,
-    "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
+    "empty_answer": np.bool_, "conversation": np.bool_, "earlier_turns": np.bool_, "echo": np.bool_,
+    "gibberish": np.bool_, "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
 }  # fmt: skip
 
 
@@ -208,6 +209,11 @@ def _marker(text: str) -> int:
         return 0
     found = _MARKER.search(text)
     return 0 if found is None else int(found.lastindex or 0)
+
+
+def _answers_before(example: Example) -> bool:
+    """Whether an assistant turn that says something comes before the last one."""
+    return any(turn.role == "assistant" and turn.content.strip() for turn in (example.messages or ())[:-1])
 
 
 def _echoes(example: Example) -> bool:

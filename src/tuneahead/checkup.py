@@ -73,6 +73,7 @@ def examine(
     from tuneahead.features.rows import draw
     from tuneahead.preflight import run_checks, window_of
     from tuneahead.survey import take_survey
+    from tuneahead.training.lora import layer_names
 
     chosen = recipe or Recipe()
     reading = _Reading(watch)
@@ -86,7 +87,9 @@ def examine(
     )
     watch.stage("Counting tokens")
     measures = measure_tokens(survey, tokenizer, chosen)
-    findings = run_checks(Context(survey, chosen, measures))
+    findings = run_checks(
+        Context(survey, chosen, measures, layers=layer_names(opened.base), columns=source.use)
+    )
     reading.begin("Drawing samples, MB", source)
     drawn = draw(source, len(survey))
     watch.stage("Measuring features")
@@ -181,4 +184,6 @@ def _summary(
         tokens=float(totals.get("tokens", math.nan)),
         answer_tokens=float(totals.get("answer_tokens", math.nan)),
         samples=samples,
+        columns=dict(source.use.parts),
+        unused_columns=source.use.unused,
     )

@@ -1,27 +1,18 @@
-"""Columns of a data file: which hold the prompt, the answer or the conversation, and how a row is read."""
+"""Columns of a data file that hold the prompt, the answer or the conversation, and how a row is read."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from tuneahead.columnuse import ColumnUse
 from tuneahead.errors import DataError
 from tuneahead.examples import Example, Message
 from tuneahead.readers import Unreadable
 
 Record = dict[str, object]
-
-PROMPT_NAMES = ("prompt", "instruction", "question", "query", "problem", "source", "input", "user", "human")
-ANSWER_NAMES = (
-    "completion", "answer", "response", "output", "target", "solution", "reply", "answers", "assistant", "gpt"
-)  # fmt: skip
-INPUT_NAMES = ("input", "context", "passage")
-MESSAGE_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat")
-TEXT_NAMES = ("text", "content", "document")
-SYSTEM_NAMES = ("system", "system_prompt")
 
 _ALIASES = {
     "system": "system developer",
@@ -29,10 +20,13 @@ _ALIASES = {
     "assistant": "assistant gpt model bot chatgpt ai bing bard function_call tool_call",
     "tool": "tool function observation function_response tool_response ipython",
 }
-_ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases.split()}
-_KNOWN_ROLES = "system, user, assistant and tool (also human, gpt, function_call, observation and their like)"
+ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases.split()}
+_KNOWN = "system, user, assistant and tool (also human, gpt, function_call, observation and their like)"
 _MISSING = object()
-_REMEDY = "name the columns: prompt and answer, or messages, or text (ColumnMapping)"
+NAME_THE_COLUMNS = (
+    "name the columns, as in -m prompt=Frage -m answer=Antwort, or -m messages=COLUMN, or -m text=COLUMN "
+    "(in Python: ColumnMapping)"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +59,7 @@ class Layout:
     format: str
     columns: ColumnMapping
     path: Path
+    use: ColumnUse = ColumnUse()
 
     def example(self, row: int, record: Record) -> Example:
         """The :class:`Example` of one record; raises :class:`DataError` naming row and column."""
@@ -111,9 +106,9 @@ class Layout:
             if not isinstance(turn, dict):
                 raise self._error(row, f"{where} is {_kind(turn)}, not an object with role and content")
             role = turn.get("role", turn.get("from"))
-            known = _ROLES.get(role.strip().lower()) if isinstance(role, str) else None
+            known = ROLES.get(role.strip().lower()) if isinstance(role, str) else None
             if known is None:
-                raise self._error(row, f"{where} has the role {_excerpt(role)}; known are {_KNOWN_ROLES}")
+                raise self._error(row, f"{where} has the role {_excerpt(role)}; known are {_KNOWN}")
             content = turn.get("content", turn.get("value", _MISSING))
             if content is _MISSING and "tool_calls" not in turn:
                 raise self._error(row, f"{where} has no content (its keys: {', '.join(map(str, turn))})")
@@ -172,96 +167,8 @@ class Layout:
 
     def _error(self, row: int, what: str) -> DataError:
         return DataError(
-            what, path=self.path, row=row, remedy=f"correct this row, or leave it out; or {_REMEDY}"
+            what, path=self.path, row=row, remedy=f"correct this row, or leave it out; or {NAME_THE_COLUMNS}"
         )
-
-
-def find_layout(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping | None, path: Path) -> Layout:
-    """Find how rows are to be read from a sample of them: the layout that most of them fit.
-
-    Raises :class:`DataError`, listing the columns seen, when none fits or ``mapping`` names a
-    column that no row has.
-    """
-    if mapping is not None and mapping.given():
-        return _mapped(sample, mapping, path)
-    if all({"chosen", "rejected"} <= record.keys() for _, record in sample):
-        raise DataError(
-            f"preference data (columns seen: {_seen(sample)}): no answer column",
-            path=path,
-            remedy="map answer='chosen' and the prompt column to train on the preferred answers",
-        )
-    votes: Counter[tuple[str, ColumnMapping]] = Counter()
-    for _, record in sample:
-        found = _guess(record)
-        if found is not None:
-            votes[found] += 1
-    if not votes:
-        raise DataError(
-            f"no known columns (seen: {_seen(sample)})", path=path, row=sample[0][0], remedy=_REMEDY
-        )
-    (name, columns), _ = votes.most_common(1)[0]
-    return Layout(name, _with_optional(columns, sample), path)
-
-
-def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: Path) -> Layout:
-    for column in mapping.given():
-        if not any(column in record for _, record in sample):
-            raise DataError(
-                f"no column {column!r} (seen: {_seen(sample)})", path=path, remedy="map a column that exists"
-            )
-    kinds = [bool(mapping.messages), bool(mapping.text), bool(mapping.prompt or mapping.answer)]
-    if not any(kinds):
-        found = find_layout(sample, None, path)
-        extra = {name: getattr(mapping, name) or getattr(found.columns, name) for name in ("system", "input")}
-        return replace(found, columns=replace(found.columns, **extra))
-    if sum(kinds) != 1 or bool(mapping.prompt) != bool(mapping.answer):
-        raise DataError(
-            f"the mapping names {', '.join(mapping.given())}",
-            path=path,
-            remedy="map prompt and answer together, or messages alone, or text alone",
-        )
-    name = "messages" if mapping.messages else "text" if mapping.text else "prompt-answer"
-    return Layout(name, mapping, path)
-
-
-def _seen(sample: Sequence[tuple[int, Record]]) -> str:
-    names = dict.fromkeys(key for _, record in sample for key in record)
-    shown = ", ".join(str(name)[:40] for name in list(names)[:20])
-    return shown + (", ..." if len(names) > 20 else "") if names else "none"
-
-
-def _guess(record: Record) -> tuple[str, ColumnMapping] | None:
-    names = {str(key).strip().lower(): key for key in record}
-    first: Callable[[tuple[str, ...]], str] = lambda known: next((names[n] for n in known if n in names), "")  # noqa: E731
-    for known in MESSAGE_NAMES:
-        turns = record[names[known]] if known in names else None
-        if isinstance(turns, list):
-            shared = turns and isinstance(turns[0], dict) and "from" in turns[0]
-            return "sharegpt" if shared else "messages", ColumnMapping(messages=names[known])
-    answer = first(ANSWER_NAMES)
-    prompt = first(PROMPT_NAMES)
-    if prompt and answer:
-        alpaca = prompt.strip().lower() == "instruction" and answer.strip().lower() == "output"
-        return "alpaca" if alpaca else "prompt-answer", ColumnMapping(prompt=prompt, answer=answer)
-    text = first(TEXT_NAMES)
-    if text and "label" not in names:
-        return "text", ColumnMapping(text=text)
-    return None
-
-
-def _with_optional(columns: ColumnMapping, sample: Sequence[tuple[int, Record]]) -> ColumnMapping:
-    # These may be absent in most rows, so they are looked up in every row of the sample,
-    # and under their usual name even when the sample has none.
-    names = {str(key).strip().lower(): key for _, record in sample for key in record}
-    system = next((names[n] for n in SYSTEM_NAMES if n in names), SYSTEM_NAMES[0])
-    if columns.text:
-        return columns
-    if columns.messages:
-        return ColumnMapping(messages=columns.messages, system=system)
-    taken = {columns.prompt, columns.answer}
-    more = next((names[n] for n in INPUT_NAMES if n in names and names[n] not in taken), "")
-    default = "" if "input" in taken else "input"
-    return ColumnMapping(prompt=columns.prompt, answer=columns.answer, system=system, input=more or default)
 
 
 def _joined(turns: Sequence[Message]) -> str:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from tuneahead.columns import ColumnMapping, Layout, find_layout
+from tuneahead.columns import ColumnMapping, Layout
+from tuneahead.columnuse import ColumnUse
 from tuneahead.errors import DataError
 from tuneahead.examples import Example, Message
-from tuneahead.readers import Record, Source, find_source, iter_records
+from tuneahead.layouts import find_layout
+from tuneahead.readers import Record, Source, find_source, how_split, iter_records
 
 __all__ = [
     "ColumnMapping",
@@ -33,7 +35,7 @@ class Dataset:
 
     ``fingerprint`` hashes what was parsed (prompts, answers, turns), so that the same rows in
     another format share it. ``format`` is alpaca, prompt-answer, messages, sharegpt or text;
-    ``columns`` names the columns that were read.
+    ``columns`` names the columns that were read, ``use`` also those that were not.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -49,6 +51,7 @@ class Dataset:
     path: Path
     format: str
     columns: ColumnMapping
+    use: ColumnUse = ColumnUse()
 
     @property
     def rows(self) -> int:
@@ -65,7 +68,7 @@ class Dataset:
 class ExampleFile:
     """The examples of one file, read anew each time they are gone through; memory stays bounded.
 
-    ``format`` and ``columns`` as in :class:`Dataset`. ``fingerprint`` is known once the file has
+    ``format``, ``columns`` and ``use`` as in :class:`Dataset`. ``fingerprint`` is known once the file has
     been read to its end, and empty before. ``on_read`` is told how many bytes have been read.
     Raises :class:`DataError` as :func:`iter_examples` does.
     """
@@ -79,6 +82,7 @@ class ExampleFile:
         source = find_source(path)
         layout, _ = _open(source, mapping)
         self.path, self.format, self.columns = source.path, layout.format, layout.columns
+        self.use = layout.use
         self.fingerprint = ""
         self._source = replace(source, on_read=on_read)
         self._mapping = mapping
@@ -116,7 +120,7 @@ def read_examples(path: str | Path, *, mapping: ColumnMapping | None = None) -> 
     source = find_source(path)
     layout, rows = _open(source, mapping)
     examples = tuple(layout.example(row, record) for row, record in rows)
-    return Dataset(examples, fingerprint(examples), source.path, layout.format, layout.columns)
+    return Dataset(examples, fingerprint(examples), source.path, layout.format, layout.columns, layout.use)
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
@@ -149,4 +153,4 @@ def _open(source: Source, mapping: ColumnMapping | None) -> tuple[Layout, Iterat
     sample = list(islice(rows, _SAMPLE_ROWS))
     if not sample:
         raise DataError("holds no rows", path=source.path, remedy="check the export that wrote it")
-    return find_layout(sample, mapping, source.path), chain(sample, rows)
+    return find_layout(sample, mapping, source.path, how_split(source)), chain(sample, rows)

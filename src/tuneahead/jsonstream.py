@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tuneahead.errors import DataError
+from tuneahead.misfits import find_misfit, shape_of
 
 Record = dict[str, object]
 
@@ -213,18 +214,19 @@ class JsonStream:
 
     def _enter_wrapper(self) -> None:
         self._wrapped = True
-        seen = []
+        seen: dict[str, str] = {}
         self._at += 1
         while self._peek() == '"':
             key = self._key()
-            seen.append(key)
             if key in WRAPPERS and self._peek() == "[":
                 return
-            self._value()
+            seen[key] = shape_of(self._value())
             if self._peek() == ",":
                 self._at += 1
                 self._peek()
-        keys = ", ".join(seen[:10]) or "no keys"
+        if (misfit := find_misfit(seen)) is not None:
+            raise DataError(misfit.what, path=self._path, row=1, remedy=misfit.remedy)
+        keys = ", ".join(list(seen)[:10]) or "no keys"
         raise DataError(
             f"a JSON object without a list of rows in it (its keys: {keys})",
             path=self._path,

@@ -174,6 +174,12 @@ def open_bench(
 ) -> Workbench:
     """The loaded workbench for these recipes: the base runs in the number format that they ask for."""
     setup = bench.setup if isinstance(bench, Workbench) else bench or Setup()
+    early = next((recipe.stop_after for recipe in recipes if recipe.stop_after is not None), None)
+    if early is not None:
+        raise RecipeError(
+            f"the recipe ends early, stop_after is {early}: what is judged is the full run",
+            remedy="give recipe.full(); Setup(probe_steps=...) says how long the probe is",
+        )
     asked = {recipe.precision for recipe in recipes} - {"auto"}
     if len(asked) > 1 or (isinstance(bench, Workbench) and asked - {setup.precision}):
         loaded = f", the base is loaded as {setup.precision}" if isinstance(bench, Workbench) else ""
@@ -221,14 +227,28 @@ def _measure(dataset: Dataset, bench: Workbench) -> Measured:
 
 
 def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> tuple[Checkup, RunData]:
-    from tuneahead.preflight import preflight
+    from tuneahead.checks.check import Context, RunLength
+    from tuneahead.checks.encoding import measure_tokens
+    from tuneahead.preflight import run_checks, window_of
+    from tuneahead.survey import take_survey
     from tuneahead.training.encode import data_fingerprint, encode_examples, split_data
+    from tuneahead.training.lora import layer_names
 
     began = time.perf_counter()
-    findings = preflight(
-        dataset.examples, recipe, tokenizer=bench.base.tokenizer, benchmarks=(bench.benchmark,)
+    tokenizer = bench.base.tokenizer
+    encoded = encode_examples(dataset.examples, tokenizer, recipe)
+    data = split_data(encoded, data_fingerprint(dataset.examples))
+    rows = len(data.train)
+    survey = take_survey(dataset.examples, window=window_of(tokenizer, recipe), benchmarks=(bench.benchmark,))
+    context = Context(
+        survey,
+        recipe,
+        measure_tokens(survey, tokenizer, recipe),
+        RunLength(rows, recipe.total_steps(rows) if rows else 0, heldout_rows=len(data.heldout)),
+        layer_names(bench.base),
+        dataset.use,
     )
-    encoded = encode_examples(dataset.examples, bench.base.tokenizer, recipe)
+    findings = run_checks(context)
     summary = DataSummary(
         path=str(dataset.path),
         format=dataset.format,
@@ -237,12 +257,12 @@ def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measure
         tokens=float(sum(len(row.ids) for row in encoded)),
         answer_tokens=float(sum(row.answer_tokens for row in encoded)),
         samples=measured.static.samples,
+        columns=dict(dataset.use.parts),
+        unused_columns=dataset.use.unused,
     )
     seconds = measured.seconds + time.perf_counter() - began
-    checkup = Checkup(
-        summary, recipe, tuple(findings), measured.static.features, Costs(check_seconds=seconds)
-    )
-    return checkup, split_data(encoded, data_fingerprint(dataset.examples))
+    checkup = Checkup(summary, recipe, findings, measured.static.features, Costs(check_seconds=seconds))
+    return checkup, data
 
 
 def _assess_all(

@@ -30,11 +30,13 @@ CHECKS: tuple[Check, ...] = (
     Check("exact-duplicates", "Exact copies", copies.exact_duplicates),
     Check("near-duplicates", "Near-duplicates", copies.near_duplicates),
     Check("chat-template", "Template mismatch", tokens.chat_template),
+    Check("earlier-turns", "Assistant turns that are not trained", tokens.earlier_turns),
     Check("end-token", "End of sequence not trained", tokens.end_token),
     Check("pad-token", "Pad token is the end token", tokens.pad_token),
     Check("broken-encoding", "Broken characters", rows.broken_encoding),
     Check("gibberish", "Gibberish", rows.gibberish),
     Check("echoed-prompts", "Prompt repeated in the answer", rows.echoed_prompts),
+    Check("target-modules", "Layers that the base does not have", settings.target_modules),
     Check("learning-rate", "Learning rate out of bounds", settings.learning_rate),
     Check("lora-rank", "Rank or scale out of bounds", settings.lora_rank),
     Check("window-length", "Rows longer than the base reads", settings.window_length),
@@ -42,6 +44,7 @@ CHECKS: tuple[Check, ...] = (
     Check("answer-lengths", "Very long answers", rows.answer_lengths),
     Check("empty-prompts", "Rows without a prompt", rows.empty_prompts),
     Check("language-mix", "Several languages", rows.language_mix),
+    Check("column-choice", "Columns that compete", rows.column_choice),
     Check("token-budget", "Token budget", tokens.token_budget),
 )
 """Every check before training, gravest first; ``name`` is the anchor in docs/checks.md."""

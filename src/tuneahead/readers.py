@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tuneahead.counts import counted
 from tuneahead.errors import DataError
 from tuneahead.jsonstream import JsonStream, Number, check_record, decode_json
 
@@ -283,6 +284,9 @@ def _json_rows(source: Source, exact: bool) -> Rows:
             yield row, record
 
 
+_MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
 def _table_rows(source: Source, exact: bool) -> Rows:
     # The limit is global to the process and only ever raised: at its default of 131,072
     # characters the module refuses honest long answers.
@@ -300,8 +304,9 @@ def _table_rows(source: Source, exact: bool) -> Rows:
             if header is None:
                 header = _header(source, fields)
             elif len(fields) != len(header):
+                seen = f"{counted(len(fields), 'field')} where the header names {len(header)}"
                 raise DataError(
-                    f"{len(fields)} fields where the header names {len(header)}",
+                    seen + how_split(source),
                     path=source.path,
                     row=row,
                     remedy="quote fields that hold delimiters or line breaks",
@@ -309,6 +314,13 @@ def _table_rows(source: Source, exact: bool) -> Rows:
             else:
                 yield row, dict(zip(header, fields, strict=True))
     except csv.Error as error:
+        if "new-line character" in str(error):
+            raise DataError(
+                "a carriage return alone ends a line (CR, as on old Macs)",
+                path=source.path,
+                row=start,
+                remedy=r"convert the line ends: tr '\r' '\n' < FILE > NEW; or quote the field that holds it",
+            ) from None
         raise DataError(
             f"not valid {source.container.upper()} ({error})",
             path=source.path,
@@ -327,6 +339,17 @@ def _delimiter(source: Source, header: str) -> str:
         return "\t"
     # Spreadsheets of many countries write semicolons; a header without a comma shows it.
     return next((mark for mark in (",", ";", "\t", "|") if mark in header), ",")
+
+
+def how_split(source: Source) -> str:
+    """For an error about the columns of a CSV file: which delimiter was guessed; empty for others."""
+    if source.container != "csv":
+        return ""
+    header = next((text for _, text in iter_lines(source)), "")
+    mark = _delimiter(source, header)
+    if mark not in header:
+        return "; the header holds no comma, semicolon, tab or bar"
+    return f"; fields were split at {_MARKS[mark]}, a guess from the header"
 
 
 def _header(source: Source, fields: list[str]) -> list[str]:
@@ -390,7 +413,7 @@ def _parquet_rows(source: Source, exact: bool) -> Rows:
     except (pa.ArrowException, OSError, ValueError) as error:
         line = (str(error).splitlines() or [""])[0][:200]
         raise DataError(
-            f"damaged Parquet file after {row} rows ({line})",
+            f"damaged Parquet file after {counted(row, 'row')} ({line})",
             path=source.path,
             remedy="write or download it again",
         ) from None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tuneahead.errors import RecipeError
-from tuneahead.yamltext import read_yaml
+from tuneahead.recipefields import may_be_empty, next_step
+from tuneahead.recipenames import name_here, remedy_for
+from tuneahead.yamltext import SurprisingYaml, read_yaml
 
 Schedule = Literal["linear", "cosine", "constant"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "8bit", "4bit"]
@@ -19,8 +23,15 @@ MOST_STEPS = 10**7
 """More optimiser steps than any fine-tune makes: a larger number is a slip, such as a time."""
 
 
-def _as_tuple(value: object) -> object:
-    return tuple(value.split(",")) if isinstance(value, str) else value
+def _as_names(value: object) -> object:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        return value
+    stripped = (name.strip() if isinstance(name, str) else name for name in names)
+    kept = tuple(name for name in stripped if name != "")
+    if not kept:
+        raise PydanticCustomError("no_names", "no name of a layer, so that nothing would be trained")
+    return kept
 
 
 class Recipe(BaseModel):
@@ -48,7 +59,7 @@ class Recipe(BaseModel):
     lora_rank: int = Field(8, ge=1, le=4096, description="rank r of every adapter")
     lora_alpha: float = Field(16.0, gt=0, description="scale: the update is multiplied by alpha / r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
-    target_modules: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+    target_modules: Annotated[tuple[str, ...], BeforeValidator(_as_names)] = Field(
         ("all-linear",), description="names of the layers that get an adapter"
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
@@ -63,6 +74,16 @@ class Recipe(BaseModel):
     stop_after: int | None = Field(
         None, ge=1, le=MOST_STEPS, description="end after so many steps of the schedule"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_values(cls, value: object) -> object:
+        # Python and pydantic take True for 1, and YAML makes it of a plain yes.
+        if isinstance(value, bool):
+            raise PydanticCustomError(
+                "truth_value", "a truth value (YAML takes yes, no, on and off for one) means nothing here"
+            )
+        return value
 
     def probe(self, steps: int = 100) -> Recipe:
         """The same run, ended after ``steps`` optimiser steps; the schedule stays that of the full run."""
@@ -94,6 +115,16 @@ class Recipe(BaseModel):
             return self.max_steps
         return max(1, math.ceil(self.epochs * self.steps_per_epoch(rows)))
 
+    def rows_seen(self, rows: int, steps: int) -> int:
+        """Rows that ``steps`` optimiser steps take of ``rows``, each as often as it comes.
+
+        >>> Recipe(batch_size=8).rows_seen(60, 24)
+        180
+        """
+        # The last batch of an epoch takes what is left of it.
+        epochs, more = divmod(steps, self.steps_per_epoch(rows))
+        return epochs * rows + min(more * self.rows_per_step, rows)
+
     def warmup_steps(self, total_steps: int) -> int:
         """Steps of linear warm-up (rounded up, as in transformers)."""
         return math.ceil(self.warmup_ratio * total_steps)
@@ -117,28 +148,81 @@ class Recipe(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def make_recipe(fields: dict[str, object]) -> Recipe:
-    """Check plain fields into a :class:`Recipe`; raises :class:`RecipeError` with field, value and bound."""
+def is_adapted(layer: str, targets: Sequence[str]) -> bool:
+    """Whether a linear layer of this full name gets an adapter under these ``target_modules``."""
+    leaf = layer.rsplit(".", 1)[-1]
+    return "all-linear" in targets or leaf in targets or layer in targets
+
+
+def unknown_targets(targets: Sequence[str], layers: Sequence[str]) -> list[str]:
+    """Those of ``targets`` that name none of the layers."""
+    return [target for target in targets if not any(is_adapted(layer, [target]) for layer in layers)]
+
+
+def make_recipe(fields: Mapping[str, object], where: str = "") -> Recipe:
+    """Check plain fields into a :class:`Recipe`; raises :class:`RecipeError` with field, value and bound.
+
+    ``where`` begins the message: the file, or the option, that the fields were read from.
+    """
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(Recipe.model_fields)
-            raise RecipeError(f"unknown recipe field {name!r}", remedy=f"known fields: {known}") from None
+        raise _error(error.errors()[0], f"{where}: " if where else "") from None
+
+
+def _error(first: ErrorDetails, where: str) -> RecipeError:
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        if here := name_here(name):
+            return RecipeError(f"{where}{name} is called {here} here", remedy=f"write {here} in its place")
+        return RecipeError(f"{where}unknown recipe field {name!r}", remedy=remedy_for(name, USER_FIELDS))
+    field = name.split(".")[0]
+    return RecipeError(
+        f"{where}recipe field {name!r} is {first['input']!r}: {first['msg']}",
+        remedy=next_step(field, Recipe.model_fields[field]),
+    )
+
+
+USER_FIELDS = tuple(name for name in Recipe.model_fields if name != "stop_after")
+"""The fields that people set; ``stop_after`` is set by whoever makes a probe."""
+
+
+def plain_fields(fields: Mapping[str, object], where: str) -> dict[str, object]:
+    """Fields as people write them, made plain: ``2e-4`` without a dot, and ``none`` where that is a value.
+
+    Raises :class:`RecipeError` for ``stop_after``.
+    """
+    if "stop_after" in fields:
         raise RecipeError(
-            f"recipe field {name!r} is {first['input']!r}: {first['msg']}",
-            remedy=str(Recipe.model_fields[name.split(".")[0]].description or "correct the value"),
-        ) from None
+            f"{where}: stop_after is no field to set, it is what ends a probe",
+            remedy="leave it out; --probe-steps says how long a probe is, max_steps how long the run",
+        )
+    return {name: _plain(name, value) for name, value in fields.items()}
+
+
+def _plain(name: str, value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    field = Recipe.model_fields.get(name)
+    if field is not None and may_be_empty(field) and value.strip().lower() in ("none", "null"):
+        return None
+    # YAML 1.1 reads 2e-4 (no dot) as text; people write it all the same.
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from a YAML (or JSON) file; raises :class:`RecipeError`."""
+    """Read a recipe from a YAML (or JSON) file; raises :class:`RecipeError` naming it."""
     try:
-        loaded = read_yaml(Path(path).read_text(encoding="utf-8"))
+        loaded = read_yaml(Path(path).read_text(encoding="utf-8"), strict=True)
     except OSError as error:
         raise RecipeError(f"can't read recipe {path}: {error.strerror}", remedy="check the path") from None
+    except SurprisingYaml as error:
+        raise RecipeError(
+            f"{path}: {error}", remedy="write each field once, and numbers such as 600 or 2e-4"
+        ) from None
     except ValueError as error:
         raise RecipeError(f"recipe {path} is not valid YAML: {error}", remedy="see docs/recipe.md") from None
     if loaded is None:
@@ -148,14 +232,4 @@ def read_recipe(path: str | Path) -> Recipe:
             f"recipe {path} holds a {type(loaded).__name__}, not a mapping",
             remedy="write 'learning_rate: 2e-4' and so on, one field a line",
         )
-    return make_recipe({str(key): _number(value) for key, value in loaded.items()})
-
-
-def _number(value: object) -> object:
-    # YAML 1.1 reads 2e-4 (no dot) as text; people write it all the same.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return make_recipe(plain_fields({str(key): value for key, value in loaded.items()}, str(path)), str(path))

@@ -52,7 +52,8 @@ class Survey:
     """What one pass over the rows recorded; arrays are ``(rows,)``, in order of the rows.
 
     ``prompt`` and ``answer`` are hashes of the texts with spaces collapsed; ``loose_answer``
-    also ignores case and closing punctuation. ``damage`` holds :class:`Damage` bits, ``marker``
+    also ignores case and closing punctuation. ``earlier_turns`` marks conversations with an assistant turn
+    before the last. ``damage`` holds :class:`Damage` bits, ``marker``
     indices into ``MARKERS``, ``language`` into ``LANGUAGES``. ``long_rows`` are rows that might
     be too long for the window, of ``long_count`` met; ``sample`` is a random sample.
     """
@@ -66,6 +67,7 @@ class Survey:
     empty_prompt: NDArray[np.bool_]
     empty_answer: NDArray[np.bool_]
     conversation: NDArray[np.bool_]
+    earlier_turns: NDArray[np.bool_]
     echo: NDArray[np.bool_]
     gibberish: NDArray[np.bool_]
     damage: NDArray[np.uint8]

@@ -19,6 +19,7 @@ from rich.text import Text
 from tuneahead.assessment import Assessment, DataSummary
 from tuneahead.backtest.tables import Table as ResultTable
 from tuneahead.backtest.tables import narrowed, show
+from tuneahead.counts import counted
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
 from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity
@@ -211,9 +212,10 @@ def _data_card(data: DataSummary, findings: tuple[Finding, ...]) -> RenderableTy
 
 
 def data_line(data: DataSummary) -> Text:
-    """Rows, format and tokens in one line."""
-    tokens = words.tokens_text(data)
-    return Text(f"{data.rows:,} rows, {data.format}" + (f", {tokens}" if tokens else ""))
+    """Rows, format and tokens in one line, and the columns, where they are known, in another."""
+    tokens, columns = words.tokens_text(data), words.columns_text(data)
+    line = f"{counted(data.rows, 'row')}, {data.format}" + (f", {tokens}" if tokens else "")
+    return Text(f"{line}\n{columns}" if columns else line)
 
 
 def findings_table(findings: tuple[Finding, ...]) -> RenderableType:
@@ -282,7 +284,7 @@ def _costs(assessment: Assessment) -> Text:
         parts.append(f"The probe took {words.duration(costs.probe_seconds)}")
     if math.isfinite(costs.full_run_seconds):
         parts.append(
-            f"the full run of {assessment.task.total_steps:,} steps would take "
+            f"the full run of {counted(assessment.task.total_steps, 'step')} would take "
             f"about {words.duration(costs.full_run_seconds)}"
         )
     if assessment.outcome is not None and assessment.forecast is not None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneahead.columnuse import ColumnUse
+from tuneahead.counts import counted
 from tuneahead.recipe import Recipe
 from tuneahead.survey import Survey
 from tuneahead.verdict import Finding, Severity
@@ -24,25 +26,29 @@ class RunLength:
     """How long a run is where somebody knows: a Trainer that packs rows, or holds more than were surveyed.
 
     ``rows`` are its training rows, or lines of packed ones, of ``tokens_a_row`` tokens on average (NaN if
-    unknown), ``steps`` its optimiser steps.
+    unknown), ``steps`` its optimiser steps. ``heldout_rows`` are not among the rows.
     """
 
     rows: int
     steps: int
     tokens_a_row: float = float("nan")
+    heldout_rows: int = 0
 
 
 @dataclass(frozen=True)
 class Context:
     """Everything the checks look at. ``tokens`` is None when no tokenizer was given.
 
-    Without ``length`` the run's length follows from recipe and rows.
+    Without ``length`` the run's length follows from recipe and rows. ``layers`` are the full names of the
+    base's linear layers, empty where no base is known; ``columns`` says how a file was read.
     """
 
     survey: Survey
     recipe: Recipe
     tokens: TokenMeasures | None = None
     length: RunLength | None = None
+    layers: tuple[str, ...] = ()
+    columns: ColumnUse = ColumnUse()
 
     @property
     def run(self) -> RunLength:
@@ -77,4 +83,4 @@ def share(count: int, total: int) -> str:
         return f"{count:,}"
     percent = 100 * count / total
     shown = f"{percent:.1f}" if percent >= 0.1 else f"{percent:.2g}"
-    return f"{count:,} of {total:,} rows ({shown} %)"
+    return f"{count:,} of {counted(total, 'row')} ({shown} %)"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 import numpy as np
 
 from tuneahead.checks.check import Context, found, share
+from tuneahead.counts import counted
 from tuneahead.survey import LANGUAGES
 from tuneahead.textstats import Damage
 from tuneahead.verdict import Finding
@@ -32,7 +34,8 @@ def few_rows(context: Context) -> Iterator[Finding]:
         yield found(
             "few-rows",
             "warn",
-            f"{rows} rows with an answer are fewer than the {need} of one optimiser step",
+            f"{counted(rows, 'row')} with an answer {'is' if rows == 1 else 'are'} fewer than the {need} "
+            "of one optimiser step",
             "add rows, or lower batch_size or gradient_accumulation_steps",
         )
 
@@ -199,3 +202,21 @@ def answer_lengths(context: Context) -> Iterator[Finding]:
         "read these rows: a missing line break or a whole document in one field is common",
         rows=survey.row[mask],
     )
+
+
+def column_choice(context: Context) -> Iterator[Finding]:
+    """Columns whose names would have done as well as that of the one that was read."""
+    use = context.columns
+    read = dict(use.parts)
+    for part in dict.fromkeys(part for part, _ in use.rivals):
+        others = [column for name, column in use.rivals if name == part]
+        named = {**read, part: others[0]}
+        kept = ("prompt", "answer") if part in ("prompt", "answer") else (part,)
+        options = " ".join(f"-m {name}={shlex.quote(named[name])}" for name in kept)
+        yield found(
+            "column-choice",
+            "note",
+            f"the {part} was read from column {read[part]!r}; the name of "
+            f"{', '.join(map(repr, others))} would have done as well",
+            f"nothing if that is right; else {options}",
+        )

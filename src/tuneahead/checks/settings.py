@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tuneahead.checks.check import Context, found, share
+from tuneahead.counts import counted
+from tuneahead.recipe import unknown_targets
 from tuneahead.verdict import Finding
 
 HOPELESS_LEARNING_RATE = 0.1
@@ -58,6 +60,19 @@ def lora_rank(context: Context) -> Iterator[Finding]:
         )
 
 
+def target_modules(context: Context) -> Iterator[Finding]:
+    """Names of layers that the base does not have."""
+    unknown = unknown_targets(context.recipe.target_modules, context.layers) if context.layers else []
+    if unknown:
+        names = sorted({layer.rsplit(".", 1)[-1] for layer in context.layers})
+        yield found(
+            "target-modules",
+            "stop",
+            f"no layer of the base is named {', '.join(unknown)}: the run can't begin",
+            f"choose target_modules among {', '.join(names[:20])}, or all-linear",
+        )
+
+
 def many_epochs(context: Context) -> Iterator[Finding]:
     """Rows repeated so often that more repetition teaches nothing new."""
     rows = context.run.rows
@@ -68,7 +83,7 @@ def many_epochs(context: Context) -> Iterator[Finding]:
         yield found(
             "many-epochs",
             "warn",
-            f"the run goes {epochs:.0f} times over the {rows:,} rows: expect over-fitting",
+            f"the run goes {epochs:.0f} times over the {counted(rows, 'row')}: expect over-fitting",
             "use fewer epochs (or max_steps), or more rows",
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tuneahead.checks.check import Context, found, share
 from tuneahead.checks.encoding import TokenMeasures
+from tuneahead.counts import counted
 from tuneahead.survey import MARKERS
 from tuneahead.verdict import Finding
 
@@ -119,6 +120,22 @@ def chat_template(context: Context) -> Iterator[Finding]:
         )
 
 
+def earlier_turns(context: Context) -> Iterator[Finding]:
+    """Conversations of which only the last answer is trained: a chat template trains them all."""
+    survey, tokens = context.survey, context.tokens
+    template = context.recipe.template if tokens is None else tokens.template
+    if template in ("auto", "chat", "") or not survey.earlier_turns.any():
+        return
+    yield found(
+        "earlier-turns",
+        "note",
+        f"{share(int(survey.earlier_turns.sum()), len(survey))} hold earlier assistant turns that are not "
+        f"trained: template {template!r} trains the last one alone",
+        "nothing if that is meant; else use a base with a chat template, or make a row of each answer",
+        rows=survey.row[survey.earlier_turns],
+    )
+
+
 def _marked(context: Context, families: list[str]) -> Iterator[Finding]:
     survey, tokens = context.survey, context.tokens
     rows = survey.row[survey.marker > 0]
@@ -168,12 +185,14 @@ def token_budget(context: Context) -> Iterator[Finding]:
             min(characters / _CHARACTERS_PER_TOKEN, recipe.max_length),
             ", guessed at 4 characters a token",
         )
-    seen = steps * min(recipe.rows_per_step, rows)
+    seen = recipe.rows_seen(rows, steps)
+    held = f", {context.run.heldout_rows:,} more held out" if context.run.heldout_rows else ""
     yield found(
         "token-budget",
         "note",
-        f"the full run is {steps:,} steps over {rows:,} rows ({seen / rows:.1f} epochs): about "
-        f"{_rounded(seen * per_row)} tokens ({per_row:.0f} a row{how})",
+        f"the full run is {counted(steps, 'step')} over {counted(rows, 'row')} "
+        f"({seen / rows:.1f} epochs{held}): about {_rounded(seen * per_row)} tokens "
+        f"({per_row:.0f} a row{how})",
         "nothing; lower epochs or max_steps for a shorter run",
     )
 

@@ -100,9 +100,11 @@ def show_check(request: Request, found: Found, *, as_json: bool) -> None:
 
 def cleaned_lines(done: CleanedFile) -> list[str]:
     """What a cleaned copy holds and what was left out, for people."""
+    from tuneahead.counts import counted
+
     counts = Counter(removal.reason for removal in done.ledger).most_common()
     return [
-        f"{done.path}: {done.kept:,} rows kept, {len(done.ledger):,} left out",
+        f"{done.path}: {counted(done.kept, 'row')} kept, {len(done.ledger):,} left out",
         *(f"  {reason}: {count:,}" for reason, count in counts),
         *([f"which rows, and why: {done.ledger_path}"] if done.ledger else []),
     ]

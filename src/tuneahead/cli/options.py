@@ -119,19 +119,25 @@ ExitCode = Annotated[
 
 def read_recipe_options(path: Path | None, settings: list[str] | None) -> Recipe:
     """The recipe of a file (or the defaults) with single fields set; raises :class:`RecipeError`."""
-    from tuneahead.recipe import Recipe, read_recipe
-    from tuneahead.yamltext import read_yaml
+    from tuneahead.recipe import Recipe, make_recipe, plain_fields, read_recipe
 
     recipe = Recipe() if path is None else read_recipe(path)
-    changes: dict[str, object] = {}
-    for name, text in _pairs(settings, "--set", "learning_rate=1e-3"):
-        try:
-            value = read_yaml(text)
-        except ValueError:
-            shown = f"{name}={text[:40]}"
-            raise RecipeError(f"can't read the value of --set {shown}", remedy="give a plain value") from None
-        changes[name] = tuple(value) if isinstance(value, list) else value
-    return recipe.replace(**changes) if changes else recipe
+    changes = {name: _value(name, text) for name, text in _pairs(settings, "--set", "learning_rate=1e-3")}
+    if not changes:
+        return recipe
+    return make_recipe({**recipe.model_dump(), **plain_fields(changes, "--set")}, "--set")
+
+
+def _value(name: str, text: str) -> object:
+    from tuneahead.yamltext import SurprisingYaml, read_yaml
+
+    try:
+        return read_yaml(text, strict=True)
+    except SurprisingYaml as error:
+        raise RecipeError(f"--set {name}: {error}", remedy="write a number such as 600 or 2e-4") from None
+    except ValueError:
+        shown = f"{name}={text[:40]}"
+        raise RecipeError(f"can't read the value of --set {shown}", remedy="give a plain value") from None
 
 
 def read_mapping(pairs: list[str] | None) -> ColumnMapping | None:
@@ -228,10 +234,15 @@ def open_console() -> Console:
 
 
 def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:
-    out = []
+    out: list[tuple[str, str]] = []
     for text in texts or []:
         name, sign, value = text.partition("=")
         if not sign or not name.strip() or not value.strip():
             raise TuneAheadError(f"{option} {text!r} is not NAME=VALUE", remedy=f"write {option} {example}")
-        out.append((name.strip(), value.strip()))
+        name, value = name.strip(), value.strip()
+        if (earlier := dict(out).get(name)) is not None:
+            raise TuneAheadError(
+                f"{option} {name} was given twice, as {earlier} and as {value}", remedy="give it once"
+            )
+        out.append((name, value))
     return out

@@ -9,25 +9,30 @@ from dataclasses import dataclass
 from tuneahead.errors import DataError, RecipeError
 from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.recipe import Recipe, make_recipe
+from tuneahead.recipenames import LOGGED_NAMES
 
 _NONE = ("", "None", "none", "null")
+_READ = (
+    "learning_rate",
+    "gradient_accumulation_steps",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "weight_decay",
+    "max_grad_norm",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "seed",
+)
 _SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "learning_rate": ("learning_rate",),
+    **{name: (name, *LOGGED_NAMES.get(name, ())) for name in _READ},
+    # The other names of a batch count one process only, those of a length nothing but rows.
     "batch_size": ("batch_size",),
-    "gradient_accumulation_steps": ("gradient_accumulation_steps",),
-    "lora_rank": ("lora_rank", "lora_r", "r"),
-    "lora_alpha": ("lora_alpha",),
-    "lora_dropout": ("lora_dropout",),
-    "weight_decay": ("weight_decay",),
-    "max_grad_norm": ("max_grad_norm",),
-    "adam_beta1": ("adam_beta1",),
-    "adam_beta2": ("adam_beta2",),
-    "adam_epsilon": ("adam_epsilon",),
-    "max_length": ("max_seq_length", "sequence_len", "cutoff_len", "max_length"),
-    "seed": ("seed",),
+    "max_length": (*LOGGED_NAMES["max_length"], "max_length"),
 }
-"""Where trainers (Hugging Face, PEFT, Axolotl, LLaMA-Factory) put the settings of a recipe."""
-_OF_ONE_PROCESS = ("per_device_train_batch_size", "train_batch_size", "micro_batch_size")
+"""Where trainers put the settings of a recipe."""
+_OF_ONE_PROCESS = LOGGED_NAMES["batch_size"]
 _PROCESSES = ("world_size", "num_processes")
 _SILENT = "the log does not say"
 _GENERATED_LENGTH = 20

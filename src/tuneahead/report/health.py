@@ -118,6 +118,7 @@ def _origin(checkup: Checkup) -> Group:
         ("data fingerprint", data.fingerprint),
         ("recipe fingerprint", checkup.recipe.fingerprint),
         ("format", data.format),
+        ("columns", words.columns_text(data)),
         ("base", checkup.base),
         ("benchmark", checkup.benchmark),
     )

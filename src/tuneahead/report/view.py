@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tuneahead.assessment import Assessment
+from tuneahead.counts import counted
 from tuneahead.features.catalogue import names_of
 from tuneahead.recipe import Recipe
 from tuneahead.report import plots, words
@@ -220,7 +221,7 @@ def _health_intro(assessment: Assessment) -> str:
     names = {"stop": "blocking problem", "warn": "warning", "note": "note"}
     parts = [f"{n} {names[k]}{'s' if n > 1 else ''}" for k, n in counts.items() if n]
     found = ", ".join(parts) if parts else "nothing to report"
-    return f"Preflight looked at {assessment.data.rows:,} rows before any training: {found}."
+    return f"Preflight looked at {counted(assessment.data.rows, 'row')} before any training: {found}."
 
 
 def _strips(assessment: Assessment) -> tuple[Strip, ...]:
@@ -273,6 +274,7 @@ def _provenance(assessment: Assessment) -> tuple[Group, ...]:
         ("data fingerprint", data.fingerprint),
         ("recipe fingerprint", assessment.recipe.fingerprint),
         ("format", data.format),
+        ("columns", words.columns_text(data)),
         ("training / held-out rows", f"{task.train_rows:,} / {task.heldout_rows:,}"),
         ("benchmark", f"{task.benchmark}, {task.benchmark_items:,} items"),
         ("chance level", f"{number_pp(task.chance_pp)} %"),

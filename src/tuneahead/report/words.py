@@ -24,6 +24,8 @@ SMALLEST_PP = 0.05
 """Contributions that would be printed as 0.0 are summed up with the rest."""
 SAID_BESIDE = frozenset({"examples", "examples_log10"})
 """Features that say what stands above them already: the number of rows."""
+MOST_COLUMNS = 8
+"""Unused columns that are named."""
 SEVERITIES = {"stop": "Stop", "warn": "Warning", "note": "Note"}
 
 
@@ -156,6 +158,21 @@ def tokens_text(data: DataSummary) -> str:
             part = f"about {rounded(value)} (± {100 * sample.error / value:.2g} %)"
         parts.append(part)
     return f"{parts[0]} tokens of which {parts[1]} are trained"
+
+
+def columns_text(data: DataSummary) -> str:
+    """Which column each part was read from and which were not read; empty where that is not known."""
+    if not data.columns:
+        return ""
+    read = ", ".join(f"{part} = {_name(column)}" for part, column in data.columns.items())
+    unused = [_name(column) for column in data.unused_columns[:MOST_COLUMNS]]
+    if len(data.unused_columns) > MOST_COLUMNS:
+        unused.append(f"{len(data.unused_columns) - MOST_COLUMNS:,} more")
+    return f"{read}; unused: {', '.join(unused)}" if unused else read
+
+
+def _name(column: str) -> str:
+    return " ".join(column.split())[:40]
 
 
 def rounded(value: float) -> str:

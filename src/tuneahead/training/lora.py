@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from tuneahead.errors import ModelError
-from tuneahead.recipe import Recipe
+from tuneahead.recipe import Recipe, is_adapted, unknown_targets
 from tuneahead.training.models import Base
 from tuneahead.training.updates import Matrices, Piece, SlotDropout, low_rank_update, segment_update
 
@@ -109,14 +109,9 @@ class AdapterStack:
         self.resize(capacity)
 
     def _plan(self, wanted: Sequence[str]) -> tuple[Target, ...]:
-        head = self.base.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        linear = [
-            (name, module)
-            for name, module in self.base.model.named_modules()
-            if isinstance(module, (nn.Linear, Conv1D)) and module is not head
-        ]
-        plan = [(name, module) for name, module in linear if _wanted(name, wanted)]
-        unknown = [target for target in wanted if not any(_wanted(name, [target]) for name, _ in linear)]
+        linear = _linear_layers(self.base)
+        plan = [(name, module) for name, module in linear if is_adapted(name, wanted)]
+        unknown = unknown_targets(wanted, [name for name, _ in linear])
         if unknown:
             names = sorted({name.rsplit(".", 1)[-1] for name, _ in linear})
             raise ModelError(
@@ -167,7 +162,7 @@ class AdapterStack:
         generator = torch.Generator().manual_seed(recipe.seed)
         row = torch.zeros(self.parameters)
         for target in self.targets:
-            if _wanted(target.name, recipe.target_modules):
+            if is_adapted(target.name, recipe.target_modules):
                 bound = 1.0 / math.sqrt(target.n_in)
                 drawn = torch.rand(recipe.lora_rank, target.n_in, generator=generator) * 2 * bound - bound
                 a, _ = self.views(row, target)
@@ -175,7 +170,7 @@ class AdapterStack:
         self.load(slot, row, recipe)
         self.initial[slot].copy_(self.values[slot])
         for target in self.targets:
-            self.targeted[target.name][slot] = _wanted(target.name, recipe.target_modules)
+            self.targeted[target.name][slot] = is_adapted(target.name, recipe.target_modules)
         self._recipes[slot] = recipe
         self._matrices.clear()
 
@@ -230,7 +225,7 @@ class AdapterStack:
         """Boolean (parameters,): which entries belong to an adapter of this recipe."""
         mask = torch.zeros(self.parameters, dtype=torch.bool)
         for target in self.targets:
-            if _wanted(target.name, recipe.target_modules):
+            if is_adapted(target.name, recipe.target_modules):
                 a, b = self.views(mask, target)
                 a[: recipe.lora_rank] = True
                 b[:, : recipe.lora_rank] = True
@@ -246,7 +241,7 @@ class AdapterStack:
     def matrices(self, slot: int, recipe: Recipe) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, A (r, n_in) and B (n_out, r) of every layer this slot's recipe adapts, as views."""
         for target in self.targets:
-            if _wanted(target.name, recipe.target_modules):
+            if is_adapted(target.name, recipe.target_modules):
                 a, b = self.views(self.values[slot], target)
                 yield target.name, a[: recipe.lora_rank], b[:, : recipe.lora_rank]
 
@@ -302,9 +297,18 @@ class AdapterStack:
         ]
 
 
-def _wanted(name: str, targets: Sequence[str]) -> bool:
-    leaf = name.rsplit(".", 1)[-1]
-    return "all-linear" in targets or leaf in targets or name in targets
+def _linear_layers(base: Base) -> list[tuple[str, nn.Module]]:
+    head = base.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return [
+        (name, module)
+        for name, module in base.model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+    ]
+
+
+def layer_names(base: Base) -> tuple[str, ...]:
+    """Full names of the layers that can get an adapter."""
+    return tuple(name for name, _ in _linear_layers(base))
 
 
 def _sizes(module: nn.Module) -> tuple[int, int]:

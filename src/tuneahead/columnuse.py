@@ -1,0 +1,55 @@
+"""Names by which columns are known, and what became of the columns of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+PROMPT_NAMES = ("prompt", "instruction", "question", "query", "problem", "source", "input", "user", "human")
+ANSWER_NAMES = (
+    "completion", "answer", "response", "output", "target", "solution", "reply", "answers", "assistant", "gpt"
+)  # fmt: skip
+INPUT_NAMES = ("input", "context", "passage")
+MESSAGE_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat")
+TEXT_NAMES = ("text", "content", "document")
+SYSTEM_NAMES = ("system", "system_prompt")
+# A source or a user beside a prompt says where the row is from.
+_RIVALS = {
+    "prompt": tuple(name for name in PROMPT_NAMES if name not in ("source", "user")),
+    "answer": ANSWER_NAMES,
+    "messages": MESSAGE_NAMES,
+    "text": TEXT_NAMES,
+    "system": SYSTEM_NAMES,
+    "input": INPUT_NAMES,
+}
+
+
+@dataclass(frozen=True)
+class ColumnUse:
+    """What became of the columns of a file, as far as its first rows show them.
+
+    ``parts`` pairs each part with the column it was read from, ``unused`` are the others, and ``rivals``
+    those of them, with the part, whose names would have done as well.
+    """
+
+    parts: tuple[tuple[str, str], ...] = ()
+    unused: tuple[str, ...] = ()
+    rivals: tuple[tuple[str, str], ...] = ()
+
+
+def find_use(
+    records: Sequence[Mapping[str, object]], read: Mapping[str, str], named: Collection[str]
+) -> ColumnUse:
+    """How the columns of some records are used: ``read`` gives a column for each part, ``named`` the parts
+    that were not found but told.
+    """
+    seen = list(dict.fromkeys(str(key) for record in records for key in record))
+    parts = tuple((part, column) for part, column in read.items() if column in seen)
+    unused = tuple(column for column in seen if column not in read.values())
+    rivals = tuple(
+        (part, column)
+        for part, _ in parts
+        for column in unused
+        if part not in named and column.strip().lower() in _RIVALS[part]
+    )
+    return ColumnUse(parts, unused, rivals)

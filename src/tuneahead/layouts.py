@@ -1,0 +1,153 @@
+"""Finding how the rows of a file are to be read, from the names and values of its columns."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from tuneahead.columns import NAME_THE_COLUMNS, ROLES, ColumnMapping, Layout, Record
+from tuneahead.columnuse import (
+    ANSWER_NAMES,
+    INPUT_NAMES,
+    MESSAGE_NAMES,
+    PROMPT_NAMES,
+    SYSTEM_NAMES,
+    TEXT_NAMES,
+    find_use,
+)
+from tuneahead.errors import DataError
+from tuneahead.misfits import find_misfit, shape_of
+
+
+def find_layout(
+    sample: Sequence[tuple[int, Record]], mapping: ColumnMapping | None, path: Path, how: str = ""
+) -> Layout:
+    """Find how rows are to be read from a sample of them: the layout that most of them fit.
+
+    Raises :class:`DataError`, listing the columns seen and ``how`` they were, when none fits or
+    ``mapping`` names a column that no row has.
+    """
+    shapes = _shapes(sample)
+    if set(shapes.values()) == {"column"}:
+        _refuse_misfit(shapes, path)
+    found = _find(sample, mapping, path, how)
+    named = () if mapping is None else [f.name for f in fields(mapping) if getattr(mapping, f.name)]
+    read = {f.name: getattr(found.columns, f.name) for f in fields(found.columns)}
+    return replace(found, use=find_use([record for _, record in sample], read, named))
+
+
+def _shapes(sample: Sequence[tuple[int, Record]]) -> dict[str, str]:
+    """Of a file that holds one object: how its values look. That may be a whole table, and no row."""
+    return {str(key): shape_of(value) for key, value in sample[0][1].items()} if len(sample) == 1 else {}
+
+
+def _refuse_misfit(shapes: dict[str, str], path: Path) -> None:
+    if (misfit := find_misfit(shapes)) is not None:
+        raise DataError(misfit.what, path=path, row=1, remedy=misfit.remedy)
+
+
+def _find(
+    sample: Sequence[tuple[int, Record]], mapping: ColumnMapping | None, path: Path, how: str
+) -> Layout:
+    if mapping is not None and mapping.given():
+        return _mapped(sample, mapping, path, how)
+    if all({"chosen", "rejected"} <= record.keys() for _, record in sample):
+        raise DataError(
+            f"preference data (columns seen: {_seen(sample)}): no answer column",
+            path=path,
+            remedy=f"to train on the preferred answers: {_chosen_options(sample[0][1])}",
+        )
+    votes: Counter[tuple[str, ColumnMapping]] = Counter()
+    for _, record in sample:
+        found = _guess(record)
+        if found is not None:
+            votes[found] += 1
+    if not votes:
+        _refuse_misfit(_shapes(sample), path)
+        raise DataError(
+            f"no known columns (seen: {_seen(sample)}{how})",
+            path=path,
+            row=sample[0][0],
+            remedy=NAME_THE_COLUMNS,
+        )
+    (name, columns), _ = votes.most_common(1)[0]
+    return Layout(name, _with_optional(columns, sample), path)
+
+
+def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: Path, how: str) -> Layout:
+    for column in mapping.given():
+        if not any(column in record for _, record in sample):
+            raise DataError(
+                f"no column {column!r} (seen: {_seen(sample)}{how})",
+                path=path,
+                remedy="name a column that is there, in the same letters",
+            )
+    kinds = [bool(mapping.messages), bool(mapping.text), bool(mapping.prompt or mapping.answer)]
+    if not any(kinds):
+        found = _find(sample, None, path, how)
+        extra = {name: getattr(mapping, name) or getattr(found.columns, name) for name in ("system", "input")}
+        return replace(found, columns=replace(found.columns, **extra))
+    if sum(kinds) != 1 or bool(mapping.prompt) != bool(mapping.answer):
+        raise DataError(
+            f"the mapping names {', '.join(mapping.given())}",
+            path=path,
+            remedy="name prompt and answer together, as in -m prompt=Frage -m answer=Antwort; or messages "
+            "alone, or text alone",
+        )
+    name = "messages" if mapping.messages else "text" if mapping.text else "prompt-answer"
+    return Layout(name, mapping, path)
+
+
+def _chosen_options(record: Record) -> str:
+    """How to read the preferred answers: a conversation of its own, or the answer to a prompt column."""
+    chosen = record["chosen"]
+    first = chosen[0] if isinstance(chosen, list) and chosen else None
+    role = str(first.get("role", first.get("from")) if isinstance(first, dict) else "").lower()
+    names = {str(key).strip().lower(): str(key) for key in record}
+    prompt = next((names[name] for name in (*PROMPT_NAMES, *MESSAGE_NAMES) if name in names), "")
+    if first is not None and (ROLES.get(role) != "assistant" or not prompt):
+        return "-m messages=chosen"
+    return f"-m prompt={shlex.quote(prompt)} -m answer=chosen" if prompt else "-m text=chosen"
+
+
+def _seen(sample: Sequence[tuple[int, Record]]) -> str:
+    names = dict.fromkeys(key for _, record in sample for key in record)
+    shown = ", ".join(str(name)[:40] for name in list(names)[:20])
+    return shown + (", ..." if len(names) > 20 else "") if names else "none"
+
+
+def _guess(record: Record) -> tuple[str, ColumnMapping] | None:
+    names = {str(key).strip().lower(): key for key in record}
+    first: Callable[[tuple[str, ...]], str] = lambda known: next((names[n] for n in known if n in names), "")  # noqa: E731
+    for known in MESSAGE_NAMES:
+        turns = record[names[known]] if known in names else None
+        if isinstance(turns, list):
+            shared = turns and isinstance(turns[0], dict) and "from" in turns[0]
+            return "sharegpt" if shared else "messages", ColumnMapping(messages=names[known])
+    answer = first(ANSWER_NAMES)
+    prompt = first(PROMPT_NAMES)
+    if prompt and answer:
+        alpaca = prompt.strip().lower() == "instruction" and answer.strip().lower() == "output"
+        return "alpaca" if alpaca else "prompt-answer", ColumnMapping(prompt=prompt, answer=answer)
+    text = first(TEXT_NAMES)
+    if text and "label" not in names:
+        return "text", ColumnMapping(text=text)
+    return None
+
+
+def _with_optional(columns: ColumnMapping, sample: Sequence[tuple[int, Record]]) -> ColumnMapping:
+    # These may be absent in most rows, so they are looked up in every row of the sample,
+    # and under their usual name even when the sample has none.
+    names = {str(key).strip().lower(): key for _, record in sample for key in record}
+    system = next((names[n] for n in SYSTEM_NAMES if n in names), SYSTEM_NAMES[0])
+    if columns.text:
+        return columns
+    if columns.messages:
+        return ColumnMapping(messages=columns.messages, system=system)
+    taken = {columns.prompt, columns.answer}
+    more = next((names[n] for n in INPUT_NAMES if n in names and names[n] not in taken), "")
+    default = "" if "input" in taken else "input"
+    return ColumnMapping(prompt=columns.prompt, answer=columns.answer, system=system, input=more or default)
