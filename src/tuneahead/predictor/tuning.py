@@ -22,6 +22,8 @@ Pool = Literal["all", "selected"]
 CONTEXT = ("base_level", "probe_level", "gain_level")
 """Columns appended to the features: base, probe and probe minus base, over the benchmark's head-room."""
 MIN_SELECTION_ROWS = 80
+ANCHOR_MARGIN = 0.95
+"""Another anchor than the first must err less by this factor: on a known base they are level, on a new one not."""
 NEAR_BEST = 1.06
 """Models whose RMSE is within this factor of the best one's are averaged."""
 _QUICK: tuple[Learner, ...] = (Ridge(), Boosting("trees", {**GREEDY_TREES, "learning_rate": 0.15}, (30, 60)))
@@ -168,7 +170,7 @@ def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
     if not folds:
         return _without_comparison(problem, anchors[0])
     figures = _compare_anchors(problem, anchors, folds, seed) if len(anchors) > 1 else []
-    anchor = min(figures, key=lambda figure: figure.rmse_pp).target if figures else anchors[0]
+    anchor = _best_anchor(figures, anchors)
     entrants = preset.entrants(len(problem.score_pp))
     selects = any(contestant.pool == "selected" for contestant in entrants)
     selected = _fold_selections(problem, anchor, folds, seed) if selects else None
@@ -220,6 +222,15 @@ def _compare_anchors(
             setting, error = _best_setting(problem, anchor, path)
             figures.append(CandidateFigure(anchor, f"{learner.name} (target)", "all", setting, error, 0.0))
     return figures
+
+
+def _best_anchor(figures: Sequence[CandidateFigure], anchors: Sequence[Anchor]) -> Anchor:
+    """The first of ``anchors``, which says most about runs unlike those fitted to, unless another errs clearly less."""
+    if not figures:
+        return anchors[0]
+    errors = {a: min(figure.rmse_pp for figure in figures if figure.target == a) for a in anchors}
+    best = min(anchors, key=lambda a: errors[a])
+    return best if errors[best] < ANCHOR_MARGIN * errors[anchors[0]] else anchors[0]
 
 
 def _without_comparison(problem: Problem, anchor: Anchor) -> Choice:
