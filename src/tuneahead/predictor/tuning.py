@@ -23,7 +23,7 @@ CONTEXT = ("base_level", "probe_level", "gain_level")
 """Columns appended to the features: base, probe and probe minus base, over the benchmark's head-room."""
 MIN_SELECTION_ROWS = 80
 ANCHOR_MARGIN = 0.95
-"""Another anchor than the first must err less by this factor: on a known base they are level, on a new one not."""
+"""Another anchor must err less than the probe's score by this factor: on a known base they are level."""
 NEAR_BEST = 1.06
 """Models whose RMSE is within this factor of the best one's are averaged."""
 _QUICK: tuple[Learner, ...] = (Ridge(), Boosting("trees", {**GREEDY_TREES, "learning_rate": 0.15}, (30, 60)))
@@ -225,7 +225,7 @@ def _compare_anchors(
 
 
 def _best_anchor(figures: Sequence[CandidateFigure], anchors: Sequence[Anchor]) -> Anchor:
-    """The first of ``anchors``, which says most about runs unlike those fitted to, unless another errs clearly less."""
+    """The first of ``anchors``, which serves a new base best, unless another errs clearly less."""
     if not figures:
         return anchors[0]
     errors = {a: min(figure.rmse_pp for figure in figures if figure.target == a) for a in anchors}
