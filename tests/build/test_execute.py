@@ -148,7 +148,7 @@ def test_runs_of_a_chunk_that_keeps_killing_its_worker_are_tried_alone_once() ->
 
 def test_a_base_that_does_not_exist_stops_the_build_at_once(tmp_path: Path) -> None:
     options = BuildOptions(str(tmp_path / "no-base"), workers=1)
-    with pytest.raises(ModelError, match="can't load base model"):
+    with pytest.raises(ModelError, match="there is no folder"):
         execute(small_plan()[:1], tmp_path / "runs.sqlite", options)
 
 
