@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneahead.errors import TraceError, TuneAheadError
+from tuneahead.errors import TraceError, TuneAheadError, why_unreadable
 from tuneahead.features.sampling import Sample, StaticFeatures
 from tuneahead.features.vector import FeatureVector
 from tuneahead.recipe import Recipe, make_recipe
 from tuneahead.trace import ProbeTrace, trace_from_bytes
-from tuneahead.verdict import Attribution, Finding, Fix, Forecast, Goal, Verdict
+from tuneahead.verdict import Attribution, Finding, Fix, Forecast, Goal, Verdict, first_stop
 
 SCHEMA = 1
 NAN = math.nan
@@ -113,7 +113,7 @@ class Checkup:
     @property
     def stopped(self) -> bool:
         """True when a finding makes training pointless."""
-        return any(finding.severity == "stop" for finding in self.findings)
+        return first_stop(self.findings) is not None
 
     def to_json(self) -> str:
         """JSON text that :func:`checkup_from_json` reads back; absent figures are null."""
@@ -191,7 +191,7 @@ def read_assessment(path: str | Path) -> Assessment:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        why = why_unreadable(error)
         raise TuneAheadError(f"can't read assessment {path}: {why}", remedy="check the path") from None
     try:
         return assessment_from_json(text)

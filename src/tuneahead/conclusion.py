@@ -12,7 +12,7 @@ from tuneahead import __version__
 from tuneahead.assessment import NAN, Assessment, Checkup, FeatureRange, TaskInfo
 from tuneahead.features.vector import FeatureVector
 from tuneahead.report.datamap import data_map
-from tuneahead.verdict import Attribution, Finding, Fix, Forecast, Goal, Verdict, decide
+from tuneahead.verdict import Attribution, Decision, Finding, Fix, Forecast, Goal, Verdict, decide, first_stop
 from tuneahead.workbench import PROBE_STEPS, Workbench
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Task:
 
 def stopped(task: Task, goal: Goal) -> Assessment:
     """The assessment of a task that preflight stops: NO_GO, with no probe made."""
-    stop = next(f for f in task.checkup.findings if f.severity == "stop")
+    stop = first_stop(task.checkup.findings)
+    assert stop is not None
     threshold = NAN if goal.minimum_pp is None else goal.minimum_pp
     return replace(
         _draft(task, goal),
@@ -121,20 +122,15 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
 def _measured(draft: Assessment) -> Assessment:
     """The probe was the whole run: its own score is set against the goal, and nothing is foretold."""
     threshold = draft.goal.threshold_pp(draft.base_pp)
-    steps, asked = draft.task.total_steps, _items_asked(draft)
-    scores = f"the probe was the whole run of {steps:,} steps, which scores {draft.probe_pp:.1f}"
-    stop = next((finding for finding in draft.findings if finding.severity == "stop"), None)
-    if stop:
-        verdict = Verdict("NO_GO", stop.message, threshold)
-    elif asked < draft.task.benchmark_items:
-        of = f"{asked:,} of the benchmark's {draft.task.benchmark_items:,} items"
-        verdict = Verdict("UNSURE", f"{scores} on {of}: ask them all", threshold)
-    elif draft.probe_pp >= threshold:
-        verdict = Verdict("GO", f"{scores} and reaches the goal of {threshold:.1f}", threshold)
-    else:
-        verdict = Verdict("NO_GO", f"{scores} and stays below the goal of {threshold:.1f}", threshold)
-    absent = f"the probe was the whole run of {steps:,} steps"
-    return replace(draft, forecast_absent=absent, verdict=verdict, fixes=_fixes((), draft.findings))
+    asked, items = _items_asked(draft), draft.task.benchmark_items
+    absent = f"the probe was the whole run of {draft.task.total_steps:,} steps"
+    scores = f"{absent}, which scores {draft.probe_pp:.1f}"
+    if asked < items:
+        reason = f"{scores} on {asked:,} of the benchmark's {items:,} items: ask them all"
+        return _unforeseen(draft, absent, "UNSURE", reason)
+    if draft.probe_pp >= threshold:
+        return _unforeseen(draft, absent, "GO", f"{scores} and reaches the goal of {threshold:.1f}")
+    return _unforeseen(draft, absent, "NO_GO", f"{scores} and stays below the goal of {threshold:.1f}")
 
 
 def _items_asked(draft: Assessment) -> int:
@@ -142,11 +138,15 @@ def _items_asked(draft: Assessment) -> int:
     return 0 if cue is None else len(cue.margin_nats)
 
 
-def _unforeseen(draft: Assessment, absent: str) -> Assessment:
-    """Without a forecast: findings, the persistence figure, and UNSURE; NO_GO if the probe broke down."""
+def _unforeseen(
+    draft: Assessment, absent: str, decision: Decision = "UNSURE", reason: str = ""
+) -> Assessment:
+    """Without a forecast: findings, persistence figure and ``decision``; NO_GO if a finding stops it."""
     threshold = draft.goal.threshold_pp(draft.base_pp)
-    stop = next((finding for finding in draft.findings if finding.severity == "stop"), None)
-    verdict = Verdict("NO_GO", stop.message, threshold) if stop else Verdict("UNSURE", absent, threshold)
+    stop = first_stop(draft.findings)
+    verdict = Verdict(decision, reason or absent, threshold)
+    if stop:
+        verdict = Verdict("NO_GO", stop.message, threshold)
     return replace(draft, forecast_absent=absent, verdict=verdict, fixes=_fixes((), draft.findings))
 
 
@@ -191,8 +191,7 @@ def _hard_rows(task: Task, result: RunResult) -> tuple[int, ...]:
     found = data_map(result.trace)
     if found is None:
         return ()
-    rows = [row.row for row in task.data.train] if task.rows is None else task.rows
-    return tuple(rows[i] for i in found.hardest())
+    return tuple(task.data.train[i].row if task.rows is None else task.rows[i] for i in found.hardest())
 
 
 def _full_run_seconds(result: RunResult, total_steps: int) -> float:

@@ -54,3 +54,8 @@ class PredictorError(TuneAheadError):
 
 class StoreError(TuneAheadError):
     """The history of runs can't be opened, read or written."""
+
+
+def why_unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """Why a text file can't be read, without numbers and paths."""
+    return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8 text"

@@ -227,28 +227,24 @@ def _measure(dataset: Dataset, bench: Workbench) -> Measured:
 
 
 def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> tuple[Checkup, RunData]:
-    from tuneahead.checks.check import Context, RunLength
-    from tuneahead.checks.encoding import measure_tokens
-    from tuneahead.preflight import run_checks, window_of
-    from tuneahead.survey import take_survey
+    from tuneahead.checks.check import RunLength
+    from tuneahead.preflight import preflight
     from tuneahead.training.encode import data_fingerprint, encode_examples, split_data
     from tuneahead.training.lora import layer_names
 
     began = time.perf_counter()
-    tokenizer = bench.base.tokenizer
-    encoded = encode_examples(dataset.examples, tokenizer, recipe)
+    encoded = encode_examples(dataset.examples, bench.base.tokenizer, recipe)
     data = split_data(encoded, data_fingerprint(dataset.examples))
     rows = len(data.train)
-    survey = take_survey(dataset.examples, window=window_of(tokenizer, recipe), benchmarks=(bench.benchmark,))
-    context = Context(
-        survey,
+    findings = preflight(
+        dataset.examples,
         recipe,
-        measure_tokens(survey, tokenizer, recipe),
-        RunLength(rows, recipe.total_steps(rows) if rows else 0, heldout_rows=len(data.heldout)),
-        layer_names(bench.base),
-        dataset.use,
+        tokenizer=bench.base.tokenizer,
+        benchmarks=(bench.benchmark,),
+        length=RunLength(rows, recipe.total_steps(rows) if rows else 0, heldout_rows=len(data.heldout)),
+        layers=layer_names(bench.base),
+        columns=dataset.use,
     )
-    findings = run_checks(context)
     summary = DataSummary(
         path=str(dataset.path),
         format=dataset.format,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,6 +88,11 @@ class Verdict:
     threshold_pp: float
 
 
+def first_stop(findings: Iterable[Finding]) -> Finding | None:
+    """The finding that makes training pointless, or None."""
+    return next((finding for finding in findings if finding.severity == "stop"), None)
+
+
 def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -> Verdict:
     """GO when the whole interval reaches the goal, NO_GO when none of it does, else UNSURE.
 
@@ -94,9 +100,9 @@ def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -
     outside the fitted range make any other decision UNSURE. Source: method.md, "The predictor".
     """
     threshold = goal.threshold_pp(forecast.base_pp)
-    stops = [f for f in findings if f.severity == "stop"]
-    if stops:
-        return Verdict("NO_GO", stops[0].message, threshold)
+    stop = first_stop(findings)
+    if stop:
+        return Verdict("NO_GO", stop.message, threshold)
     span = f"{forecast.low_pp:.1f} to {forecast.high_pp:.1f}"
     if not forecast.in_distribution:
         names = ", ".join(forecast.outside[:3]) or "some inputs"

@@ -45,7 +45,7 @@ class Judged:
     whole: Metrics | None = None
     """Ours over every task that was held out, whatever its number of seeds."""
     kinds: tuple[tuple[str, Metrics], ...] = ()
-    """The same by kind of data, worst first."""
+    """The same by kind of data, worst first, where whole kinds are held out."""
 
 
 def judge(rows: FeatureTable, protocol: str, outcomes: Mapping[str, Outcome], seed: int) -> Judged:
@@ -55,6 +55,7 @@ def judge(rows: FeatureTable, protocol: str, outcomes: Mapping[str, Outcome], se
     held = np.zeros(len(rows), bool)
     for outcome in outcomes.values():
         held |= np.isfinite(outcome.score_pp)
+    ours = outcomes.get(OURS.name)
     return Judged(
         protocol,
         part,
@@ -62,28 +63,19 @@ def judge(rows: FeatureTable, protocol: str, outcomes: Mapping[str, Outcome], se
         {name: _scored(part, measured, outcome, seed) for name, outcome in outcomes.items()},
         noise_floor_pp(rows.select(np.flatnonzero(measured & held))),
         _protocol_note(protocol, rows, measured),
-        *_ours_on_all(rows, outcomes, seed),
+        None if ours is None else _on(rows, np.arange(len(rows)), ours, seed),
+        () if ours is None or protocol != "family-out" else _by_kind(rows, ours, seed),
     )
 
 
-def _ours_on_all(
-    rows: FeatureTable, outcomes: Mapping[str, Outcome], seed: int
-) -> tuple[Metrics | None, tuple[tuple[str, Metrics], ...]]:
-    if OURS.name not in outcomes:
-        return None, ()
-    ours = outcomes[OURS.name]
+def _by_kind(rows: FeatureTable, ours: Outcome, seed: int) -> tuple[tuple[str, Metrics], ...]:
+    families = np.array(rows.families)
+    found = [(name, _on(rows, np.flatnonzero(families == name), ours, seed)) for name in np.unique(families)]
+    return tuple(sorted(((str(name), m) for name, m in found if m.n), key=lambda pair: -pair[1].rmse_pp))
 
-    def measured_on(part: Rows) -> Metrics:
-        found, ids = ours.select(part), tuple(rows.data_ids[i] for i in part)
-        low, high = (found.low_pp, found.high_pp) if ours.has_interval else (None, None)
-        return measure(found.score_pp, rows.score_pp[part], low=low, high=high, groups=ids, seed=seed)
 
-    kinds = [
-        (family, measured_on(np.flatnonzero(np.array(rows.families) == family)))
-        for family in sorted(set(rows.families))
-    ]
-    known = [(family, found) for family, found in kinds if found.n]
-    return measured_on(np.arange(len(rows))), tuple(sorted(known, key=lambda pair: -pair[1].rmse_pp))
+def _on(rows: FeatureTable, which: Rows, outcome: Outcome, seed: int) -> Metrics:
+    return _scored(rows.select(which), which, outcome, seed).metrics
 
 
 def protocol_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
@@ -96,7 +88,7 @@ def protocol_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
     if ablation:
         note = "All rows use the same two cheap models (ridge and boosted trees): only the features differ."
         tables.append(metric_table(f"ablation {protocol}", f"Ablation, {protocol}", ablation, floor, note))
-    if protocol == "family-out" and len(judged.kinds) > 1:
+    if len(judged.kinds) > 1:
         tables.append(kind_table(judged.kinds))
     if OURS.name in judged.outcomes:
         tables += _decision_tables(judged, options)
@@ -114,7 +106,7 @@ def _worst_first(system: Scored) -> float:
     return -system.metrics.rmse_pp if system.metrics.n else -np.inf
 
 
-def _scored(part: FeatureTable, measured: Mask, outcome: Outcome, seed: int) -> Scored:
+def _scored(part: FeatureTable, measured: Mask | Rows, outcome: Outcome, seed: int) -> Scored:
     found = outcome.select(measured)
     low, high = (found.low_pp, found.high_pp) if outcome.has_interval else (None, None)
     metrics = measure(found.score_pp, part.score_pp, low=low, high=high, groups=part.data_ids, seed=seed)

@@ -16,7 +16,7 @@ from tuneahead.benchmark.items import (
     GenerationItem,
     Metric,
 )
-from tuneahead.errors import BenchmarkError, DataError
+from tuneahead.errors import BenchmarkError, DataError, why_unreadable
 from tuneahead.jsonstream import decode_json
 
 BUILT_IN = ("lab-exam", "lab-truth", "lab-generation")
@@ -88,9 +88,8 @@ def _lines(source: Path) -> list[str]:
         # str.splitlines would cut at characters such as U+2028, which JSON allows inside a text.
         return source.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise BenchmarkError(
-            f"can't read benchmark {source}: {why}", remedy="give a UTF-8 JSONL file"
+            f"can't read benchmark {source}: {why_unreadable(error)}", remedy="give a UTF-8 JSONL file"
         ) from None
 
 

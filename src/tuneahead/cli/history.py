@@ -10,7 +10,7 @@ import typer
 
 from tuneahead.cli.options import DATA, OUTPUT, AsJson, StoreFile, open_console, require_writable_folder
 from tuneahead.cli.runs import open_store
-from tuneahead.cli.runview import counted
+from tuneahead.counts import counted
 from tuneahead.errors import TuneAheadError
 
 if TYPE_CHECKING:

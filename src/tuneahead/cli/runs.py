@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuneahead.cli.options import AsJson, StoreFile
-from tuneahead.cli.runview import counted, print_import, print_run, print_runs, summary_of
+from tuneahead.cli.runview import print_import, print_run, print_runs, summary_of
+from tuneahead.counts import counted
 from tuneahead.errors import StoreError
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def show_run(
     as_json: AsJson = False,
 ) -> None:
     """Show one run: recipe, scores and what the probe measured."""
-    history = open_store(store)
-    record = history.get(history.find_id(run_id))
+    _, record = _open_run(store, run_id)
     if as_json:
         print(json.dumps(summary_of(record), indent=1))
     else:
@@ -75,8 +75,7 @@ def record_score(
             f"--score {score:g} looks like a fraction, and scores are points from 0 to 100",
             remedy=f"give --score {100 * score:g}, or --points if it is {score:g} points",
         )
-    history = open_store(store)
-    record = history.get(history.find_id(run_id))
+    history, record = _open_run(store, run_id)
     chosen = benchmark or _only_benchmark(history, record)
     others = [name for name in history.benchmarks() if name != chosen]
     is_new = chosen not in (record.trace.info.benchmark, *history.benchmarks())
@@ -109,8 +108,7 @@ def forget_run(
     store: StoreFile = Path("runs.sqlite"),
 ) -> None:
     """Delete a run, or one of its scores, from a store."""
-    history = open_store(store)
-    record = history.get(history.find_id(run_id))
+    history, record = _open_run(store, run_id)
     history.forget(record.run_id, benchmark)
     if benchmark:
         print(f"{record.run_id}: the score on {benchmark} is forgotten (was {record.scores[benchmark]:.2f})")
@@ -195,6 +193,12 @@ def _shared_settings(path: Path | None) -> dict[str, object]:
     from tuneahead.recipe import read_recipe
 
     return dict(read_recipe(path).model_dump(exclude_unset=True))
+
+
+def _open_run(path: Path, run_id: str) -> tuple[RunStore, RunRecord]:
+    """A store and the run in it whose identifier is, or begins with, ``run_id``."""
+    history = open_store(path)
+    return history, history.get(history.find_id(run_id))
 
 
 def open_store(path: Path) -> RunStore:

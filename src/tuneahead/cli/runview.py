@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead.cli.options import open_console
+from tuneahead.counts import counted
 
 if TYPE_CHECKING:
     from tuneahead.history.importers import ImportSummary
@@ -97,11 +98,6 @@ def summary_of(record: RunRecord) -> dict[str, object]:
         "failure": record.failure,
         "created": record.created,
     }
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and its noun, with an s where there is not one."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _recipe(record: RunRecord) -> tuple[dict[str, object], dict[str, str]]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, cast
 
-from torch import nn
-from transformers.pytorch_utils import Conv1D
-
 from tuneahead.errors import RecipeError
 from tuneahead.integrations.live import LiveAdapter
 from tuneahead.recipe import Precision, Recipe, Schedule, make_recipe
+from tuneahead.training.lora import layer_names
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -84,16 +82,11 @@ def _ratio(warmup: int, total: int) -> float:
 
 
 def _targets(adapter: LiveAdapter) -> tuple[str, ...]:
-    model = adapter.base.model
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     adapted = {name for name, _, _ in adapter.pairs}
     plain = [
         name
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
-        and module is not head
-        and ".lora_" not in name
-        and name.removesuffix(".base_layer") not in adapted
+        for name in layer_names(adapter.base)
+        if ".lora_" not in name and name.removesuffix(".base_layer") not in adapted
     ]
     return tuple(sorted({name.rsplit(".", 1)[-1] for name in adapted})) if plain else ("all-linear",)
 

@@ -15,7 +15,7 @@ from tuneahead.errors import StoreError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.integrations.liveprobe import LiveProbe
 from tuneahead.integrations.recorder import RunNotes, TraceRecorder
-from tuneahead.verdict import Decision, Finding, Goal
+from tuneahead.verdict import Decision, Finding, Goal, first_stop
 from tuneahead.workbench import (
     PROBE_STEPS,
     Setup,
@@ -116,7 +116,7 @@ class Gate(TraceRecorder):
         found = preflight(probe.examples, probe.recipe, benchmarks=(self.benchmark,), length=probe.length)
         # Of a stream no row was read, which is no sign that it has none.
         self._findings = tuple(f for f in found if probe.examples or f.check != "few-rows")
-        if any(finding.severity == "stop" for finding in self._findings):
+        if first_stop(self._findings):
             nothing = FeatureVector({})
             self._announce(stopped(self._task(probe, nothing, 0.0), self.goal))
 

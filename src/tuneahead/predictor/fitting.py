@@ -103,7 +103,7 @@ def prepare(
     names = paper_features(rows) if preset.paper_features else rows.names
     features = design(rows, names, context=preset.context)
     # To a model such a column is the base's name: all rows of the others lie far away in it.
-    features[:, varies_by_base_alone(features, rows.bases)] = np.nan
+    features = np.where(varies_by_base_alone(features, rows.bases), np.nan, features)
     problem = Problem(
         names=(*names, *CONTEXT) if preset.context else names,
         features=features,

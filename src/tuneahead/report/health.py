@@ -13,6 +13,7 @@ from tuneahead.features.catalogue_static import STATIC_SECTIONS
 from tuneahead.report import words
 from tuneahead.report.page import Figure, FindingView, Group, VerdictView
 from tuneahead.report.view import ICONS, finding_view, recipe_groups
+from tuneahead.verdict import first_stop
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def health_view(checkup: Checkup) -> HealthView:
     """Turn a checkup into what the page shows."""
     decision, word, counted = words.health(checkup)
     data = checkup.data
-    reason = next((f.message for f in checkup.findings if f.severity == "stop"), "")
+    stop = first_stop(checkup.findings)
     groups = (MeasureGroup(title, _measures(checkup, title)) for title in STATIC_SECTIONS)
     return HealthView(
         title=data.path.replace("\\", "/").rsplit("/", 1)[-1],
@@ -67,7 +68,7 @@ def health_view(checkup: Checkup) -> HealthView:
             decision.lower().replace("_", "-"),
             Markup(ICONS[decision]),
             words.sentence(counted) + ".",
-            words.sentence(reason) + "." if reason else "",
+            words.sentence(stop.message) + "." if stop else "",
         ),
         figures=_figures(checkup),
         findings=tuple(finding_view(finding) for finding in checkup.findings),

@@ -219,7 +219,7 @@ def _reasons(assessment: Assessment) -> tuple[ReasonRow, ...]:
 def _health_intro(assessment: Assessment) -> str:
     counts = {name: sum(f.severity == name for f in assessment.findings) for name in words.SEVERITIES}
     names = {"stop": "blocking problem", "warn": "warning", "note": "note"}
-    parts = [f"{n} {names[k]}{'s' if n > 1 else ''}" for k, n in counts.items() if n]
+    parts = [counted(n, names[k]) for k, n in counts.items() if n]
     found = ", ".join(parts) if parts else "nothing to report"
     return f"Preflight looked at {counted(assessment.data.rows, 'row')} before any training: {found}."
 

@@ -9,7 +9,7 @@ from tuneahead.assessment import Assessment, Checkup, DataSummary
 from tuneahead.features.sampling import Sample
 from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
 from tuneahead.report.plots import number, number_pp
-from tuneahead.verdict import Attribution, Decision, Finding
+from tuneahead.verdict import Attribution, Decision, Finding, first_stop
 
 VERDICTS: dict[Decision, str] = {"GO": "Go", "NO_GO": "No go", "UNSURE": "Unsure"}
 TERMS = {
@@ -59,7 +59,7 @@ def lead(assessment: Assessment) -> str:
         way = "above" if gain >= 0 else "below"
         tail = f", {number_pp(abs(gain))} points {way} the base" if math.isfinite(gain) else ""
         return f"Expected to score {number_pp(forecast.score_pp)} % at the end of the full run{tail}."
-    if any(finding.severity == "stop" for finding in assessment.findings):
+    if first_stop(assessment.findings):
         if assessment.trace is None:
             begun = assessment.data.format == "trainer"
             what = "ends with its first pass" if begun else "was not started"
