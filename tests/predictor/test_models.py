@@ -8,7 +8,15 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from tuneahead.predictor.kernel import KERNEL_PENALTIES, KernelRidge, _slopes
+from tuneahead.predictor.kernel import (
+    KERNEL_PENALTIES,
+    MARGIN,
+    MARGIN_COSTS,
+    KernelRidge,
+    KernelShape,
+    SupportVectors,
+    _slopes,
+)
 from tuneahead.predictor.linear import PENALTIES, ElasticNet, Ridge, learn_columns
 from tuneahead.predictor.models import GREEDY_TREES, RANDOM_TREES, Boosting, component_from_record
 
@@ -39,6 +47,7 @@ def test_ridge_is_the_closed_form_solution():
         Ridge("bent ridge", "hinge"),
         ElasticNet(),
         KernelRidge(),
+        SupportVectors(),
         Boosting("greedy", GREEDY_TREES, (20,)),
         Boosting("random", RANDOM_TREES, (20,)),
     ],
@@ -57,7 +66,7 @@ def test_contributions_sum_to_the_prediction_and_survive_json(learner):
 
 
 def test_paths_agree_with_the_models_taken_from_them():
-    for learner in (Ridge(), KernelRidge(), Boosting("trees", GREEDY_TREES, (5, 20))):
+    for learner in (Ridge(), KernelRidge(), SupportVectors(), Boosting("trees", GREEDY_TREES, (5, 20))):
         path = learner.fit(FEATURES, TARGET, WEIGHTS, 0)
         for setting in (0, 1):
             np.testing.assert_allclose(
@@ -95,7 +104,7 @@ def test_ridge_finds_the_same_solution_with_more_columns_than_rows():
 
 
 def test_kernel_ridge_is_the_closed_form_solution():
-    path = KernelRidge(reach=0.5).fit(FEATURES, TARGET, WEIGHTS, 0)
+    path = KernelRidge(shape=KernelShape(reach=0.5)).fit(FEATURES, TARGET, WEIGHTS, 0)
     x = learn_columns(FEATURES, "linear").apply(FEATURES)
     alike = np.exp(-0.1 * ((x[:, None] - x[None]) ** 2).sum(-1))
     mean = WEIGHTS @ TARGET / WEIGHTS.sum()
@@ -105,7 +114,7 @@ def test_kernel_ridge_is_the_closed_form_solution():
 
 
 def test_kernel_contributions_are_shapley_values_over_every_order_of_the_features():
-    model = KernelRidge(reach=2.0).fit(FEATURES, TARGET, WEIGHTS, 0).at(1)
+    model = KernelRidge(shape=KernelShape(reach=2.0)).fit(FEATURES, TARGET, WEIGHTS, 0).at(1)
     row = FEATURES[:1]
     middle = model.columns.mean  # the mean training row, at which every standardised column is 0
     order_values = np.zeros(5)
@@ -128,7 +137,7 @@ def test_a_shaped_kernel_finds_the_columns_that_matter():
     train, test = features[:100], features[100:]
     errors = {}
     for rounds in (0, 5):
-        path = KernelRidge("kernel", reach=1.0, rounds=rounds).fit(train, target[:100], np.ones(100), 0)
+        path = KernelRidge("kernel", KernelShape(1.0, rounds)).fit(train, target[:100], np.ones(100), 0)
         errors[rounds] = np.sqrt(np.mean((path.predict_all(test) - target[100:, None]) ** 2, axis=0)).min()
     assert errors[5] < 0.6 * errors[0]
     stretch = learn_columns(train, "linear").scale / path.columns.scale
@@ -139,6 +148,35 @@ def test_a_shaped_kernel_finds_the_columns_that_matter():
     np.testing.assert_allclose(shares.sum(1), model.predict(test[:4]), atol=1e-9)
     back = component_from_record(json.loads(json.dumps(model.to_record())))
     np.testing.assert_array_equal(back.predict(test), model.predict(test))
+
+
+def test_support_vectors_meet_the_optimality_conditions_of_their_problem():
+    path = SupportVectors().fit(FEATURES, 0.1 * TARGET, WEIGHTS, 0)
+    for setting, cost in enumerate(MARGIN_COSTS):
+        dual = path.weights[setting] / MARGIN
+        error = (0.1 * TARGET - path.predict_all(FEATURES)[:, setting]) / MARGIN
+        most = cost * WEIGHTS
+        assert dual.sum() == pytest.approx(0.0, abs=1e-6 * np.abs(dual).sum())
+        assert (np.abs(dual) <= most + 1e-9).all()
+        # Within the margin a row pulls nothing, on it somewhat, beyond it as much as it may.
+        assert (np.abs(error[dual == 0]) <= 1.01).all()
+        between = (dual != 0) & (np.abs(dual) < most - 1e-9)
+        np.testing.assert_allclose(error[between], np.sign(dual[between]), atol=0.01)
+        full = np.abs(dual) >= most - 1e-9
+        assert (error[full] * np.sign(dual[full]) >= 0.99).all()
+        assert between.any()
+        assert len(path.at(setting).weights) == np.count_nonzero(dual)
+
+
+def test_support_vectors_follow_one_far_row_less_than_kernel_ridge():
+    far = TARGET.copy()
+    far[7] += 50.0
+    moved = {}
+    for learner in (KernelRidge(), SupportVectors()):
+        models = [learner.fit(FEATURES, 0.1 * target, WEIGHTS, 0).at(1) for target in (TARGET, far)]
+        near, other = (model.predict(FEATURES) for model in models)
+        moved[learner.name] = np.abs(np.delete(other - near, 7)).mean()
+    assert moved["support vectors"] < 0.5 * moved["kernel ridge"]
 
 
 def test_slopes_of_a_kernel_are_its_derivatives():
@@ -155,9 +193,14 @@ def test_slopes_of_a_kernel_are_its_derivatives():
         np.testing.assert_allclose(_slopes(points, gram, dual, width)[:, column], numeric, atol=1e-7)
 
 
-def test_a_constant_target_leaves_the_kernel_unshaped():
-    path = KernelRidge(rounds=3).fit(FEATURES, np.ones(80), WEIGHTS, 0)
+@pytest.mark.parametrize("learner", [KernelRidge, SupportVectors])
+def test_a_constant_target_leaves_the_kernel_unshaped(learner):
+    path = learner(shape=KernelShape(rounds=3)).fit(FEATURES, np.ones(80), WEIGHTS, 0)
     np.testing.assert_allclose(path.predict_all(FEATURES), 1.0)
+    model = path.at(0)
+    back = component_from_record(json.loads(json.dumps(model.to_record())))
+    np.testing.assert_allclose(back.predict(FEATURES), 1.0)
+    np.testing.assert_allclose(back.contributions(FEATURES[:2])[:, :5], 0.0, atol=1e-12)
 
 
 def test_elastic_net_leaves_out_what_does_not_matter():

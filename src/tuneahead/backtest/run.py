@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tuneahead.backtest.bases import base_tables
+from tuneahead.backtest.choosing import choice_table
 from tuneahead.backtest.curves import learning_curve, learning_plans, probe_lengths
 from tuneahead.backtest.headline import headline_table
 from tuneahead.backtest.protocols import judge, protocol_tables
@@ -52,6 +53,8 @@ def backtest(
         if OURS.name in judged.scored:
             tables.append(headline_table(judged, chosen.probe_steps))
         tables += protocol_tables(judged, chosen)
+        choice = choice_table(rows, found[protocol]) if protocol == "grouped" else None
+        tables += [] if choice is None else [choice]
     if sizes:
         curve = {key: found[key][OURS.name] for key in sizes}
         tables.append(learning_curve(rows, plans, curve, found["grouped"]))

@@ -1,9 +1,10 @@
-"""Kernel ridge regression with exact Shapley values: smooth interactions that trees need many rows for."""
+"""Kernel ridge and support vector regression with exact Shapley values: smooth interactions, few rows."""
 
 from __future__ import annotations
 
 import base64
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,10 @@ from tuneahead.predictor.table import Floats
 KERNEL_PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 SHAPING_PENALTY = 0.1
 """Penalty of the fits that shape a kernel."""
+MARGIN_COSTS = (5.0, 15.0, 50.0, 150.0)
+MARGIN = 0.005
+"""Errors below this share of the head-room cost a support vector regression nothing: seeds differ by it."""
+_MOST_ITERATIONS = 500_000
 _SMALLEST = 1e-300
 
 
@@ -81,27 +86,31 @@ class Kernel:
 
 @dataclass(frozen=True)
 class KernelPath:
-    """Kernel ridge solutions at every penalty from one decomposition; ``weights`` is ``(settings, n)``."""
+    """Solutions at every setting on the same centres: ``weights`` ``(settings, n)``, ``intercepts``."""
 
     columns: Columns
     centres: Floats
     weights: Floats
     width: float
-    intercept: float
+    intercepts: Floats
 
     def predict_all(self, features: Floats) -> Floats:
         """Predictions at every setting, ``(n, settings)``."""
         alike = _gaussian(self.columns.apply(features), self.centres, self.width)
-        return np.asarray(alike @ self.weights.T + self.intercept, float)
+        return np.asarray(alike @ self.weights.T + self.intercepts, float)
 
     def at(self, setting: int) -> Kernel:
-        """The model at one setting."""
-        return Kernel(self.columns, self.centres, self.weights[setting], self.width, self.intercept)
+        """The model at one setting; rows without a weight are left out, save one where none has any."""
+        weights = self.weights[setting]
+        held = np.flatnonzero(weights) if weights.any() else np.arange(1)
+        return Kernel(
+            self.columns, self.centres[held], weights[held], self.width, float(self.intercepts[setting])
+        )
 
 
 @dataclass(frozen=True)
-class KernelRidge:
-    """Learner of kernel ridge regressions; ``reach`` over the number of columns is the kernel's width.
+class KernelShape:
+    """A Gaussian kernel over the features; ``reach`` over the number of columns is its width.
 
     With ``rounds`` the kernel is shaped to the task: after each round every column is stretched by the
     root of how steeply the fit so far moves along it, so that columns that say nothing no longer set
@@ -109,17 +118,11 @@ class KernelRidge:
     Science 383, 1461), with a diagonal matrix, which keeps the kernel a product over columns.
     """
 
-    name: str = "kernel ridge"
     reach: float = 0.5
     rounds: int = 0
 
-    @property
-    def settings(self) -> int:
-        """How many penalties the path holds."""
-        return len(KERNEL_PENALTIES)
-
-    def fit(self, features: Floats, target: Floats, weights: Floats, seed: int) -> KernelPath:
-        """Fit all penalties on ``features`` ``(n, d)``; a row of weight w counts like w rows."""
+    def learn(self, features: Floats, target: Floats, weights: Floats) -> tuple[Columns, float]:
+        """Columns, stretched if shaped, and width of the kernel for ``features`` ``(n, d)``."""
         columns = learn_columns(features, "linear")
         count = max(1, int(np.isfinite(columns.scale).sum()))
         width = self.reach / count
@@ -138,13 +141,78 @@ class KernelRidge:
                 break
             stretch = steep / np.sqrt((steep**2).sum() / count)
             columns = _stretched(standard, stretch)
-        # Rounded as they are stored, so that a model read back is the same one.
-        centres = columns.apply(features).astype(np.float32).astype(float)
+        return columns, width
+
+
+PLAIN = KernelShape()
+SHAPED = KernelShape(reach=1.0, rounds=5)
+
+
+@dataclass(frozen=True)
+class KernelRidge:
+    """Learner of kernel ridge regressions."""
+
+    name: str = "kernel ridge"
+    shape: KernelShape = PLAIN
+
+    @property
+    def settings(self) -> int:
+        """How many penalties the path holds."""
+        return len(KERNEL_PENALTIES)
+
+    def fit(self, features: Floats, target: Floats, weights: Floats, seed: int) -> KernelPath:
+        """Fit all penalties on ``features`` ``(n, d)``; a row of weight w counts like w rows."""
+        columns, width = self.shape.learn(features, target, weights)
+        centres = _centres(columns, features)
+        intercept = float(weights @ target / weights.sum())
+        root = np.sqrt(weights)
         values, vectors = np.linalg.eigh(root[:, None] * _gaussian(centres, centres, width) * root)
         inner = vectors.T @ (root * (target - intercept))
         penalties = np.array(KERNEL_PENALTIES)[:, None]
         solved = (inner / (np.maximum(values, 0.0) + penalties)) @ vectors.T
-        return KernelPath(columns, centres, solved * root, width, intercept)
+        return KernelPath(columns, centres, solved * root, width, np.full(len(solved), intercept))
+
+
+@dataclass(frozen=True)
+class SupportVectors:
+    """Learner of support vector regressions: a few runs that ended far from all forecasts pull less.
+
+    Errors cost by their size, not its square, and nothing within a margin. The dual problem is solved by
+    libsvm (scikit-learn) on our kernel matrix. Source: Drucker et al. 1996, NeurIPS 9.
+    """
+
+    name: str = "support vectors"
+    shape: KernelShape = PLAIN
+
+    @property
+    def settings(self) -> int:
+        """How many costs the path holds."""
+        return len(MARGIN_COSTS)
+
+    def fit(self, features: Floats, target: Floats, weights: Floats, seed: int) -> KernelPath:
+        """Fit all costs on ``features`` ``(n, d)``; a row's errors cost in proportion to its weight."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.svm import SVR
+
+        columns, width = self.shape.learn(features, target, weights)
+        centres = _centres(columns, features)
+        gram = _gaussian(centres, centres, width)
+        solved, intercepts = np.zeros((self.settings, len(gram))), np.zeros(self.settings)
+        for setting, cost in enumerate(MARGIN_COSTS):
+            # In margins, so that libsvm's own tolerance is small beside one.
+            model = SVR(kernel="precomputed", C=cost, epsilon=1.0, max_iter=_MOST_ITERATIONS)
+            with warnings.catch_warnings():
+                # A cost that has not quite converged is judged by its held-out error like any other.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(gram, target / MARGIN, sample_weight=weights)
+            solved[setting, model.support_] = MARGIN * model.dual_coef_[0]
+            intercepts[setting] = MARGIN * float(model.intercept_[0])
+        return KernelPath(columns, centres, solved, width, intercepts)
+
+
+def _centres(columns: Columns, features: Floats) -> Floats:
+    # Rounded as they are stored, so that a model read back is the same one.
+    return columns.apply(features).astype(np.float32).astype(float)
 
 
 def _slopes(points: Floats, gram: Floats, dual: Floats, width: float) -> Floats:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tuneahead.errors import PredictorError
-from tuneahead.predictor.kernel import KernelRidge
+from tuneahead.predictor.kernel import SHAPED, KernelRidge, SupportVectors
 from tuneahead.predictor.linear import ElasticNet, Ridge
 from tuneahead.predictor.models import GREEDY_TREES, PAPER_TREES, RANDOM_TREES, Boosting, Learner
 from tuneahead.predictor.selection import Selection, TrainingRows, select_features
@@ -71,7 +71,6 @@ PAPER = Preset(
 _COPIES = 3
 """Trees with random thresholds differ by their seed; the mean of three errs less than any of them."""
 _GREEDY, _RANDOM = Boosting("greedy trees", GREEDY_TREES), Boosting("random trees", RANDOM_TREES)
-_SHAPED = KernelRidge("shaped kernel ridge", reach=1.0, rounds=5)
 DEFAULT = Preset(
     "default",
     (
@@ -79,7 +78,9 @@ DEFAULT = Preset(
         Contestant(Ridge("bent ridge", "hinge")),
         Contestant(ElasticNet()),
         Contestant(KernelRidge()),
-        Contestant(_SHAPED),
+        Contestant(KernelRidge("shaped kernel ridge", SHAPED)),
+        Contestant(SupportVectors()),
+        Contestant(SupportVectors("shaped support vectors", SHAPED)),
         Contestant(_GREEDY),
         Contestant(_RANDOM, copies=_COPIES),
         Contestant(_GREEDY, "selected"),
