@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from tuneahead.predictor.domain import domain_from_record, learn_domain
+from tuneahead.predictor.domain import domain_from_record, learn_domain, training_distances
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(150, 6))
@@ -96,3 +96,15 @@ def test_a_base_score_that_differs_by_an_answer_or_two_is_inside_and_has_one_vot
     near[0, 0], far[0, 0] = 41.4, 47.0
     assert not domain.outside(near).any()
     assert domain.outside(far)[0].tolist() == [True] + [False] * 6
+
+
+def test_training_distances_leave_out_the_own_data_set():
+    rows = np.array([[0.0], [0.1], [10.0], [10.2]])
+    domain = learn_domain(("a",), rows, ("one", "one", "two", "two"))
+    found = training_distances(domain, ("one", "one", "two", "two"))
+    points = domain.points[:, 0]
+    expected = [
+        np.abs(points[i] - points[j]).mean() for i, j in ((0, [2, 3]), (1, [2, 3]), (2, [0, 1]), (3, [0, 1]))
+    ]
+    np.testing.assert_allclose(found, expected)
+    assert training_distances(domain, ("one",) * 4).tolist() == [0.0] * 4

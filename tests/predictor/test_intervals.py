@@ -57,7 +57,8 @@ def test_ninety_percent_covers_ninety_percent_of_exchangeable_groups():
 def uneven() -> Residuals:
     rng = np.random.default_rng(1)
     features = rng.uniform(0, 1, size=(600, 3))
-    return Residuals(rng.normal(size=600) * (0.3 + 4.0 * features[:, 0]), features, names(200, 3))
+    residual = rng.normal(size=600) * (0.3 + 4.0 * features[:, 0])
+    return Residuals(residual, features, names(200, 3), np.ones(600))
 
 
 def test_scaled_intervals_are_narrower_where_errors_are_uneven(uneven):
@@ -65,7 +66,7 @@ def test_scaled_intervals_are_narrower_where_errors_are_uneven(uneven):
     assert found.difficulty is not None
     fresh = np.random.default_rng(2).uniform(0, 1, size=(4000, 3))
     residual = np.random.default_rng(3).normal(size=4000) * (0.3 + 4.0 * fresh[:, 0])
-    half = found.half_width_pp(fresh, 0.9)
+    half = found.half_width_pp(fresh, np.ones(4000), 0.9)
     constant = grouped_quantile(np.abs(uneven.residual_pp), uneven.groups, 0.9)
     assert half.mean() < 0.97 * constant
     assert 0.87 <= np.mean(np.abs(residual) <= half) <= 0.94
@@ -74,25 +75,56 @@ def test_scaled_intervals_are_narrower_where_errors_are_uneven(uneven):
 
 def test_even_errors_keep_a_constant_width():
     rng = np.random.default_rng(4)
-    found = calibrate(Residuals(rng.normal(size=300), rng.normal(size=(300, 4)), names(100, 3)))
+    even = Residuals(rng.normal(size=300), rng.normal(size=(300, 4)), names(100, 3), np.ones(300))
+    found = calibrate(even)
     assert found.difficulty is None
-    assert np.ptp(found.half_width_pp(rng.normal(size=(5, 4)), 0.9)) == 0.0
+    assert np.ptp(found.half_width_pp(rng.normal(size=(5, 4)), np.ones(5), 0.9)) == 0.0
 
 
 def test_a_higher_level_is_wider_and_the_highest_infinite(uneven):
     found = calibrate(uneven)
     row = uneven.features[:1]
-    widths = [found.half_width_pp(row, level)[0] for level in (0.5, 0.8, 0.9, 0.99, 0.9999)]
+    widths = [found.half_width_pp(row, np.ones(1), level)[0] for level in (0.5, 0.8, 0.9, 0.99, 0.9999)]
     assert widths == sorted(widths) and widths[-1] == math.inf
 
 
 def test_calibration_survives_json(uneven):
     found = calibrate(uneven)
     back = calibration_from_record(json.loads(json.dumps(found.to_record())), difficulty_text(found))
+    far = np.linspace(0, 5, 600)
     np.testing.assert_allclose(
-        back.half_width_pp(uneven.features, 0.9), found.half_width_pp(uneven.features, 0.9)
+        back.half_width_pp(uneven.features, far, 0.9), found.half_width_pp(uneven.features, far, 0.9)
     )
 
 
+def test_a_calibration_without_a_distance_never_widens():
+    """Predictors saved before there was one, and those corrected by a few own runs."""
+    found = Calibration(np.arange(1.0, 20.0), names(19))
+    assert "near" not in found.to_record()
+    back = calibration_from_record(found.to_record(), "")
+    assert back.half_width_pp(np.zeros((2, 1)), np.array([0.0, 1e6]), 0.9).tolist() == [18.0, 18.0]
+
+
+def test_intervals_widen_beyond_the_middle_distance_in_proportion():
+    rng = np.random.default_rng(6)
+    distance = rng.uniform(0.5, 1.5, size=300)
+    wider = np.maximum(1.0, distance / np.median(distance))
+    rows = Residuals(rng.normal(size=300) * wider, rng.normal(size=(300, 4)), names(100, 3), distance)
+    found = calibrate(rows)
+    assert found.near == np.median(distance)
+    close, middle, twice = found.half_width_pp(np.zeros((3, 4)), found.near * np.array([0.1, 1, 2]), 0.9)
+    assert close == middle == pytest.approx(1.645, rel=0.1)
+    assert twice == pytest.approx(2 * middle)
+
+
+def test_rows_that_all_lie_on_others_never_widen():
+    rng = np.random.default_rng(7)
+    rows = Residuals(rng.normal(size=300), rng.normal(size=(300, 4)), names(100, 3), np.zeros(300))
+    assert calibrate(rows).near == math.inf
+
+
 def test_no_residuals_mean_no_bound():
-    assert Calibration(np.zeros(0), ()).half_width_pp(np.zeros((2, 1)), 0.9).tolist() == [math.inf] * 2
+    assert (
+        Calibration(np.zeros(0), ()).half_width_pp(np.zeros((2, 1)), np.ones(2), 0.9).tolist()
+        == [math.inf] * 2
+    )

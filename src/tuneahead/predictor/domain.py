@@ -119,6 +119,11 @@ def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) 
     )
 
 
+def training_distances(domain: Domain, groups: Sequence[str]) -> Floats:
+    """Each training row's mean distance to the nearest rows of other data sets, ``(n,)``; 0 without any."""
+    return _nearest(domain.points, domain.points, group_index(groups))
+
+
 def _slack(names: Sequence[str], low: Floats, high: Floats) -> Floats:
     # Stored tables round to 32 bits: a constant feature must not leave its range by the rounding.
     slack = MARGIN * (high - low) + ROUNDING * np.maximum(np.abs(low), np.abs(high)) + 1e-9

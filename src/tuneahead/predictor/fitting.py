@@ -170,12 +170,14 @@ def fit_members(
     return tuple(members), choice.selection.trail if choice.selection else ()
 
 
-def calibration_of(problem: Problem, choice: Choice, own: Rows, *, level: float, scaled: bool) -> Calibration:
-    """Intervals from the out-of-fold residuals of the rows ``own``."""
+def calibration_of(
+    problem: Problem, choice: Choice, own: Rows, distance: Floats, *, level: float, scaled: bool
+) -> Calibration:
+    """Intervals from the out-of-fold residuals of the rows ``own``; ``distance`` is that of all rows."""
     residual = (problem.score_pp - choice.out_of_fold_pp)[own]
     if not len(residual) or not np.isfinite(residual).all():
         return Calibration(np.zeros(0), ())
     data_ids = tuple(problem.data_ids[i] for i in own)
     if not scaled:
         return Calibration(np.abs(residual), data_ids)
-    return calibrate(Residuals(residual, problem.features[own], data_ids), level=level)
+    return calibrate(Residuals(residual, problem.features[own], data_ids, distance[own]), level=level)

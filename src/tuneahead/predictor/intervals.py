@@ -17,6 +17,7 @@ from tuneahead.predictor.table import Floats, group_index
 NARROWER = 0.97
 """A locally scaled interval must be this much narrower on average to be used."""
 MIN_SCALED_ROWS = 120
+MIN_SCALED_GROUPS = 20
 _TREES = Boosting("difficulty", {"num_leaves": 4, "feature_fraction": 0.4, "lambda_l2": 10.0}, (30,))
 _RIDGE = Ridge("difficulty")
 _RIDGE_SETTING = 6
@@ -45,20 +46,24 @@ def grouped_quantile(scores: Floats, groups: Sequence[str], level: float) -> flo
 class Calibration:
     """Residual scores of the training rows, from which the half-width at any level follows.
 
-    ``scores`` are absolute residuals in points, divided by the difficulty when ``difficulty`` is given.
+    ``scores`` are absolute residuals in points, divided by the difficulty when ``difficulty`` is given,
+    and by how far the row lies from those of other data sets, over ``near``, where that is more than 1.
     """
 
     scores: Floats
     groups: tuple[str, ...]
     difficulty: Component | None = None
     floor_pp: float = 1.0
+    near: float = math.inf
+    """Distance to training rows from which on intervals widen in proportion; infinite: they never do."""
 
-    def half_width_pp(self, features: Floats, level: float) -> Floats:
-        """Half the interval's width, ``(n,)`` points, infinite if the history is too short."""
-        bound = grouped_quantile(self.scores, self.groups, level)
-        if self.difficulty is None:
-            return np.full(len(features), bound)
-        return bound * _scale(self.difficulty, features, self.floor_pp)
+    def half_width_pp(self, features: Floats, distance: Floats, level: float) -> Floats:
+        """Half the interval's width, ``(n,)`` points, infinite if the history is too short.
+
+        ``distance`` is ``(n,)``, from the rows of ``features`` to the nearest training rows.
+        """
+        bound = grouped_quantile(self.scores, self.groups, level) * _widening(distance, self.near)
+        return bound if self.difficulty is None else bound * _scale(self.difficulty, features, self.floor_pp)
 
     def to_record(self) -> dict[str, object]:
         """Everything as JSON values, save the difficulty trees' text."""
@@ -66,6 +71,8 @@ class Calibration:
             "scores": self.scores.tolist(),
             "groups": list(self.groups),
             "floor_pp": self.floor_pp,
+            # Absent from predictors that never widen: JSON has no infinity.
+            **({"near": self.near} if math.isfinite(self.near) else {}),
             "difficulty": None if self.difficulty is None else self.difficulty.to_record(),
         }
 
@@ -78,13 +85,13 @@ def calibration_from_record(record: Mapping[str, object], text: str) -> Calibrat
     stored, groups = record["difficulty"], fields.texts(record["groups"], "groups")
     scores = fields.floats(record["scores"], "scores", len(groups))
     floor = fields.number(record["floor_pp"], "floor_pp")
-    if (scores < 0).any() or floor <= 0:
-        raise ValueError("the calibration holds a residual below 0, or no floor above it")
-    if stored is None:
-        return Calibration(scores, groups, None, floor)
-    return Calibration(
-        scores, groups, component_from_record(fields.mapping(stored, "difficulty"), text), floor
-    )
+    near = fields.number(record["near"], "near") if "near" in record else math.inf
+    if (scores < 0).any() or min(floor, near) <= 0:
+        raise ValueError("the calibration holds a residual below 0, or no floor or distance above it")
+    difficulty = None
+    if stored is not None:
+        difficulty = component_from_record(fields.mapping(stored, "difficulty"), text)
+    return Calibration(scores, groups, difficulty, floor, near)
 
 
 def difficulty_text(calibration: Calibration) -> str:
@@ -94,37 +101,53 @@ def difficulty_text(calibration: Calibration) -> str:
 
 @dataclass(frozen=True)
 class Residuals:
-    """Out-of-fold residuals ``(n,)`` in points, with the rows' ``features`` ``(n, d)`` and data set ids."""
+    """Out-of-fold residuals ``(n,)`` in points, with the rows' ``features`` ``(n, d)`` and data set ids.
+
+    ``distance`` is ``(n,)``, to the nearest training rows of other data sets.
+    """
 
     residual_pp: Floats
     features: Floats
     groups: tuple[str, ...]
+    distance: Floats
 
 
 def calibrate(rows: Residuals, *, level: float = 0.9, seed: int = 0) -> Calibration:
     """Calibration from out-of-fold residuals: constant width, or scaled by a model of the difficulty.
 
     The scaled kind is cross-fitted over groups and chosen only when it is at least 3 % narrower on
-    average at the same nominal coverage, and never under 120 rows or 20 data sets.
+    average at the same nominal coverage, and never under 120 rows. With 20 data sets or more both widen
+    for rows farther from the others than half of these are: kinds of data that the history lacks lie
+    there, and are forecast worse than any model of the difficulty foresees.
     """
     size = np.abs(rows.residual_pp)
-    plain = Calibration(size, rows.groups)
+    if len(set(rows.groups)) < MIN_SCALED_GROUPS:
+        return Calibration(size, rows.groups)
+    middle = float(np.median(rows.distance))
+    near = middle if middle > 0 else math.inf
+    wider = _widening(rows.distance, near)
+    size = size / wider
+    plain = Calibration(size, rows.groups, near=near)
     constant = grouped_quantile(size, rows.groups, level)
-    if len(size) < MIN_SCALED_ROWS or len(set(rows.groups)) < 20 or not math.isfinite(constant):
+    if len(size) < MIN_SCALED_ROWS or not math.isfinite(constant):
         return plain
     floor = max(float(np.quantile(size, 0.3)), 1e-3)
-    best, best_width = plain, constant * NARROWER
+    best, best_width = plain, constant * float(wider.mean()) * NARROWER
     for learner, setting in ((_TREES, 0), (_RIDGE, _RIDGE_SETTING)):
         scale = np.empty(len(size))
         for fold in grouped_folds(rows.groups, k=5, seed=seed):
             path = learner.fit(rows.features[fold.train], size[fold.train], np.ones(len(fold.train)), seed)
             scale[fold.test] = _scale(path.at(setting), rows.features[fold.test], floor)
-        width = grouped_quantile(size / scale, rows.groups, level) * float(scale.mean())
+        width = grouped_quantile(size / scale, rows.groups, level) * float((scale * wider).mean())
         if width < best_width:
             final = learner.fit(rows.features, size, np.ones(len(size)), seed).at(setting)
-            best, best_width = Calibration(size / scale, rows.groups, final, floor), width
+            best, best_width = Calibration(size / scale, rows.groups, final, floor, near), width
     return best
 
 
 def _scale(difficulty: Component, features: Floats, floor_pp: float) -> Floats:
     return np.maximum(difficulty.predict(features), floor_pp)
+
+
+def _widening(distance: Floats, near: float) -> Floats:
+    return np.maximum(1.0, distance / near)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
-from tuneahead.predictor.domain import Domain, learn_domain
+from tuneahead.predictor.domain import Domain, learn_domain, training_distances
 from tuneahead.predictor.explain import Parts, Typical, explain_parts, weighted_mean
 from tuneahead.predictor.fitting import Member, calibration_of, find_preset, fit_members, prepare, single_row
 from tuneahead.predictor.intervals import Calibration
@@ -102,13 +102,16 @@ class Predictor:
         used = sorted({column for member in members for column in member.columns})
         weights = problem.weights
         gain = rows.probe_pp - rows.base_pp
+        domain = learn_domain([problem.names[i] for i in used], problem.features[:, used], rows.data_ids)
+        distance = training_distances(domain, rows.data_ids)
+        scaled = chosen.scaled_intervals
         return cls(
             names=problem.names[: len(problem.names) - (len(CONTEXT) if chosen.context else 0)],
             context=chosen.context,
             anchor=choice.anchor,
             members=members,
-            calibration=calibration_of(problem, choice, own, level=level, scaled=chosen.scaled_intervals),
-            domain=learn_domain([problem.names[i] for i in used], problem.features[:, used], rows.data_ids),
+            calibration=calibration_of(problem, choice, own, distance, level=level, scaled=scaled),
+            domain=domain,
             typical=Typical(
                 weighted_mean(rows.base_pp, weights),
                 weighted_mean(gain, weights),
@@ -134,9 +137,11 @@ class Predictor:
         """Predictions for every row of ``table``; features it lacks count as absent."""
         matrix, anchor, room = self._inputs(table)
         score = np.clip(self._unlimited(matrix, anchor, room), 0.0, 100.0)
-        half = self.calibration.half_width_pp(matrix, self.level if level is None else level)
+        judged = matrix[:, self._domain_columns()]
+        distance = self.domain.distance(judged)
+        half = self.calibration.half_width_pp(matrix, distance, self.level if level is None else level)
         low, high = np.clip(score - half, 0.0, 100.0), np.clip(score + half, 0.0, 100.0)
-        inside = self.domain.contains(matrix[:, self._domain_columns()])
+        inside = self.domain.contains(judged)
         return Predictions(score, low, high, inside.astype(float))
 
     def unlimited_pp(self, table: FeatureTable) -> Floats:
