@@ -32,6 +32,7 @@ NAMES = [
     "Verdict",
     "Workbench",
     "assess",
+    "best_chances",
     "check",
     "decide",
     "load_predictor",

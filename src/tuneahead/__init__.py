@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tuneahead.judge import verify as verify
     from tuneahead.predictor.predictor import Predictor as Predictor
     from tuneahead.predictor.predictor import load_predictor as load_predictor
+    from tuneahead.ranking import best_chances as best_chances
     from tuneahead.recipe import Recipe as Recipe
     from tuneahead.recipe import read_recipe as read_recipe
     from tuneahead.record import record_run as record_run
@@ -58,6 +59,7 @@ _HOMES = {
     "checkup": ("check",),
     "judge": ("assess", "probe", "rank", "verify"),
     "predictor.predictor": ("Predictor", "load_predictor"),
+    "ranking": ("best_chances",),
     "recipe": ("Recipe", "read_recipe"),
     "record": ("record_run",),
     "report": ("write_html",),

@@ -20,6 +20,7 @@ from tuneahead.assessment import Assessment, DataSummary
 from tuneahead.backtest.tables import Table as ResultTable
 from tuneahead.backtest.tables import narrowed, show
 from tuneahead.counts import counted
+from tuneahead.ranking import best_chances
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
 from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity
@@ -111,10 +112,13 @@ def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", justify="right")
     table.add_column("Recipe", overflow="fold")
-    for title in ("After probe", "Forecast", "Interval", "Full run"):
+    chances = best_chances(assessments)
+    known = any(math.isfinite(chance) for chance in chances)
+    best = ("Best",) if known else ()
+    for title in ("After probe", "Forecast", "Interval", *best, "Full run"):
         table.add_column(title, justify="right", overflow="fold")
     table.add_column("Verdict")
-    for place, (name, one) in enumerate(zip(names, assessments, strict=True), 1):
+    for place, (name, chance, one) in enumerate(zip(names, chances, assessments, strict=True), 1):
         forecast = one.forecast
         decision = one.verdict.decision
         table.add_row(
@@ -123,10 +127,20 @@ def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[
             _points(one.probe_pp),
             "n/a" if forecast is None else _points(forecast.score_pp),
             "" if forecast is None else f"{_points(forecast.low_pp)} to {_points(forecast.high_pp)}",
+            *((_chance(chance),) if known else ()),
             words.duration(one.costs.full_run_seconds),
             Text(words.VERDICTS[decision], style=COLOURS[decision]),
         )
     console.print(table)
+    if known:
+        console.print(Text("Best: how likely this recipe's full run ends best of all.", style="dim"))
+
+
+def _chance(chance: float) -> str:
+    """A probability as people read it: nothing is certain before the full run."""
+    if math.isnan(chance):
+        return "n/a"
+    return f"{min(99, max(1, round(100 * chance)))} %"
 
 
 def print_table(console: Console, table: ResultTable) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +17,8 @@ class Forecast:
 
     ``low`` and ``high`` bound the score with probability ``level``. ``in_distribution`` is
     False when inputs lie outside what the predictor was fitted on; ``outside`` names them.
+    ``recipe_sd_pp`` is the standard deviation of the error among recipes on one data set, which is
+    smaller than the whole error; NaN where it is not known.
     """
 
     score_pp: float
@@ -26,6 +29,7 @@ class Forecast:
     probe_pp: float
     in_distribution: bool = True
     outside: tuple[str, ...] = ()
+    recipe_sd_pp: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -43,16 +44,18 @@ def test_choices_are_those_worked_out_by_hand():
         },
     )
     assert [row[0] for row in found.rows] == [persistence.label, mean.label, OURS.label], "worst first"
-    _, given_up, span, best, order = line(found, OURS.label)
+    _, given_up, span, best, said, order = line(found, OURS.label)
     assert given_up == pytest.approx(2.5) and best == pytest.approx(50.0)
     # Five pairs are two points apart or more (60 and 59 are not); in the second half 55 is set before
     # 60 and 59.
     assert order == pytest.approx(100 * (5 + 3) / 10)
     assert span == "0.83 to 4.17", "of six fair draws, one to five of six"
-    _, given_up, _, best, order = line(found, mean.label)
+    assert math.isnan(said), "18 differences between recipes are too few to tell the chances from"
+    _, given_up, _, best, _, order = line(found, mean.label)
     assert given_up == pytest.approx(60 - SCORES.mean()) and best == pytest.approx(25.0)
     assert order == pytest.approx(50.0)
-    assert line(found, persistence.label)[1:2] + line(found, persistence.label)[3:] == (10.0, 0.0, 0.0)
+    _, given_up, _, best, _, order = line(found, persistence.label)
+    assert (given_up, best, order) == (10.0, 0.0, 0.0)
     assert "6 data sets of 4 recipes or more, 24 tasks" in found.note
 
 
@@ -68,9 +71,15 @@ def test_systems_that_left_out_a_task_and_ablations_are_no_candidates():
         },
     )
     assert [row[0] for row in found.rows] == [OURS.label]
-    assert found.rows[0][1] == 0.0 and found.rows[0][4] == 100.0
+    assert found.rows[0][1] == 0.0 and found.rows[0][5] == 100.0
 
 
 def test_few_data_sets_or_recipes_give_no_table():
     for table in (rows(4), rows(8, recipes=3)):
         assert choice_table(table, {"ours": outcome(OURS, table.score_pp)}) is None
+
+
+def test_chances_said_of_equal_forecasts_are_those_of_a_choice_at_random():
+    table = rows(12)
+    found = choice_table(table, {"mean": outcome(BASELINES[0], [7.0] * 48)})
+    assert found.rows[0][4] == pytest.approx(25.0)

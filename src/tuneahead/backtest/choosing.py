@@ -9,13 +9,17 @@ import numpy as np
 from tuneahead.backtest.runs import Outcome
 from tuneahead.backtest.tables import Cell, Table, span_text
 from tuneahead.predictor.bootstrap import group_spans
+from tuneahead.predictor.chances import chances_of_best, sd_between_recipes
 from tuneahead.predictor.table import FeatureTable, Floats, Rows, group_index
 
 LEAST_RECIPES = 4
 LEAST_DATA_SETS = 5
 TELLING_PP = 2.0
 """Pairs of runs nearer than this have no order worth predicting: seeds differ by about a point."""
-COLUMNS = ("system", "points given up", "95 % interval", "best picked %", "pairs in order %")
+COLUMNS = (
+    *("system", "points given up", "95 % interval"),
+    *("best picked %", "chance said %", "pairs in order %"),
+)
 
 
 def choice_table(rows: FeatureTable, outcomes: Mapping[str, Outcome]) -> Table | None:
@@ -41,18 +45,21 @@ def choice_table(rows: FeatureTable, outcomes: Mapping[str, Outcome]) -> Table |
         f"{len(groups)} data sets of {LEAST_RECIPES} recipes or more, {len(asked)} tasks, each held out with"
         " all of its data set. Points given up: the score of the data set's best run less that of the"
         " recipe with the best forecast. Pairs in order: of two recipes whose scores are"
-        f" {TELLING_PP:g} points apart or more. Equal forecasts are a choice at random."
+        f" {TELLING_PP:g} points apart or more. Chance said: that the recipe picked is the best, from the"
+        " differences of the forecasts and the errors between recipes. Equal forecasts are a choice at"
+        " random."
     )
     worst_first = tuple(sorted(lines, key=lambda row: -float(row[1] or 0.0)))
     return Table("recipe choice", "Choosing a recipe, grouped", COLUMNS, worst_first, note)
 
 
 def _figures(rows: FeatureTable, forecast_pp: Floats, groups: Sequence[Rows]) -> Floats:
-    """By data set: points given up, best picked, pairs in order, pairs, ``(groups, 4)``."""
-    return np.array([_of_one(rows.score_pp[group], forecast_pp[group]) for group in groups])
+    """By data set: points given up, best picked, chance said, pairs in order, pairs, ``(groups, 5)``."""
+    sd = sd_between_recipes(rows.score_pp - forecast_pp, rows.data_ids, rows.task_ids)
+    return np.array([_of_one(rows.score_pp[group], forecast_pp[group], sd) for group in groups])
 
 
-def _of_one(score_pp: Floats, forecast_pp: Floats) -> tuple[float, float, float, float]:
+def _of_one(score_pp: Floats, forecast_pp: Floats, sd: float) -> tuple[float, ...]:
     first = forecast_pp >= forecast_pp.max() - 1e-9
     best = score_pp >= score_pp.max() - 1e-9
     apart = score_pp[:, None] - score_pp
@@ -60,13 +67,14 @@ def _of_one(score_pp: Floats, forecast_pp: Floats) -> tuple[float, float, float,
     told = apart >= TELLING_PP
     in_order = float(((ahead[told] + 1) / 2).sum())
     given_up = float(score_pp.max() - score_pp[first].mean())
-    return given_up, float(best[first].mean()), in_order, float(told.sum())
+    said = chances_of_best(forecast_pp, np.full(len(forecast_pp), sd)).max() if np.isfinite(sd) else np.nan
+    return given_up, float(best[first].mean()), float(said), in_order, float(told.sum())
 
 
 def _row(label: str, figures: Floats, ids: Sequence[str]) -> tuple[Cell, ...]:
     totals = figures.sum(0)
     sums = np.column_stack([figures[:, 0], np.ones(len(figures))])
     (span,) = group_spans(sums, ids, lambda drawn: drawn[:, :1] / drawn[:, 1:])
-    in_order = 100 * totals[2] / totals[3] if totals[3] else None
-    share = 100 * totals[1] / len(figures)
-    return label, float(totals[0] / len(figures)), span_text(span), float(share), in_order
+    in_order = 100 * float(totals[3] / totals[4]) if totals[4] else None
+    picked, said = (100 * float(total / len(figures)) for total in totals[1:3])
+    return label, float(totals[0] / len(figures)), span_text(span), picked, said, in_order

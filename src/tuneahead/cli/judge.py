@@ -131,6 +131,7 @@ def rank(
     from tuneahead.cli.progress import ProgressBar
     from tuneahead.judge import load_dataset
     from tuneahead.judge import rank as run_rank
+    from tuneahead.ranking import best_chances
     from tuneahead.terminal import print_ranking
     from tuneahead.workbench import Setup
 
@@ -150,9 +151,10 @@ def rank(
     names = {one.fingerprint: name for name, one in reversed(chosen.items())}
     labels = [names[one.recipe.fingerprint] for one in found]
     if as_json:
+        chances = [None if math.isnan(chance) else chance for chance in best_chances(found)]
         ranked = [
-            {"recipe_file": label, **json.loads(one.to_json())}
-            for label, one in zip(labels, found, strict=True)
+            {"recipe_file": label, "best_chance": chance, **json.loads(one.to_json())}
+            for label, chance, one in zip(labels, chances, found, strict=True)
         ]
         print(json.dumps(ranked, indent=1))
     else:

@@ -10,13 +10,23 @@ import numpy as np
 
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
+from tuneahead.predictor.chances import sd_of_own_or_all
 from tuneahead.predictor.domain import Domain, learn_domain, training_distances
 from tuneahead.predictor.explain import Parts, Typical, explain_parts, weighted_mean
 from tuneahead.predictor.fitting import Member, calibration_of, find_preset, fit_members, prepare, single_row
 from tuneahead.predictor.intervals import Calibration
 from tuneahead.predictor.selection import TrailEntry
-from tuneahead.predictor.table import FeatureTable, Floats
-from tuneahead.predictor.tuning import CONTEXT, Anchor, CandidateFigure, Preset, anchor_points, choose, design
+from tuneahead.predictor.table import FeatureTable, Floats, Rows
+from tuneahead.predictor.tuning import (
+    CONTEXT,
+    Anchor,
+    CandidateFigure,
+    Choice,
+    Preset,
+    anchor_points,
+    choose,
+    design,
+)
 from tuneahead.verdict import Attribution, Forecast
 
 
@@ -73,6 +83,8 @@ class Predictor:
     level: float
     origin: Origin
     shift_pp: float = 0.0
+    recipe_sd_pp: float = math.nan
+    """Standard deviation of the errors among recipes of one data set, in points; NaN where not known."""
 
     @classmethod
     def fit(
@@ -131,6 +143,7 @@ class Predictor:
                 trail=pool,
                 own_rows=0 if helpers is None else len({rows.task_ids[i] for i in own}),
             ),
+            recipe_sd_pp=_recipe_sd_pp(rows, choice, own),
         )
 
     def predict_table(self, table: FeatureTable, *, level: float | None = None) -> Predictions:
@@ -178,6 +191,7 @@ class Predictor:
             probe_pp=probe_pp,
             in_distribution=bool(found.in_distribution[0]),
             outside=tuple(names),
+            recipe_sd_pp=self.recipe_sd_pp,
         )
 
     def explain(
@@ -258,6 +272,13 @@ class Predictor:
             )
         chance = self.chance_pp if chance_pp is None else chance_pp
         return single_row(self.names, vector, base_pp, probe_pp, chance)
+
+
+def _recipe_sd_pp(rows: FeatureTable, choice: Choice, own: Rows) -> float:
+    known = zip(rows.bases, rows.benchmarks, rows.data_ids, strict=True)
+    sets = [" ".join(one) for one in known]
+    is_own = np.isin(np.arange(len(rows)), own)
+    return sd_of_own_or_all(rows.score_pp - choice.out_of_fold_pp, sets, rows.task_ids, is_own)
 
 
 def load_predictor(folder: str | Path) -> Predictor:

@@ -67,6 +67,7 @@ def _record(predictor: Predictor) -> dict[str, object]:
         "chance_pp": predictor.chance_pp,
         "level": predictor.level,
         "shift_pp": predictor.shift_pp,
+        "recipe_sd_pp": predictor.recipe_sd_pp,
         "origin": asdict(predictor.origin),
     }
 
@@ -115,8 +116,17 @@ def _predictor(record: Mapping[str, object], folder: Path) -> Predictor:
         chance_pp=fields.number(record["chance_pp"], "chance_pp", absent=True),
         level=level,
         shift_pp=fields.number(record["shift_pp"], "shift_pp"),
+        # Predictors of an earlier version have none.
+        recipe_sd_pp=_sd(record.get("recipe_sd_pp", math.nan)),
         origin=fields.plain(Origin, record["origin"], "origin"),
     )
+
+
+def _sd(found: object) -> float:
+    value = fields.number(found, "recipe_sd_pp", absent=True)
+    if value < 0:
+        raise ValueError(f"recipe_sd_pp is {value}")
+    return value
 
 
 def _member(found: object, index: int, width: int, read: Callable[[str], str]) -> Member:
