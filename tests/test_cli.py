@@ -547,6 +547,11 @@ def test_a_store_that_can_not_be_used_is_refused_before_any_training(
     assert done == []
 
 
+@pytest.mark.parametrize("price", ["0", "-2", "nan", "inf"])
+def test_a_price_that_is_none_is_refused_before_any_work(tuneahead: Run, data: Path, price: str) -> None:
+    assert "an hour is none" in tuneahead("assess", data, f"--price={price}", code=2).stderr
+
+
 def test_a_task_stopped_before_its_probe_is_not_kept_and_ends_with_3(
     tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

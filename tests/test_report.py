@@ -191,6 +191,26 @@ def test_a_line_with_an_absent_value_has_a_gap() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "per_hour", "text"),
+    [(3600, 2.49, "2.49"), (90, 2.4, "0.06"), (4_000_000, 3.0, "3,333.33"), (1, 2.0, "less than 0.01")],
+)
+def test_a_price_is_that_of_the_hours(seconds: float, per_hour: float, text: str) -> None:
+    assert words.price(seconds, per_hour) == text
+
+
+def test_without_time_or_price_nothing_is_said_of_money() -> None:
+    assert words.price(math.nan, 2.0) == words.price(60.0, math.nan) == ""
+
+
+def test_the_report_says_what_probe_and_run_cost() -> None:
+    made = made_assessment()
+    found = replace(made, costs=replace(made.costs, full_run_seconds=7200.0, price_per_hour=2.49))
+    text = Page(render_html(found)).text
+    assert f"{made.task.total_steps:,} steps; 4.98 at 2.49 an hour" in text
+    assert "an hour" not in Page(render_html(made)).text
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [(4.24, "4.2 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (math.nan, "n/a")],
 )

@@ -9,7 +9,9 @@ import pytest
 from made_assessment import made_assessment, made_trace
 from rich.console import Console
 
+from tuneahead.assessment import Assessment
 from tuneahead.terminal import print_assessment, print_ranking, print_trace
+from tuneahead.verdict import Forecast
 
 
 def console(width: int = 100, encoding: str = "utf-8") -> Console:
@@ -74,6 +76,38 @@ def test_markup_in_names_is_shown_not_obeyed() -> None:
     target = console()
     print_assessment(target, found)
     assert "[red]x[/red].jsonl" in shown(target)
+
+
+def test_a_price_has_times_shown_in_money() -> None:
+    made = made_assessment()
+    found = replace(made, costs=replace(made.costs, full_run_seconds=7200.0, price_per_hour=2.49))
+    target = console(160)
+    print_assessment(target, found)
+    print_ranking(target, ["a.yaml"], [found])
+    text = shown(target)
+    assert "would take about 2 h 00 min (4.98) at 2.49 an hour." in text
+    assert text.count("(4.98)") == 2
+    target = console(160)
+    print_assessment(target, made)
+    assert "an hour" not in shown(target)
+
+
+def test_a_ranking_says_how_likely_each_recipe_is_the_best() -> None:
+    first, second = (
+        replace(one, forecast=_with_sd(one, 3.0)) for one in (made_assessment(), made_assessment(44.0))
+    )
+    target = console(120)
+    print_ranking(target, ["good.yaml", "bad.yaml"], [first, second])
+    text = shown(target)
+    assert "Best" in text and "99 %" in text and "1 %" in text and "ends best of all" in text
+    target = console(120)
+    print_ranking(target, ["good.yaml", "bad.yaml"], [made_assessment(), made_assessment(44.0)])
+    assert "Best" not in shown(target), "the predictor does not know"
+
+
+def _with_sd(one: Assessment, sd_pp: float) -> Forecast:
+    assert one.forecast is not None
+    return replace(one.forecast, recipe_sd_pp=sd_pp)
 
 
 def test_a_ranking_keeps_the_order_given() -> None:

@@ -64,11 +64,15 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class Costs:
-    """Wall-clock seconds; ``full_run_seconds`` is foreseen from the probe's own steps."""
+    """Wall-clock seconds; ``full_run_seconds`` is foreseen from the probe's own steps.
+
+    ``price_per_hour`` of the machine is in the user's currency, NaN where it was not given.
+    """
 
     check_seconds: float = NAN
     probe_seconds: float = NAN
     full_run_seconds: float = NAN
+    price_per_hour: float = NAN
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tuneahead.conclusion import Task, conclude, stopped
 from tuneahead.errors import RecipeError, TuneAheadError
 from tuneahead.recipe import Recipe
 from tuneahead.verdict import Goal
-from tuneahead.workbench import Setup, Workbench, open_workbench, require_probe_steps
+from tuneahead.workbench import Setup, Workbench, open_workbench, require_price, require_probe_steps
 
 if TYPE_CHECKING:
     from tuneahead.dataset import ColumnMapping, Dataset
@@ -190,6 +190,7 @@ def open_bench(
     if isinstance(bench, Workbench):
         return bench
     require_probe_steps(setup.probe_steps)
+    require_price(setup.price_per_hour)
     watch.stage(f"Loading base {setup.base}")
     setup = replace(setup, precision=asked.pop() if asked else setup.precision)
     return open_workbench(setup, forecasts=forecasts)
@@ -257,7 +258,8 @@ def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measure
         unused_columns=dataset.use.unused,
     )
     seconds = measured.seconds + time.perf_counter() - began
-    checkup = Checkup(summary, recipe, findings, measured.static.features, Costs(check_seconds=seconds))
+    costs = Costs(check_seconds=seconds, price_per_hour=bench.setup.price_per_hour)
+    checkup = Checkup(summary, recipe, findings, measured.static.features, costs)
     return checkup, data
 
 

@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tuneahead.assessment import Assessment, DataSummary
+from tuneahead.assessment import Assessment, Costs, DataSummary
 from tuneahead.backtest.tables import Table as ResultTable
 from tuneahead.backtest.tables import narrowed, show
 from tuneahead.counts import counted
@@ -128,7 +128,7 @@ def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[
             "n/a" if forecast is None else _points(forecast.score_pp),
             "" if forecast is None else f"{_points(forecast.low_pp)} to {_points(forecast.high_pp)}",
             *((_chance(chance),) if known else ()),
-            words.duration(one.costs.full_run_seconds),
+            _time_and_price(one.costs.full_run_seconds, one.costs),
             Text(words.VERDICTS[decision], style=COLOURS[decision]),
         )
     console.print(table)
@@ -291,16 +291,23 @@ def _fixes(fixes: tuple[Fix, ...]) -> Table:
     return table
 
 
+def _time_and_price(seconds: float, costs: Costs) -> str:
+    price = words.price(seconds, costs.price_per_hour)
+    return words.duration(seconds) + (f" ({price})" if price else "")
+
+
 def _costs(assessment: Assessment) -> Text:
     costs = assessment.costs
     parts = []
     if math.isfinite(costs.probe_seconds):
-        parts.append(f"The probe took {words.duration(costs.probe_seconds)}")
+        parts.append(f"The probe took {_time_and_price(costs.probe_seconds, costs)}")
     if math.isfinite(costs.full_run_seconds):
         parts.append(
             f"the full run of {counted(assessment.task.total_steps, 'step')} would take "
-            f"about {words.duration(costs.full_run_seconds)}"
+            f"about {_time_and_price(costs.full_run_seconds, costs)}"
         )
+    if parts and math.isfinite(costs.price_per_hour):
+        parts[-1] += f" at {costs.price_per_hour:,g} an hour"
     if assessment.outcome is not None and assessment.forecast is not None:
         off = assessment.outcome.score_pp - assessment.forecast.score_pp
         parts.append(f"the full run measured {_signed(off)} points against the forecast")

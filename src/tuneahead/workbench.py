@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneahead.errors import BenchmarkError, PredictorError
+from tuneahead.errors import BenchmarkError, PredictorError, TuneAheadError
 
 if TYPE_CHECKING:
     from tuneahead.benchmark.items import Benchmark
@@ -39,6 +40,7 @@ class Setup:
     ``lab-exam``, ``lab-truth``, ``lab-generation``, a file of items, or a task of
     lm-evaluation-harness (see :func:`find_benchmark`); ``predictor`` is a folder
     that ``tuneahead fit`` wrote, empty for the shipped one. ``probe_steps`` counts optimiser steps.
+    ``price_per_hour`` of the machine, in any currency, has times shown in money too (NaN: not).
     """
 
     base: str = "lab"
@@ -47,6 +49,7 @@ class Setup:
     probe_steps: int = PROBE_STEPS
     precision: str = "auto"
     device: str = "auto"
+    price_per_hour: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +210,15 @@ def shipped_bases() -> set[str]:
     """Names of the bases for which a predictor comes with the package."""
     # A base may be a path: it is looked up among the folders' names, never joined to one.
     return {found.parent.name for found in shipped_predictor().parent.glob("*/predictor.json")}
+
+
+def require_price(per_hour: float) -> float:
+    """Check a price an hour, NaN for none; raises :class:`TuneAheadError` unless it is above 0."""
+    if per_hour <= 0 or math.isinf(per_hour):
+        raise TuneAheadError(
+            f"a price of {per_hour:g} an hour is none", remedy="give a number above 0, such as 2.49"
+        )
+    return per_hour
 
 
 def require_probe_steps(steps: int) -> int:

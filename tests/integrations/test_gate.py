@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 from training.training_fixtures import write_tiny_model
 from transformers import TrainerCallback
 
+from tuneahead.errors import TuneAheadError
 from tuneahead.examples import Example
 from tuneahead.history.store import RunStore
 from tuneahead.integrations import rows
@@ -89,11 +90,14 @@ def test_a_sure_failure_in_the_rows_stops_the_run_before_the_probe(
 def test_a_base_that_the_predictor_does_not_know_gets_no_forecast(
     path: Path, base: Base, predictor: Predictor, tmp_path: Path
 ) -> None:
-    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), price_per_hour=2.5)
     recipe = RECIPE.replace(max_steps=7)
     trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
     trainer.train()
     assert gate.decision == "UNSURE" and trainer.state.global_step == 7
+    assert gate.assessment is not None and gate.assessment.costs.price_per_hour == 2.5
+    with pytest.raises(TuneAheadError, match="an hour is none"):
+        Gate(predictor, benchmark=make_exam(), price_per_hour=-1.0)
     assert gate.assessment is not None and "has seen no run of base" in gate.assessment.forecast_absent
 
 

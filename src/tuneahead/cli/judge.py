@@ -38,6 +38,7 @@ def assess(
     probe_steps: opt.ProbeSteps = 100,
     predictor: opt.PredictorFolder = "",
     device: opt.Device = "auto",
+    price: opt.Price = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Then make the full run and compare.", rich_help_panel=opt.OUTPUT)
     ] = False,
@@ -81,7 +82,7 @@ def assess(
     chosen = opt.read_recipe_options(recipe, settings)
     dataset = load_dataset(file, opt.read_mapping(mapping))
     steps = require_probe_steps(probe_steps)
-    setup = Setup(base, benchmark, predictor, steps, chosen.precision, device)
+    setup = Setup(base, benchmark, predictor, steps, chosen.precision, device, opt.read_price(price))
     # Before any training: a store that can't be used is refused while nothing is lost.
     history = None if store is None else _open_history(store)
     with ExitStack() as stack:
@@ -125,6 +126,7 @@ def rank(
     probe_steps: opt.ProbeSteps = 100,
     predictor: opt.PredictorFolder = "",
     device: opt.Device = "auto",
+    price: opt.Price = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Compare several recipes on one data set, all probed in one pass."""
@@ -143,7 +145,8 @@ def rank(
         )
     chosen: dict[str, Recipe] = {str(path): opt.read_recipe_options(path, settings) for path in paths}
     dataset = load_dataset(file, opt.read_mapping(mapping))
-    setup = Setup(base, benchmark, predictor, probe_steps, device=device)
+    hourly = opt.read_price(price)
+    setup = Setup(base, benchmark, predictor, probe_steps, device=device, price_per_hour=hourly)
     with ProgressBar() as bar:
         found = run_rank(
             dataset, list(chosen.values()), goal=opt.read_goal(goal, gain), bench=setup, watch=bar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import abc
 from pathlib import Path
@@ -100,6 +101,16 @@ PredictorFolder = Annotated[
         show_default=False,
     ),
 ]
+Price = Annotated[
+    float | None,
+    typer.Option(
+        "--price",
+        metavar="PER_HOUR",
+        help="Price of this machine an hour, in any currency: costs are then shown in money too.",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=JUDGED)]
 StoreFile = Annotated[Path, typer.Option("--store", help="SQLite file that holds the runs.")]
 AsJson = Annotated[
@@ -115,6 +126,16 @@ ExitCode = Annotated[
     bool,
     typer.Option("--exit-code", help="End with 0 for go, 3 for no go, 4 for unsure.", rich_help_panel=OUTPUT),
 ]
+
+
+def read_price(price: float | None) -> float:
+    """The price an hour, NaN where none was given; raises TuneAheadError for one that is none."""
+    from tuneahead.workbench import require_price
+
+    if price is None:
+        return math.nan
+    # Typed, not a number is no price; from Python it says that there is none.
+    return require_price(0.0 if math.isnan(price) else price)
 
 
 def read_recipe_options(path: Path | None, settings: list[str] | None) -> Recipe:

@@ -22,6 +22,7 @@ from tuneahead.workbench import (
     Workbench,
     find_benchmark,
     find_predictor,
+    require_price,
     require_probe_steps,
 )
 
@@ -48,8 +49,9 @@ class Gate(TraceRecorder):
     ``predictor`` is a fitted one, a folder, or None for the shipped one; ``benchmark`` as in
     :class:`~tuneahead.workbench.Setup`, or a :class:`Benchmark`. With ``store`` the probed run is
     kept under ``run_id``, to be scored later; where the store can't be written that is printed and training
-    goes on. Without ``stop`` training goes on whatever the verdict is. Raises BenchmarkError or
-    PredictorError at once, and what :class:`TraceRecorder` raises when training begins.
+    goes on. Without ``stop`` training goes on whatever the verdict is. ``price_per_hour`` of the machines, in
+    any currency, has times shown in money too. Raises BenchmarkError, PredictorError or, for such a price,
+    TuneAheadError at once, and what :class:`TraceRecorder` raises when training begins.
 
     >>> gate = Gate(predictor, Goal(gain_pp=3), benchmark="exam.jsonl")    # doctest: +SKIP
     >>> Trainer(model, args, train_dataset=rows, callbacks=[gate]).train()  # doctest: +SKIP
@@ -67,6 +69,7 @@ class Gate(TraceRecorder):
         store: RunStore | None = None,
         notes: RunNotes | None = None,
         stop: bool = True,
+        price_per_hour: float = NAN,
     ) -> None:
         super().__init__(notes=notes)
         self.goal = goal or Goal()
@@ -74,6 +77,7 @@ class Gate(TraceRecorder):
         self.benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
         self.predictor = _loaded(predictor)
         self.store, self.stop = store, stop
+        self.price_per_hour = require_price(price_per_hour)
         self.run_id = ""
         self.assessment: Assessment | None = None
         self.decision: Decision | None = None
@@ -159,7 +163,8 @@ class Gate(TraceRecorder):
             tokens=float(probe.rows.tokens) if probe.examples else NAN,
             answer_tokens=float(probe.rows.answer_tokens) if probe.examples else NAN,
         )
-        checkup = Checkup(summary, probe.recipe.full(), self._findings, static, Costs(check_seconds=seconds))
+        costs = Costs(check_seconds=seconds, price_per_hour=self.price_per_hour)
+        checkup = Checkup(summary, probe.recipe.full(), self._findings, static, costs)
         info = TaskInfo(
             base=probe.base.name,
             base_fingerprint=probe.base.fingerprint,

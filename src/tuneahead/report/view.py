@@ -7,7 +7,7 @@ import math
 import numpy as np
 from markupsafe import Markup
 
-from tuneahead.assessment import Assessment
+from tuneahead.assessment import Assessment, Costs
 from tuneahead.counts import counted
 from tuneahead.features.catalogue import names_of
 from tuneahead.recipe import Recipe
@@ -155,7 +155,7 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
                 "Full run would take",
                 words.duration(costs.full_run_seconds),
                 "",
-                f"{assessment.task.total_steps:,} steps",
+                _with_price(f"{assessment.task.total_steps:,} steps", costs.full_run_seconds, costs),
             )
         )
     if math.isfinite(costs.probe_seconds):
@@ -164,11 +164,16 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
                 "The probe took",
                 words.duration(costs.probe_seconds),
                 "",
-                f"{assessment.task.probe_steps:,} steps",
+                _with_price(f"{assessment.task.probe_steps:,} steps", costs.probe_seconds, costs),
             )
         )
     out.append(Figure("Training data", f"{assessment.data.rows:,}", "rows", _tokens_note(assessment)))
     return tuple(out)
+
+
+def _with_price(text: str, seconds: float, costs: Costs) -> str:
+    price = words.price(seconds, costs.price_per_hour)
+    return f"{text}; {price} at {costs.price_per_hour:,g} an hour" if price else text
 
 
 def _tokens_note(assessment: Assessment) -> str:

@@ -51,6 +51,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def price(seconds: float, per_hour: float) -> str:
+    """What ``seconds`` cost at a price an hour, as in ``8.30``; empty where either is unknown."""
+    cost = seconds / 3600 * per_hour
+    if not math.isfinite(cost):
+        return ""
+    return f"{cost:,.2f}" if cost >= 0.005 else "less than 0.01"
+
+
 def lead(assessment: Assessment) -> str:
     """The one sentence below the verdict."""
     forecast, base = assessment.forecast, assessment.base_pp
