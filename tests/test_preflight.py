@@ -379,6 +379,11 @@ def test_a_window_beyond_the_base_warns(tokenizer) -> None:  # type: ignore[no-u
     assert not _only(preflight(_clean(), Recipe(max_length=512), tokenizer=small), "window-length")
 
 
+def test_the_token_budget_of_rows_that_were_not_read_has_no_number() -> None:
+    message = _one(preflight([], Recipe(), length=RunLength(80, 10)), "token-budget").message
+    assert message.endswith("of unknown length") and "nan" not in message
+
+
 def test_the_token_budget_counts_steps_times_rows_times_tokens(tokenizer) -> None:  # type: ignore[no-untyped-def]
     recipe = Recipe(batch_size=4, epochs=2)
     rows = [Example("", "Lima", i) for i in range(1, 9)]
