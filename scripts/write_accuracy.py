@@ -10,6 +10,7 @@ from tuneahead.workbench import shipped_backtest
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- accuracy: written by scripts/write_accuracy.py -->", "<!-- end of accuracy -->"
+PROBE, AT_RANDOM = "Persistence (score at the probe)", "Mean of the training scores"
 LEFT_OUT = ("Base score", "Persistence + mean gain", "Seed-noise floor")
 
 
@@ -32,7 +33,7 @@ def accuracy(result: BacktestResult) -> str:
     head = (
         f"On {result.tasks} real LoRA tasks of the [lab](docs/lab.md) ({result.data_sets} data sets, full "
         "runs of 300 to 1,500 steps,\nscore on an 824-question examination), every data set held out in turn"
-        f"{'' if measured == result.tasks else f'; errors on the {measured} tasks with three seeds'}:\n"
+        f"{'' if measured == result.tasks else f'; errors on the {measured} tasks with several seeds'}:\n"
     )
     lines = [
         "| system | RMSE, points (95 % interval) | R2 | within 3 points | 90 % interval covers |",
@@ -44,6 +45,8 @@ def accuracy(result: BacktestResult) -> str:
         lines.append(f"| {row[0]} | {error} | {show(row[at['R2']])} | {shares[0]} | {shares[1]} |")
     if measured != result.tasks:
         lines.append(f"\n{over_all(result)}")
+    if "recipe choice" in {table.name for table in result.tables}:
+        lines.append(f"\n{choosing(result)}")
     return "\n".join([head, *lines])
 
 
@@ -55,6 +58,23 @@ def over_all(result: BacktestResult) -> str:
     return (
         f"Over all {result.tasks} tasks, also those run under one seed, TuneAhead's error is {show(error)},\n"
         f"and {percent(inside)} lie in their intervals."
+    )
+
+
+def choosing(result: BacktestResult) -> str:
+    """What the best forecast among a data set's recipes gives up, beside the probe's score and chance."""
+    table = result.table("recipe choice")
+    at = {name: place for place, name in enumerate(table.columns)}
+    rows = {str(row[0]): row for row in table.rows}
+    ours = rows["TuneAhead (default)"]
+    lost = [show(rows[name][at["points given up"]]) for name in (PROBE, AT_RANDOM)]
+    sets = table.note.partition(" ")[0]
+    return (
+        f"Choosing a recipe (`tuneahead rank`), on {sets} data sets with four recipes or more: the one with the "
+        f"best forecast ends\n{show(ours[at['points given up']])} points below the data set's best, the one with "
+        f"the best score at the probe's end {lost[0]}, one at random {lost[1]}. It is\nthe best in "
+        f"{percent(ours[at['best picked %']])} of the cases; what `rank` says of that is "
+        f"{percent(ours[at['chance said %']])} on average."
     )
 
 
