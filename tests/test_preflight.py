@@ -406,6 +406,11 @@ def test_the_last_batch_of_an_epoch_may_be_smaller() -> None:
     assert "21 steps over 54 rows (3.0 epochs, 6 more held out)" in message
 
 
+def test_of_a_stream_whose_rows_were_not_read_no_tokens_are_counted() -> None:
+    message = _one(preflight([], Recipe(batch_size=4), length=RunLength(120, 30)), "token-budget").message
+    assert message.endswith("is 30 steps over 120 rows (1.0 epochs)")
+
+
 def test_earlier_answers_are_trained_under_a_chat_template_alone(tokenizer, chat) -> None:  # type: ignore[no-untyped-def]
     turns = tuple(Message(role, text) for text, role in zip("abcd", ("user", "assistant") * 2, strict=True))
     rows = [*_clean(), Example("a\n\nb\n\nc", "d", 17, turns), Example("a", "b", 18, turns[:2])]

@@ -150,6 +150,7 @@ def test_a_stream_is_probed_without_its_rows(
     assert gate.decision == "UNSURE" and trainer.state.global_step == 7
     assert gate.assessment is not None and gate.assessment.trace is not None
     assert gate.assessment.features.absent["examples"] == "the data set is a stream"
+    assert not any("nan" in finding.message for finding in gate.assessment.findings)
     assert len(store) == 0 and "RunNotes(examples=...)" in capsys.readouterr().out
 
 
