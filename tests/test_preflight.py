@@ -530,6 +530,17 @@ def test_an_adapter_without_effect_stops() -> None:
     assert _names(_trace(_falling(), cues=moved)) == []
 
 
+def test_free_answers_that_stay_the_same_do_not_show_that_nothing_is_trained() -> None:
+    blind = (replace(_cue(step, np.nan, -1.0), reference_loss_nats=1.2) for step in (0, 100))
+    trace = _trace(_falling(), cues=tuple(blind))
+    (finding,) = probe_findings(trace)
+    assert finding.message.startswith("steps 0 and 100 have the same benchmark cues:")
+    for metric in ("exact_match", "f1", "rouge_l", "harness"):
+        assert _names(replace(trace, info=replace(trace.info, metric=metric))) == []  # type: ignore[arg-type]
+    same = replace(trace, cues=(_cue(0, 2.0, -1.0), _cue(100, 2.0, -1.0)))
+    assert ("no-effect", "stop") in _names(replace(same, info=replace(same.info, metric="f1")))
+
+
 def test_a_loss_that_does_not_fall_warns() -> None:
     flat = 2.0 + np.random.default_rng(1).normal(0, 0.1, 100)
     assert _names(_trace(flat)) == [("flat-loss", "warn")]
