@@ -231,6 +231,21 @@ def test_a_run_that_goes_on_from_the_probe_ends_where_an_unbroken_one_does(
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
+def test_what_was_not_assessed_is_not_verified(dataset: Dataset, bench: Workbench, tmp_path: Path) -> None:
+    short = replace(bench, setup=Setup(probe_steps=5))
+    # A folder may be given as text.
+    task = assess(dataset, RECIPE.replace(max_steps=6), bench=short, checkpoint_dir=str(tmp_path / "probe"))
+    assert (tmp_path / "probe").is_dir()
+    other = replace(short, benchmark=replace(bench.benchmark, name="other"))
+    with pytest.raises(TuneAheadError, match="benchmark to verify on is other, the assessment is of"):
+        verify(task, dataset, bench=other)
+    with pytest.raises(TuneAheadError, match="base to verify on is"):
+        verify(task, dataset, bench=replace(short, base=replace(bench.base, fingerprint="x")))
+    with pytest.raises(TuneAheadError, match="data set to verify on is x"):
+        verify(task, replace(dataset, fingerprint="x"), bench=short)
+    assert verify(task, dataset, bench=short, checkpoint_dir=str(tmp_path / "probe")).outcome is not None
+
+
 def test_a_run_shorter_than_the_probe_is_probed_to_its_end(dataset: Dataset, bench: Workbench) -> None:
     task = assess(dataset, RECIPE.replace(max_steps=12), bench=bench)
     assert task.task.probe_steps == 12

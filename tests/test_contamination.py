@@ -122,6 +122,18 @@ def test_one_row_can_hold_several_questions_and_conversations_are_searched() -> 
     assert result.rows.tolist() == [5, 9] and result.first_items == ("i0", "f")
 
 
+def test_short_questions_are_found_in_every_turn_of_the_user() -> None:
+    talk = [("user", "Who wrote Faust?"), ("assistant", "Goethe"), ("user", "Which of these is blue?"),
+            ("assistant", "the sky"), ("user", "Are you sure?"), ("assistant", "Yes")]  # fmt: skip
+    turns = tuple(Message(role, text) for role, text in talk)
+    row = Example("\n\n".join(text for _, text in talk[:-1]), "Yes", 3, turns)
+    asked = _choice("f", "Who wrote Faust?"), _choice("b", "Which of these is blue?", "the sky", "the sun")
+    result = _search([row], *asked, _choice("n", "Who wrote Egmont?"))
+    assert result.item_ids == ("f", "b") and result.rows.tolist() == [3]
+    other = _choice("b", "Which of these is blue?", "the sun", "the sky")
+    assert not len(_search([row], other).rows)  # its right answer does not come along
+
+
 def test_generation_items_and_empty_benchmarks_are_searched_too() -> None:
     item = GenerationItem("g", "The metal of coins long ago was", ("gold", "silver"))
     benchmarks = [Benchmark("b", "exact_match", [item]), Benchmark("none", "accuracy", [])]

@@ -127,6 +127,11 @@ def test_common_column_names_are_recognised(
     assert data.examples[0].messages is None
 
 
+def test_a_column_without_a_name_is_read_for_no_part(tmp_path: Path) -> None:
+    use = read_examples(_write(tmp_path, "a.csv", ",prompt,completion\n0,p,a\n1,q,b\n")).use
+    assert use.parts == (("prompt", "prompt"), ("answer", "completion")) and use.unused == ("",)
+
+
 def test_what_is_read_and_what_is_not_is_known(tmp_path: Path) -> None:
     row = {"id": 7, "problem": "p", "solution": "s", "answer": "a", "source": "web"}
     path = _write(tmp_path, "a.jsonl", _jsonl([row, {**row, "hint": "h"}]))

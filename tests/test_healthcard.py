@@ -34,6 +34,7 @@ def test_the_columns_that_were_read_are_named() -> None:
     told = "prompt = problem, answer = the answer; unused: c0, c1, c2, c3, c4, c5, c6, c7, 1 more"
     assert told in card(replace(found, data=data)) and told in render_html(replace(found, data=data))
     assert "unused" not in card(replace(found, data=replace(data, unused_columns=())))
+    assert "unused: '', id" in card(replace(found, data=replace(data, unused_columns=("", "id"))))
 
 
 def test_estimates_have_their_error_and_the_sample_its_mark() -> None:

@@ -379,11 +379,6 @@ def test_a_window_beyond_the_base_warns(tokenizer) -> None:  # type: ignore[no-u
     assert not _only(preflight(_clean(), Recipe(max_length=512), tokenizer=small), "window-length")
 
 
-def test_the_token_budget_of_rows_that_were_not_read_has_no_number() -> None:
-    message = _one(preflight([], Recipe(), length=RunLength(80, 10)), "token-budget").message
-    assert message.endswith("of unknown length") and "nan" not in message
-
-
 def test_the_token_budget_counts_steps_times_rows_times_tokens(tokenizer) -> None:  # type: ignore[no-untyped-def]
     recipe = Recipe(batch_size=4, epochs=2)
     rows = [Example("", "Lima", i) for i in range(1, 9)]
@@ -409,6 +404,11 @@ def test_the_last_batch_of_an_epoch_may_be_smaller() -> None:
     length = RunLength(54, 21, heldout_rows=6)
     message = _one(preflight(rows, Recipe(), length=length), "token-budget").message
     assert "21 steps over 54 rows (3.0 epochs, 6 more held out)" in message
+
+
+def test_of_a_stream_whose_rows_were_not_read_no_tokens_are_counted() -> None:
+    message = _one(preflight([], Recipe(batch_size=4), length=RunLength(120, 30)), "token-budget").message
+    assert message.endswith("is 30 steps over 120 rows (1.0 epochs)")
 
 
 def test_earlier_answers_are_trained_under_a_chat_template_alone(tokenizer, chat) -> None:  # type: ignore[no-untyped-def]
@@ -528,6 +528,17 @@ def test_an_adapter_without_effect_stops() -> None:
     assert ("no-effect", "stop") in _names(_trace(_falling(), cues=same))
     moved = (_cue(0, 2.0, 0.3), _cue(100, 2.0, 0.4))
     assert _names(_trace(_falling(), cues=moved)) == []
+
+
+def test_free_answers_that_stay_the_same_do_not_show_that_nothing_is_trained() -> None:
+    blind = (replace(_cue(step, np.nan, -1.0), reference_loss_nats=1.2) for step in (0, 100))
+    trace = _trace(_falling(), cues=tuple(blind))
+    (finding,) = probe_findings(trace)
+    assert finding.message.startswith("steps 0 and 100 have the same benchmark cues:")
+    for metric in ("exact_match", "f1", "rouge_l", "harness"):
+        assert _names(replace(trace, info=replace(trace.info, metric=metric))) == []  # type: ignore[arg-type]
+    same = replace(trace, cues=(_cue(0, 2.0, -1.0), _cue(100, 2.0, -1.0)))
+    assert ("no-effect", "stop") in _names(replace(same, info=replace(same.info, metric="f1")))
 
 
 def test_a_loss_that_does_not_fall_warns() -> None:

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,11 +157,24 @@ def _right_answers(item: ChoiceItem | GenerationItem) -> tuple[str, ...]:
 
 
 def _row_keys(example: Example) -> Iterator[str]:
-    asked = example.prompt
-    if example.messages:
-        asked = next((m.content for m in reversed(example.messages) if m.role == "user"), asked)
+    for asked, told in _exchanges(example):
+        yield from _exchange_keys(asked, told)
+
+
+def _exchanges(example: Example) -> Iterator[tuple[str, str]]:
+    """What was asked and what was told: in a conversation each turn of the user's, with the answer to it."""
+    turns = example.messages or ()
+    asked = [i for i, turn in enumerate(turns) if turn.role == "user"]
+    if not asked:
+        yield example.prompt, example.answer
+    for start, stop in pairwise([*asked, len(turns)]):
+        told = (turn.content for turn in reversed(turns[start:stop]) if turn.role == "assistant")
+        yield turns[start].content, next(told, "")
+
+
+def _exchange_keys(asked: str, told: str) -> Iterator[str]:
     stem = question_stem(asked)
-    yield question_key(f"{stem.strip()} {_INNER_LABEL.sub(' ', _LABEL.sub('', example.answer, count=1))}")
+    yield question_key(f"{stem.strip()} {_INNER_LABEL.sub(' ', _LABEL.sub('', told, count=1))}")
     yield question_key(stem)
     if "\n" in asked:
         for line in asked.split("\n", _MOST_LINES)[:_MOST_LINES]:

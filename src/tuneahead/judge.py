@@ -76,7 +76,7 @@ def assess(
     *,
     goal: Goal | None = None,
     bench: Setup | Workbench | None = None,
-    checkpoint_dir: Path | None = None,
+    checkpoint_dir: str | Path | None = None,
     watch: Watch = SILENT,
 ) -> Assessment:
     """Probe a task and say what its full run would score, why, and whether it is worth it.
@@ -89,7 +89,7 @@ def assess(
     'GO'
     """
     recipes = [recipe or Recipe()]
-    folders = None if checkpoint_dir is None else [checkpoint_dir]
+    folders = None if checkpoint_dir is None else [Path(checkpoint_dir)]
     opened = open_bench(bench, recipes, watch)
     return _assess_all(load_dataset(data), recipes, opened, goal or Goal(), folders, watch)[0]
 
@@ -99,7 +99,7 @@ def probe(
     recipe: Recipe | None = None,
     *,
     bench: Setup | Workbench | None = None,
-    checkpoint_dir: Path | None = None,
+    checkpoint_dir: str | Path | None = None,
     watch: Watch = SILENT,
 ) -> ProbeTrace:
     """Train the first steps of a run and return the raw trace, judging nothing."""
@@ -116,7 +116,7 @@ def probe(
         dataset.examples,
         chosen.probe(steps),
         settings,
-        checkpoint_dir=checkpoint_dir,
+        checkpoint_dir=_folder(checkpoint_dir),
         on_step=watch.advance,
     ).trace
 
@@ -140,29 +140,52 @@ def verify(
     data: str | Path | Dataset,
     *,
     bench: Setup | Workbench | None = None,
-    checkpoint_dir: Path | None = None,
-    save_dir: Path | None = None,
+    checkpoint_dir: str | Path | None = None,
+    save_dir: str | Path | None = None,
     watch: Watch = SILENT,
 ) -> Assessment:
-    """Make the full run (from the probe's checkpoint if given), score it, and add the outcome."""
+    """Make the full run (from the probe's checkpoint if given), score it, and add the outcome.
+
+    Raises :class:`TuneAheadError` for other data, another base or another benchmark than were assessed.
+    """
     from tuneahead.training.probe import ProbeTask, run_probes
 
-    opened = open_bench(bench, [assessment.recipe], watch, forecasts=False)
+    opened, dataset = open_bench(bench, [assessment.recipe], watch, forecasts=False), load_dataset(data)
+    _require_assessed(assessment, opened, dataset)
     done = assessment.task.probe_steps if checkpoint_dir is not None else 0
     watch.stage("Full run", assessment.task.total_steps - done)
     task = ProbeTask(
         "full",
-        load_dataset(data).examples,
+        dataset.examples,
         assessment.recipe.full(),
         finals=(opened.benchmark,),
-        resume_from=checkpoint_dir,
-        save_dir=save_dir,
+        resume_from=_folder(checkpoint_dir),
+        save_dir=_folder(save_dir),
     )
     settings = opened.settings([assessment.task.probe_steps])
     result = run_probes(opened.base, [task], settings, width=1, on_step=watch.advance)[0]
     score = result.scores.get(opened.benchmark.name, NAN)
     outcome = Outcome(score, result.steps, result.seconds, str(save_dir or ""))
     return replace(assessment, outcome=outcome)
+
+
+def _require_assessed(assessment: Assessment, bench: Workbench, dataset: Dataset) -> None:
+    """A score of another run or benchmark would stand beside the forecast as if it were its own."""
+    task = assessment.task
+    for what, given, assessed in (
+        ("benchmark", bench.benchmark.name, task.benchmark),
+        ("base", f"{bench.base.name} ({bench.base.fingerprint})", f"{task.base} ({task.base_fingerprint})"),
+        ("data set", dataset.fingerprint, assessment.data.fingerprint),
+    ):
+        if given != assessed:
+            raise TuneAheadError(
+                f"the {what} to verify on is {given}, the assessment is of {assessed}",
+                remedy="give verify the data and the bench (base, benchmark) that assess was given",
+            )
+
+
+def _folder(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def open_bench(

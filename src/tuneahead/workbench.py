@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -201,7 +202,7 @@ def find_predictor(folder: str, base: str, benchmark: str) -> tuple[Predictor | 
             return None, (
                 f"the predictor has seen no run of {kind} {name} (it knows {', '.join(known) or 'none'}); "
                 "keep your runs with --store, record their scores, then "
-                "'tuneahead fit --store runs.sqlite --start shipped'"
+                f"'tuneahead fit --store runs.sqlite --benchmark {shlex.quote(benchmark)} --start shipped'"
             )
     return predictor, ""
 

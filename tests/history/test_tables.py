@@ -77,8 +77,9 @@ def test_further_benchmarks_and_the_proxys_scores_stand_beside_the_first(tmp_pat
 def test_a_benchmark_without_scores_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs.sqlite")
     store.add(make_record())
-    with pytest.raises(StoreError, match="no run .* has a score on 'mmlu'"):
+    with pytest.raises(StoreError, match="no run .* has a score on 'mmlu'") as caught:
         table_from_store(store, benchmark="mmlu")
+    assert caught.value.remedy.startswith("name a benchmark that runs have a score on (exam), or record one")
 
 
 def test_a_probe_that_was_cut_short_is_left_out_and_an_imported_log_is_not(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from integrations.trainer_fixtures import RECIPE, columns, make_data, make_exam, make_predictor, make_trainer
 from torch.utils.data import IterableDataset
-from training.training_fixtures import write_tiny_model
+from training.training_fixtures import WORDS, write_tiny_model
 from transformers import TrainerCallback
 
 from tuneahead.errors import TuneAheadError
@@ -154,6 +154,7 @@ def test_a_stream_is_probed_without_its_rows(
     assert gate.decision == "UNSURE" and trainer.state.global_step == 7
     assert gate.assessment is not None and gate.assessment.trace is not None
     assert gate.assessment.features.absent["examples"] == "the data set is a stream"
+    assert not any("nan" in finding.message for finding in gate.assessment.findings)
     assert len(store) == 0 and "RunNotes(examples=...)" in capsys.readouterr().out
 
 
@@ -187,6 +188,43 @@ def test_of_long_data_rows_are_kept_that_lie_evenly(monkeypatch: pytest.MonkeyPa
     assert [row.ids[0] for row in found.rows] == [row.row - 1 for row in found.rows]
     assert (found.identified, len(found.keys), found.tokens, found.answer_tokens) == (True, 100, 1000, 900)
     assert found.keys[16] == rows.row_key(found.rows[1].ids)
+
+
+def test_packed_plain_text_has_no_prompt() -> None:
+    texts = [[5, 6, 7], [5, 8], [5, 9, 4, 3]]
+
+    def collate(batch: list[object]) -> dict[str, object]:
+        ids = torch.tensor([[token for text in texts for token in text]])
+        places = torch.tensor([[i for text in texts for i in range(len(text))]])
+        # As TRL's collator does: what follows another row has no label at its start.
+        return {"input_ids": ids, "position_ids": places, "labels": ids.masked_fill(places == 0, -100)}
+
+    found = read_rows([{}], collate)
+    assert [row.ids for row in found.rows] == [tuple(text) for text in texts]
+    assert all(all(row.answer) for row in found.rows) and found.answer_tokens == 6
+
+
+def test_of_packed_data_the_rows_are_counted_and_not_the_lines(path: Path, tmp_path: Path) -> None:
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    from peft import LoraConfig
+
+    base = load_base(str(path), device="cpu")
+    texts = [{"prompt": f"{WORDS[i % 11]} ?", "completion": f" {WORDS[i % 7]}"} for i in range(40)]
+    arguments = trl.SFTConfig(
+        output_dir=str(tmp_path), max_steps=5, per_device_train_batch_size=1, packing=True, max_length=32,
+        bf16=False, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    gate = Gate(None, probe_steps=5, benchmark=make_exam(), stop=False)
+    trl.SFTTrainer(
+        model=base.model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(texts),
+        processing_class=base.tokenizer,
+        peft_config=LoraConfig(r=4, target_modules="all-linear"),
+        callbacks=[gate],
+    ).train()
+    assert gate.assessment is not None and gate.assessment.task.train_rows < 40
+    assert gate.assessment.data.rows == 40
 
 
 def test_a_stream_is_not_read_even_where_it_has_a_length() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneahead.benchmark.items import CHOICE_METRICS
 from tuneahead.trace import Cue, ProbeTrace
 from tuneahead.verdict import Finding
 
@@ -77,12 +78,26 @@ def no_effect(trace: ProbeTrace) -> Iterator[Finding]:
     if len(trace.cues) < 2:
         return
     first, last = trace.cues[0], trace.cues[-1]
-    losses = abs(last.heldout_loss_nats - first.heldout_loss_nats)
-    margins = np.abs(last.margin_nats - first.margin_nats) if _comparable(first, last) else np.array([np.nan])
-    changes = [float(value) for value in (losses, np.max(margins)) if np.isfinite(value)]
-    if changes and max(changes) < _NO_CHANGE_NATS:
-        message = f"held-out loss and benchmark cues are the same at steps {first.step} and {last.step}"
+    telling, aside = _changes(first, last, choices=trace.info.metric in CHOICE_METRICS)
+    if telling and max(telling.values()) < _NO_CHANGE_NATS and aside < _NO_CHANGE_NATS:
+        message = f"steps {first.step} and {last.step} have the same {' and '.join(telling)}"
         yield Finding("no-effect", "stop", f"{message}: the adapter has no effect on the model", remedy)
+
+
+def _changes(first: Cue, last: Cue, *, choices: bool) -> tuple[dict[str, float], float]:
+    """How far each measurement moved that any effect would move, by name, and the most that another moved.
+
+    Margins of free answers and grades go in steps: a model that has changed may leave all of them as they
+    were, and its loss on other text nearly so. They can only show that there is an effect.
+    """
+    heldout = abs(last.heldout_loss_nats - first.heldout_loss_nats)
+    reference = abs(last.reference_loss_nats - first.reference_loss_nats)
+    margins = (
+        float(np.max(np.abs(last.margin_nats - first.margin_nats))) if _comparable(first, last) else np.nan
+    )
+    found = {"held-out loss": heldout, "benchmark cues": margins if choices else np.nan}
+    others = [value for value in (reference, margins) if np.isfinite(value)]
+    return {name: value for name, value in found.items() if np.isfinite(value)}, max(others, default=0.0)
 
 
 def flat_loss(trace: ProbeTrace) -> Iterator[Finding]:

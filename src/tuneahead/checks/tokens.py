@@ -180,7 +180,7 @@ def token_budget(context: Context) -> Iterator[Finding]:
     elif tokens is not None and not tokens.failure:
         per_row, how = tokens.mean_tokens, ""
     elif not len(survey.prompt_characters):
-        # A stream, of which no row was read.
+        # A stream: its rows are known by their number alone.
         per_row, how = math.nan, ""
     else:
         characters = float(np.mean(survey.prompt_characters + survey.answer_characters))
@@ -190,12 +190,12 @@ def token_budget(context: Context) -> Iterator[Finding]:
         )
     seen = recipe.rows_seen(rows, steps)
     held = f", {context.run.heldout_rows:,} more held out" if context.run.heldout_rows else ""
-    size = f"about {_rounded(seen * per_row)} tokens ({per_row:.0f} a row{how})"
+    size = f": about {_rounded(seen * per_row)} tokens ({per_row:.0f} a row{how})"
     yield found(
         "token-budget",
         "note",
         f"the full run is {counted(steps, 'step')} over {counted(rows, 'row')} "
-        f"({seen / rows:.1f} epochs{held}): {'of unknown length' if math.isnan(per_row) else size}",
+        f"({seen / rows:.1f} epochs{held}){'' if math.isnan(per_row) else size}",
         "nothing; lower epochs or max_steps for a shorter run",
     )
 

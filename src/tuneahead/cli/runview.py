@@ -27,7 +27,7 @@ def print_runs(records: list[RunRecord]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("Run", "Date", "Base", "Data", "Family", "Steps", "Scores", *failed):
         # What is copied into the next command stays in one piece.
-        table.add_column(title, overflow="fold", no_wrap=title == "Run")
+        table.add_column(title, overflow="fold", no_wrap=title in ("Run", "Date"))
     for record in records:
         cells = (
             *(record.run_id, record.created[:10], record.base, record.data_id[:_SHORT], record.family),

@@ -104,10 +104,11 @@ def table_from_store(
                 f"{probe_steps} steps",
                 remedy=f"assess with --probe-steps {probe_steps} or more, or ask for shorter probes",
             )
-        raise StoreError(
-            f"no run in {store.path} has a score on {benchmark!r}",
-            remedy="record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)",
-        )
+        remedy = "record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)"
+        scored = sorted({name for record in store.records() for name in record.scores})
+        if scored:
+            remedy = f"name a benchmark that runs have a score on ({', '.join(scored)}), or {remedy}"
+        raise StoreError(f"no run in {store.path} has a score on {benchmark!r}", remedy=remedy)
     table = _table(store, tasks, benchmark, probe_steps, proxies)
     others = [Task(records) for task in tasks for records in _turned(task.records)]
     if not others:

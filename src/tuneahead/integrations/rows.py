@@ -113,7 +113,11 @@ def batch_rows(batch: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.boo
     ids, trained = _cpu(batch, "input_ids"), _trained(batch)
     for line, start, stop in _spans(batch):
         real = _real(batch, line, start, stop)
-        yield ids[line, start:stop][real], trained[line, start:stop][real]
+        answer = trained[line, start:stop][real]
+        if stop - start < ids.shape[1] and len(answer) > 1:
+            # The first token of a row has no label where rows follow one another, be it a prompt or not.
+            answer[0] = answer[1]
+        yield ids[line, start:stop][real], answer
 
 
 def row_owners(batch: Batch) -> Tensor:

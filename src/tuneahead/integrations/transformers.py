@@ -158,7 +158,8 @@ class Gate(TraceRecorder):
         summary = DataSummary(
             path="the Trainer's train_dataset",
             format="trainer",
-            rows=trace.info.train_rows,
+            # Of packed rows the Trainer counts lines; the findings are about the rows in them.
+            rows=trace.info.train_rows if probe.given else probe.data_rows or trace.info.train_rows,
             fingerprint=dataset.fingerprint,
             tokens=float(probe.rows.tokens) if probe.examples else NAN,
             answer_tokens=float(probe.rows.answer_tokens) if probe.examples else NAN,

@@ -180,7 +180,8 @@ def columns_text(data: DataSummary) -> str:
 
 
 def _name(column: str) -> str:
-    return " ".join(column.split())[:40]
+    # An index that was written with the table has no name.
+    return " ".join(column.split())[:40] or "''"
 
 
 def rounded(value: float) -> str:
