@@ -161,6 +161,21 @@ class Assessment:
         """Whether the probe was the whole run, so that its score is the final one."""
         return self.trace is not None and 0 < self.task.total_steps <= self.task.probe_steps
 
+    @property
+    def final_pp(self) -> float:
+        """The run's own final score, where it is known: measured after the probe, or at the end of a probe
+        that was the whole run and asked every item of the benchmark; NaN otherwise."""
+        if self.outcome is not None and math.isfinite(self.outcome.score_pp):
+            return self.outcome.score_pp
+        done = self.complete and self.trace is not None and not self.trace.info.failure
+        return self.probe_pp if done and self.items_asked >= self.task.benchmark_items else NAN
+
+    @property
+    def items_asked(self) -> int:
+        """How many of the benchmark's items were asked at the end of the probe."""
+        cue = self.trace.cue_at(self.task.probe_steps) if self.trace else None
+        return 0 if cue is None else len(cue.margin_nats)
+
     def to_json(self) -> str:
         """JSON text that :func:`assessment_from_json` reads back; absent figures are null."""
         return _dump("assessment", self)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -98,6 +100,7 @@ class Layout:
         return Example(_joined(turns[:last]), turns[last].content, row, tuple(turns[: last + 1]))
 
     def _turns(self, row: int, value: object, column: str) -> list[Message]:
+        value = as_turns(value)
         if not isinstance(value, list):
             raise self._error(row, f"column {column!r} holds {_kind(value)}, not a list of turns")
         turns = []
@@ -169,6 +172,16 @@ class Layout:
         return DataError(
             what, path=self.path, row=row, remedy=f"correct this row, or leave it out; or {NAME_THE_COLUMNS}"
         )
+
+
+def as_turns(value: object) -> object:
+    """The list that a text holds as JSON, as tables without lists (CSV, SQL) keep turns; else ``value``."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            found = json.loads(value)
+            if isinstance(found, list):
+                return found
+    return value
 
 
 def _joined(turns: Sequence[Message]) -> str:

@@ -122,7 +122,7 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
 def _measured(draft: Assessment) -> Assessment:
     """The probe was the whole run: its own score is set against the goal, and nothing is foretold."""
     threshold = draft.goal.threshold_pp(draft.base_pp)
-    asked, items = _items_asked(draft), draft.task.benchmark_items
+    asked, items = draft.items_asked, draft.task.benchmark_items
     absent = f"the probe was the whole run of {draft.task.total_steps:,} steps"
     scores = f"{absent}, which scores {draft.probe_pp:.1f}"
     if asked < items:
@@ -131,11 +131,6 @@ def _measured(draft: Assessment) -> Assessment:
     if draft.probe_pp >= threshold:
         return _unforeseen(draft, absent, "GO", f"{scores} and reaches the goal of {threshold:.1f}")
     return _unforeseen(draft, absent, "NO_GO", f"{scores} and stays below the goal of {threshold:.1f}")
-
-
-def _items_asked(draft: Assessment) -> int:
-    cue = draft.trace.cue_at(draft.task.probe_steps) if draft.trace else None
-    return 0 if cue is None else len(cue.margin_nats)
 
 
 def _unforeseen(
@@ -163,7 +158,14 @@ def _forecast(
     baseline, attributions = bench.predictor.explain(
         features, draft.base_pp, draft.probe_pp, chance_pp=chance
     )
-    return forecast, baseline, attributions
+    return _as_wide_as_an_item(forecast, draft.task.benchmark_items), baseline, attributions
+
+
+def _as_wide_as_an_item(forecast: Forecast, items: int) -> Forecast:
+    """The interval, no narrower than one item's share: past runs may all have ended on the same score."""
+    half = 50.0 / max(1, items)
+    low, high = max(0.0, forecast.score_pp - half), min(100.0, forecast.score_pp + half)
+    return replace(forecast, low_pp=min(forecast.low_pp, low), high_pp=max(forecast.high_pp, high))
 
 
 def _fixes(attributions: tuple[Attribution, ...], findings: tuple[Finding, ...]) -> tuple[Fix, ...]:

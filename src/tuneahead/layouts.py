@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from tuneahead.columns import NAME_THE_COLUMNS, ROLES, ColumnMapping, Layout, Record
+from tuneahead.columns import NAME_THE_COLUMNS, ROLES, ColumnMapping, Layout, Record, as_turns
 from tuneahead.columnuse import (
     ANSWER_NAMES,
     INPUT_NAMES,
@@ -123,7 +123,7 @@ def _guess(record: Record) -> tuple[str, ColumnMapping] | None:
     names = {str(key).strip().lower(): key for key in record}
     first: Callable[[tuple[str, ...]], str] = lambda known: next((names[n] for n in known if n in names), "")  # noqa: E731
     for known in MESSAGE_NAMES:
-        turns = record[names[known]] if known in names else None
+        turns = as_turns(record[names[known]]) if known in names else None
         if isinstance(turns, list):
             shared = turns and isinstance(turns[0], dict) and "from" in turns[0]
             return "sharegpt" if shared else "messages", ColumnMapping(messages=names[known])

@@ -64,6 +64,6 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
     )
     store.add_static(assessment.data.fingerprint, task.base, CATALOGUE_VERSION, vector)
     # A full run that failed has no score, and its probe is worth keeping all the same.
-    if assessment.outcome is not None and math.isfinite(assessment.outcome.score_pp):
-        store.record_score(name, task.benchmark, assessment.outcome.score_pp)
+    if math.isfinite(assessment.final_pp):
+        store.record_score(name, task.benchmark, assessment.final_pp)
     return name

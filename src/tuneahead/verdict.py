@@ -100,13 +100,16 @@ def first_stop(findings: Iterable[Finding]) -> Finding | None:
 def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -> Verdict:
     """GO when the whole interval reaches the goal, NO_GO when none of it does, else UNSURE.
 
-    A preflight finding of severity ``stop`` decides NO_GO whatever the forecast says. Inputs
-    outside the fitted range make any other decision UNSURE. Source: method.md, "The predictor".
+    A preflight finding of severity ``stop`` decides NO_GO whatever the forecast says, as does a goal that no
+    score can reach. Inputs outside the fitted range make any other decision UNSURE. Source: method.md, "The
+    predictor".
     """
     threshold = goal.threshold_pp(forecast.base_pp)
     stop = first_stop(findings)
     if stop:
         return Verdict("NO_GO", stop.message, threshold)
+    if threshold > 100:
+        return Verdict("NO_GO", f"the goal of {threshold:.1f} is beyond 100, the highest score", threshold)
     span = f"{forecast.low_pp:.1f} to {forecast.high_pp:.1f}"
     if not forecast.in_distribution:
         names = ", ".join(forecast.outside[:3]) or "some inputs"

@@ -190,21 +190,39 @@ def find_predictor(folder: str, base: str, benchmark: str) -> tuple[Predictor | 
     """
     from tuneahead.predictor.predictor import load_predictor
 
-    if not folder:
-        own = base if base in shipped_bases() else SHIPPED_BASE
-        folder = str(shipped_predictor(own))
-        if not Path(folder).is_dir():
-            return None, "this installation ships no predictor"
-    predictor = load_predictor(folder)
+    predictor, absent = (load_predictor(folder), "") if folder else shipped_for(base)
+    if predictor is None:
+        return None, absent
+    if absent := why_unknown(predictor, base, benchmark):
+        return (
+            None,
+            f"{absent}; keep your runs with --store, record their scores, then {fit_command(benchmark)}",
+        )
+    return predictor, ""
+
+
+def shipped_for(base: str) -> tuple[Predictor | None, str]:
+    """The predictor shipped for this base, else the lab's; None and why where the package has neither."""
+    from tuneahead.predictor.predictor import load_predictor
+
+    folder = shipped_predictor(base if base in shipped_bases() else SHIPPED_BASE)
+    if not folder.is_dir():
+        return None, "this installation ships no predictor"
+    return load_predictor(folder), ""
+
+
+def why_unknown(predictor: Predictor, base: str, benchmark: str) -> str:
+    """Why ``predictor`` gives this base and benchmark no forecast; empty where it does."""
     origin = predictor.origin
     for kind, name, known in (("base", base, origin.bases), ("benchmark", benchmark, origin.benchmarks)):
         if name not in known:
-            return None, (
-                f"the predictor has seen no run of {kind} {name} (it knows {', '.join(known) or 'none'}); "
-                "keep your runs with --store, record their scores, then "
-                f"'tuneahead fit --store runs.sqlite --benchmark {shlex.quote(benchmark)} --start shipped'"
-            )
-    return predictor, ""
+            return f"the predictor has seen no run of {kind} {name} (it knows {', '.join(known) or 'none'})"
+    return ""
+
+
+def fit_command(benchmark: str) -> str:
+    """How a predictor is fitted to runs of one's own, in quotes."""
+    return f"'tuneahead fit --store runs.sqlite --benchmark {shlex.quote(benchmark)} --start shipped'"
 
 
 def shipped_bases() -> set[str]:

@@ -21,9 +21,11 @@ from tuneahead.workbench import (
     Setup,
     Workbench,
     find_benchmark,
-    find_predictor,
+    fit_command,
     require_price,
     require_probe_steps,
+    shipped_for,
+    why_unknown,
 )
 
 if TYPE_CHECKING:
@@ -240,9 +242,11 @@ def _loaded(predictor: Predictor | str | Path | None) -> Predictor | None:
 def _predictor_for(predictor: Predictor | None, base: str, benchmark: str) -> tuple[Predictor | None, str]:
     """The predictor, or the shipped one, if it knows this base and benchmark, else why not."""
     if predictor is None:
-        return find_predictor("", base, benchmark)
-    known = predictor.origin
-    for kind, name, names in (("base", base, known.bases), ("benchmark", benchmark, known.benchmarks)):
-        if name not in names:
-            return None, f"the predictor has seen no run of {kind} {name} (it knows {', '.join(names)})"
-    return predictor, ""
+        predictor, absent = shipped_for(base)
+        if predictor is None:
+            return None, absent
+    absent = why_unknown(predictor, base, benchmark)
+    if not absent:
+        return predictor, ""
+    keep = "keep your runs with Gate(store=RunStore('runs.sqlite')), record their scores, then"
+    return None, f"{absent}; {keep} {fit_command(benchmark)}"
