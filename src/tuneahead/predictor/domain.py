@@ -178,7 +178,7 @@ def _least_of_others(values: Floats, index: Rows) -> Floats:
     owner = least.argmin(0)
     first = least.min(0)
     least[owner, np.arange(len(owner))] = np.inf
-    return np.where(index[:, None] == owner, least.min(0), first)
+    return np.asarray(np.where(index[:, None] == owner, least.min(0), first), float)
 
 
 def domain_from_record(record: Mapping[str, object]) -> Domain:
