@@ -38,7 +38,8 @@ def page() -> str:
         "Words are lower-case runs of letters and digits, counted the same way whatever the base; tokens "
         "are the base's. A logarithm is shown to a reader as the number itself.",
         "",
-        "Of more than 20,000 rows a random 20,000, drawn by a fixed seed, are looked at for static features; "
+        "Of more than 20,000 rows a random 20,000, drawn by a fixed seed, are looked at for static features "
+        "(of rows that are long as many as hold 50 million characters, at least 128); "
         "fewer where the formula says so. The column *larger data* says what a value then is: **exact**, "
         "counted over all rows; **mean** or **share**, an estimate, whose sample size and 95 % error stand "
         "beside it in the card, the page and the JSON (`data.samples`) of `tuneahead check`; or **sample**, "

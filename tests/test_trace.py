@@ -55,6 +55,13 @@ def test_bytes_give_the_trace_back() -> None:
     assert again.to_bytes() == trace.to_bytes()
 
 
+def test_traces_of_one_benchmark_share_the_names_of_its_subjects() -> None:
+    blob = make_trace().to_bytes()
+    one, other = trace_from_bytes(blob), trace_from_bytes(blob)
+    assert all(a is b for a, b in zip(one.info.item_subjects, other.info.item_subjects, strict=True))
+    assert all(a is b for a, b in zip(one.info.layers, other.info.layers, strict=True))
+
+
 def test_a_cut_trace_holds_what_was_known_by_then() -> None:
     cut = make_trace().truncate(10)
     assert len(cut.steps) == 10 and cut.steps.layer_grad_norm.shape == (10, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -286,7 +287,8 @@ def _info(found: object) -> TraceInfo:
         raise ValueError(f"schema {info.get('schema')}")
     info = dict(info, recipe=make_recipe(_of(info["recipe"], dict, "recipe")))
     for name in ("layers", "item_subjects"):
-        info[name] = tuple(_of(one, str, name) for one in _of(info[name], list, name))
+        # The names recur in every trace of a history: one copy of each serves all.
+        info[name] = tuple(sys.intern(_of(one, str, name)) for one in _of(info[name], list, name))
     info["versions"] = tuple((str(name), str(version)) for name, version in info["versions"])
     for f in fields(TraceInfo):
         if str(f.type) in _PLAIN and f.name in info:

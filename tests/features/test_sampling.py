@@ -7,6 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from tuneahead.examples import Example
+from tuneahead.features import rows as rows_module
+from tuneahead.features.rows import draw
 from tuneahead.features.sampling import group_errors, mean_error, share_error
 
 
@@ -48,3 +51,14 @@ def test_the_interval_covers_the_truth_in_about_95_of_100_samples(kind: str) -> 
             error = group_errors(lambda at, s=sample: {"x": value(s[at])}, ("x",), 1_000, len(whole))["x"]
         covered += abs(value(sample) - value(whole)) <= error
     assert 0.91 <= covered / 300 <= 0.985
+
+
+def test_of_very_long_rows_fewer_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = [Example("p" * 40, "a" * 60, row) for row in range(1_000)]
+    assert len(draw(examples, 1_000).texts) == 1_000
+    monkeypatch.setattr(rows_module, "TEXT_CHARACTERS", 30_000)
+    drawn = draw(iter(examples), 1_000)
+    assert (drawn.total, len(drawn.texts), len(drawn.vectors)) == (1_000, 300, 1_000)
+    assert len({id(row) for row in drawn.texts}) == 300
+    monkeypatch.setattr(rows_module, "TEXT_CHARACTERS", 1)
+    assert len(draw(examples, 1_000).texts) == rows_module.ANSWER_ROWS

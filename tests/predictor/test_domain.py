@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
+from tuneahead.predictor import domain as domain_module
 from tuneahead.predictor.domain import domain_from_record, learn_domain, training_distances
 
 RNG = np.random.default_rng(0)
@@ -108,3 +110,24 @@ def test_training_distances_leave_out_the_own_data_set():
     ]
     np.testing.assert_allclose(found, expected)
     assert training_distances(domain, ("one",) * 4).tolist() == [0.0] * 4
+
+
+def test_a_long_history_is_measured_part_by_part(monkeypatch):
+    whole = learn_domain(NAMES, ROWS, GROUPS)
+    distances = training_distances(whole, GROUPS)
+    monkeypatch.setattr(domain_module, "_MOST_AT_ONCE", 7)
+    parts = learn_domain(NAMES, ROWS, GROUPS)
+    assert parts.far == pytest.approx(whole.far)
+    np.testing.assert_allclose(training_distances(parts, GROUPS), distances)
+
+
+def test_every_row_is_judged_by_the_range_of_the_other_data_sets():
+    holes = np.where(np.random.default_rng(6).random(ROWS.shape) < 0.3, np.nan, ROWS)
+    holes[3:, 0] = np.nan  # known to one data set alone: no range to judge it by
+    index = np.arange(150) // 3
+    found = domain_module._outside_counts(NAMES, holes, index)
+    for group in (0, 7, 49):
+        others = learn_domain(NAMES, holes[index != group], ("one",) * 147)
+        inside = holes[index == group]
+        beyond = others.outside(inside) & np.isfinite(inside)
+        np.testing.assert_array_equal(found[index == group], beyond.sum(1))

@@ -8,13 +8,17 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from tuneahead.predictor import kernel
 from tuneahead.predictor.kernel import (
     KERNEL_PENALTIES,
     MARGIN,
     MARGIN_COSTS,
+    PLAIN,
+    SHAPED,
     KernelRidge,
     KernelShape,
     SupportVectors,
+    _few_centres,
     _slopes,
 )
 from tuneahead.predictor.linear import PENALTIES, ElasticNet, Ridge, learn_columns
@@ -128,6 +132,53 @@ def test_kernel_contributions_are_shapley_values_over_every_order_of_the_feature
             order_values[feature] += (after - before) / len(orders)
             before = after
     np.testing.assert_allclose(model.contributions(row)[0, :5], order_values, atol=1e-9)
+
+
+def test_few_nodes_are_enough_for_contributions_of_many_columns():
+    random = np.random.default_rng(5)
+    features = random.normal(size=(60, 240))
+    model = KernelRidge(shape=KernelShape(reach=5.0)).fit(features, features[:, 0], np.ones(60), 0).at(0)
+    rows = np.vstack([features[:3], 40.0 * random.normal(size=(2, 240))])
+    found = model.contributions(rows)
+    np.testing.assert_allclose(found.sum(1), model.predict(rows), atol=1e-12)
+    assert np.abs(found[:, :-1]).max() > 0.01
+
+
+def test_with_every_row_as_a_centre_few_centres_are_the_full_kernel_ridge():
+    x = learn_columns(FEATURES, "linear").apply(FEATURES)
+    alike = np.exp(-0.1 * ((x[:, None] - x[None]) ** 2).sum(-1))
+    root, mean = np.sqrt(WEIGHTS), WEIGHTS @ TARGET / WEIGHTS.sum()
+    weights = _few_centres(x, root[:, None] * alike, 0.1, root * (TARGET - mean))
+    path = KernelRidge(shape=KernelShape(reach=0.5)).fit(FEATURES, TARGET, WEIGHTS, 0)
+    np.testing.assert_allclose(mean + alike @ weights.T, path.predict_all(FEATURES), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [PLAIN, SHAPED], ids=["plain", "shaped"])
+def test_a_long_history_has_few_centres_and_is_learnt_from_whole(monkeypatch, shape):
+    random = np.random.default_rng(4)
+    features = random.normal(size=(700, 4))
+    target = np.sin(features[:, 0]) + 0.3 * random.normal(size=700)
+    fresh = random.normal(size=(400, 4))
+    learner, weights = KernelRidge(shape=shape), np.ones(700)
+
+    def error(path):
+        return np.sqrt(((path.predict_all(fresh) - np.sin(fresh[:, :1])) ** 2).mean(0)).min()
+
+    full = error(learner.fit(features, target, weights, 0))
+    monkeypatch.setattr(kernel, "MOST_CENTRES", 100)
+    path = learner.fit(features, target, weights, 0)
+    assert path.centres.shape == (100, 4)
+    assert error(path) < 1.15 * full
+    # A hundred rows alone teach less than a hundred centres for all of them.
+    assert error(path) < 0.8 * error(learner.fit(features[:100], target[:100], weights[:100], 0))
+    np.testing.assert_array_equal(path.weights, learner.fit(features, target, weights, 0).weights)
+
+
+def test_of_a_long_history_support_vectors_learn_from_a_draw(monkeypatch):
+    monkeypatch.setattr(kernel, "MOST_VECTORS", 50)
+    path = SupportVectors().fit(FEATURES, TARGET, WEIGHTS, 0)
+    assert path.centres.shape == (50, 5)
+    assert np.corrcoef(path.predict_all(FEATURES)[:, 1], TARGET)[0, 1] > 0.85
 
 
 def test_a_shaped_kernel_finds_the_columns_that_matter():

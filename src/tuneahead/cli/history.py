@@ -264,6 +264,10 @@ def _table(store: Path | None, table: Path | None, benchmark: str) -> FeatureTab
     if table is not None:
         return read_table(table)
     assert store is not None
+    from tuneahead.cli.progress import ProgressBar
     from tuneahead.history.tables import table_from_store
 
-    return table_from_store(open_store(store), benchmark=benchmark or _BENCHMARK)
+    history = open_store(store)
+    with ProgressBar() as bar:
+        bar.stage(f"Deriving features of {counted(len(history), 'run')}")
+        return table_from_store(history, benchmark=benchmark or _BENCHMARK)

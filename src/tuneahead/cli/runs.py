@@ -31,7 +31,7 @@ def list_runs(
 ) -> None:
     """List stored runs."""
     history = open_store(store)
-    records = list(islice(history.records(), limit))
+    records = islice(history.records(), limit)
     if as_json:
         print(json.dumps([summary_of(record) for record in records], indent=1))
     else:

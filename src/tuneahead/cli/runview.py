@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,27 +17,33 @@ _SHORT = 6
 """Digits of a data set's identifier that a table shows."""
 
 
-def print_runs(records: list[RunRecord]) -> None:
+def print_runs(records: Iterable[RunRecord]) -> None:
     """Print a line for each run."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    failed = ("Failure",) if any(record.failure for record in records) else ()
+    # Lines are kept, not records: the traces of thousands would fill the memory.
+    rows = [_cells(record) for record in records]
+    failed = any(row[-1] for row in rows)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("Run", "Date", "Base", "Data", "Family", "Steps", "Scores", *failed):
+    titles = ("Run", "Date", "Base", "Data", "Family", "Steps", "Scores", *(("Failure",) if failed else ()))
+    for title in titles:
         # What is copied into the next command stays in one piece.
         table.add_column(title, overflow="fold", no_wrap=title in ("Run", "Date"))
-    for record in records:
-        cells = (
-            *(record.run_id, record.created[:10], record.base, record.data_id[:_SHORT], record.family),
-            f"{len(record.trace.steps):,} of {record.trace.info.total_steps:,}",
-            _scores_and_base(record),
-            *([record.failure] if failed else []),
-        )
+    for row in rows:
         # As Text: what others wrote is shown, never read as markup.
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(cell) for cell in row[: len(titles)]))
     open_console().print(table)
+
+
+def _cells(record: RunRecord) -> tuple[str, ...]:
+    return (
+        *(record.run_id, record.created[:10], record.base, record.data_id[:_SHORT], record.family),
+        f"{len(record.trace.steps):,} of {record.trace.info.total_steps:,}",
+        _scores_and_base(record),
+        record.failure,
+    )
 
 
 def print_run(record: RunRecord) -> None:

@@ -16,6 +16,8 @@ from tuneahead.words import split_words
 
 TEXT_ROWS = 20_000
 """Rows whose words and characters are looked at; larger data are sampled."""
+TEXT_CHARACTERS = 50_000_000
+"""Of rows with more characters together fewer are looked at: in words a text takes ten times its size."""
 VECTOR_ROWS = 2_000
 """Rows that are turned into sentence vectors."""
 ANSWER_ROWS = 128
@@ -84,6 +86,9 @@ def draw(examples: Iterable[Example], total: int) -> Drawn:
             f"gave {total:,} rows at first and fewer the second time",
             remedy="leave the file as it is meanwhile",
         )
+    texts = _few_enough(texts, [len(kept[i].prompt) + len(kept[i].answer) for i in texts])
+    wanted = {*texts, *vectors, *answers}
+    kept = {i: kept[i] for i in kept if i in wanted}
     clean = dict(zip(kept, encodable_rows(kept.values()), strict=True))
     chosen = (tuple(clean[i] for i in places) for places in (texts, vectors, answers))
     return Drawn(total, *chosen)
@@ -96,6 +101,15 @@ def _places(total: int, size: int) -> list[int]:
         np.random.default_rng(SAMPLE_SEED).choice(total, size, replace=False)
     ).tolist()
     return chosen
+
+
+def _few_enough(places: list[int], characters: Sequence[int]) -> list[int]:
+    """These places, or as many drawn from them as hold ``TEXT_CHARACTERS`` on average, 128 at least."""
+    count = sum(characters)
+    if count <= TEXT_CHARACTERS:
+        return places
+    size = max(ANSWER_ROWS, len(places) * TEXT_CHARACTERS // count)
+    return [places[i] for i in _places(len(places), size)]
 
 
 def sample_rows(examples: Sequence[Example], size: int) -> list[Example]:

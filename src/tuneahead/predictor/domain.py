@@ -24,6 +24,8 @@ and preflight tells of answers that are cut.
 """
 NEIGHBOURS = 5
 QUANTILE = 0.99
+_MOST_AT_ONCE = 2_000
+"""Rows whose distances to all points are held at a time."""
 _FARTHEST = 8.0
 """Standardised coordinates are cut here, so that one wild feature does not decide the distance alone."""
 
@@ -137,10 +139,20 @@ def _standardised(features: Floats, centre: Floats, scale: Floats) -> Floats:
 
 
 def _nearest(queries: Floats, points: Floats, groups: Rows | None) -> Floats:
+    """Mean distance of each query to its nearest points, ``(n,)``; to those of other ``groups`` if given."""
+    found = np.empty(len(queries))
+    for at in range(0, len(queries), _MOST_AT_ONCE):
+        part = slice(at, at + _MOST_AT_ONCE)
+        same = None if groups is None else groups[part, None] == groups
+        found[part] = _nearest_of(queries[part], points, same)
+    return found
+
+
+def _nearest_of(queries: Floats, points: Floats, same: Mask | None) -> Floats:
     squares = (queries**2).sum(1)[:, None] + (points**2).sum(1) - 2.0 * queries @ points.T
     distances = np.sqrt(np.maximum(squares, 0.0) / max(1, points.shape[1]))
-    if groups is not None:
-        distances[groups[:, None] == groups] = np.inf
+    if same is not None:
+        distances[same] = np.inf
     k = min(NEIGHBOURS, points.shape[0])
     nearest = np.partition(distances, k - 1, axis=1)[:, :k]
     finite = np.isfinite(nearest)
@@ -148,16 +160,25 @@ def _nearest(queries: Floats, points: Floats, groups: Rows | None) -> Floats:
 
 
 def _outside_counts(names: Sequence[str], finite: Floats, index: Rows) -> Floats:
-    counts = np.zeros(len(finite))
-    for group in range(int(index.max()) + 1):
-        inside, others = finite[index == group], finite[index != group]
-        empty = np.isnan(others).all(0)
-        others = np.where(empty, 0.0, others)
-        low, high = np.nanmin(others, 0), np.nanmax(others, 0)
-        slack = _slack(names, low, high)
-        beyond = ((inside < low - slack) | (inside > high + slack)) & ~empty
-        counts[index == group] = beyond.sum(1)
-    return counts
+    """How many features of each row leave the range of the other groups' rows, ``(n,)``."""
+    absent = np.isnan(finite)
+    low = _least_of_others(np.where(absent, np.inf, finite), index)
+    high = -_least_of_others(np.where(absent, np.inf, -finite), index)
+    empty = np.isinf(low)
+    low, high = np.where(empty, 0.0, low), np.where(empty, 0.0, high)
+    slack = _slack(names, low, high)
+    beyond = ((finite < low - slack) | (finite > high + slack)) & ~empty
+    return np.asarray(beyond.sum(1), float)
+
+
+def _least_of_others(values: Floats, index: Rows) -> Floats:
+    """For each entry of ``values`` ``(n, d)`` the least of its column in rows of other groups, ``(n, d)``."""
+    least = np.full((int(index.max()) + 1, values.shape[1]), np.inf)
+    np.minimum.at(least, index, values)
+    owner = least.argmin(0)
+    first = least.min(0)
+    least[owner, np.arange(len(owner))] = np.inf
+    return np.asarray(np.where(index[:, None] == owner, least.min(0), first), float)
 
 
 def domain_from_record(record: Mapping[str, object]) -> Domain:
