@@ -32,7 +32,7 @@ from tuneahead.record import record_run
 from tuneahead.report import render_html
 from tuneahead.report.words import lead
 from tuneahead.training.models import load_base
-from tuneahead.verdict import Attribution, Fix, Goal
+from tuneahead.verdict import Attribution, Fix, Forecast, Goal
 from tuneahead.workbench import Setup, Workbench
 
 
@@ -255,7 +255,7 @@ def test_a_run_shorter_than_the_probe_is_probed_to_its_end(dataset: Dataset, ben
 
 
 def test_a_run_that_the_probe_completed_is_judged_by_its_own_score(
-    dataset: Dataset, bench: Workbench
+    dataset: Dataset, bench: Workbench, tmp_path: Path
 ) -> None:
     recipe = RECIPE.replace(max_steps=12)
     score = assess(dataset, recipe, bench=bench).probe_pp
@@ -267,6 +267,22 @@ def test_a_run_that_the_probe_completed_is_judged_by_its_own_score(
     # Where only some items were asked, the score is not the benchmark's yet.
     few = replace(task, task=replace(task.task, benchmark_items=10_000))
     assert conclusion._measured(few).verdict.decision == "UNSURE"
+    assert task.final_pp == score and math.isnan(few.final_pp)
+    store = RunStore(tmp_path / "runs.sqlite")
+    name = record_run(task, store)
+    assert store.get(name).scores == {bench.benchmark.name: pytest.approx(score)}
+    with pytest.raises(StoreError, match="over by then"):
+        # Its forecast would be its own score: nothing to learn from.
+        store.table(benchmark=bench.benchmark.name, probe_steps=12)
+
+
+def test_an_interval_is_no_narrower_than_one_item() -> None:
+    """Past runs that all ended on one score leave residuals of 0; the next may differ by an item."""
+    sure = Forecast(98.0, 98.0, 98.0, 0.9, 40.0, 97.0)
+    found = conclusion._as_wide_as_an_item(sure, 20)
+    assert (found.low_pp, found.high_pp) == (95.5, 100.0)
+    wide = Forecast(50.0, 40.0, 61.0, 0.9, 40.0, 45.0)
+    assert conclusion._as_wide_as_an_item(wide, 20) == wide
 
 
 def test_a_kept_run_becomes_a_row_to_learn_from_once_its_score_is_known(

@@ -174,6 +174,19 @@ def test_conversations_keep_their_turns(tmp_path: Path) -> None:
         assert data.format == name
 
 
+def test_turns_kept_as_json_text_are_read(tmp_path: Path) -> None:
+    """Tables without lists, CSV among them, keep a conversation as text."""
+    turns = [{"role": "user", "content": 'Say "hi"'}, {"role": "assistant", "content": "hi"}]
+    for rows in ([{"messages": json.dumps(turns)}], [{"chat": " " + json.dumps(turns)}]):
+        data = read_examples(_write(tmp_path, "a.jsonl", _jsonl(rows)))
+        assert _pairs(data) == [('Say "hi"', "hi")] and data.format == "messages"
+    quoted = json.dumps(turns).replace('"', '""')
+    assert _pairs(read_examples(_write(tmp_path, "a.csv", f'messages\n"{quoted}"\n'))) == [('Say "hi"', "hi")]
+    named = _write(tmp_path, "b.jsonl", _jsonl([{"log": json.dumps(turns)}, {"log": "[no json"}]))
+    with pytest.raises(DataError, match="'log' holds text, not a list of turns"):
+        read_examples(named, mapping=ColumnMapping(messages="log"))
+
+
 def test_preference_data_needs_a_mapping(tmp_path: Path) -> None:
     turn = {"from": "gpt", "value": "good"}
     row = {"conversations": [{"from": "human", "value": "q"}], "chosen": turn, "rejected": turn}

@@ -34,12 +34,14 @@ def test_recipes_without_a_forecast_are_not_in_the_race():
 
 def test_a_run_that_the_probe_completed_has_its_score():
     made = forecast(50.0)
-    done = replace(
-        made, forecast=None, probe_pp=57.0, task=replace(made.task, total_steps=100, probe_steps=100)
-    )
-    assert done.complete
-    first, second = best_chances([forecast(58.0), done])
+    task = replace(made.task, total_steps=100, probe_steps=100, benchmark_items=made.items_asked)
+    done = replace(made, forecast=None, probe_pp=57.0, task=task)
+    assert done.complete and made.items_asked == 100
+    first, _ = best_chances([forecast(58.0), done])
     assert first == pytest.approx(norm.cdf(0.5), abs=2e-3)
+    # Of more items than were asked the score is not known.
+    some = replace(done, task=replace(task, benchmark_items=101))
+    assert all(math.isnan(chance) for chance in best_chances([forecast(58.0), some]))
 
 
 def test_a_predictor_that_knows_no_differences_gives_no_chances():

@@ -26,6 +26,11 @@ def test_a_gain_counts_from_the_base_and_no_goal_means_no_worse_than_the_base() 
     assert decide(forecast(41, 44), Goal(gain_pp=3)).decision == "UNSURE"
 
 
+def test_a_goal_beyond_100_is_never_reached() -> None:
+    found = decide(forecast(97.0, 100.0), Goal(gain_pp=63.0))
+    assert found.decision == "NO_GO" and "103.0 is beyond 100" in found.reason
+
+
 def test_unknown_inputs_make_it_unsure_and_a_stop_makes_it_no_go() -> None:
     unsure = decide(forecast(60, 70, known=False), Goal(minimum_pp=50))
     assert unsure.decision == "UNSURE" and "learning rate" in unsure.reason

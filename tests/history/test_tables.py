@@ -88,11 +88,20 @@ def test_a_probe_that_was_cut_short_is_left_out_and_an_imported_log_is_not(tmp_p
     with pytest.raises(StoreError, match="probed for fewer than 100 steps"):
         table_from_store(store, benchmark="exam")
     assert table_from_store(store, benchmark="exam", probe_steps=50).task_ids == ("t1",)
-    short_run = make_record("whole", steps=60)
-    info = replace(short_run.trace.info, total_steps=60)
-    store.add(replace(short_run, task_id="t2", origin="trainer", trace=replace(short_run.trace, info=info)))
+    store.add(replace(make_record("long", steps=100), task_id="t2", origin="trainer"))
     store.add(replace(make_record("log", steps=0), task_id="t3", origin="import"))
     assert table_from_store(store, benchmark="exam").task_ids == ("t2", "t3")
+
+
+def test_a_run_that_was_over_with_its_probe_is_left_out(tmp_path: Path) -> None:
+    """Its forecast is its own score at the probe's end: it would only make intervals narrower."""
+    store = RunStore(tmp_path / "runs.sqlite")
+    whole = make_record("whole", steps=60)
+    trace = replace(whole.trace, info=replace(whole.trace.info, total_steps=60))
+    store.add(replace(whole, origin="trainer", trace=trace))
+    with pytest.raises(StoreError, match="or over by then"):
+        table_from_store(store, benchmark="exam")
+    assert table_from_store(store, benchmark="exam", probe_steps=50).task_ids == ("t1",)
 
 
 def test_a_run_probed_twice_counts_once_and_by_the_probe_of_this_benchmark(tmp_path: Path) -> None:

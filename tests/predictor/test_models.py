@@ -20,6 +20,8 @@ from tuneahead.predictor.kernel import (
     SupportVectors,
     _few_centres,
     _slopes,
+    mixed,
+    same_kernel,
 )
 from tuneahead.predictor.linear import PENALTIES, ElasticNet, Ridge, learn_columns
 from tuneahead.predictor.models import GREEDY_TREES, RANDOM_TREES, Boosting, component_from_record
@@ -217,6 +219,21 @@ def test_support_vectors_meet_the_optimality_conditions_of_their_problem():
         assert (error[full] * np.sign(dual[full]) >= 0.99).all()
         assert between.any()
         assert len(path.at(setting).weights) == np.count_nonzero(dual)
+
+
+def test_models_with_one_kernel_mix_into_one():
+    ridge, vectors = (
+        learner.fit(FEATURES, TARGET, WEIGHTS, 0).at(1) for learner in (KernelRidge(), SupportVectors())
+    )
+    other = KernelRidge(shape=KernelShape(reach=2.0)).fit(FEATURES, TARGET, WEIGHTS, 0).at(1)
+    assert same_kernel(ridge, vectors) and not same_kernel(ridge, other)
+    both = mixed([(0.25, ridge), (0.75, vectors)])
+    assert len(both.centres) == 80, "the rows of the one are those of the other"
+    for method in ("predict", "contributions"):
+        parts = [getattr(model, method)(FEATURES[:5]) for model in (ridge, vectors)]
+        np.testing.assert_allclose(
+            getattr(both, method)(FEATURES[:5]), 0.25 * parts[0] + 0.75 * parts[1], atol=1e-12
+        )
 
 
 def test_support_vectors_follow_one_far_row_less_than_kernel_ridge():

@@ -268,7 +268,11 @@ def _keep(found: Assessment, history: RunStore, *, scored_later: bool) -> None:
     name = record_run(found, history)
     what = f"run {name} was there already," if known else f"kept as run {name}"
     print(f"{what} in {history.path}", file=sys.stderr)
-    if scored_later:
+    if math.isfinite(found.final_pp):
+        print(
+            f"the probe was the whole run: its score of {found.final_pp:.2f} is kept with it", file=sys.stderr
+        )
+    elif scored_later:
         place = f"--benchmark {found.task.benchmark} --store {history.path}"
         print(
             f"once the full run is scored: tuneahead runs record {name} --score POINTS {place}",

@@ -55,19 +55,21 @@ class Task:
 def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task]:
     """Tasks with at least one score on ``benchmark``, in the order they were stored.
 
-    Probes of ours that recorded fewer than ``probe_steps`` steps, of a run that has them, are left out.
+    Probes of ours that recorded fewer than ``probe_steps`` steps, of a run that has more, are left out, and
+    runs that were over when the probe was: nothing was left to foretell.
     """
     grouped: dict[tuple[str, str], list[RunRecord]] = {}
     for record in store.records():
-        if benchmark in record.scores and not record.failure and not _is_short(record, probe_steps):
+        if benchmark in record.scores and not record.failure and not _tells_nothing(record, probe_steps):
             grouped.setdefault((record.base, record.task_id), []).append(record)
     return [Task(_seeds(records, benchmark)) for records in grouped.values()]
 
 
-def _is_short(record: RunRecord, probe_steps: int) -> bool:
+def _tells_nothing(record: RunRecord, probe_steps: int) -> bool:
     # An imported log has gaps by nature, and its features are absent where it has them.
-    wanted = min(probe_steps, record.trace.info.total_steps)
-    return record.origin in _PROBED and len(record.trace.steps) < wanted
+    if record.origin not in _PROBED or not probe_steps:
+        return False
+    return len(record.trace.steps) < probe_steps or record.trace.info.total_steps <= probe_steps
 
 
 def _seeds(records: Sequence[RunRecord], benchmark: str) -> tuple[RunRecord, ...]:
@@ -93,15 +95,15 @@ def table_from_store(
     smaller base (for ProxyLM). Static features are those kept in the store (see :func:`complete_statics`),
     absent otherwise. Outcomes on other benchmarks the runs were scored on become extra columns
     (``FeatureTable.of_benchmark``). A probe of :func:`~tuneahead.assess` or of a Gate that was shorter than
-    ``probe_steps`` is left out: its features are those of another stage of the run. Raises
-    :class:`StoreError` when no task is left.
+    ``probe_steps`` is left out, for its features are those of another stage of the run; so is one of a run
+    that had no further steps. Raises :class:`StoreError` when no task is left.
     """
     tasks = tasks_of(store, benchmark, probe_steps)
     if not tasks:
         if tasks_of(store, benchmark):
             raise StoreError(
                 f"every run in {store.path} with a score on {benchmark!r} was probed for fewer than "
-                f"{probe_steps} steps",
+                f"{probe_steps} steps, or over by then",
                 remedy=f"assess with --probe-steps {probe_steps} or more, or ask for shorter probes",
             )
         remedy = "record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)"

@@ -13,6 +13,7 @@ from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.explain import known_spec
 from tuneahead.predictor.intervals import Calibration, Residuals, calibrate
+from tuneahead.predictor.kernel import Kernel, mixed, same_kernel
 from tuneahead.predictor.models import Component
 from tuneahead.predictor.selection import TrailEntry
 from tuneahead.predictor.table import FeatureTable, Floats, Rows, group_index, join_tables
@@ -167,7 +168,31 @@ def fit_members(
         for copy in range(contestant.copies):
             path = contestant.learner.fit(part, target, problem.weights, seed + copy)
             members.append(Member(weight / contestant.copies, columns, path.at(setting)))
-    return tuple(members), choice.selection.trail if choice.selection else ()
+    return _with_mixed_kernels(members), choice.selection.trail if choice.selection else ()
+
+
+def _with_mixed_kernels(members: Sequence[Member]) -> tuple[Member, ...]:
+    """The same mixture with one model for all that share a kernel: explaining one costs most of the time."""
+    kept: list[Member] = []
+    for member in members:
+        kernel = member.component
+        at = [i for i, one in enumerate(kept) if isinstance(kernel, Kernel) and _shares_kernel(one, member)]
+        if not at or not isinstance(kernel, Kernel):
+            kept.append(member)
+            continue
+        before = kept[at[0]]
+        assert isinstance(before.component, Kernel)
+        weight = before.weight + member.weight
+        parts = [(before.weight / weight, before.component), (member.weight / weight, kernel)]
+        kept[at[0]] = Member(weight, member.columns, mixed(parts))
+    return tuple(kept)
+
+
+def _shares_kernel(one: Member, other: Member) -> bool:
+    a, b = one.component, other.component
+    return (
+        isinstance(a, Kernel) and isinstance(b, Kernel) and one.columns == other.columns and same_kernel(a, b)
+    )
 
 
 def calibration_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,6 +91,24 @@ class Kernel:
             "centres": base64.b64encode(self.centres.astype("<f4").tobytes()).decode(),
             "columns": columns_record(self.columns),
         }
+
+
+def same_kernel(one: Kernel, other: Kernel) -> bool:
+    """Whether two models read their columns and compare rows alike, so that they differ in weights only."""
+    pairs = [(getattr(one.columns, name), getattr(other.columns, name)) for name in vars(one.columns)]
+    return one.width == other.width and all(np.array_equal(*pair) for pair in pairs)
+
+
+def mixed(parts: Sequence[tuple[float, Kernel]]) -> Kernel:
+    """One model that predicts the weighted sum of models with the same kernel; explained in one go."""
+    first = parts[0][1]
+    rows = np.vstack([kernel.centres for _, kernel in parts])
+    weights = np.concatenate([weight * kernel.weights for weight, kernel in parts])
+    centres, place = np.unique(rows, axis=0, return_inverse=True)
+    summed = np.zeros(len(centres))
+    np.add.at(summed, place.ravel(), weights)
+    intercept = sum(weight * kernel.intercept for weight, kernel in parts)
+    return Kernel(first.columns, centres, summed, first.width, intercept)
 
 
 @dataclass(frozen=True)
