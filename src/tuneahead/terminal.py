@@ -73,7 +73,7 @@ def print_assessment(console: Console, assessment: Assessment) -> None:
         print_section(console, "Reasons", _reasons(assessment, glyphs))
     if assessment.fixes:
         print_section(console, "What to do", _fixes(assessment.fixes))
-    console.print(_costs(assessment), style="dim")
+    console.print(costs_line(assessment), style="dim")
 
 
 def print_trace(console: Console, trace: ProbeTrace) -> None:
@@ -296,7 +296,8 @@ def _time_and_price(seconds: float, costs: Costs) -> str:
     return words.duration(seconds) + (f" ({price})" if price else "")
 
 
-def _costs(assessment: Assessment) -> Text:
+def costs_line(assessment: Assessment) -> Text:
+    """What the probe took and the full run would take, in money too where a price is known."""
     costs = assessment.costs
     parts = []
     if math.isfinite(costs.probe_seconds):

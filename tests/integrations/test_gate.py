@@ -88,17 +88,18 @@ def test_a_sure_failure_in_the_rows_stops_the_run_before_the_probe(
 
 
 def test_a_base_that_the_predictor_does_not_know_gets_no_forecast(
-    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), price_per_hour=2.5)
     recipe = RECIPE.replace(max_steps=7)
     trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
     trainer.train()
     assert gate.decision == "UNSURE" and trainer.state.global_step == 7
-    assert gate.assessment is not None and gate.assessment.costs.price_per_hour == 2.5
+    assert "at 2.5 an hour" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(TuneAheadError, match="an hour is none"):
         Gate(predictor, benchmark=make_exam(), price_per_hour=-1.0)
     assert gate.assessment is not None and "has seen no run of base" in gate.assessment.forecast_absent
+    assert "Gate(store=RunStore(" in gate.assessment.forecast_absent
 
 
 def test_a_store_that_can_not_be_written_does_not_end_the_training(

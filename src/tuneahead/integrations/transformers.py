@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,13 +221,15 @@ def print_verdict(console: Console, assessment: Assessment) -> None:
     from rich.text import Text
 
     from tuneahead.report import words
-    from tuneahead.terminal import COLOURS
+    from tuneahead.terminal import COLOURS, costs_line
 
     decision = assessment.verdict.decision
     line = Text(f"{words.VERDICTS[decision].upper()}  ", style=f"bold {COLOURS[decision]}")
     line.append(words.lead(assessment), style="default")
     console.print(line)
     console.print(Text(words.reason(assessment)))
+    if math.isfinite(assessment.costs.price_per_hour):
+        console.print(costs_line(assessment))
     for fix in assessment.fixes[:3]:
         console.print(Text(f"- {fix.title}"))
 
