@@ -19,7 +19,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.svm import SVR
 
-from tuneahead.predictor.kernel import KernelRidge
+from tuneahead.predictor.kernel import SHAPED, KernelRidge, SupportVectors
 from tuneahead.predictor.linear import ElasticNet, Ridge, learn_columns
 from tuneahead.predictor.metrics import measure
 from tuneahead.predictor.models import GREEDY_TREES, PAPER_TREES, RANDOM_TREES, Boosting, Learner
@@ -56,11 +56,11 @@ def with_scikit(make: Callable[[int], object]) -> Fit:
 
 
 def with_learner(learner: Learner, setting: int) -> Fit:
-    """One of our own learners at one setting."""
+    """One of our own learners at one setting; its target is the gain as a share of the head-room."""
 
     def fit(train: FeatureTable, test: FeatureTable) -> Floats:
-        path = learner.fit(train.values, gain(train), np.ones(len(train)), 0)
-        return test.probe_pp + path.predict_all(test.values)[:, setting]
+        path = learner.fit(train.values, gain(train) / train.headroom_pp, np.ones(len(train)), 0)
+        return test.probe_pp + test.headroom_pp * path.predict_all(test.values)[:, setting]
 
     return fit
 
@@ -91,6 +91,9 @@ def contestants() -> dict[str, Fit]:
         "elastic net": with_learner(ElasticNet(), 4),
         "SVR": with_scikit(lambda columns: SVR(C=30.0, epsilon=0.5, gamma=0.3 / columns)),
         "kernel ridge": with_learner(KernelRidge(), 2),
+        "kernel ridge, shaped": with_learner(KernelRidge(shape=SHAPED), 3),
+        "support vectors": with_learner(SupportVectors(), 2),
+        "support vectors, shaped": with_learner(SupportVectors(shape=SHAPED), 1),
         "Gaussian process": with_scikit(gaussian_process),
         "TuneAhead default (mixture chosen within the training folds)": with_preset("default"),
     }
