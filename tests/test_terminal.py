@@ -99,7 +99,11 @@ def test_a_ranking_says_how_likely_each_recipe_is_the_best() -> None:
     target = console(120)
     print_ranking(target, ["good.yaml", "bad.yaml"], [first, second])
     text = shown(target)
-    assert "Best" in text and "99 %" in text and "1 %" in text and "ends best of all" in text
+    assert "Best" in text and "> 99 %" in text and "< 1 %" in text and "ends best of all" in text
+    third = replace(first, forecast=replace(_with_sd(first, 3.0), score_pp=57.0))
+    target = console(120)
+    print_ranking(target, ["good.yaml", "fair.yaml"], [first, third])
+    assert "62 %" in shown(target), "the normal share of 1.3 over 3 times the root of 2"
     target = console(120)
     print_ranking(target, ["good.yaml", "bad.yaml"], [made_assessment(), made_assessment(44.0)])
     assert "Best" not in shown(target), "the predictor does not know"

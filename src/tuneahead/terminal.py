@@ -140,7 +140,9 @@ def _chance(chance: float) -> str:
     """A probability as people read it: nothing is certain before the full run."""
     if math.isnan(chance):
         return "n/a"
-    return f"{min(99, max(1, round(100 * chance)))} %"
+    if not 0.01 <= chance <= 0.99:
+        return "< 1 %" if chance < 0.5 else "> 99 %"
+    return f"{round(100 * chance)} %"
 
 
 def print_table(console: Console, table: ResultTable) -> None:
