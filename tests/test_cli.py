@@ -329,8 +329,8 @@ def test_stored_text_is_shown_as_it_is_and_no_more_runs_than_asked_for(
     said = tuneahead("runs", "list", "--store", path, width=200).stdout
     assert all(text in said for text in ("org/[bold]x[/]", "[/red]", "[a]"))
     limited = tuneahead("runs", "list", "--store", path, "--limit", "1", "--json")
-    assert [run["run"] for run in json.loads(limited.stdout)] == [name]
-    assert "1 more; see --limit" in limited.stderr
+    assert [run["run"] for run in json.loads(limited.stdout)] == ["odd"], "the latest"
+    assert "1 earlier; see --limit" in limited.stderr
 
 
 @pytest.mark.parametrize("arguments", [["show", "nobody"], ["record", "nobody", "--score", "50"]])

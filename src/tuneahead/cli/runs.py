@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,18 +25,18 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or its
 @runs.command("list")
 def list_runs(
     store: StoreFile = Path("runs.sqlite"),
-    limit: Annotated[int, typer.Option(min=1, help="Most runs to show, in JSON too.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Most runs to show, the latest; in JSON too.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List stored runs."""
     history = open_store(store)
-    records = islice(history.records(), limit)
+    records = history.records(history.run_ids()[-limit:])
     if as_json:
         print(json.dumps([summary_of(record) for record in records], indent=1))
     else:
         print_runs(records)
     if len(history) > limit:
-        print(f"{len(history) - limit:,} more; see --limit", file=sys.stderr)
+        print(f"{len(history) - limit:,} earlier; see --limit", file=sys.stderr)
 
 
 @runs.command("show")

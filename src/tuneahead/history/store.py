@@ -189,8 +189,7 @@ class RunStore:
 
     def done_ids(self) -> set[str]:
         """Identifiers of every stored run."""
-        with self._connect() as connection:
-            return {row[0] for row in connection.execute("SELECT run_id FROM runs")}
+        return set(self.run_ids())
 
     def get(self, run_id: str) -> RunRecord:
         """One run; raises :class:`StoreError` when there is none of that name."""
@@ -200,11 +199,15 @@ class RunStore:
             f"no run {run_id!r} in {self.path}", remedy="list the runs with: tuneahead runs list"
         )
 
+    def run_ids(self) -> list[str]:
+        """Identifiers of all runs in the order they were stored."""
+        with self._connect() as connection:
+            return [str(row[0]) for row in connection.execute("SELECT run_id FROM runs ORDER BY rowid")]
+
     def records(self, run_ids: Sequence[str] | None = None) -> Iterator[RunRecord]:
         """All runs in the order they were stored, or those named."""
+        wanted = self.run_ids() if run_ids is None else run_ids
         with self._connect() as connection:
-            found = connection.execute("SELECT run_id FROM runs ORDER BY rowid").fetchall()
-            wanted = [row[0] for row in found] if run_ids is None else list(run_ids)
             for run_id in wanted:
                 row = connection.execute(
                     f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)
