@@ -145,6 +145,7 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["check", "nowhere.jsonl", "--fix", "x.jsonl"], "nowhere.jsonl"),
         (["clean", "DATA", "--out", "x.jsonl", "--also", "typos"], "typos"),
         (["rank", "DATA", "-r", "a.yaml"], "rank compares recipes"),
+        (["rank", "DATA", "-r", "RECIPE", "-r", "RECIPE"], "is given twice"),
         (["report", "DATA"], "not a saved assessment"),
         (["demo", "--out", "DATA"], "can't make the folder"),
         (["fit", "--store", "no.sqlite"], "no.sqlite"),

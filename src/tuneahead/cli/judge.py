@@ -143,6 +143,9 @@ def rank(
             f"rank compares recipes, {len(paths)} given",
             remedy="give -r first.yaml -r second.yaml, or use 'assess'",
         )
+    twice = next((path for place, path in enumerate(paths) if path in paths[:place]), None)
+    if twice is not None:
+        raise TuneAheadError(f"the recipe {twice} is given twice", remedy="name every recipe once")
     chosen: dict[str, Recipe] = {str(path): opt.read_recipe_options(path, settings) for path in paths}
     dataset = load_dataset(file, opt.read_mapping(mapping))
     hourly = opt.read_price(price)
