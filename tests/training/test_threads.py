@@ -106,8 +106,13 @@ def test_after_an_error_those_under_way_end_and_no_other_begins(
         else:
             raise error("no")
 
-    with pytest.raises(error):
-        side_by_side(large, [wrong, *[slow] * 8])
+    # Tests that a script started in the background ignore Ctrl-C, and would wait for it in vain.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(error):
+            side_by_side(large, [wrong, *[slow] * 8])
+    finally:
+        signal.signal(signal.SIGINT, before)
     at_once = len(ended)
     time.sleep(0.5)
     assert at_once == len(ended) < 5
