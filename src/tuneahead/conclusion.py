@@ -122,11 +122,11 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
 def _measured(draft: Assessment) -> Assessment:
     """The probe was the whole run: its own score is set against the goal, and nothing is foretold."""
     threshold = draft.goal.threshold_pp(draft.base_pp)
-    asked, items = draft.items_asked, draft.task.benchmark_items
     absent = f"the probe was the whole run of {draft.task.total_steps:,} steps"
     scores = f"{absent}, which scores {draft.probe_pp:.1f}"
-    if asked < items:
-        reason = f"{scores} on {asked:,} of the benchmark's {items:,} items: ask them all"
+    if math.isnan(draft.final_pp):
+        of = f"{draft.items_asked:,} of the benchmark's {draft.task.benchmark_items:,} items"
+        reason = f"{scores} on {of}: ask them all"
         return _unforeseen(draft, absent, "UNSURE", reason)
     if draft.probe_pp >= threshold:
         return _unforeseen(draft, absent, "GO", f"{scores} and reaches the goal of {threshold:.1f}")

@@ -37,4 +37,4 @@ def best_chances(found: Sequence[Assessment]) -> tuple[float, ...]:
 def _score_and_sd(one: Assessment) -> tuple[float, float]:
     if one.forecast is not None:
         return one.forecast.score_pp, one.forecast.recipe_sd_pp
-    return (one.final_pp, 0.0) if math.isfinite(one.final_pp) else (NAN, NAN)
+    return one.final_pp, 0.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tuneahead.predictor import domain as domain_module
-from tuneahead.predictor.domain import domain_from_record, learn_domain, training_distances
+from tuneahead.predictor.domain import domain_from_record, learn_domain
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(150, 6))
@@ -17,12 +17,12 @@ NAMES = tuple("abcdef")
 
 
 def test_rows_like_the_training_rows_are_inside():
-    domain = learn_domain(NAMES, ROWS, GROUPS)
+    domain, _ = learn_domain(NAMES, ROWS, GROUPS)
     assert domain.contains(np.random.default_rng(1).normal(size=(300, 6))).mean() > 0.95
 
 
 def test_rows_far_away_are_outside_and_their_features_named():
-    domain = learn_domain(NAMES, ROWS, GROUPS)
+    domain, _ = learn_domain(NAMES, ROWS, GROUPS)
     far = np.zeros((1, 6))
     far[0, [1, 4]] = 30.0, -30.0
     assert not domain.contains(far)[0]
@@ -32,7 +32,7 @@ def test_rows_far_away_are_outside_and_their_features_named():
 def test_a_longer_window_is_no_step_outside_by_itself():
     names = (*NAMES[:5], "window_log2")
     rows = np.column_stack([ROWS[:, :5], np.full(len(ROWS), 7.0)])
-    domain = learn_domain(names, rows, GROUPS)
+    domain, _ = learn_domain(names, rows, GROUPS)
     assert domain.names == NAMES[:5]
     assert domain.contains(rows[:, :5]).mean() > 0.95
 
@@ -41,7 +41,7 @@ def test_an_unseen_combination_of_usual_values_is_far_too():
     rng = np.random.default_rng(2)
     side = rng.choice([-1.0, 1.0], 200)
     rows = side[:, None] * 5.0 + 0.1 * rng.normal(size=(200, 4))
-    domain = learn_domain(tuple("abcd"), rows, tuple(f"d{i}" for i in range(200)))
+    domain, _ = learn_domain(tuple("abcd"), rows, tuple(f"d{i}" for i in range(200)))
     mixed = np.array([[5.0, -5.0, 5.0, -5.0]])
     assert not domain.outside(mixed).any()
     assert not domain.contains(mixed)[0]
@@ -51,20 +51,20 @@ def test_an_unseen_combination_of_usual_values_is_far_too():
 def test_a_value_that_was_always_measured_is_missed():
     rows = ROWS.copy()
     rows[::2, 5] = np.nan
-    domain = learn_domain(NAMES, rows, GROUPS)
+    domain, _ = learn_domain(NAMES, rows, GROUPS)
     gone = np.full((1, 6), np.nan)
     assert domain.outside(gone)[0].tolist() == [True] * 5 + [False]
     assert not domain.contains(gone)[0]
 
 
 def test_one_data_set_knows_no_distance_but_still_its_ranges():
-    domain = learn_domain(NAMES, ROWS, ("d",) * 150)
+    domain, _ = learn_domain(NAMES, ROWS, ("d",) * 150)
     assert domain.outside(np.full((1, 6), 99.0)).all()
     assert domain.most_outside == np.inf
 
 
 def test_domain_survives_json():
-    domain = learn_domain(NAMES, ROWS, GROUPS)
+    domain, _ = learn_domain(NAMES, ROWS, GROUPS)
     back = domain_from_record(json.loads(json.dumps(domain.to_record())))
     fresh = 2.0 * np.random.default_rng(3).normal(size=(100, 6))
     np.testing.assert_array_equal(back.contains(fresh), domain.contains(fresh))
@@ -73,7 +73,7 @@ def test_domain_survives_json():
 def test_what_no_training_row_had_speaks_against_no_value():
     rows = ROWS.copy()
     rows[:, 2] = np.nan
-    domain = learn_domain(NAMES, rows, GROUPS)
+    domain, _ = learn_domain(NAMES, rows, GROUPS)
     back = domain_from_record(json.loads(json.dumps(domain.to_record())))
     fresh = np.random.default_rng(1).normal(size=(300, 6))
     fresh[:, 2] = 1e6
@@ -84,7 +84,7 @@ def test_what_no_training_row_had_speaks_against_no_value():
 def test_a_constant_feature_is_not_left_by_rounding():
     rows = np.column_stack([ROWS, np.full(150, 46.72330097087379)])
     stored = rows.astype(np.float32).astype(float)
-    domain = learn_domain((*NAMES, "constant"), stored, GROUPS)
+    domain, _ = learn_domain((*NAMES, "constant"), stored, GROUPS)
     assert not domain.outside(rows)[:, 6].any()
     assert domain.outside(rows + 0.01)[:, 6].all()
 
@@ -92,7 +92,7 @@ def test_a_constant_feature_is_not_left_by_rounding():
 def test_a_base_score_that_differs_by_an_answer_or_two_is_inside_and_has_one_vote():
     names = ("base_score_pp", "base_level", "base_score_headroom", *NAMES)
     constant = np.tile([41.0, 0.22, 0.22], (150, 1))
-    domain = learn_domain(names, np.hstack([constant, ROWS]), GROUPS)
+    domain, _ = learn_domain(names, np.hstack([constant, ROWS]), GROUPS)
     assert domain.names == ("base_score_pp", *NAMES)
     near, far = np.zeros((2, 1, 7))
     near[0, 0], far[0, 0] = 41.4, 47.0
@@ -102,23 +102,21 @@ def test_a_base_score_that_differs_by_an_answer_or_two_is_inside_and_has_one_vot
 
 def test_training_distances_leave_out_the_own_data_set():
     rows = np.array([[0.0], [0.1], [10.0], [10.2]])
-    domain = learn_domain(("a",), rows, ("one", "one", "two", "two"))
-    found = training_distances(domain, ("one", "one", "two", "two"))
+    domain, found = learn_domain(("a",), rows, ("one", "one", "two", "two"))
     points = domain.points[:, 0]
     expected = [
         np.abs(points[i] - points[j]).mean() for i, j in ((0, [2, 3]), (1, [2, 3]), (2, [0, 1]), (3, [0, 1]))
     ]
     np.testing.assert_allclose(found, expected)
-    assert training_distances(domain, ("one",) * 4).tolist() == [0.0] * 4
+    assert learn_domain(("a",), rows, ("one",) * 4)[1].tolist() == [0.0] * 4
 
 
 def test_a_long_history_is_measured_part_by_part(monkeypatch):
-    whole = learn_domain(NAMES, ROWS, GROUPS)
-    distances = training_distances(whole, GROUPS)
+    whole, distances = learn_domain(NAMES, ROWS, GROUPS)
     monkeypatch.setattr(domain_module, "_MOST_AT_ONCE", 7)
-    parts = learn_domain(NAMES, ROWS, GROUPS)
+    parts, found = learn_domain(NAMES, ROWS, GROUPS)
     assert parts.far == pytest.approx(whole.far)
-    np.testing.assert_allclose(training_distances(parts, GROUPS), distances)
+    np.testing.assert_allclose(found, distances)
 
 
 def test_every_row_is_judged_by_the_range_of_the_other_data_sets():
@@ -127,7 +125,7 @@ def test_every_row_is_judged_by_the_range_of_the_other_data_sets():
     index = np.arange(150) // 3
     found = domain_module._outside_counts(NAMES, holes, index)
     for group in (0, 7, 49):
-        others = learn_domain(NAMES, holes[index != group], ("one",) * 147)
+        others, _ = learn_domain(NAMES, holes[index != group], ("one",) * 147)
         inside = holes[index == group]
         beyond = others.outside(inside) & np.isfinite(inside)
         np.testing.assert_array_equal(found[index == group], beyond.sum(1))

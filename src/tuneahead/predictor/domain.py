@@ -65,10 +65,11 @@ class Domain:
         """Coordinates in which distances are taken, ``(n, d)``."""
         return _standardised(features, self.centre, self.scale)
 
-    def contains(self, features: Floats) -> Mask:
-        """Whether each row lies in the region, ``(n,)``."""
+    def contains(self, features: Floats, distance: Floats | None = None) -> Mask:
+        """Whether each row lies in the region, ``(n,)``; ``distance`` is theirs, where it is known."""
+        away = self.distance(features) if distance is None else distance
         few = self.outside(features).sum(1) <= self.most_outside
-        return np.asarray(few & (self.distance(features) <= self.far), bool)
+        return np.asarray(few & (away <= self.far), bool)
 
     def to_record(self) -> dict[str, object]:
         """Everything as JSON values; points are rounded to four digits."""
@@ -83,9 +84,10 @@ class Domain:
         return record
 
 
-def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) -> Domain:
+def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) -> tuple[Domain, Floats]:
     """The region of training ``features`` ``(n, d)``, whose rows belong to data sets ``groups``.
 
+    And each row's mean distance to the nearest rows of other data sets, ``(n,)``, 0 where there are none.
     Columns without a vote have no part in it: see the names of what is returned.
     """
     kept = [i for i, name in enumerate(names) if name not in _NO_VOTE]
@@ -103,12 +105,12 @@ def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) 
     points = np.round(_standardised(features, centre, spread), 4)
     index = group_index(groups)
     far = most = np.inf
+    distances = _nearest(points, points, index)
     if index.max(initial=0) > 0:
-        distances = _nearest(points, points, index)
         far = float(np.quantile(distances, QUANTILE)) * 1.25
         most = float(np.quantile(_outside_counts(names, finite, index), QUANTILE))
     always = (~np.isnan(finite).any(0) & ~empty).astype(float)
-    return Domain(
+    domain = Domain(
         names=tuple(names),
         low=low,
         high=high,
@@ -119,11 +121,7 @@ def learn_domain(names: Sequence[str], features: Floats, groups: Sequence[str]) 
         most_outside=max(1.0, most),
         far=far,
     )
-
-
-def training_distances(domain: Domain, groups: Sequence[str]) -> Floats:
-    """Each training row's mean distance to the nearest rows of other data sets, ``(n,)``; 0 without any."""
-    return _nearest(domain.points, domain.points, group_index(groups))
+    return domain, distances
 
 
 def _slack(names: Sequence[str], low: Floats, high: Floats) -> Floats:

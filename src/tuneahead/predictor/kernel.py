@@ -208,10 +208,8 @@ class KernelRidge:
                 few, root[:, None] * _gaussian(centres, few, width), width, root * (target - intercept)
             )
             return KernelPath(columns, few, solved, width, np.full(len(solved), intercept))
-        values, vectors = np.linalg.eigh(root[:, None] * _gaussian(centres, centres, width) * root)
-        inner = vectors.T @ (root * (target - intercept))
-        penalties = np.array(KERNEL_PENALTIES)[:, None]
-        solved = (inner / (np.maximum(values, 0.0) + penalties)) @ vectors.T
+        alike = root[:, None] * _gaussian(centres, centres, width) * root
+        solved = _at_every_penalty(alike, root * (target - intercept))
         return KernelPath(columns, centres, solved * root, width, np.full(len(solved), intercept))
 
 
@@ -279,10 +277,15 @@ def _few_centres(centres: Floats, alike: Floats, width: float, target: Floats) -
     held = values > _FLAT * values[-1]
     basis = vectors[:, held] / np.sqrt(values[held])
     mapped = alike @ basis
-    values, vectors = np.linalg.eigh(mapped.T @ mapped)
-    inner = vectors.T @ (mapped.T @ target)
+    return np.asarray(_at_every_penalty(mapped.T @ mapped, mapped.T @ target) @ basis.T, float)
+
+
+def _at_every_penalty(matrix: Floats, target: Floats) -> Floats:
+    """Solutions ``x`` of ``(matrix + penalty I) x = target``, ``(settings, n)``, from one decomposition."""
+    values, vectors = np.linalg.eigh(matrix)
     penalties = np.array(KERNEL_PENALTIES)[:, None]
-    return np.asarray((inner / (np.maximum(values, 0.0) + penalties)) @ vectors.T @ basis.T, float)
+    solved = (vectors.T @ target / (np.maximum(values, 0.0) + penalties)) @ vectors.T
+    return np.asarray(solved, float)
 
 
 def _slopes(points: Floats, gram: Floats, dual: Floats, width: float) -> Floats:

@@ -11,7 +11,7 @@ import numpy as np
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.chances import sd_of_own_or_all
-from tuneahead.predictor.domain import Domain, learn_domain, training_distances
+from tuneahead.predictor.domain import Domain, learn_domain
 from tuneahead.predictor.explain import Parts, Typical, explain_parts, weighted_mean
 from tuneahead.predictor.fitting import Member, calibration_of, find_preset, fit_members, prepare, single_row
 from tuneahead.predictor.intervals import Calibration
@@ -114,8 +114,8 @@ class Predictor:
         used = sorted({column for member in members for column in member.columns})
         weights = problem.weights
         gain = rows.probe_pp - rows.base_pp
-        domain = learn_domain([problem.names[i] for i in used], problem.features[:, used], rows.data_ids)
-        distance = training_distances(domain, rows.data_ids)
+        names = [problem.names[i] for i in used]
+        domain, distance = learn_domain(names, problem.features[:, used], rows.data_ids)
         scaled = chosen.scaled_intervals
         return cls(
             names=problem.names[: len(problem.names) - (len(CONTEXT) if chosen.context else 0)],
@@ -154,7 +154,7 @@ class Predictor:
         distance = self.domain.distance(judged)
         half = self.calibration.half_width_pp(matrix, distance, self.level if level is None else level)
         low, high = np.clip(score - half, 0.0, 100.0), np.clip(score + half, 0.0, 100.0)
-        inside = self.domain.contains(judged)
+        inside = self.domain.contains(judged, distance)
         return Predictions(score, low, high, inside.astype(float))
 
     def unlimited_pp(self, table: FeatureTable) -> Floats:
