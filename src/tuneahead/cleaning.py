@@ -13,18 +13,11 @@ from numpy.typing import NDArray
 
 from tuneahead.benchmark.items import Benchmark
 from tuneahead.checks.rows import DAMAGE_NAMES
+from tuneahead.datafile import JSONL_SUFFIXES, Source, find_source, iter_lines
 from tuneahead.dataset import ColumnMapping, Example, iter_examples
 from tuneahead.errors import DataError
 from tuneahead.jsonstream import encode_json
-from tuneahead.readers import (
-    JSONL_SUFFIXES,
-    Record,
-    Source,
-    Unreadable,
-    find_source,
-    iter_lines,
-    iter_records,
-)
+from tuneahead.readers import Record, Unreadable, iter_records
 from tuneahead.survey import Survey, pair_keys, take_survey
 from tuneahead.textstats import Damage
 

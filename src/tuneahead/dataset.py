@@ -10,10 +10,11 @@ from pathlib import Path
 
 from tuneahead.columns import ColumnMapping, Layout
 from tuneahead.columnuse import ColumnUse
+from tuneahead.datafile import Source, find_source
 from tuneahead.errors import DataError
 from tuneahead.examples import Example, Message
 from tuneahead.layouts import find_layout
-from tuneahead.readers import Record, Source, find_source, how_split, iter_records
+from tuneahead.readers import Record, how_split, iter_records
 
 __all__ = [
     "ColumnMapping",
