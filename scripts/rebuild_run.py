@@ -17,7 +17,7 @@ import numpy as np
 from tuneahead.build.execute import lab_data, lab_settings
 from tuneahead.build.plan import TaskPlan
 from tuneahead.history.archive import read_archive
-from tuneahead.history.store import RunRecord
+from tuneahead.history.runrecord import RunRecord
 from tuneahead.lab.datasets import DatasetSpec
 from tuneahead.lab.exam import lab_exam
 from tuneahead.training.loop import Job, train_stack

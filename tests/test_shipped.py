@@ -16,7 +16,7 @@ from tuneahead.build.execute import lab_data, lab_settings
 from tuneahead.build.plan import TaskPlan
 from tuneahead.features.extract import derived_features
 from tuneahead.history.archive import read_archive
-from tuneahead.history.store import RunRecord
+from tuneahead.history.runrecord import RunRecord
 from tuneahead.lab.datasets import DatasetSpec
 from tuneahead.predictor.baselines import OURS
 from tuneahead.predictor.fingerprint import table_fingerprint

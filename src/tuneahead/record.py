@@ -31,7 +31,7 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
     :class:`StoreError` for a task that preflight stopped, which has no trace.
     """
     from tuneahead.features.catalogue import CATALOGUE_VERSION, names_of
-    from tuneahead.history.store import RunRecord
+    from tuneahead.history.runrecord import RunRecord
 
     if assessment.trace is None:
         raise StoreError(

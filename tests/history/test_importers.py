@@ -22,7 +22,8 @@ from tuneahead.features.catalogue import names_of
 from tuneahead.features.extract import derived_features
 from tuneahead.features.recipes import DEPENDS_ON, measure_recipe
 from tuneahead.history.importers import LogReading, import_runs
-from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.history.runrecord import RunRecord
+from tuneahead.history.store import RunStore
 from tuneahead.predictor.predictor import Predictor, load_predictor
 from tuneahead.recipe import Recipe
 from tuneahead.training.models import load_base

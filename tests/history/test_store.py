@@ -16,7 +16,8 @@ import pytest
 
 from tuneahead.errors import StoreError
 from tuneahead.features.vector import FeatureVector
-from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.history.runrecord import RunRecord
+from tuneahead.history.store import RunStore
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Flatness, ProbeTrace, RowVisits, StepColumns, TraceInfo
 

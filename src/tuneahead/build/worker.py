@@ -15,7 +15,8 @@ from tuneahead.build.plan import DataSpec, RunPlan, TaskPlan, rows_of
 from tuneahead.build.questions import QuestionSpec
 from tuneahead.dataset import Example
 from tuneahead.errors import StoreError, TuneAheadError
-from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.history.runrecord import RunRecord
+from tuneahead.history.store import RunStore
 
 if TYPE_CHECKING:
     from tuneahead.benchmark.items import Benchmark

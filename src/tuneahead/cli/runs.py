@@ -15,7 +15,8 @@ from tuneahead.counts import counted
 from tuneahead.errors import StoreError
 
 if TYPE_CHECKING:
-    from tuneahead.history.store import RunRecord, RunStore
+    from tuneahead.history.runrecord import RunRecord
+    from tuneahead.history.store import RunStore
 
 runs = typer.Typer(no_args_is_help=True, help="List, show, score, import and forget stored runs.")
 

@@ -11,7 +11,7 @@ from tuneahead.counts import counted
 
 if TYPE_CHECKING:
     from tuneahead.history.importers import ImportSummary
-    from tuneahead.history.store import RunRecord
+    from tuneahead.history.runrecord import RunRecord
 
 _SHORT = 6
 """Digits of a data set's identifier that a table shows."""

@@ -14,7 +14,8 @@ from typing import Any
 
 from tuneahead.errors import StoreError
 from tuneahead.features.vector import FeatureVector
-from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.history.runrecord import RunRecord
+from tuneahead.history.store import RunStore
 from tuneahead.history.tables import can_be_made
 from tuneahead.recipe import make_recipe
 from tuneahead.trace import trace_from_bytes

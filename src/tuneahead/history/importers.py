@@ -11,7 +11,8 @@ from pathlib import Path
 from tuneahead.errors import DataError, StoreError
 from tuneahead.history import mlflow, trainerstate
 from tuneahead.history.loggedrun import LoggedRun, LogReading, id_of, record_of
-from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.history.runrecord import RunRecord
+from tuneahead.history.store import RunStore
 
 __all__ = ["ImportSummary", "LogReading", "import_runs"]
 

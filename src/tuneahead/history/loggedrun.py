@@ -16,8 +16,8 @@ import numpy as np
 
 from tuneahead.errors import DataError
 from tuneahead.features.recipes import UNKNOWN_SETTING
+from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.settings import LogSource, first_text, recipe_of
-from tuneahead.history.store import RunRecord
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Floats, ProbeTrace, RowVisits, StepColumns, TraceInfo
 

@@ -11,17 +11,15 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead.errors import StoreError
 from tuneahead.features.vector import FeatureVector
-from tuneahead.recipe import Recipe, make_recipe
-from tuneahead.trace import ProbeTrace, trace_from_bytes
+from tuneahead.history.runrecord import COLUMNS, RunRecord, run_record, run_row, score_rows
 
 if TYPE_CHECKING:
     from tuneahead.predictor.table import FeatureTable
@@ -49,42 +47,8 @@ CREATE TABLE IF NOT EXISTS statics (
 _OWN = {"meta", "runs", "scores", "statics"}
 _NEW = f"BEGIN IMMEDIATE; {_TABLES} INSERT OR IGNORE INTO meta VALUES ('schema', '{SCHEMA}'); COMMIT;"
 """One transaction: a process that opens the file meanwhile finds all of it or nothing."""
-_COLUMNS = (
-    "run_id, task_id, data_id, family, base, seed, recipe, trace, data_spec, seconds, steps, failure, "
-    "origin, created"
-)
 _WRITABLE = 0o222
 _MOST_SHOWN = 5
-_UNKNOWN_SECONDS = -1.0
-"""Stored for an unknown length: SQLite turns NaN into NULL, which the column refuses."""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One run: what was trained, its trace, and its scores in percentage points.
-
-    ``base_scores`` are those of the plain base on the same benchmarks. ``data_spec`` is JSON from
-    which generated data can be made again, or empty. ``origin`` says where the run was made
-    (``lab``, ``assess``, ``trainer``, ``import``).
-    """
-
-    run_id: str
-    task_id: str
-    data_id: str
-    family: str
-    base: str
-    seed: int
-    recipe: Recipe
-    trace: ProbeTrace
-    scores: Mapping[str, float] = field(default_factory=dict)
-    base_scores: Mapping[str, float] = field(default_factory=dict)
-    subject_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    data_spec: str = ""
-    seconds: float = float("nan")
-    steps: int = 0
-    failure: str = ""
-    origin: str = "lab"
-    created: str = ""
 
 
 class RunStore:
@@ -168,22 +132,17 @@ class RunStore:
         Scores that are not finite are absent ones and left out.
         """
         now = record.created or datetime.now(UTC).isoformat(timespec="seconds")
-        row = (
-            record.run_id, record.task_id, record.data_id, record.family, record.base, record.seed,
-            record.recipe.model_dump_json(), record.trace.to_bytes(), record.data_spec,
-            record.seconds if math.isfinite(record.seconds) else _UNKNOWN_SECONDS,
-            record.steps, record.failure, record.origin, now,
-        )  # fmt: skip
+        row = run_row(record, now)
         with self._connect() as connection:
             marks = ", ".join("?" * len(row))
             # OR IGNORE would drop a row of any other fault without a word.
             done = connection.execute(
-                f"INSERT INTO runs ({_COLUMNS}) VALUES ({marks}) ON CONFLICT (run_id) DO NOTHING", row
+                f"INSERT INTO runs ({COLUMNS}) VALUES ({marks}) ON CONFLICT (run_id) DO NOTHING", row
             )
             if done.rowcount == 0:
                 return False
             connection.executemany(
-                "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?)", _scores(record, now)
+                "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?)", score_rows(record, now)
             )
         return True
 
@@ -209,14 +168,12 @@ class RunStore:
         wanted = self.run_ids() if run_ids is None else run_ids
         with self._connect() as connection:
             for run_id in wanted:
-                row = connection.execute(
-                    f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)
-                ).fetchone()
+                row = connection.execute(f"SELECT {COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
                 if row is not None:
                     scores = connection.execute(
                         "SELECT benchmark, subject, kind, score_pp FROM scores WHERE run_id = ?", (run_id,)
                     ).fetchall()
-                    yield _record(row, scores)
+                    yield run_record(row, scores)
 
     def record_score(self, run_id: str, benchmark: str, score_pp: float) -> None:
         """Add or replace the true score of a run that is in the store, in percentage points (0 to 100)."""
@@ -324,51 +281,3 @@ def _nobody_writes(path: Path) -> bool:
     if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
         return True
     return not (path.stat().st_mode | path.parent.stat().st_mode) & _WRITABLE
-
-
-def _scores(record: RunRecord, now: str) -> list[tuple[str, str, str, str, float, str]]:
-    rows = []
-    for kind, scores in (("final", record.scores), ("base", record.base_scores)):
-        rows += [
-            (record.run_id, name, "", kind, float(pp), now)
-            for name, pp in scores.items()
-            if math.isfinite(pp)
-        ]
-    for name, subjects in record.subject_scores.items():
-        rows += [
-            (record.run_id, name, subject, "final", float(pp), now)
-            for subject, pp in subjects.items()
-            if math.isfinite(pp)
-        ]
-    return rows
-
-
-def _record(row: Sequence[object], scores: Sequence[tuple[str, str, str, float]]) -> RunRecord:
-    values = dict(zip(_COLUMNS.replace(" ", "").split(","), row, strict=True))
-    recipe = make_recipe(json.loads(str(values["recipe"])))
-    blob = values["trace"]
-    assert isinstance(blob, bytes)
-    seconds = float(str(values["seconds"]))
-    subjects: dict[str, dict[str, float]] = {}
-    for name, subject, kind, pp in scores:
-        if subject and kind == "final":
-            subjects.setdefault(name, {})[subject] = pp
-    return RunRecord(
-        run_id=str(values["run_id"]),
-        task_id=str(values["task_id"]),
-        data_id=str(values["data_id"]),
-        family=str(values["family"]),
-        base=str(values["base"]),
-        seed=int(str(values["seed"])),
-        recipe=recipe,
-        trace=trace_from_bytes(blob),
-        scores={name: pp for name, subject, kind, pp in scores if kind == "final" and not subject},
-        base_scores={name: pp for name, subject, kind, pp in scores if kind == "base"},
-        subject_scores=subjects,
-        data_spec=str(values["data_spec"]),
-        seconds=seconds if seconds != _UNKNOWN_SECONDS else float("nan"),
-        steps=int(str(values["steps"])),
-        failure=str(values["failure"]),
-        origin=str(values["origin"]),
-        created=str(values["created"]),
-    )

@@ -14,7 +14,8 @@ from tuneahead.errors import StoreError
 from tuneahead.features.catalogue import CATALOGUE, CATALOGUE_VERSION
 from tuneahead.features.extract import derived_features
 from tuneahead.features.vector import FeatureVector
-from tuneahead.history.store import RunRecord, RunStore
+from tuneahead.history.runrecord import RunRecord
+from tuneahead.history.store import RunStore
 from tuneahead.predictor.table import (
     CUE_PREFIX,
     DATA_ROWS,
