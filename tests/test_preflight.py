@@ -119,6 +119,13 @@ def test_empty_answers_warn_with_their_rows_and_stop_when_all_are() -> None:
     assert not _only(preflight(_clean(), Recipe()), "empty-answers")
 
 
+def test_empty_turns_of_a_conversation_may_be_tool_calls() -> None:
+    turns = (Message("user", "Weather in Lima?"), Message("assistant", ""))
+    rows = [*_clean(), Example("Weather in Lima?", "", 17, turns)]
+    assert "tool_calls" in _one(preflight(rows, Recipe()), "empty-answers").remedy
+    assert "tool_calls" not in _one(preflight(_with(("Lima?", "")), Recipe()), "empty-answers").remedy
+
+
 def test_empty_prompts_are_a_note() -> None:
     finding = _one(preflight(_with(("", "A statement."), ("", "")), Recipe()), "empty-prompts")
     assert (finding.severity, finding.rows) == ("note", (17,))
