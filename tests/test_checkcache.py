@@ -55,12 +55,14 @@ def test_equal_content_has_one_key_and_everything_that_matters_another(data: Pat
     ]
     items.write_text('{"more": 1}')
     others.append(key_of(data, setup=Setup(benchmark=str(items))))
+    # A benchmark is known by the name of its file, which stands in the findings.
+    others.append(key_of(data, setup=Setup(benchmark=str(items.rename(tmp_path / "exam.jsonl")))))
     renamed = tmp_path / "data.json"
     renamed.write_bytes(data.read_bytes())
     others.append(key_of(renamed))
     data.write_text('{"prompt": "p", "answer": "b"}')
     others.append(key_of(data))
-    assert len({first, *others}) == 9
+    assert len({first, *others}) == 10
 
 
 def _base(folder: Path) -> Path:
@@ -85,7 +87,14 @@ def test_a_changed_base_or_changed_code_is_another_key(
 
 
 def test_what_cannot_be_known_has_no_key_and_is_not_kept(data: Path, tmp_path: Path) -> None:
-    unknown = (Setup(base="nobody/no-such-model"), Setup(base="./no such: base"), Setup(benchmark="arc_easy"))
+    task = tmp_path / "task.yaml"
+    task.write_text("task: mine\ndataset_path: json\n")
+    unknown = (
+        Setup(base="nobody/no-such-model"),
+        Setup(base="./no such: base"),
+        Setup(benchmark="arc_easy"),
+        Setup(benchmark=str(task)),
+    )
     for setup in unknown:
         assert key_of(data, setup=setup) == ""
     assert key_of(tmp_path / "nowhere.jsonl") == ""

@@ -70,6 +70,13 @@ def test_a_near_duplicate_of_a_removed_row_stays() -> None:
     assert [(r.row, r.reason) for r in cleaned.ledger] == [(1, "broken-encoding")]
 
 
+def test_a_copy_of_a_removed_row_stays() -> None:
+    # A control character that counts as a space: the two rows are copies, and only one is damaged.
+    rows = [Example("Hi", "all\x1cwell", 1), Example("Hi", "all well", 2), Example("Hi", "all  well", 3)]
+    ledger = [(r.row, r.reason, r.detail[:13]) for r in clean(rows).ledger]
+    assert ledger == [(1, "broken-encoding", "NUL or other "), (3, "exact-duplicates", "copy of row 2")]
+
+
 def test_cleaning_twice_removes_nothing_more() -> None:
     once = clean(_examples(), benchmarks=[EXAM])
     assert clean(once.examples, benchmarks=[EXAM]).ledger == ()
@@ -139,7 +146,12 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 1: can't be written as JSON"):
         clean_file(tmp_path / "a.parquet", tmp_path / "out.jsonl")
     with pytest.raises(DataError, match="can't be written"):
-        clean_file(_good(tmp_path), tmp_path / "none" / "out.jsonl")
+        clean_file(_good(tmp_path), path / "out.jsonl")
+
+
+def test_the_folder_of_a_copy_is_made(tmp_path: Path) -> None:
+    done = clean_file(_good(tmp_path), tmp_path / "new" / "deep" / "out.jsonl")
+    assert done.path.read_text() == _good(tmp_path).read_text() + "\n" and done.ledger_path.is_file()
 
 
 def _good(folder: Path) -> Path:

@@ -119,6 +119,13 @@ def test_empty_answers_warn_with_their_rows_and_stop_when_all_are() -> None:
     assert not _only(preflight(_clean(), Recipe()), "empty-answers")
 
 
+def test_empty_turns_of_a_conversation_may_be_tool_calls() -> None:
+    turns = (Message("user", "Weather in Lima?"), Message("assistant", ""))
+    rows = [*_clean(), Example("Weather in Lima?", "", 17, turns)]
+    assert "tool_calls" in _one(preflight(rows, Recipe()), "empty-answers").remedy
+    assert "tool_calls" not in _one(preflight(_with(("Lima?", "")), Recipe()), "empty-answers").remedy
+
+
 def test_empty_prompts_are_a_note() -> None:
     finding = _one(preflight(_with(("", "A statement."), ("", "")), Recipe()), "empty-prompts")
     assert (finding.severity, finding.rows) == ("note", (17,))
@@ -204,6 +211,13 @@ def test_a_mix_of_languages_is_a_note() -> None:
     russian = [("Столица Перу?", f"Это город Лима, номер {i}") for i in range(4)]
     assert "cyrillic script 20 %" in _one(preflight(_with(*russian), Recipe()), "language-mix").message
     assert not _only(preflight(_clean(3), Recipe()), "language-mix")
+    code = [
+        (f"Print {city}", f"import os\nprint(os.getcwd(), 'http://example.com', os.sep, '{city}')")
+        for city in CAPITALS.values()
+    ]
+    assert not _only(preflight(_with(*code), Recipe()), "language-mix")
+    loops = [(f"Drop {city}", f"del rows['{city}']\ndel rows[0]") for city in CAPITALS.values()]
+    assert not _only(preflight(_with(*loops), Recipe()), "language-mix")
 
 
 def test_answers_far_longer_than_the_rest_are_found() -> None:
@@ -270,6 +284,10 @@ def test_masked_answers_stop_when_all_and_warn_when_some(tokenizer) -> None:  # 
     )
     assert not _only(preflight(rows, Recipe(max_length=2048), tokenizer=tokenizer), "masked-answers")
     assert not _only(preflight(rows, Recipe(max_length=64)), "masked-answers")
+    # Long rows without an answer neither make "every row" nor stand in the message.
+    lost = [*long, Example("short", "kept", 9), *(Example("word " * 200, "", i) for i in range(10, 14))]
+    finding = _one(preflight(lost, Recipe(max_length=64), tokenizer=tokenizer), "masked-answers")
+    assert finding.severity == "warn" and finding.message.startswith("8 of 13 rows (61.5 %) fill the window")
 
 
 def test_answers_cut_by_the_window_are_counted_apart_from_masked_ones(tokenizer) -> None:  # type: ignore[no-untyped-def]
@@ -307,7 +325,15 @@ def test_a_tokenizer_without_end_or_with_a_shared_pad_token_is_reported(tokenize
 
 
 def test_a_template_that_never_closes_the_answer_is_reported(chat) -> None:  # type: ignore[no-untyped-def]
+    import copy
+
+    from tokenizers import AddedToken
+
     assert not _only(preflight(_clean(), Recipe(), tokenizer=chat), "end-token")
+    added = copy.deepcopy(chat)
+    added.add_tokens([AddedToken("<|end|>", special=True)])
+    added.chat_template = chat.chat_template.replace("<|endoftext|>", "<|end|>")
+    assert not _only(preflight(_clean(), Recipe(), tokenizer=added), "end-token")
     chat.chat_template = chat.chat_template.replace("<|endoftext|>", "")
     assert "never learn to stop" in _one(preflight(_clean(), Recipe(), tokenizer=chat), "end-token").message
 
@@ -322,6 +348,19 @@ def test_rows_with_template_markers_clash_with_another_template(tokenizer, chat)
     twice = preflight(alpaca, Recipe(template="alpaca"), tokenizer=tokenizer)
     assert "second time" in _one(twice, "chat-template").message
     assert not _only(preflight(alpaca, Recipe(template="raw"), tokenizer=tokenizer), "chat-template")
+    task = _with(("Add two numbers.\n\n### Input:\n1 2\n\n### Output:\n3", "print(sum(numbers))"))
+    assert not _only(preflight(task, Recipe(), tokenizer=chat), "chat-template")
+
+
+def test_an_end_marker_is_judged_by_its_own_token(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    import copy
+
+    llama = copy.deepcopy(tokenizer)
+    llama.add_special_tokens({"eos_token": "</s>"})
+    closed = _with(("Say hi", "Hi</s>"))
+    assert not _only(preflight(closed, Recipe(template="raw"), tokenizer=llama), "chat-template")
+    apart = _one(preflight(closed, Recipe(template="raw"), tokenizer=tokenizer), "chat-template")
+    assert "(</s>)" in apart.message and "fall apart" in apart.message
 
 
 def test_conversations_need_a_chat_template(tokenizer, chat) -> None:  # type: ignore[no-untyped-def]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from made_assessment import made_assessment, made_trace
 from rich.console import Console
@@ -45,6 +46,14 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     print_ranking(target, ["a.yaml", "recipes/long-name.yaml"], [made_assessment(), made_assessment(44.0)])
     print_trace(target, made_trace())
     assert max(len(line) for line in shown(target).splitlines()) <= width
+
+
+def test_a_loss_that_a_log_lacks_is_absent_and_no_number() -> None:
+    target, trace = console(), made_trace()
+    absent = np.full(len(trace.steps), np.nan, np.float32)
+    steps = replace(trace.steps, loss_sum_nats=absent, grad_norm=absent)
+    print_trace(target, replace(trace, steps=steps))
+    assert "nan" not in shown(target) and shown(target).count("n/a") >= 10
 
 
 def test_the_whole_interval_is_readable_in_60_columns() -> None:

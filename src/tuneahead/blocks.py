@@ -21,23 +21,35 @@ BLOCK_ROWS = 2_048
 _BLOCK_CHARACTERS = 4_000_000
 _LEAK_CHARACTERS = 20
 
-MARKERS = ("", "ChatML", "Llama 3", "Llama 2", "Gemma", "Zephyr", "Alpaca", "end of text")
+MARKERS = (
+    "",
+    "ChatML",
+    "Llama 3",
+    "Llama 2",
+    "Gemma",
+    "Zephyr",
+    "Alpaca",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+)
 """Families of template markers; a row's code in the survey is an index into this."""
 
 _MARKER = re.compile(
     r"(<\|im_(?:start|end)\|>)|(<\|(?:start_header_id|end_header_id|eot_id|begin_of_text)\|>)"
     r"|(\[/?INST\]|<</?SYS>>)|(<(?:start|end)_of_turn>)|(<\|(?:user|assistant|system|end)\|>)"
-    r"|(### (?:Instruction|Response|Input) ?:)|(<\|end_?of_?text\|>|</s>\s*\Z|<eos>\s*\Z)"
+    r"|(### (?:Instruction|Response) ?:)|(<\|endoftext\|>)|(<\|end_of_text\|>)|(</s>\s*\Z)|(<eos>\s*\Z)"
 )
 
-# Frequent words of one language that hardly occur in the others.
+# Frequent words of one language that hardly occur in the others, nor in code (as "os" and "com" do).
 _FUNCTION_WORDS = {
     "English": "the and of is that you it with this was are have not what which from",
     "German": "der und das ich ist nicht den von mit ein auf für sich auch dem wie sind",
     "French": "les est une des dans pour pas qui sur avec vous cette quelle être sont aux",
     "Spanish": "el los las del con una por para como pero más este cuál qué muy también",
     "Italian": "il che di non della sono per gli nel anche più come questo delle alla",
-    "Portuguese": "não uma com os em são mais você foi isso pelo ao também das qual",
+    "Portuguese": "não uma seu muito em são mais você foi isso pelo ao também das qual",
     "Dutch": "het een van niet dat voor ik zijn maar ook naar wordt deze wat heeft",
 }
 LANGUAGES = ("unclear", *_FUNCTION_WORDS, *(f"{name} script" for name in SCRIPTS[1:]))
@@ -148,10 +160,14 @@ class BlockMeter:
         known = hashes[place] == words.hashes
         owner = np.repeat(np.arange(len(words)), np.diff(words.offsets))
         width = len(_FUNCTION_WORDS) + 1
-        votes = np.bincount(owner[known] * width + codes[place[known]], minlength=len(words) * width)
+        # Each word once a row: code repeats its own names, some of which are words elsewhere.
+        once = np.unique(owner[known] * len(hashes) + place[known])
+        votes = np.bincount(
+            once // len(hashes) * width + codes[once % len(hashes)], minlength=len(words) * width
+        )
         table = votes.reshape(len(words), width)
         ranked = np.sort(table, axis=1)
-        # Two function words, and more of this language than of any other.
+        # Two different function words, and more of this language than of any other.
         clear = (ranked[:, -1] >= 2) & (ranked[:, -1] > ranked[:, -2])
         language = np.where(clear, table.argmax(axis=1), 0)
         script = stats.scripts.argmax(axis=1)

@@ -49,7 +49,7 @@ def check_key(path: Path, mapping: ColumnMapping | None, recipe: Recipe, setup: 
     that another library fetches, a file that can't be read): such a check is not kept. Loads
     neither base nor data.
     """
-    base, benchmark = _base_stamp(setup.base), setup.benchmark
+    base = _base_stamp(setup.base)
     if not base:
         return ""
     try:
@@ -59,11 +59,24 @@ def check_key(path: Path, mapping: ColumnMapping | None, recipe: Recipe, setup: 
             repr(mapping),
             recipe.model_dump_json(),
             base,
-            benchmark if benchmark in LAB_BENCHMARKS else _file_digest(Path(benchmark)),
+            _benchmark_stamp(setup.benchmark),
             f"{setup.precision} {setup.device}",
         )
     except (OSError, ValueError):
         return ""
+
+
+def _benchmark_stamp(benchmark: str) -> str:
+    """What tells a benchmark apart; raises OSError or ValueError where that can't be known."""
+    from tuneahead.workbench import TASK_FILES
+
+    if benchmark in LAB_BENCHMARKS:
+        return benchmark
+    path = Path(benchmark)
+    if path.suffix in TASK_FILES:
+        raise ValueError("the rows of a task lie elsewhere")
+    # Findings call a benchmark by the name of its file.
+    return f"{path.stem} {_file_digest(path)}"
 
 
 def _base_stamp(base: str) -> str:

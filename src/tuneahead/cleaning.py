@@ -183,12 +183,15 @@ def _contaminated(survey: Survey, _: Earlier) -> Found:
 
 
 def _copies(survey: Survey, removed: Earlier) -> Found:
-    _, first, inverse = np.unique(
-        pair_keys(survey.prompt, survey.answer), return_index=True, return_inverse=True
-    )
-    original = first[inverse]
-    for at in np.flatnonzero(original != np.arange(len(survey))).tolist():
-        yield int(survey.row[at]), f"copy of row {survey.row[original[at]]}"
+    # A row that goes itself is no original: copies are equal up to spaces only, and one may be damaged.
+    stays = np.flatnonzero(~np.isin(survey.row, list(removed)))
+    keys = pair_keys(survey.prompt, survey.answer)[stays]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    for row, original in zip(
+        survey.row[stays].tolist(), survey.row[stays[first[inverse]]].tolist(), strict=True
+    ):
+        if row != original:
+            yield row, f"copy of row {original}"
 
 
 def _gibberish(survey: Survey, _: Earlier) -> Found:
@@ -242,13 +245,15 @@ def _write(path: Path, lines: Iterable[str]) -> None:
     # Written beside and renamed: a reader never sees half a file.
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as handle:
-            for line in lines:
-                handle.write(line + "\n")
-        os.replace(part, path)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("w", encoding="utf-8", newline="\n") as handle:
+                for line in lines:
+                    handle.write(line + "\n")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
             f"can't be written: {error.strerror}", path=path, remedy="check the folder and the disk"
         ) from None
-    finally:
-        part.unlink(missing_ok=True)

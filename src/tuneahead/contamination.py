@@ -102,7 +102,9 @@ class _Index:
         self._name = benchmark.name
         self._ids = [item.item_id for item in items]
         self._keys: dict[str, list[int]] = defaultdict(list)
-        stems = [question_stem(item.prompt) for item in items]
+        # Examples before a question are not what a row must hold: they are most of such a prompt.
+        prompts = [item.question or item.prompt for item in items]
+        stems = [question_stem(prompt) for prompt in prompts]
         asked = Counter(question_key(stem) for stem in stems)
         for i, (item, stem) in enumerate(zip(items, stems, strict=True)):
             key = question_key(stem)
@@ -111,7 +113,7 @@ class _Index:
             for answer in _right_answers(item):
                 self._keys[question_key(f"{stem.strip()} {answer}")].append(i)
         self._keys.pop("", None)
-        self._runs = _run_indices(stems, [item.prompt for item in items])
+        self._runs = _run_indices(stems, prompts)
 
     def look_up_runs(self, words: Words, rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         for index in self._runs:

@@ -54,8 +54,8 @@ class Survey:
     ``prompt`` and ``answer`` are hashes of the texts with spaces collapsed; ``loose_answer``
     also ignores case and closing punctuation. ``earlier_turns`` marks conversations with an assistant turn
     before the last. ``damage`` holds :class:`Damage` bits, ``marker``
-    indices into ``MARKERS``, ``language`` into ``LANGUAGES``. ``long_rows`` are rows that might
-    be too long for the window, of ``long_count`` met; ``sample`` is a random sample.
+    indices into ``MARKERS``, ``language`` into ``LANGUAGES``. ``long_rows`` are rows with
+    an answer that might be too long for the window, of ``long_count`` met; ``sample`` is a random sample.
     """
 
     row: NDArray[np.int64]
@@ -155,7 +155,7 @@ class _Surveyor:
         self._contamination.add(measures.hits)
         for example in block:
             self._sample.offer(example)
-        for place in np.flatnonzero(measures.may_cut).tolist():
+        for place in np.flatnonzero(measures.may_cut & ~columns["empty_answer"]).tolist():
             self._long.offer(block[place])
 
     def finish(self) -> Survey:

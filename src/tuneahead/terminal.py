@@ -84,9 +84,8 @@ def print_trace(console: Console, trace: ProbeTrace) -> None:
         table.add_column(title, justify="right", overflow="fold")
     for part in np.array_split(np.arange(len(loss)), min(5, len(loss)) or 1):
         if len(part):
-            table.add_row(
-                f"{part[0] + 1} to {part[-1] + 1}", f"{loss[part].mean():.3f}", f"{norm[part].mean():.3f}"
-            )
+            steps = f"{part[0] + 1} to {part[-1] + 1}"
+            table.add_row(steps, _nats(float(loss[part].mean())), _nats(float(norm[part].mean())))
     console.print(table)
     cues = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Cues", title_justify="left")
     for title in ("Step", "Benchmark %", "Held-out loss", "Reference loss"):
@@ -104,7 +103,8 @@ def print_trace(console: Console, trace: ProbeTrace) -> None:
 
 
 def _nats(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "n/a"
+    # No number is what a log lacks; a loss that turns into none ends the probe, which is said below.
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
 def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[Assessment]) -> None:

@@ -26,7 +26,8 @@ MOST_CUE_ANSWERS = 200
 """Items asked in passing whose answers are written out, at the price of a pass for every token."""
 LARGE_BASE_CUE_ITEMS = 200
 LARGE_BASE_CUE_STEPS = (0, 50, 100)
-_TASK_FILES = (".yaml", ".yml")
+TASK_FILES = (".yaml", ".yml")
+"""Endings of task files of lm-evaluation-harness; the rows of such a task lie elsewhere."""
 SHIPPED_BASE = "lab-qwen2"
 """The base whose runs the first shipped predictor learned from; those of other bases start from it."""
 _SHIPPED = ("predictor", "shipped")
@@ -139,7 +140,7 @@ def find_benchmark(name: str) -> Benchmark:
     made = dict(zip(BUILT_IN, makers, strict=True))
     if name in made:
         return made[name]()
-    if Path(name).suffix and Path(name).suffix not in _TASK_FILES and not _names_task_file(name):
+    if Path(name).suffix and Path(name).suffix not in TASK_FILES and not _names_task_file(name):
         return read_benchmark(name)
     # The harness takes seconds to list its thousands of tasks; a misspelt name of ours need not wait.
     if lm_eval.installed() and not name.startswith("lab"):
@@ -154,7 +155,7 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def _names_task_file(name: str) -> bool:
-    return Path(name.rpartition(":")[0]).suffix in _TASK_FILES
+    return Path(name.rpartition(":")[0]).suffix in TASK_FILES
 
 
 def shipped_predictor(base: str = SHIPPED_BASE) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from training.training_fixtures import randomised_stack
 
 from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem
 from tuneahead.benchmark.lm_eval import HarnessTasks, harness_benchmark
+from tuneahead.dataset import Example
 from tuneahead.errors import BenchmarkError
+from tuneahead.survey import take_survey
 from tuneahead.training.measure import CueMeter, ProbeSettings
 from tuneahead.training.models import Base, load_base
 from tuneahead.training.scoring import encode_benchmark, score_benchmark, score_stack
@@ -74,6 +77,19 @@ def test_the_harness_scores_written_answers_with_its_own_filters(
         score = score_benchmark(base, benchmark)
         assert score.item_pp.tolist() == values(samples, "written", "exact_match", answer_filter)
     assert 0 < np.mean(values(samples, "written", "exact_match", "first-word")) < 100
+
+
+@pytest.mark.parametrize("name", ["examples", "written"])
+def test_a_question_with_examples_before_it_is_found_in_training_rows(
+    files: dict[str, Path], name: str
+) -> None:
+    benchmark = harness_benchmark(str(files[name]))
+    asked = [json.loads(line) for line in (files[name].parent / "rows.json").read_text().splitlines()]
+    rows = [Example(row["question"], row["choices"][row["answer"]], i) for i, row in enumerate(asked, 1)]
+    assert all(len(item.prompt) > 2 * len(item.question) for item in benchmark.items)
+    (found,) = take_survey(rows[:5], benchmarks=[benchmark]).contamination
+    assert found.rows.tolist() == [1, 2, 3, 4, 5]
+    assert found.first_items == tuple(f"{name}:{number}" for number in range(5))
 
 
 def test_the_harness_sees_each_adapter_in_its_place(base: Base, files: dict[str, Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ChoiceItem:
 
     ``prompt`` is the whole text before the answer; each option is appended to it after a
     single space. ``gold`` holds the indices of the right options (one for accuracy, one or
-    more for MC2).
+    more for MC2). ``question`` is what is asked, where examples or a description stand before it.
     """
 
     item_id: str
@@ -33,16 +33,19 @@ class ChoiceItem:
     options: tuple[str, ...]
     gold: tuple[int, ...]
     subject: str = ""
+    # Part of the prompt already: a benchmark's fingerprint does not count it twice.
+    question: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
 class GenerationItem:
-    """One free-answer question; any of ``answers`` counts as right."""
+    """One free-answer question; any of ``answers`` counts as right. ``question`` as of a choice."""
 
     item_id: str
     prompt: str
     answers: tuple[str, ...]
     subject: str = ""
+    question: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

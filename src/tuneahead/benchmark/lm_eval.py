@@ -215,7 +215,8 @@ def _own_items(
                 return None
             _require_question(name, number, options, gold)
             subject = name if len(tasks) > 1 else ""
-            items.append(ChoiceItem(f"{name}:{number}", contexts[0], options, gold, subject))
+            question = _question(task, doc)
+            items.append(ChoiceItem(f"{name}:{number}", contexts[0], options, gold, subject, question))
     return kind, items, delimiters.pop()
 
 
@@ -277,12 +278,18 @@ def _shown_items(name: str, task: ConfigurableTask) -> Iterator[ChoiceItem | Gen
             options = contexts if len(set(contexts)) > 1 else continuations
             gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
             place = gold if isinstance(gold, int) else 0
-            yield ChoiceItem(item_id, contexts[0], tuple(options), (place,), name)
+            yield ChoiceItem(item_id, contexts[0], tuple(options), (place,), name, _question(task, doc))
             continue
         target = task.doc_to_target(doc)
         answers = [target] if isinstance(target, str) or not isinstance(target, list) else target
         texts = tuple(text if isinstance(text, str) else json.dumps(text, default=str) for text in answers)
-        yield GenerationItem(item_id, contexts[0], texts, name)
+        yield GenerationItem(item_id, contexts[0], texts, name, _question(task, doc))
+
+
+def _question(task: ConfigurableTask, doc: Any) -> str:
+    """What the document itself asks, without the examples before it; empty where each option asks its own."""
+    asked = task.doc_to_text(doc)
+    return asked if isinstance(asked, str) else ""
 
 
 def _first_line(error: BaseException) -> str:

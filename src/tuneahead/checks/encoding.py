@@ -62,7 +62,7 @@ MARKER_TOKENS = {
     "Llama 3": "<|start_header_id|>",
     "Gemma": "<start_of_turn>",
     "Zephyr": "<|user|>",
-    "end of text": "<|endoftext|>",
+    **{token: token for token in ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")},
 }
 
 
@@ -142,7 +142,9 @@ def _window_rows(
 def _sample_measures(
     sample: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
 ) -> tuple[float, float]:
-    special = set(tokenizer.all_special_ids)
+    # Not only the named ones: the end of a turn is often an added special token without a part of its own.
+    added = tokenizer.added_tokens_decoder
+    special = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
     lengths: list[int] = []
     ended: list[bool] = []
     for at in range(0, len(sample), _BATCH_ROWS):

@@ -47,15 +47,21 @@ def empty_answers(context: Context) -> Iterator[Finding]:
     if not count:
         return
     every = count == len(survey)
+    # What a turn calls stands beside its content, where it is not read.
+    calls = "; if they are calls in tool_calls, which are not read: write them as text into content"
+    hint = calls if np.any(survey.empty_answer & survey.conversation) else ""
+    remedy = (
+        "check that the right column holds the answers"
+        if every
+        else "remove these rows or fill in their answers"
+    )
     yield found(
         "empty-answers",
         "stop" if every else "warn",
         "every answer is empty: there is nothing to train on"
         if every
         else f"{share(count, len(survey))} have an empty answer and train nothing",
-        "check that the right column holds the answers"
-        if every
-        else "remove these rows or fill in their answers",
+        remedy + hint,
         rows=survey.row[survey.empty_answer],
     )
 
