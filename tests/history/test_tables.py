@@ -74,6 +74,18 @@ def test_further_benchmarks_and_the_proxys_scores_stand_beside_the_first(tmp_pat
     assert truth.extra("proxy_pp")[0] == 21.0
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_second_benchmark_scored_under_one_seed_only_is_a_further_one(seed: int, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    for own in (0, 1):
+        scores = {"exam": 60.0, "truth": 30.0} if own == seed else {"exam": 62.0}
+        store.add(replace(make_record(f"r{own}"), seed=own, scores=scores))
+    table = table_from_store(store, benchmark="exam")
+    assert table.repeats is not None and table.further_benchmarks == ("truth",)
+    truth = table.of_benchmark("truth").with_repeats()
+    assert truth.score_pp.tolist() == [30.0, 30.0] and truth.seeds.tolist() == [1, 1]
+
+
 def test_a_benchmark_without_scores_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs.sqlite")
     store.add(make_record())

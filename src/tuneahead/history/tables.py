@@ -136,7 +136,9 @@ def _table(
     asked = zip(probes, same, own["base_pp"], strict=True)
     base_pp = [_base_score_pp(probe, whole_pp) if on else whole_pp for probe, on, whole_pp in asked]
     extras = _extras(store, tasks, probes, same)
-    for other in sorted({name for task in tasks for name in task.first.scores} - {benchmark}):
+    # Of every seed's: the rows of further seeds must know the benchmarks that those of the tasks do.
+    scored = {name for task in tasks for record in task.records for name in record.scores}
+    for other in sorted(scored - {benchmark}):
         extras |= {outcome_column(other, key): column for key, column in _outcomes(tasks, other).items()}
         extras[proxy_column(other)] = _proxy_scores(proxies, tasks, other)
     extras[PROXY] = _proxy_scores(proxies, tasks, benchmark)
