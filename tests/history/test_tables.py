@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from made_assessment import made_assessment
 from test_store import make_record
 
 from tuneahead.errors import StoreError
@@ -19,6 +20,7 @@ from tuneahead.history.tables import complete_statics, table_from_store, tasks_o
 from tuneahead.lab.datasets import DatasetSpec
 from tuneahead.lab.exam import lab_exam
 from tuneahead.lab.world import load_world
+from tuneahead.record import record_run
 from tuneahead.training.models import load_base
 
 
@@ -126,6 +128,20 @@ def test_a_run_probed_twice_counts_once_and_by_the_probe_of_this_benchmark(tmp_p
     (task,) = tasks_of(store, "exam")
     assert [record.run_id for record in task.records] == ["same"]
     assert table_from_store(store, benchmark="exam").seeds.tolist() == [1]
+
+
+def test_data_assessed_on_two_benchmarks_keep_their_likeness_to_each(tmp_path: Path) -> None:
+    store, made = RunStore(tmp_path / "runs.sqlite"), made_assessment()
+    for benchmark, likeness in (("exam", 0.75), ("truth", 0.25)):
+        assert made.trace is not None
+        trace = replace(made.trace, info=replace(made.trace.info, benchmark=benchmark))
+        values = {**made.features.values, "benchmark_similarity": likeness}
+        judged = replace(made, task=replace(made.task, benchmark=benchmark), trace=trace)
+        name = record_run(replace(judged, features=replace(made.features, values=values)), store)
+        store.record_score(name, benchmark, 60.0)
+    for benchmark, likeness in (("exam", 0.75), ("truth", 0.25)):
+        table = table_from_store(store, benchmark=benchmark)
+        assert table.values[:, table.names.index("benchmark_similarity")].tolist() == [likeness]
 
 
 def test_static_features_of_generated_data_are_measured_once(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def _table(
     store: RunStore, tasks: Sequence[Task], benchmark: str, probe_steps: int, proxies: RunStore | None
 ) -> FeatureTable:
     """A row for each of ``tasks``: features of its first record's probe, outcomes of all its records."""
-    vectors = [_vector(store, task.first, probe_steps) for task in tasks]
+    vectors = [_vector(store, task.first, benchmark, probe_steps) for task in tasks]
     names = tuple(spec.name for spec in CATALOGUE)
     probes = [task.first.trace.truncate(probe_steps) for task in tasks]
     same = [task.first.trace.info.benchmark == benchmark for task in tasks]
@@ -197,8 +197,19 @@ def _base_score_pp(probe: ProbeTrace, whole_pp: float) -> float:
     return whole_pp if cue is None else cue.score_pp(probe.info.metric)
 
 
-def _vector(store: RunStore, record: RunRecord, probe_steps: int) -> FeatureVector:
-    static = store.static(record.data_id, record.base, CATALOGUE_VERSION)
+def static_version(benchmark: str) -> str:
+    """Version under which a store keeps the static features that were measured against one benchmark.
+
+    Some of them compare the data with it. Under ``CATALOGUE_VERSION`` alone stand those of whatever
+    benchmark came last.
+    """
+    return f"{CATALOGUE_VERSION} on {benchmark}"
+
+
+def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int) -> FeatureVector:
+    versions = (static_version(benchmark), CATALOGUE_VERSION)
+    kept = (store.static(record.data_id, record.base, version) for version in versions)
+    static = next((vector for vector in kept if vector is not None), None)
     derived = derived_features(record.trace.truncate(probe_steps))
     return derived if static is None else static.merged(derived)
 
