@@ -411,7 +411,7 @@ def test_an_unknown_score_of_guessing_is_absent_and_not_zero(trainer_runs: Path,
     assert vector["score_gain_pp"] == pytest.approx(25)
     table = store.table(benchmark="exam")
     assert np.isnan(table.chance_pp).all()
-    for chance in (-1.0, 101.0, math.inf):
+    for chance in (-1.0, 100.0, 101.0, math.inf):
         with pytest.raises(StoreError, match="score of guessing is"):
             import_runs(trainer_runs / "faq", store, LogReading(chance_pp=chance))
 
