@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,18 @@ def test_a_second_benchmark_scored_under_one_seed_only_is_a_further_one(seed: in
     assert table.repeats is not None and table.further_benchmarks == ("truth",)
     truth = table.of_benchmark("truth").with_repeats()
     assert truth.score_pp.tolist() == [30.0, 30.0] and truth.seeds.tolist() == [1, 1]
+
+
+def test_runs_of_one_benchmark_share_its_score_of_guessing(tmp_path: Path) -> None:
+    """Or gains of logs that did not say it would be shares of another head-room than those of probes."""
+    store, ours = RunStore(tmp_path / "runs.sqlite"), make_record("ours")
+    silent = replace(ours.trace, info=replace(ours.trace.info, chance_pp=math.nan))
+    for seed in (0, 1):
+        logged = replace(ours, run_id=f"log{seed}", task_id="t2", seed=seed, trace=silent, origin="import")
+        store.add(logged)
+    assert np.isnan(table_from_store(store, benchmark="exam").with_repeats().chance_pp).all()
+    store.add(ours)
+    assert table_from_store(store, benchmark="exam").with_repeats().chance_pp.tolist() == [25.0] * 3
 
 
 def test_a_benchmark_without_scores_is_an_error_with_a_remedy(tmp_path: Path) -> None:

@@ -114,9 +114,18 @@ def table_from_store(
         raise StoreError(f"no run in {store.path} has a score on {benchmark!r}", remedy=remedy)
     table = _table(store, tasks, benchmark, probe_steps, proxies)
     others = [Task(records) for task in tasks for records in _turned(task.records)]
-    if not others:
-        return table
-    return replace(table, repeats=_table(store, others, benchmark, probe_steps, proxies))
+    if others:
+        table = replace(table, repeats=_table(store, others, benchmark, probe_steps, proxies))
+    known = table.with_repeats().chance_pp
+    known = known[np.isfinite(known)]
+    return _guessing_at(table, float(np.median(known))) if len(known) else table
+
+
+def _guessing_at(table: FeatureTable, chance_pp: float) -> FeatureTable:
+    """The table with this score of guessing where a log did not say it: it is the benchmark's, not the run's."""
+    filled = np.where(np.isfinite(table.chance_pp), table.chance_pp, chance_pp)
+    repeats = None if table.repeats is None else _guessing_at(table.repeats, chance_pp)
+    return replace(table, chance_pp=filled, repeats=repeats)
 
 
 def _turned(records: tuple[RunRecord, ...]) -> list[tuple[RunRecord, ...]]:
