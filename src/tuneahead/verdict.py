@@ -41,7 +41,7 @@ class Goal:
     gain_pp: float | None = None
 
     def threshold_pp(self, base_pp: float) -> float:
-        """The score to reach, NaN where it counts from an unknown one. Without any goal: no worse than the base."""
+        """The score to reach; without any goal no worse than the base. NaN where it counts from NaN."""
         if self.minimum_pp is not None:
             return self.minimum_pp
         return base_pp + (self.gain_pp or 0.0)

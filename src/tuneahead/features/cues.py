@@ -64,10 +64,8 @@ def measure_cues(trace: ProbeTrace) -> dict[str, Value]:
     """Every cue feature of a probe of any length, by name: a value or the reason for none."""
     cues = sorted((cue for cue in trace.cues if len(cue.margin_nats)), key=lambda cue: cue.step)
     totals = {cue.step: cue.total_pp for cue in trace.cues if math.isfinite(cue.total_pp)}
-    if totals and not cues:
-        out = _of_totals(dict(sorted(totals.items())), trace)
-    else:
-        out = _of_items(cues, trace)
+    only_totals = totals and not cues
+    out = _of_totals(dict(sorted(totals.items())), trace) if only_totals else _of_items(cues, trace)
     if math.isnan(trace.info.chance_pp):
         measured = [name for name, value in out.items() if not isinstance(value, str)]
         out |= {name: _NO_CHANCE for name in measured if name.endswith(_OVER_CHANCE)}

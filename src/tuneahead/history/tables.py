@@ -122,7 +122,7 @@ def table_from_store(
 
 
 def _guessing_at(table: FeatureTable, chance_pp: float) -> FeatureTable:
-    """The table with this score of guessing where a log did not say it: it is the benchmark's, not the run's."""
+    """The table with this score of guessing, which is the benchmark's, where a log did not say it."""
     filled = np.where(np.isfinite(table.chance_pp), table.chance_pp, chance_pp)
     repeats = None if table.repeats is None else _guessing_at(table.repeats, chance_pp)
     return replace(table, chance_pp=filled, repeats=repeats)
