@@ -503,6 +503,7 @@ def test_an_impossible_epoch_or_result_costs_a_figure_and_not_the_run(tmp_path: 
     ("change", "message"),
     [
         ("UPDATE metrics SET step = 1764108626 WHERE run_uuid = ? AND key = 'loss'", "at step 1764108626"),
+        ("UPDATE metrics SET step = -5 WHERE run_uuid = ? AND step = 8", "at step -5"),
         ("UPDATE metrics SET step = 8.5 WHERE run_uuid = ? AND step = 8", "at step 8.5"),
         ("INSERT INTO params VALUES ('max_steps', '99999999999999', ?)", "max_steps is 99999999999999"),
         ("UPDATE runs SET start_time = 9223372036854775807 WHERE run_uuid = ?", ""),
