@@ -276,6 +276,15 @@ def test_a_run_that_the_probe_completed_is_judged_by_its_own_score(
         store.table(benchmark=bench.benchmark.name, probe_steps=12)
 
 
+def test_a_completed_run_of_unknown_start_is_not_held_against_a_gain() -> None:
+    made = made_assessment()
+    task = replace(made.task, total_steps=100, probe_steps=100, benchmark_items=made.items_asked)
+    done = replace(made, task=task, base_pp=math.nan, forecast=None, findings=())
+    verdict = conclusion._measured(replace(done, goal=Goal(gain_pp=1.0))).verdict
+    assert verdict.decision == "UNSURE" and "give a minimum score" in verdict.reason
+    assert conclusion._measured(replace(done, goal=Goal(minimum_pp=40.0))).verdict.decision == "GO"
+
+
 def test_an_interval_is_no_narrower_than_one_item() -> None:
     """Past runs that all ended on one score leave residuals of 0; the next may differ by an item."""
     sure = Forecast(98.0, 98.0, 98.0, 0.9, 40.0, 97.0)

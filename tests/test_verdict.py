@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from tuneahead.verdict import Finding, Forecast, Goal, decide
@@ -29,6 +32,14 @@ def test_a_gain_counts_from_the_base_and_no_goal_means_no_worse_than_the_base() 
 def test_a_goal_beyond_100_is_never_reached() -> None:
     found = decide(forecast(97.0, 100.0), Goal(gain_pp=63.0))
     assert found.decision == "NO_GO" and "103.0 is beyond 100" in found.reason
+
+
+def test_a_goal_that_counts_from_an_unknown_base_is_unsure_and_says_so() -> None:
+    unknown = replace(forecast(60.0, 70.0), base_pp=math.nan)
+    for goal in (Goal(), Goal(gain_pp=3.0)):
+        found = decide(unknown, goal)
+        assert found.decision == "UNSURE" and "base's score, which was not measured" in found.reason
+    assert decide(unknown, Goal(minimum_pp=55.0)).decision == "GO"
 
 
 def test_unknown_inputs_make_it_unsure_and_a_stop_makes_it_no_go() -> None:

@@ -12,7 +12,18 @@ from tuneahead import __version__
 from tuneahead.assessment import NAN, Assessment, Checkup, FeatureRange, TaskInfo
 from tuneahead.features.vector import FeatureVector
 from tuneahead.report.datamap import data_map
-from tuneahead.verdict import Attribution, Decision, Finding, Fix, Forecast, Goal, Verdict, decide, first_stop
+from tuneahead.verdict import (
+    UNKNOWN_GOAL,
+    Attribution,
+    Decision,
+    Finding,
+    Fix,
+    Forecast,
+    Goal,
+    Verdict,
+    decide,
+    first_stop,
+)
 from tuneahead.workbench import PROBE_STEPS, Workbench
 
 if TYPE_CHECKING:
@@ -69,7 +80,7 @@ def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, second
 
     trace = result.trace
     metric = bench.benchmark.metric
-    base_pp = cue_score_pp(trace.cues[0] if trace.cues else None, metric)
+    base_pp = cue_score_pp(trace.cue_at(0), metric)
     probe_pp = cue_score_pp(trace.cue_at(task.info.probe_steps), metric)
     features = task.checkup.features.merged(derived_features(trace))
     findings = _gravest_first((*probe_findings(trace), *task.checkup.findings))
@@ -128,6 +139,8 @@ def _measured(draft: Assessment) -> Assessment:
         of = f"{draft.items_asked:,} of the benchmark's {draft.task.benchmark_items:,} items"
         reason = f"{scores} on {of}: ask them all"
         return _unforeseen(draft, absent, "UNSURE", reason)
+    if math.isnan(threshold):
+        return _unforeseen(draft, absent, "UNSURE", UNKNOWN_GOAL)
     if draft.probe_pp >= threshold:
         return _unforeseen(draft, absent, "GO", f"{scores} and reaches the goal of {threshold:.1f}")
     return _unforeseen(draft, absent, "NO_GO", f"{scores} and stays below the goal of {threshold:.1f}")

@@ -32,6 +32,7 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
     """
     from tuneahead.features.catalogue import CATALOGUE_VERSION, names_of
     from tuneahead.history.runrecord import RunRecord
+    from tuneahead.history.tables import static_version
 
     if assessment.trace is None:
         raise StoreError(
@@ -62,7 +63,8 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
         {key: value for key, value in assessment.features.values.items() if key in static},
         {key: why for key, why in assessment.features.absent.items() if key in static},
     )
-    store.add_static(assessment.data.fingerprint, task.base, CATALOGUE_VERSION, vector)
+    for version in (CATALOGUE_VERSION, static_version(task.benchmark)):
+        store.add_static(assessment.data.fingerprint, task.base, version, vector)
     # A full run that failed has no score, and its probe is worth keeping all the same.
     if math.isfinite(assessment.final_pp):
         store.record_score(name, task.benchmark, assessment.final_pp)

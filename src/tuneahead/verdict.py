@@ -9,6 +9,7 @@ from typing import Literal
 
 Decision = Literal["GO", "NO_GO", "UNSURE"]
 Severity = Literal["stop", "warn", "note"]
+UNKNOWN_GOAL = "the goal counts from the base's score, which was not measured: give a minimum score"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Goal:
     gain_pp: float | None = None
 
     def threshold_pp(self, base_pp: float) -> float:
-        """The score to reach. Without any goal: no worse than the base."""
+        """The score to reach; without any goal no worse than the base. NaN where it counts from NaN."""
         if self.minimum_pp is not None:
             return self.minimum_pp
         return base_pp + (self.gain_pp or 0.0)
@@ -101,13 +102,15 @@ def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -
     """GO when the whole interval reaches the goal, NO_GO when none of it does, else UNSURE.
 
     A preflight finding of severity ``stop`` decides NO_GO whatever the forecast says, as does a goal that no
-    score can reach. Inputs outside the fitted range make any other decision UNSURE. Source: method.md, "The
-    predictor".
+    score can reach. Inputs outside the fitted range make any other decision UNSURE, and so does a goal that
+    counts from a base's score that is not known. Source: method.md, "The predictor".
     """
     threshold = goal.threshold_pp(forecast.base_pp)
     stop = first_stop(findings)
     if stop:
         return Verdict("NO_GO", stop.message, threshold)
+    if math.isnan(threshold):
+        return Verdict("UNSURE", UNKNOWN_GOAL, threshold)
     if threshold > 100:
         return Verdict("NO_GO", f"the goal of {threshold:.1f} is beyond 100, the highest score", threshold)
     span = f"{forecast.low_pp:.1f} to {forecast.high_pp:.1f}"

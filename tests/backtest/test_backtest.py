@@ -11,6 +11,8 @@ import pytest
 from damaged_records import NOT_RECORDS, damaged
 
 from tuneahead.backtest import BacktestOptions, backtest, bases, read_result
+from tuneahead.backtest.headline import headline_table
+from tuneahead.backtest.protocols import judge
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
 from tuneahead.backtest.tables import Table, narrowed, show
 from tuneahead.errors import PredictorError
@@ -195,6 +197,28 @@ def test_headline_figures_over_nothing_are_unknown(table):
     rows = {row[0]: row for row in found.table("headline grouped").rows}
     for figure in ("RMSE over the seed-noise floor", "RMSE below the best baseline's, %"):
         assert math.isnan(rows[figure][1]) and rows[figure][4] is None
+
+
+def test_a_baseline_that_predicts_more_tasks_than_ours_is_still_a_rival(table):
+    """Without a probe score ours makes no forecast; the mean needs none, and may not be passed over."""
+    rows = len(table)
+    gap = np.where(np.arange(rows) == 1, np.nan, 0.0)
+    unknown = np.full(rows, np.nan)
+    forecasts = {
+        "ours": table.score_pp + 2.0 + gap,
+        "persistence": table.score_pp + 5.0 + gap,
+        "mean": table.score_pp + 3.0 + np.where(np.isnan(gap), 50.0, 0.0),
+        "base": table.score_pp + np.where(np.arange(rows) == 3, np.nan, 1.0),
+    }
+    systems = {system.name: system for system in (*BASELINES, OURS)}
+    found = {name: Outcome(systems[name], score, unknown, unknown) for name, score in forecasts.items()}
+    headline = headline_table(judge(table, "grouped", found, 0), 100)
+    rows_of = {row[0]: row for row in headline.rows}
+    assert rows_of["RMSE below the best baseline's, %"][1] == pytest.approx(100 / 3)
+    assert headline.note == (
+        "Best baseline: Mean of the training scores, 3.00."
+        " Measured on fewer tasks and no candidate: Base score."
+    )
 
 
 def test_a_second_benchmark_is_predicted_without_its_cue_scores(result):

@@ -259,6 +259,18 @@ def test_scale_free_cues_do_not_depend_on_chance_and_scale() -> None:
         assert scaled[name] == pytest.approx(cue_features(trace)[name])
 
 
+def test_without_a_score_of_guessing_nothing_is_a_share_of_the_headroom() -> None:
+    trace = tiny_trace()
+    vector = cue_features(replace(trace, info=replace(trace.info, chance_pp=math.nan)))
+    known = cue_features(trace)
+    for name in known.values:
+        if name.endswith("_headroom") or name == "right_probability_excess":
+            assert vector.absent[name] == known.absent.get(
+                name, "the benchmark's score of guessing is not known"
+            )
+    assert vector["score_gain_pp"] == known["score_gain_pp"]
+
+
 def test_gradient_ratios_do_not_depend_on_the_gradients_scale() -> None:
     trace = tiny_trace()
     steps = trace.steps

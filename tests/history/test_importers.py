@@ -411,7 +411,7 @@ def test_an_unknown_score_of_guessing_is_absent_and_not_zero(trainer_runs: Path,
     assert vector["score_gain_pp"] == pytest.approx(25)
     table = store.table(benchmark="exam")
     assert np.isnan(table.chance_pp).all()
-    for chance in (-1.0, 101.0, math.inf):
+    for chance in (-1.0, 100.0, 101.0, math.inf):
         with pytest.raises(StoreError, match="score of guessing is"):
             import_runs(trainer_runs / "faq", store, LogReading(chance_pp=chance))
 
@@ -503,6 +503,7 @@ def test_an_impossible_epoch_or_result_costs_a_figure_and_not_the_run(tmp_path: 
     ("change", "message"),
     [
         ("UPDATE metrics SET step = 1764108626 WHERE run_uuid = ? AND key = 'loss'", "at step 1764108626"),
+        ("UPDATE metrics SET step = -5 WHERE run_uuid = ? AND step = 8", "at step -5"),
         ("UPDATE metrics SET step = 8.5 WHERE run_uuid = ? AND step = 8", "at step 8.5"),
         ("INSERT INTO params VALUES ('max_steps', '99999999999999', ?)", "max_steps is 99999999999999"),
         ("UPDATE runs SET start_time = 9223372036854775807 WHERE run_uuid = ?", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from made_assessment import made_assessment
 from test_store import make_record
 
 from tuneahead.errors import StoreError
@@ -19,6 +21,7 @@ from tuneahead.history.tables import complete_statics, table_from_store, tasks_o
 from tuneahead.lab.datasets import DatasetSpec
 from tuneahead.lab.exam import lab_exam
 from tuneahead.lab.world import load_world
+from tuneahead.record import record_run
 from tuneahead.training.models import load_base
 
 
@@ -74,6 +77,30 @@ def test_further_benchmarks_and_the_proxys_scores_stand_beside_the_first(tmp_pat
     assert truth.extra("proxy_pp")[0] == 21.0
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_second_benchmark_scored_under_one_seed_only_is_a_further_one(seed: int, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    for own in (0, 1):
+        scores = {"exam": 60.0, "truth": 30.0} if own == seed else {"exam": 62.0}
+        store.add(replace(make_record(f"r{own}"), seed=own, scores=scores))
+    table = table_from_store(store, benchmark="exam")
+    assert table.repeats is not None and table.further_benchmarks == ("truth",)
+    truth = table.of_benchmark("truth").with_repeats()
+    assert truth.score_pp.tolist() == [30.0, 30.0] and truth.seeds.tolist() == [1, 1]
+
+
+def test_runs_of_one_benchmark_share_its_score_of_guessing(tmp_path: Path) -> None:
+    """Or gains of logs that did not say it would be shares of another head-room than those of probes."""
+    store, ours = RunStore(tmp_path / "runs.sqlite"), make_record("ours")
+    silent = replace(ours.trace, info=replace(ours.trace.info, chance_pp=math.nan))
+    for seed in (0, 1):
+        logged = replace(ours, run_id=f"log{seed}", task_id="t2", seed=seed, trace=silent, origin="import")
+        store.add(logged)
+    assert np.isnan(table_from_store(store, benchmark="exam").with_repeats().chance_pp).all()
+    store.add(ours)
+    assert table_from_store(store, benchmark="exam").with_repeats().chance_pp.tolist() == [25.0] * 3
+
+
 def test_a_benchmark_without_scores_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs.sqlite")
     store.add(make_record())
@@ -114,6 +141,20 @@ def test_a_run_probed_twice_counts_once_and_by_the_probe_of_this_benchmark(tmp_p
     (task,) = tasks_of(store, "exam")
     assert [record.run_id for record in task.records] == ["same"]
     assert table_from_store(store, benchmark="exam").seeds.tolist() == [1]
+
+
+def test_data_assessed_on_two_benchmarks_keep_their_likeness_to_each(tmp_path: Path) -> None:
+    store, made = RunStore(tmp_path / "runs.sqlite"), made_assessment()
+    for benchmark, likeness in (("exam", 0.75), ("truth", 0.25)):
+        assert made.trace is not None
+        trace = replace(made.trace, info=replace(made.trace.info, benchmark=benchmark))
+        values = {**made.features.values, "benchmark_similarity": likeness}
+        judged = replace(made, task=replace(made.task, benchmark=benchmark), trace=trace)
+        name = record_run(replace(judged, features=replace(made.features, values=values)), store)
+        store.record_score(name, benchmark, 60.0)
+    for benchmark, likeness in (("exam", 0.75), ("truth", 0.25)):
+        table = table_from_store(store, benchmark=benchmark)
+        assert table.values[:, table.names.index("benchmark_similarity")].tolist() == [likeness]
 
 
 def test_static_features_of_generated_data_are_measured_once(tmp_path: Path) -> None:

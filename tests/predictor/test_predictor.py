@@ -167,6 +167,22 @@ def test_a_missing_probe_score_is_an_error_that_says_what_to_do(fitted, table):
         fitted.predict(FeatureVector({}), 30.0, float("nan"))
 
 
+def test_without_a_score_of_guessing_in_training_a_later_one_changes_nothing(make_table):
+    """Imported runs may not say it; the benchmark of the next task does."""
+    table = make_table(60, 6)
+    silent = replace(table, chance_pp=np.full(60, np.nan))
+    predictor = Predictor.fit(silent, preset="quick")
+    assert np.isnan(predictor.chance_pp)
+    expected = predictor.predict_table(silent).score_pp
+    np.testing.assert_array_equal(predictor.predict_table(table).score_pp, expected)
+    vector = FeatureVector(dict(zip(table.names, table.values[0].tolist(), strict=True)))
+    base, probe = float(table.base_pp[0]), float(table.probe_pp[0])
+    found = predictor.predict(vector, base, probe, chance_pp=25.0)
+    assert found.score_pp == pytest.approx(expected[0])
+    baseline, reasons = predictor.explain(vector, base, probe, chance_pp=25.0)
+    assert baseline + sum(one.contribution_pp for one in reasons) == pytest.approx(expected[0])
+
+
 def test_features_a_table_lacks_count_as_absent(fitted, table):
     blank = table.values.copy()
     blank[:, 3:] = np.nan

@@ -152,7 +152,7 @@ def _database_run(connection: sqlite3.Connection, path: Path, name: str, began: 
 def _step(value: object) -> int:
     """A step as a number; raises ValueError for what is none, such as a time in seconds."""
     step = int(str(value))
-    if step > MOST_STEPS:
+    if not 0 <= step <= MOST_STEPS:
         raise ValueError
     return step
 

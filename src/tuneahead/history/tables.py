@@ -114,9 +114,18 @@ def table_from_store(
         raise StoreError(f"no run in {store.path} has a score on {benchmark!r}", remedy=remedy)
     table = _table(store, tasks, benchmark, probe_steps, proxies)
     others = [Task(records) for task in tasks for records in _turned(task.records)]
-    if not others:
-        return table
-    return replace(table, repeats=_table(store, others, benchmark, probe_steps, proxies))
+    if others:
+        table = replace(table, repeats=_table(store, others, benchmark, probe_steps, proxies))
+    known = table.with_repeats().chance_pp
+    known = known[np.isfinite(known)]
+    return _guessing_at(table, float(np.median(known))) if len(known) else table
+
+
+def _guessing_at(table: FeatureTable, chance_pp: float) -> FeatureTable:
+    """The table with this score of guessing, which is the benchmark's, where a log did not say it."""
+    filled = np.where(np.isfinite(table.chance_pp), table.chance_pp, chance_pp)
+    repeats = None if table.repeats is None else _guessing_at(table.repeats, chance_pp)
+    return replace(table, chance_pp=filled, repeats=repeats)
 
 
 def _turned(records: tuple[RunRecord, ...]) -> list[tuple[RunRecord, ...]]:
@@ -128,7 +137,7 @@ def _table(
     store: RunStore, tasks: Sequence[Task], benchmark: str, probe_steps: int, proxies: RunStore | None
 ) -> FeatureTable:
     """A row for each of ``tasks``: features of its first record's probe, outcomes of all its records."""
-    vectors = [_vector(store, task.first, probe_steps) for task in tasks]
+    vectors = [_vector(store, task.first, benchmark, probe_steps) for task in tasks]
     names = tuple(spec.name for spec in CATALOGUE)
     probes = [task.first.trace.truncate(probe_steps) for task in tasks]
     same = [task.first.trace.info.benchmark == benchmark for task in tasks]
@@ -136,7 +145,9 @@ def _table(
     asked = zip(probes, same, own["base_pp"], strict=True)
     base_pp = [_base_score_pp(probe, whole_pp) if on else whole_pp for probe, on, whole_pp in asked]
     extras = _extras(store, tasks, probes, same)
-    for other in sorted({name for task in tasks for name in task.first.scores} - {benchmark}):
+    # Of every seed's: the rows of further seeds must know the benchmarks that those of the tasks do.
+    scored = {name for task in tasks for record in task.records for name in record.scores}
+    for other in sorted(scored - {benchmark}):
         extras |= {outcome_column(other, key): column for key, column in _outcomes(tasks, other).items()}
         extras[proxy_column(other)] = _proxy_scores(proxies, tasks, other)
     extras[PROXY] = _proxy_scores(proxies, tasks, benchmark)
@@ -195,8 +206,19 @@ def _base_score_pp(probe: ProbeTrace, whole_pp: float) -> float:
     return whole_pp if cue is None else cue.score_pp(probe.info.metric)
 
 
-def _vector(store: RunStore, record: RunRecord, probe_steps: int) -> FeatureVector:
-    static = store.static(record.data_id, record.base, CATALOGUE_VERSION)
+def static_version(benchmark: str) -> str:
+    """Version under which a store keeps the static features that were measured against one benchmark.
+
+    Some of them compare the data with it. Under ``CATALOGUE_VERSION`` alone stand those of whatever
+    benchmark came last.
+    """
+    return f"{CATALOGUE_VERSION} on {benchmark}"
+
+
+def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int) -> FeatureVector:
+    versions = (static_version(benchmark), CATALOGUE_VERSION)
+    kept = (store.static(record.data_id, record.base, version) for version in versions)
+    static = next((vector for vector in kept if vector is not None), None)
     derived = derived_features(record.trace.truncate(probe_steps))
     return derived if static is None else static.merged(derived)
 

@@ -80,6 +80,7 @@ class Predictor:
     domain: Domain
     typical: Typical
     chance_pp: float
+    """Score of guessing on the benchmark it is for; NaN where no training row of it had one."""
     level: float
     origin: Origin
     shift_pp: float = 0.0
@@ -173,8 +174,9 @@ class Predictor:
         """Forecast for one task; scores in percentage points.
 
         ``base_pp`` and ``probe_pp`` are the benchmark scores before training and at the probe's end.
-        ``chance_pp`` is the score of guessing (default: that of the training rows). Raises
-        :class:`PredictorError` when the score that the predicted gain is added to is NaN.
+        ``chance_pp`` is the score of guessing (default: that of the training rows); a predictor whose
+        training rows had none does without it. Raises :class:`PredictorError` when the score that the
+        predicted gain is added to is NaN.
         """
         table = self._one_row(vector, base_pp, probe_pp, chance_pp)
         found = self.predict_table(table, level=level)
@@ -246,6 +248,9 @@ class Predictor:
             names = (*table.names, *missing)
             groups = (*table.groups, *("other" for _ in missing))
             table = replace(table, names=names, groups=groups, values=np.hstack([table.values, blank]))
+        if math.isnan(self.chance_pp):
+            # Learnt as shares of the whole scale: shares of a smaller head-room would be other points.
+            table = replace(table, chance_pp=np.full(len(table), np.nan))
         return (
             design(table, self.names, context=self.context),
             anchor_points(table, self.anchor),
