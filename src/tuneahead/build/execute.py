@@ -1,29 +1,25 @@
-"""Making the runs of a plan in local worker processes; every finished run is stored at once."""
+"""Making the runs of a plan, here or on a cluster; every finished run is stored at once."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import queue
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tuneahead.build.crew import Crew, LocalCrew, Worker
 from tuneahead.build.plan import DataSpec, RunPlan, TaskPlan, rows_of, runs_of
 from tuneahead.build.worker import (
     REPORT_SECONDS,
-    Message,
+    Outbox,
     lab_data,
     lab_examples,
     lab_settings,
     record_of,
     run_chunk,
 )
-from tuneahead.build.worker import work as _work
 from tuneahead.errors import ModelError, TuneAheadError
 from tuneahead.history.store import RunStore
 
@@ -54,6 +50,9 @@ Waiting = list[tuple[int, list[RunPlan]]]
 class BuildOptions:
     """How a plan is executed. ``width`` runs are stacked in each of ``workers`` processes.
 
+    ``cluster`` is the address of a Ray cluster whose machines they run on, as in
+    :class:`~tuneahead.build.cluster.ClusterCrew`; empty: on this machine, without Ray.
+
     Without ``probes`` the runs leave their final scores and no trace: all that ProxyLM needs of a
     proxy, at less than half the cost.
     """
@@ -66,6 +65,7 @@ class BuildOptions:
     """No new chunk is begun after this time; running ones are finished."""
     runs_per_chunk: int = RUNS_PER_CHUNK
     runs_ahead: int = RUNS_AHEAD
+    cluster: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def execute(
     Can be stopped at any point, by kill -9 too, and called again: finished runs are never lost
     and never made twice. A worker that dies is replaced and its chunk tried once more, then run by
     run; a run that can't be made is given up with the reason and stops no other. Raises
-    :class:`StoreError` when the store can't be used and :class:`ModelError` when the base can't.
+    :class:`StoreError` when the store can't be used, :class:`ModelError` when the base can't and
+    :class:`BuildError` when the cluster can't.
     """
     from tuneahead.training.models import resolve_base
 
@@ -118,7 +119,14 @@ def execute(
     done = store.done_ids()
     runs = runs_of(plan)
     pending = [run for run in runs if run.run_id(shown) not in done]
-    builder = _Builder(store_path, options, shown, on_progress)
+    crew: Crew
+    if options.cluster:
+        from tuneahead.build.cluster import ClusterCrew
+
+        crew = ClusterCrew(store_path, options)
+    else:
+        crew = LocalCrew(store_path, options)
+    builder = _Builder(crew, store_path, options, shown, on_progress)
     chunks = chunk_runs(pending, options.runs_per_chunk, options.runs_ahead)
     given_up = builder.run(chunks, len(runs) - len(pending), len(runs))
     # Counted in the store: a worker killed between storing a run and saying so was never heard.
@@ -160,21 +168,21 @@ class _Builder:
 
     def __init__(
         self,
+        crew: Crew,
         store_path: Path,
         options: BuildOptions,
         base: str,
         on_progress: Callable[[BuildProgress], None] | None,
     ) -> None:
+        self.crew = crew
         self.store_path = store_path
         self.options = options
         self.base = base
         self.on_progress = on_progress
         self.stored = 0
         self.steps = 0
-        self.context = multiprocessing.get_context("spawn")
-        self.messages: multiprocessing.Queue[Message] = self.context.Queue()
-        self.tasks: dict[int, multiprocessing.Queue[list[RunPlan] | None]] = {}
-        self.workers: dict[int, BaseProcess] = {}
+        self.tasks: dict[int, Outbox[list[RunPlan] | None]] = {}
+        self.workers: dict[int, Worker] = {}
         self.held: dict[int, tuple[int, list[RunPlan]]] = {}
         self.ready: set[int] = set()
         self.given_up: dict[str, str] = {}
@@ -185,7 +193,7 @@ class _Builder:
         steps_total = sum(_steps(run) for chunk in chunks for run in chunk)
         began = time.monotonic()
         try:
-            for number in range(min(self.options.workers, len(waiting))):
+            for number in range(min(self.crew.most_workers, len(waiting))):
                 self._start(number, waiting)
             while self.held:
                 self._receive(waiting, began)
@@ -199,14 +207,8 @@ class _Builder:
         return self.given_up
 
     def _start(self, number: int, waiting: Waiting) -> None:
-        # Children inherit these; one thread each, and waiting threads must not spin.
-        os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
-        self.tasks[number] = self.context.Queue()
-        arguments = (number, self.tasks[number], self.messages, self.store_path, self.options, os.getpid())
-        worker = self.context.Process(target=_work, args=arguments, daemon=True)
-        worker.start()
+        self.workers[number], self.tasks[number] = self.crew.start(number)
         self.ready.discard(number)
-        self.workers[number] = worker
         self._hand_out(number, waiting, None)
 
     def _hand_out(self, number: int, waiting: Waiting, began: float | None) -> None:
@@ -221,7 +223,7 @@ class _Builder:
 
     def _receive(self, waiting: Waiting, began: float) -> None:
         try:
-            kind, number, content = self.messages.get(timeout=REPORT_SECONDS)
+            kind, number, content = self.crew.messages.get(timeout=REPORT_SECONDS)
         except queue.Empty:
             return
         if kind == "steps":
@@ -240,18 +242,18 @@ class _Builder:
 
     def _bury(self, waiting: Waiting) -> None:
         for number, worker in list(self.workers.items()):
-            if worker.is_alive() or number not in self.held or not self.messages.empty():
+            if worker.is_alive() or number not in self.held or not self.crew.messages.empty():
                 continue
             attempt, chunk = self.held.pop(number)
             if number not in self.ready and attempt >= ATTEMPTS:
                 raise ModelError(
-                    f"{how_it_ended(worker.exitcode)} before it had loaded {self.options.base!r}",
+                    f"{worker.ended()} before it had loaded {self.options.base!r}",
                     remedy="give the build fewer workers or more memory, or another base",
                 )
             done = RunStore(self.store_path).done_ids() | set(self.given_up)
             left = [run for run in chunk if run.run_id(self.base) not in done]
             again = attempts_left(attempt, left)
-            ended = how_it_ended(worker.exitcode)
+            ended = worker.ended()
             waiting[:0] = again
             if not again:
                 self.given_up.update({run.run_id(self.base): ended for run in left})
@@ -263,9 +265,7 @@ class _Builder:
 
     def _close(self) -> None:
         for worker in self.workers.values():
-            if self.held and worker.is_alive():
-                worker.terminate()
-            worker.join(timeout=30)
+            worker.stop(at_once=bool(self.held))
 
 
 def attempts_left(attempt: int, left: list[RunPlan]) -> Waiting:
@@ -275,12 +275,6 @@ def attempts_left(attempt: int, left: list[RunPlan]) -> Waiting:
     if attempt < ATTEMPTS:
         return [(attempt + 1, left)]
     return [(attempt, [run]) for run in left] if len(left) > 1 else []
-
-
-def how_it_ended(exitcode: int | None) -> str:
-    """A dead worker's exit code in words."""
-    killed = ": it was killed, often for want of memory" if exitcode == -signal.SIGKILL else ""
-    return f"the worker ended with {exitcode}{killed}"
 
 
 def _steps(run: RunPlan) -> int:

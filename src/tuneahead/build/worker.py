@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tuneahead.build.plan import DataSpec, RunPlan, TaskPlan, rows_of
 from tuneahead.build.questions import QuestionSpec
@@ -31,12 +30,31 @@ REPORT_SECONDS = 2.0
 Message = tuple[str, int, object]
 """Kind, the worker's number, and: nothing (ready, chunk), a count (steps), a run's identifier
 (stored), the identifier and the reason (failed), or the exception that ends the build (error)."""
+Received = TypeVar("Received", covariant=True)
+Sent = TypeVar("Sent", contravariant=True)
+
+
+class Inbox(Protocol[Received]):
+    """The end of a queue that items are taken from."""
+
+    def get(self, *, timeout: float) -> Received:
+        """The next item; raises :class:`queue.Empty` when ``timeout`` seconds brought none."""
+
+    def empty(self) -> bool:
+        """Whether nothing is waiting."""
+
+
+class Outbox(Protocol[Sent]):
+    """The end of a queue that items are put into."""
+
+    def put(self, item: Sent, /) -> None:
+        """Add an item."""
 
 
 def work(
     number: int,
-    tasks: multiprocessing.Queue[list[RunPlan] | None],
-    messages: multiprocessing.Queue[Message],
+    tasks: Inbox[list[RunPlan] | None],
+    messages: Outbox[Message],
     store_path: Path,
     options: BuildOptions,
     parent: int,
@@ -61,7 +79,7 @@ def work(
         messages.put(("error", number, error))
 
 
-def _next(tasks: multiprocessing.Queue[list[RunPlan] | None], meter: _StepMeter) -> list[RunPlan] | None:
+def _next(tasks: Inbox[list[RunPlan] | None], meter: _StepMeter) -> list[RunPlan] | None:
     while True:
         try:
             return tasks.get(timeout=REPORT_SECONDS)
@@ -122,7 +140,7 @@ class _Maker:
 class _StepMeter:
     """Counts steps, tells the parent now and then, and ends the worker when the parent is gone."""
 
-    def __init__(self, number: int, messages: multiprocessing.Queue[Message], parent: int) -> None:
+    def __init__(self, number: int, messages: Outbox[Message], parent: int) -> None:
         self.number = number
         self.messages = messages
         self.parent = parent

@@ -53,6 +53,15 @@ def build(
     width: Annotated[int, typer.Option(min=1, help="Runs trained side by side in one process.")] = 8,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each task.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the plan.")] = 0,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray cluster whose machines the workers run on: its address, or 'auto' for the one that "
+            "this machine is part of.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Make many small full runs in the lab to learn from; start it again to go on."""
     from tuneahead.build.execute import BuildOptions, BuildProgress, execute
@@ -67,7 +76,7 @@ def build(
             text = f"{progress.runs_done:,} of {progress.runs_total:,} runs, steps"
             bar.measure(text, progress.steps_done, progress.steps_total)
 
-        summary = execute(plan, store, BuildOptions(workers=workers, width=width), show)
+        summary = execute(plan, store, BuildOptions(workers=workers, width=width, cluster=cluster), show)
         _measure_data(store, bar)
     print(f"{store}: {counted(summary.stored, 'run')} made, {summary.present:,} were there")
     for setback in summary.setbacks:

@@ -1,0 +1,89 @@
+"""Who makes the runs of a build: worker processes of this machine; those of a cluster are in ``cluster``."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from tuneahead.build.plan import RunPlan
+from tuneahead.build.worker import Inbox, Message, Outbox, work
+
+if TYPE_CHECKING:
+    from tuneahead.build.execute import BuildOptions
+
+Chunk = list[RunPlan]
+
+
+class Worker(Protocol):
+    """A worker that was started."""
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+
+    def ended(self) -> str:
+        """How it ended, in words."""
+
+    def stop(self, *, at_once: bool) -> None:
+        """Wait for its end, or bring it about."""
+
+
+class Crew(Protocol):
+    """Starts workers and hears them."""
+
+    @property
+    def most_workers(self) -> int:
+        """How many may be at work together."""
+
+    @property
+    def messages(self) -> Inbox[Message]:
+        """What all workers say. A run is in the store when it is called stored."""
+
+    def start(self, number: int) -> tuple[Worker, Outbox[Chunk | None]]:
+        """A new worker, and where the chunks go that it is to make; None sends it home."""
+
+
+class LocalCrew:
+    """Worker processes of this machine, which write to the store themselves."""
+
+    def __init__(self, store_path: Path, options: BuildOptions) -> None:
+        self.store_path = store_path
+        self.options = options
+        self.most_workers = options.workers
+        self._context = multiprocessing.get_context("spawn")
+        self.messages: multiprocessing.Queue[Message] = self._context.Queue()
+
+    def start(self, number: int) -> tuple[Worker, Outbox[Chunk | None]]:
+        """See :class:`Crew`."""
+        # Children inherit these; one thread each, and waiting threads must not spin.
+        os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
+        tasks: multiprocessing.Queue[Chunk | None] = self._context.Queue()
+        arguments = (number, tasks, self.messages, self.store_path, self.options, os.getpid())
+        process = self._context.Process(target=work, args=arguments, daemon=True)
+        process.start()
+        return _LocalWorker(process), tasks
+
+
+class _LocalWorker:
+    def __init__(self, process: BaseProcess) -> None:
+        self.process = process
+
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
+    def ended(self) -> str:
+        return how_it_ended(self.process.exitcode)
+
+    def stop(self, *, at_once: bool) -> None:
+        if at_once and self.process.is_alive():
+            self.process.terminate()
+        self.process.join(timeout=30)
+
+
+def how_it_ended(exitcode: int | None) -> str:
+    """A dead worker's exit code in words."""
+    killed = ": it was killed, often for want of memory" if exitcode == -signal.SIGKILL else ""
+    return f"the worker ended with {exitcode}{killed}"
