@@ -50,7 +50,8 @@ class StackedLinear(nn.Module):
         """``x`` is (S*rows, ..., n_in) with the rows of slot 0 first; returns (S*rows, ..., n_out)."""
         stack = self._stack[0]
         if stack.segments is not None and not stack.disabled:
-            sizes, pieces = stack.pieces(self.name, x.shape[0] * x.shape[1])
+            # Some bases flatten lines before a layer (OPT, a mixture's shared expert).
+            sizes, pieces = stack.pieces(self.name, x.shape[:-1].numel())
             return segment_update(x, self.inner, sizes, pieces, stack.anchor)
         y: Tensor = self.inner(x)
         if stack.disabled:
