@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.data_loader import IterableDatasetShard
 from integrations.trainer_fixtures import RECIPE, columns, make_data, make_exam, make_predictor, make_trainer
 from torch.utils.data import IterableDataset
 from training.training_fixtures import WORDS, write_tiny_model
@@ -138,8 +139,14 @@ def test_ranks_are_told_even_where_judging_fails(
     assert "training goes on: too little memory to judge" in caplog.text
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["whole", "shared by processes"])
 def test_a_stream_is_probed_without_its_rows(
-    path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    path: Path,
+    base: Base,
+    predictor: Predictor,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    shared: bool,
 ) -> None:
     recipe = RECIPE.replace(max_steps=7)
     data = make_data(base, recipe)
@@ -151,7 +158,9 @@ def test_a_stream_is_probed_without_its_rows(
 
     store = RunStore(tmp_path / "runs.sqlite")
     gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), store=store)
-    trainer = make_trainer(path, tmp_path, base, data, recipe, callbacks=[gate], train_dataset=Stream())
+    # What accelerate makes of a stream with several processes and dispatch_batches=False.
+    stream = IterableDatasetShard(Stream(), recipe.batch_size) if shared else Stream()
+    trainer = make_trainer(path, tmp_path, base, data, recipe, callbacks=[gate], train_dataset=stream)
     trainer.train()
     assert gate.decision == "UNSURE" and trainer.state.global_step == 7
     assert gate.assessment is not None and gate.assessment.trace is not None

@@ -211,6 +211,36 @@ def test_settings_that_a_recipe_has_no_room_for_are_noted(path: Path, base: Base
     assert dict(recorder.trace.absent)["weight_decay"] == "a recipe can't hold -0.1"
 
 
+def test_the_recipe_is_that_of_the_adapter_and_the_batches_that_are_trained(
+    path: Path, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    recorder = TraceRecorder(ProbeSettings(record_steps=2, cue_steps=(), flatness_at=None))
+    recipe = RECIPE.replace(max_steps=2)
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[recorder])
+    own = LoraConfig(r=4, lora_alpha=12, target_modules="all-linear", rank_pattern={"q_proj": 2})
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(path), LoraConfig(r=8, lora_alpha=64))
+    model.add_adapter("own", own)
+    model.set_adapter("own")
+    trainer.model = trainer.model_wrapped = model
+    trainer.args.auto_find_batch_size = True
+    plain = trainer.training_step
+
+    def step(*arguments: Any, **options: Any) -> Any:
+        if trainer._train_batch_size == recipe.batch_size:
+            raise RuntimeError("CUDA out of memory.")
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "training_step", step)
+    trainer.train()
+    assert recorder.trace is not None
+    found = recorder.trace.info.recipe
+    assert (found.lora_rank, found.lora_alpha, found.batch_size) == (4, 12, trainer._train_batch_size)
+    assert found.batch_size < recipe.batch_size
+
+
 def test_adalora_is_refused_by_name(path: Path, base: Base, tmp_path: Path) -> None:
     from peft import AdaLoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
