@@ -11,7 +11,7 @@ import torch
 from training_fixtures import write_tiny_model
 
 from tuneahead.recipe import Recipe
-from tuneahead.training.allowed import obeys_gaps
+from tuneahead.training.allowed import obeys_gaps, window
 from tuneahead.training.encode import Encoded, RunData
 from tuneahead.training.loop import train_stack
 from tuneahead.training.measure import ProbeSettings
@@ -118,3 +118,16 @@ def test_bases_of_other_shapes_are_trained_two_runs_at_once(kind: str, tmp_path:
         np.testing.assert_allclose(together[job.job_id], alone.trace.steps.loss_sum_nats, rtol=1e-4)
         assert alone.trace.steps.loss_sum_nats[0] == pytest.approx(plain.sum(), rel=1e-4)
         assert alone.trace.steps.loss_sum_nats[2] < alone.trace.steps.loss_sum_nats[0]
+
+
+def test_a_model_of_text_and_images_has_the_windows_of_its_text() -> None:
+    from transformers import AutoModelForCausalLM, Gemma3Config
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 64, "head_dim": 8, "num_key_value_heads": 2}
+    text |= {"sliding_window": 32, "max_position_embeddings": 256}
+    config = Gemma3Config(text_config=text, vision_config={**sizes, "image_size": 28, "patch_size": 14})
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    base = Base("gemma3-4b", model, SimpleNamespace(), "0", "cpu")  # type: ignore[arg-type]
+    assert (base.context_tokens, window(base)) == (256, 32)

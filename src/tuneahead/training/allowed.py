@@ -26,7 +26,7 @@ def shares_lines(base: Base, batches: Sequence[Sequence[Encoded]]) -> bool:
 
 def window(base: Base) -> int:
     """How far back a place sees: the sliding window, or without one more than any line is long."""
-    return int(getattr(base.model.config, "sliding_window", None) or 1 << 30)
+    return int(getattr(base.model.config.get_text_config(), "sliding_window", None) or 1 << 30)
 
 
 def shared_beginnings(base: Base, batches: Sequence[Sequence[Encoded]]) -> list[int]:
