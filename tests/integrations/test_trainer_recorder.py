@@ -172,6 +172,7 @@ def test_losses_are_right_where_the_model_hides_its_logits(path: Path, base: Bas
     np.testing.assert_allclose(recorder.trace.steps.loss_sum_nats, ours.steps.loss_sum_nats, rtol=1e-4)
     assert len(recorder.trace.visits.row) == 0
     assert "neither logits nor token log-probabilities" in dict(recorder.trace.absent)["row visits"]
+    assert dict(recorder.trace.absent)["flatness"] == "it was not asked for"
 
 
 def test_bf16_autocast_is_recorded_too(path: Path, base: Base, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from training_fixtures import write_tiny_model
 
+from tuneahead.errors import ModelError
 from tuneahead.recipe import Recipe
 from tuneahead.training.allowed import obeys_gaps, window
 from tuneahead.training.encode import Encoded, RunData
@@ -65,10 +66,12 @@ def test_usual_bases_hold_it_once(tmp_path: Path, architecture: str) -> None:
 
 
 def other_model(kind: str, folder: Path) -> Base:
-    """OPT and Qwen2-MoE flatten lines before some layers; BLOOM takes no mask of places by places."""
+    """OPT and Qwen2-MoE flatten lines before some layers; BLOOM and Mamba take no mask of places by places."""
     from transformers import (
         BloomConfig,
         BloomForCausalLM,
+        MambaConfig,
+        MambaForCausalLM,
         OPTConfig,
         OPTForCausalLM,
         Qwen2MoeConfig,
@@ -96,19 +99,29 @@ def other_model(kind: str, folder: Path) -> Base:
             )
         ),
         "bloom": lambda: BloomForCausalLM(BloomConfig(**sizes)),
+        "mamba": lambda: MambaForCausalLM(
+            MambaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=8)
+        ),
     }[kind]()
     model.eval()
     model.requires_grad_(False)
     return Base(kind, model, tokenizer, kind, "cpu")
 
 
-@pytest.mark.parametrize("kind", ["opt", "qwen2-moe", "bloom"])
+@pytest.mark.parametrize("kind", ["opt", "qwen2-moe", "bloom", "mamba"])
 def test_bases_of_other_shapes_are_trained_two_runs_at_once(kind: str, tmp_path: Path) -> None:
     base = other_model(kind, tmp_path)
     drawn = np.random.default_rng(3).integers(4, 40, (8, 12)).tolist()
     rows = [Encoded(tuple(own[: 5 + i]), (False,) * 3 + (True,) * (2 + i), 1) for i, own in enumerate(drawn)]
     data = RunData(rows, (), "0" * 16)
-    recipes = [Recipe(max_steps=3, batch_size=8, learning_rate=rate, lora_rank=2) for rate in (1e-2, 1e-3)]
+    plan = Recipe(max_steps=3, batch_size=8, lora_rank=2)
+    if kind == "mamba":
+        with pytest.raises(
+            ModelError, match="leave dt_proj out of target_modules: in_proj, out_proj, x_proj"
+        ):
+            next(iter(train_stack(base, [Job("a", data, plan)], ProbeSettings(cue_steps=()))))
+        plan = plan.replace(target_modules=("in_proj", "out_proj", "x_proj"))
+    recipes = [plan.replace(learning_rate=rate) for rate in (1e-2, 1e-3)]
     settings = ProbeSettings(record_steps=3, cue_steps=(), flatness_at=None)
     ((plain, _),) = read_answers(base, [rows])
     jobs = [Job(str(i), data, recipe) for i, recipe in enumerate(recipes)]

@@ -201,14 +201,21 @@ class LiveProbe:
         if not self.settings.reference_texts:
             yield "reference loss", "no reference texts were given"
         if self.flatness is None:
-            ended = f"the run ended before step {self.settings.flatness_at}"
-            yield "flatness", ended if self.rows.rows else self.rows.reason
+            yield "flatness", self._why_no_flatness()
         if self.sampled:
             yield "data features", f"measured on {len(self.examples):,} of {self.data_rows:,} rows"
         if self.dataset_rows is None:
             yield "train rows", "the data set is a stream: counted are the rows that all steps take"
         if self.skipped:
             yield "gradients", f"the gradient scaler skipped {self.skipped} steps"
+
+    def _why_no_flatness(self) -> str:
+        at = self.settings.flatness_at
+        if at is None:
+            return "it was not asked for"
+        if not self.rows.answer_tokens:
+            return self.rows.reason or "no row has a trained answer"
+        return f"the run ended before step {at}"
 
     @property
     def sampled(self) -> bool:
