@@ -261,6 +261,17 @@ def test_a_model_without_adapters_is_refused(path: Path, base: Base, tmp_path: P
         trainer.train()
 
 
+def test_a_classifier_is_refused(path: Path, base: Base, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    trainer = make_trainer(path, tmp_path, base, make_data(base), callbacks=[TraceRecorder()])
+    plain = AutoModelForSequenceClassification.from_pretrained(path)
+    trainer.model = trainer.model_wrapped = get_peft_model(plain, LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ModelError, match="not a causal language model"):
+        trainer.train()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_trl_run_has_the_trace_of_our_own_loop(

@@ -66,7 +66,7 @@ def test_usual_bases_hold_it_once(tmp_path: Path, architecture: str) -> None:
 
 
 def other_model(kind: str, folder: Path) -> Base:
-    """OPT and Qwen2-MoE flatten lines before some layers; BLOOM and Mamba take no mask of places by places."""
+    """OPT and Qwen2-MoE flatten lines before some layers; BLOOM and Mamba take no mask of every place."""
     from transformers import (
         BloomConfig,
         BloomForCausalLM,

@@ -11,7 +11,7 @@ from tuneahead.recipe import Precision, Recipe, Schedule, make_recipe
 from tuneahead.training.lora import layer_names
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from peft.tuners.lora import LoraLayer
     from transformers import Trainer
 
@@ -31,7 +31,7 @@ def trainer_recipe(
     layer = cast("LoraLayer", model.get_base_model().get_submodule(adapter.pairs[0][0]))
     # A model may hold adapters that do not take part.
     active = next(name for name in layer.active_adapters if name in layer.lora_A)
-    config = model.peft_config[active]
+    config = cast("LoraConfig", model.peft_config[active])
     rank = int(config.r)
     name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
     notes = []

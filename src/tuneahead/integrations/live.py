@@ -131,7 +131,7 @@ class LiveAdapter(AdapterStack):
 
 def _forget_casts() -> None:
     """Have autocast read the matrices anew: until its block ends it keeps their first 16-bit copies."""
-    torch.clear_autocast_cache()  # type: ignore[no-untyped-call]
+    torch.clear_autocast_cache()
 
 
 def _lora_pairs(base: Base) -> list[tuple[str, nn.Parameter, nn.Parameter]]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from tuneahead.training.measure import ProbeSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from tuneahead.examples import Example
     from tuneahead.training.models import Base
@@ -51,9 +52,9 @@ class TraceRecorder(TrainerCallback):
 
     ``trace`` is there once ``settings.record_steps`` steps are done or training has ended; with
     several processes (DDP) rank 0 records and holds it. A run that is resumed from a checkpoint is
-    not recorded. Raises :class:`ModelError` at the start of training for a model without LoRA
-    matrices, for sharded gradients and for DataParallel. What fails later, for want of memory perhaps,
-    ends the recording with a logged warning, and training goes on.
+    not recorded. Raises :class:`ModelError` at the start of training for a model without LoRA matrices,
+    for one that is no causal language model, for sharded gradients and for DataParallel. What fails later,
+    for want of memory perhaps, ends the recording with a logged warning, and training goes on.
 
     >>> recorder = TraceRecorder(ProbeSettings(record_steps=50))               # doctest: +SKIP
     >>> Trainer(model, args, train_dataset=rows, callbacks=[recorder]).train()  # doctest: +SKIP
@@ -242,6 +243,12 @@ def _adapted_model(trainer: Trainer) -> PeftModel:
         raise ModelError(
             f"the Trainer's model is a {type(model).__name__}, not a PEFT model",
             remedy="wrap it with peft.get_peft_model(model, LoraConfig(...))",
+        )
+    inner = cast("PreTrainedModel", model.get_base_model())
+    if inner.get_output_embeddings() is None or inner.config.is_encoder_decoder:  # type: ignore[no-untyped-call]
+        raise ModelError(
+            f"the Trainer's model is a {type(inner).__name__}, not a causal language model",
+            remedy="leave this callback out: it measures the loss and the answers of causal language models",
         )
     kind = str(getattr(trainer.accelerator.distributed_type, "value", trainer.accelerator.distributed_type))
     if trainer.args.n_gpu > 1 or not (kind == "NO" or kind.startswith("MULTI_")):

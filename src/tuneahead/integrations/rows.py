@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
-from accelerate.data_loader import IterableDatasetShard
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -111,6 +110,8 @@ def is_indexed(dataset: object) -> TypeGuard[Sequence[object]]:
 
 def known_length(dataset: object) -> int | None:
     """Rows of a data set, over all processes; None for a stream that does not say."""
+    from accelerate.data_loader import IterableDatasetShard
+
     # A process's share of a stream has a length that asks for the stream's.
     whole = dataset.dataset if isinstance(dataset, IterableDatasetShard) else dataset
     return len(whole) if isinstance(whole, Sized) else None
