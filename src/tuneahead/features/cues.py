@@ -54,8 +54,6 @@ _SINCE_BASE = (
 _BETWEEN = ("late_gain_pp", "late_gain_headroom", "churn_fraction")
 _EXTRAPOLATED = ("extrapolated_score_pp", "extrapolated_gain_headroom")
 _NO_CHANCE = "the benchmark's score of guessing is not known"
-_OVER_CHANCE = ("_headroom", "right_probability_excess")
-"""Endings of the names of features that need it."""
 _SUBJECT_END = ("subject_score_sd_pp",)
 _SUBJECT_CHANGE = ("subject_worst_fall_pp", "subjects_improved_fraction")
 
@@ -65,17 +63,7 @@ def measure_cues(trace: ProbeTrace) -> dict[str, Value]:
     cues = sorted((cue for cue in trace.cues if len(cue.margin_nats)), key=lambda cue: cue.step)
     totals = {cue.step: cue.total_pp for cue in trace.cues if math.isfinite(cue.total_pp)}
     if totals and not cues:
-        out = _of_totals(dict(sorted(totals.items())), trace)
-    else:
-        out = _of_items(cues, trace)
-    if math.isnan(trace.info.chance_pp):
-        measured = [name for name, value in out.items() if not isinstance(value, str)]
-        out |= {name: _NO_CHANCE for name in measured if name.endswith(_OVER_CHANCE)}
-    return out
-
-
-def _of_items(cues: Sequence[Cue], trace: ProbeTrace) -> dict[str, Value]:
-    """Features of a probe that asked the benchmark's items; ``cues`` by step."""
+        return _of_totals(dict(sorted(totals.items())), trace)
     chance = trace.info.chance_pp
     projected = project_margins(trace, cues)
     none = next((why for what, why in trace.absent if what == "benchmark cues"), "no benchmark cue was taken")
@@ -127,6 +115,9 @@ def _of_totals(scored: Mapping[int, float], trace: ProbeTrace) -> dict[str, Valu
             gain = scored[end] - scored[0]
             out |= {"score_gain_pp": gain, "score_gain_headroom": gain / room}
             out |= _extrapolated(scored, trace.info.total_steps, chance)
+    if math.isnan(chance):
+        measured = [name for name, value in out.items() if not isinstance(value, str)]
+        out |= {name: _NO_CHANCE for name in measured if name.endswith("_headroom")}
     return out
 
 

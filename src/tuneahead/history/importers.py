@@ -82,11 +82,10 @@ def _check(reading: LogReading) -> None:
             f"{reading.score} is the score of an unnamed benchmark",
             remedy="name it with --benchmark, as it will be named to fit and assess",
         )
-    # At 100 a guess is perfect and nothing can be gained: no predictor could be fitted to such runs.
-    if not (math.isnan(reading.chance_pp) or 0 <= reading.chance_pp < 100):
+    if not (math.isnan(reading.chance_pp) or 0 <= reading.chance_pp <= 100):
         raise StoreError(
             f"the score of guessing is {reading.chance_pp:g}",
-            remedy="give points from 0 to below 100, such as 25 for four options",
+            remedy="give points from 0 to 100, such as 25 for four options",
         )
 
 

@@ -105,9 +105,15 @@ class TraceRecorder(TrainerCallback):
                 recipe=self.notes.recipe,
             )
         self._losses, self._clip = LossMeter(trainer, model), ClipMeter(trainer)
-        if self.may_begin(trainer, control):
-            self._observe(trainer)
-        else:
+        try:
+            begins = self.may_begin(trainer, control)
+            if begins:
+                self._observe(trainer)
+        except BaseException:
+            # The Trainer is left as it was: it may be used again, without this callback.
+            self._release()
+            raise
+        if not begins:
             self._release()
 
     def on_step_begin(
@@ -137,8 +143,13 @@ class TraceRecorder(TrainerCallback):
         if self._losses is None or self._clip is None or self._trainer is None:
             return
         seconds = time.perf_counter() - self._began
-        own = torch.tensor(self._losses.take(), dtype=torch.float32, device=args.device)
-        loss, tokens = (float(x) for x in self._trainer.accelerator.reduce(own, "sum"))
+        sums = (*self._losses.take(), float(self._losses.failed))
+        own = torch.tensor(sums, dtype=torch.float32, device=args.device)
+        loss, tokens, failed = (float(x) for x in self._trainer.accelerator.reduce(own, "sum"))
+        if failed:
+            # On one process at least, and all of them learn it here.
+            self._release()
+            return
         self._attempt(lambda probe: probe.record(loss, tokens, seconds))
         # Sum and norm are the same on all ranks, so all of them end the probe together.
         if not np.isfinite(loss) or not (np.isfinite(self._clip.norm) or _scaled(self._trainer)):
