@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from accelerate.data_loader import IterableDatasetShard
 from integrations.trainer_fixtures import RECIPE, columns, make_data, make_exam, make_predictor, make_trainer
 from torch.utils.data import IterableDataset
 from training.training_fixtures import WORDS, write_tiny_model
@@ -15,7 +17,7 @@ from transformers import TrainerCallback
 from tuneahead.errors import TuneAheadError
 from tuneahead.examples import Example
 from tuneahead.history.store import RunStore
-from tuneahead.integrations import rows
+from tuneahead.integrations import losses, rows
 from tuneahead.integrations.rows import read_rows
 from tuneahead.integrations.transformers import Gate, RunNotes
 from tuneahead.predictor.predictor import Predictor
@@ -137,8 +139,14 @@ def test_ranks_are_told_even_where_judging_fails(
     assert "training goes on: too little memory to judge" in caplog.text
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["whole", "shared by processes"])
 def test_a_stream_is_probed_without_its_rows(
-    path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    path: Path,
+    base: Base,
+    predictor: Predictor,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    shared: bool,
 ) -> None:
     recipe = RECIPE.replace(max_steps=7)
     data = make_data(base, recipe)
@@ -150,7 +158,9 @@ def test_a_stream_is_probed_without_its_rows(
 
     store = RunStore(tmp_path / "runs.sqlite")
     gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), store=store)
-    trainer = make_trainer(path, tmp_path, base, data, recipe, callbacks=[gate], train_dataset=Stream())
+    # What accelerate makes of a stream with several processes and dispatch_batches=False.
+    stream = IterableDatasetShard(Stream(), recipe.batch_size) if shared else Stream()
+    trainer = make_trainer(path, tmp_path, base, data, recipe, callbacks=[gate], train_dataset=stream)
     trainer.train()
     assert gate.decision == "UNSURE" and trainer.state.global_step == 7
     assert gate.assessment is not None and gate.assessment.trace is not None
@@ -174,6 +184,48 @@ def test_what_fails_in_the_probe_does_not_end_the_training(
     trainer.train()
     assert trainer.state.global_step == 7 and gate.decision is None and gate.trace is None
     assert "the probe is given up, training goes on" in caplog.text
+
+
+def test_what_fails_in_a_loss_does_not_end_the_training(
+    path: Path,
+    base: Base,
+    predictor: Predictor,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = RECIPE.replace(max_steps=7)
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+    plain = losses.token_nll
+
+    def fail(*arguments: Any) -> torch.Tensor | None:
+        if gate.probe is not None and len(gate.probe.steps.scalars) == 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return plain(*arguments)
+
+    monkeypatch.setattr(losses, "token_nll", fail)
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+    trainer.train()
+    assert trainer.state.global_step == 7 and gate.decision is None and gate.trace is None
+    assert "the probe is given up, training goes on: out of memory" in caplog.text
+    assert gate.probe is None and "compute_loss" not in trainer.__dict__
+
+
+def test_what_fails_at_the_start_leaves_the_trainer_as_it_was(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(predictor, benchmark=make_exam())
+
+    def fail(*arguments: object) -> None:
+        raise MemoryError("too little memory to look at the rows")
+
+    monkeypatch.setattr(gate, "_check", fail)
+    trainer = make_trainer(path, tmp_path, base, make_data(base), callbacks=[gate])
+    with pytest.raises(MemoryError):
+        trainer.train()
+    assert "compute_loss" not in trainer.__dict__
+    assert "clip_grad_norm_" not in trainer.accelerator.__dict__
+    assert not trainer.model._forward_hooks
 
 
 def test_of_long_data_rows_are_kept_that_lie_evenly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,19 +172,25 @@ def test_losses_are_right_where_the_model_hides_its_logits(path: Path, base: Bas
     np.testing.assert_allclose(recorder.trace.steps.loss_sum_nats, ours.steps.loss_sum_nats, rtol=1e-4)
     assert len(recorder.trace.visits.row) == 0
     assert "neither logits nor token log-probabilities" in dict(recorder.trace.absent)["row visits"]
+    assert dict(recorder.trace.absent)["flatness"] == "it was not asked for"
 
 
 def test_bf16_autocast_is_recorded_too(path: Path, base: Base, tmp_path: Path) -> None:
     recipe = RECIPE.replace(max_steps=4)
-    settings = replace(SETTINGS, record_steps=4, cue_steps=(0, 4), flatness_at=None)
+    settings = replace(SETTINGS, record_steps=4, cue_steps=(0, 4), flatness_at=4)
     recorder = TraceRecorder(settings)
     data = make_data(base, recipe)
     make_trainer(path, tmp_path, base, data, recipe, bf16=True, callbacks=[recorder]).train()
-    found, ours = recorder.trace, own_trace(base, recipe)
+    found = recorder.trace
+    ours = next(iter(train_stack(base, [Job("a", data, recipe)], settings, width=1))).trace
     assert found is not None and found.info.recipe.precision == "bf16"
     np.testing.assert_allclose(found.steps.loss_sum_nats, ours.steps.loss_sum_nats[:4], rtol=0.03)
     np.testing.assert_allclose(found.steps.grad_norm, ours.steps.grad_norm[:4], rtol=0.1)
     assert np.isfinite(found.cues[1].margin_nats).all()
+    # Autocast keeps 16-bit copies of the matrices: those of the perturbed ones have to be made anew.
+    assert found.flatness is not None and ours.flatness is not None
+    own, theirs = (flat.perturbed_nats - flat.centre_nats for flat in (ours.flatness, found.flatness))
+    assert np.corrcoef(own.ravel(), theirs.ravel())[0, 1] > 0.9
 
 
 def test_a_run_that_blows_up_says_when(path: Path, base: Base, tmp_path: Path) -> None:
@@ -206,6 +212,36 @@ def test_settings_that_a_recipe_has_no_room_for_are_noted(path: Path, base: Base
     assert dict(recorder.trace.absent)["weight_decay"] == "a recipe can't hold -0.1"
 
 
+def test_the_recipe_is_that_of_the_adapter_and_the_batches_that_are_trained(
+    path: Path, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    recorder = TraceRecorder(ProbeSettings(record_steps=2, cue_steps=(), flatness_at=None))
+    recipe = RECIPE.replace(max_steps=2)
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[recorder])
+    own = LoraConfig(r=4, lora_alpha=12, target_modules="all-linear", rank_pattern={"q_proj": 2})
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(path), LoraConfig(r=8, lora_alpha=64))
+    model.add_adapter("own", own)
+    model.set_adapter("own")
+    trainer.model = trainer.model_wrapped = model
+    trainer.args.auto_find_batch_size = True
+    plain = trainer.training_step
+
+    def step(*arguments: Any, **options: Any) -> Any:
+        if trainer._train_batch_size == recipe.batch_size:
+            raise RuntimeError("CUDA out of memory.")
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "training_step", step)
+    trainer.train()
+    assert recorder.trace is not None
+    found = recorder.trace.info.recipe
+    assert (found.lora_rank, found.lora_alpha, found.batch_size) == (4, 12, trainer._train_batch_size)
+    assert found.batch_size < recipe.batch_size
+
+
 def test_adalora_is_refused_by_name(path: Path, base: Base, tmp_path: Path) -> None:
     from peft import AdaLoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -222,6 +258,17 @@ def test_a_model_without_adapters_is_refused(path: Path, base: Base, tmp_path: P
     trainer = make_trainer(path, tmp_path, base, make_data(base), callbacks=[TraceRecorder()])
     trainer.model = trainer.model.get_base_model()
     with pytest.raises(ModelError, match="not a PEFT model"):
+        trainer.train()
+
+
+def test_a_classifier_is_refused(path: Path, base: Base, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    trainer = make_trainer(path, tmp_path, base, make_data(base), callbacks=[TraceRecorder()])
+    plain = AutoModelForSequenceClassification.from_pretrained(path)
+    trainer.model = trainer.model_wrapped = get_peft_model(plain, LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ModelError, match="not a causal language model"):
         trainer.train()
 
 

@@ -10,9 +10,14 @@ import pytest
 import torch
 from training_fixtures import write_tiny_model
 
-from tuneahead.training.allowed import obeys_gaps
-from tuneahead.training.encode import Encoded
-from tuneahead.training.models import Base, load_base
+from tuneahead.errors import ModelError
+from tuneahead.recipe import Recipe
+from tuneahead.training.allowed import obeys_gaps, window
+from tuneahead.training.encode import Encoded, RunData
+from tuneahead.training.loop import train_stack
+from tuneahead.training.measure import ProbeSettings
+from tuneahead.training.models import Base, load_base, load_tokenizer
+from tuneahead.training.runs import Job
 from tuneahead.training.scoring import read_answers
 
 
@@ -58,3 +63,84 @@ def test_bases_bound_to_places_hold_no_beginning_once_for_all_rows(kind: str) ->
 @pytest.mark.parametrize("architecture", ["qwen2", "llama", "gemma3", "gpt2"])
 def test_usual_bases_hold_it_once(tmp_path: Path, architecture: str) -> None:
     assert obeys_gaps(load_base(str(write_tiny_model(tmp_path, architecture=architecture)), device="cpu"))
+
+
+def other_model(kind: str, folder: Path) -> Base:
+    """OPT and Qwen2-MoE flatten lines before some layers; BLOOM and Mamba take no mask of every place."""
+    from transformers import (
+        BloomConfig,
+        BloomForCausalLM,
+        MambaConfig,
+        MambaForCausalLM,
+        OPTConfig,
+        OPTForCausalLM,
+        Qwen2MoeConfig,
+        Qwen2MoeForCausalLM,
+    )
+
+    tokenizer = load_tokenizer(str(write_tiny_model(folder)))
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+    }
+    torch.manual_seed(1)
+    model = {
+        "opt": lambda: OPTForCausalLM(OPTConfig(**sizes, ffn_dim=48, word_embed_proj_dim=32)),
+        "qwen2-moe": lambda: Qwen2MoeForCausalLM(
+            Qwen2MoeConfig(
+                **sizes,
+                num_key_value_heads=2,
+                num_experts=4,
+                num_experts_per_tok=2,
+                moe_intermediate_size=16,
+                shared_expert_intermediate_size=16,
+            )
+        ),
+        "bloom": lambda: BloomForCausalLM(BloomConfig(**sizes)),
+        "mamba": lambda: MambaForCausalLM(
+            MambaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=8)
+        ),
+    }[kind]()
+    model.eval()
+    model.requires_grad_(False)
+    return Base(kind, model, tokenizer, kind, "cpu")
+
+
+@pytest.mark.parametrize("kind", ["opt", "qwen2-moe", "bloom", "mamba"])
+def test_bases_of_other_shapes_are_trained_two_runs_at_once(kind: str, tmp_path: Path) -> None:
+    base = other_model(kind, tmp_path)
+    drawn = np.random.default_rng(3).integers(4, 40, (8, 12)).tolist()
+    rows = [Encoded(tuple(own[: 5 + i]), (False,) * 3 + (True,) * (2 + i), 1) for i, own in enumerate(drawn)]
+    data = RunData(rows, (), "0" * 16)
+    plan = Recipe(max_steps=3, batch_size=8, lora_rank=2)
+    if kind == "mamba":
+        with pytest.raises(
+            ModelError, match="leave dt_proj out of target_modules: in_proj, out_proj, x_proj"
+        ):
+            next(iter(train_stack(base, [Job("a", data, plan)], ProbeSettings(cue_steps=()))))
+        plan = plan.replace(target_modules=("in_proj", "out_proj", "x_proj"))
+    recipes = [plan.replace(learning_rate=rate) for rate in (1e-2, 1e-3)]
+    settings = ProbeSettings(record_steps=3, cue_steps=(), flatness_at=None)
+    ((plain, _),) = read_answers(base, [rows])
+    jobs = [Job(str(i), data, recipe) for i, recipe in enumerate(recipes)]
+    together = {r.job_id: r.trace.steps.loss_sum_nats for r in train_stack(base, jobs, settings, width=2)}
+    for job in jobs:
+        (alone,) = train_stack(base, [job], settings, width=1)
+        np.testing.assert_allclose(together[job.job_id], alone.trace.steps.loss_sum_nats, rtol=1e-4)
+        assert alone.trace.steps.loss_sum_nats[0] == pytest.approx(plain.sum(), rel=1e-4)
+        assert alone.trace.steps.loss_sum_nats[2] < alone.trace.steps.loss_sum_nats[0]
+
+
+def test_a_model_of_text_and_images_has_the_windows_of_its_text() -> None:
+    from transformers import AutoModelForCausalLM, Gemma3Config
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 64, "head_dim": 8, "num_key_value_heads": 2}
+    text |= {"sliding_window": 32, "max_position_embeddings": 256}
+    config = Gemma3Config(text_config=text, vision_config={**sizes, "image_size": 28, "patch_size": 14})
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    base = Base("gemma3-4b", model, SimpleNamespace(), "0", "cpu")  # type: ignore[arg-type]
+    assert (base.context_tokens, window(base)) == (256, 32)

@@ -11,7 +11,7 @@ from tuneahead.recipe import Precision, Recipe, Schedule, make_recipe
 from tuneahead.training.lora import layer_names
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from peft.tuners.lora import LoraLayer
     from transformers import Trainer
 
@@ -28,10 +28,11 @@ def trainer_recipe(
 ) -> tuple[Recipe, tuple[tuple[str, str], ...]]:
     """The recipe, and (field, reason) for what it can't express. ``batch_size`` counts all processes."""
     args, total = trainer.args, trainer.state.max_steps
-    config = model.active_peft_config
-    rank = int(config.r)
     layer = cast("LoraLayer", model.get_base_model().get_submodule(adapter.pairs[0][0]))
-    scale = float(next(iter(layer.scaling.values())))
+    # A model may hold adapters that do not take part.
+    active = next(name for name in layer.active_adapters if name in layer.lora_A)
+    config = cast("LoraConfig", model.peft_config[active])
+    rank = int(config.r)
     name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
     notes = []
     if name not in _SCHEDULES:
@@ -46,13 +47,15 @@ def trainer_recipe(
         "schedule": _SCHEDULES.get(name, "linear"),
         # Below 1 it is a ratio already.
         "warmup_ratio": given if warmup and given < 1 else _ratio(warmup, total),
-        "batch_size": args.train_batch_size * args.world_size,
+        # auto_find_batch_size lowers that of the state only.
+        "batch_size": (trainer.state.train_batch_size or args.train_batch_size) * args.world_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "epochs": args.num_train_epochs,
         "max_steps": args.max_steps if args.max_steps > 0 else None,
         "lora_rank": rank,
-        # PEFT's own scale is alpha / r, or alpha / sqrt(r) with rslora: kept is what acts.
-        "lora_alpha": scale * rank,
+        # PEFT's own scale is alpha / r, or alpha / sqrt(r) with rslora: kept is what acts. The layer's own
+        # rank, which a rank pattern may have set.
+        "lora_alpha": float(layer.scaling[active]) * int(layer.r[active]),
         "lora_dropout": float(config.lora_dropout),
         "target_modules": _targets(adapter),
         "weight_decay": args.weight_decay,

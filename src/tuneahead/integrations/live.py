@@ -85,6 +85,7 @@ class LiveAdapter(AdapterStack):
             flat_a, flat_b = self.views(self.values[0], target)
             a.copy_(flat_a[: a.shape[0]])
             b.copy_(flat_b[:, : a.shape[0]])
+        _forget_casts()
 
     @contextmanager
     def using(self, slots: Sequence[int]) -> Iterator[None]:
@@ -104,6 +105,7 @@ class LiveAdapter(AdapterStack):
                 for (_, a, b), (old_a, old_b) in zip(self.pairs, before, strict=True):
                     a.copy_(old_a)
                     b.copy_(old_b)
+            _forget_casts()
             self.pull()
 
     @contextmanager
@@ -125,6 +127,11 @@ class LiveAdapter(AdapterStack):
         for target, (name, live, _) in zip(self.targets, self.pairs, strict=True):
             a, b = self.views(self.values[slot], target)
             yield name, a[: live.shape[0]], b[:, : live.shape[0]]
+
+
+def _forget_casts() -> None:
+    """Have autocast read the matrices anew: until its block ends it keeps their first 16-bit copies."""
+    torch.clear_autocast_cache()
 
 
 def _lora_pairs(base: Base) -> list[tuple[str, nn.Parameter, nn.Parameter]]:

@@ -14,7 +14,14 @@ from tuneahead.checks.check import RunLength
 from tuneahead.integrations.arguments import trainer_recipe
 from tuneahead.integrations.live import LiveAdapter, same_draws, undisturbed
 from tuneahead.integrations.losses import Visit
-from tuneahead.integrations.rows import MOST_ROWS, TrainerRows, decode_examples, is_indexed, read_rows
+from tuneahead.integrations.rows import (
+    MOST_ROWS,
+    TrainerRows,
+    decode_examples,
+    is_indexed,
+    known_length,
+    read_rows,
+)
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Flatness, ProbeTrace, TraceInfo
 from tuneahead.training.encode import MAX_HELDOUT_ROWS, Encoded, RunData, data_fingerprint
@@ -65,7 +72,7 @@ class LiveProbe:
         self.meter.start(0, self.recipe)
         loader = trainer.callback_handler.train_dataloader
         assert loader is not None and trainer.optimizer is not None, "training has begun"
-        self.dataset, self.optimizer = loader.dataset, trainer.optimizer
+        self.dataset_rows, self.optimizer = known_length(loader.dataset), trainer.optimizer
         # Data sets and collators may draw: what to mask, how to augment.
         with same_draws():
             self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn)
@@ -194,14 +201,21 @@ class LiveProbe:
         if not self.settings.reference_texts:
             yield "reference loss", "no reference texts were given"
         if self.flatness is None:
-            ended = f"the run ended before step {self.settings.flatness_at}"
-            yield "flatness", ended if self.rows.rows else self.rows.reason
+            yield "flatness", self._why_no_flatness()
         if self.sampled:
             yield "data features", f"measured on {len(self.examples):,} of {self.data_rows:,} rows"
-        if not hasattr(self.dataset, "__len__"):
+        if self.dataset_rows is None:
             yield "train rows", "the data set is a stream: counted are the rows that all steps take"
         if self.skipped:
             yield "gradients", f"the gradient scaler skipped {self.skipped} steps"
+
+    def _why_no_flatness(self) -> str:
+        at = self.settings.flatness_at
+        if at is None:
+            return "it was not asked for"
+        if not self.rows.answer_tokens:
+            return self.rows.reason or "no row has a trained answer"
+        return f"the run ended before step {at}"
 
     @property
     def sampled(self) -> bool:
@@ -227,8 +241,8 @@ class LiveProbe:
     @property
     def train_rows(self) -> int:
         """Rows of the Trainer's data set; of a stream those that all steps take."""
-        if hasattr(self.dataset, "__len__"):
-            return len(self.dataset)
+        if self.dataset_rows is not None:
+            return self.dataset_rows
         return int(self.trainer.state.max_steps * self.recipe.rows_per_step)
 
 

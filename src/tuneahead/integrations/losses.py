@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from tuneahead.integrations.rows import IGNORED, Batch, row_keys, row_owners
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+_LOG = logging.getLogger(__name__)
 
 _TOKENS_PER_PASS = 512
 """Answer positions whose logits are widened to fp32 at a time: 512 x 152k words are 300 MB."""
@@ -35,7 +38,8 @@ class LossMeter:
     The Trainer's own number can't serve: it is divided by tokens or by micro-batches depending on
     model and arguments, multiplied by the number of processes, and may hold label smoothing or
     router losses. So the loss is taken again from the logits (or token log-probabilities) that the
-    training pass made anyway, at answer positions, without a second pass.
+    training pass made anyway, at answer positions, without a second pass. Where that fails, for want of
+    memory perhaps, it is logged, ``failed`` and not tried again: the training pass goes on.
     """
 
     def __init__(self, trainer: Trainer, model: nn.Module) -> None:
@@ -46,6 +50,7 @@ class LossMeter:
         self.visits: list[Visit] = []
         self.no_rows = ""
         """Why rows can't be told apart, or empty."""
+        self.failed = False
         self._output: object = None
         self._open = False
         self._plain = trainer.compute_loss
@@ -79,12 +84,21 @@ class LossMeter:
             result = self._plain(model, inputs, *args, **options)
         finally:
             self._open = False
-        loss = result[0] if isinstance(result, tuple) else result
-        output, self._output = self._output, None
+            # After an error too: logits are large, and a Trainer may begin again with smaller batches.
+            output, self._output = self._output, None
         items = options.get("num_items_in_batch", args[1] if len(args) > 1 else None)
-        with torch.no_grad():
-            self._add(batch, output, loss.detach(), items)
+        if not self.failed:
+            self._try_add(batch, output, result, items)
         return result
+
+    @torch.no_grad()
+    def _try_add(self, batch: Batch, output: object, result: Any, items: object) -> None:
+        loss = result[0] if isinstance(result, tuple) else result
+        try:
+            self._add(batch, output, loss.detach(), items)
+        except Exception as error:
+            _LOG.warning("the probe is given up, training goes on: %s", error, exc_info=True)
+            self.failed = True
 
     def _add(self, batch: Batch, output: object, loss: Tensor, items: object) -> None:
         labels, shifted = batch.get("shift_labels"), True

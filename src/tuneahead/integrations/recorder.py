@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from tuneahead.training.measure import ProbeSettings
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from tuneahead.examples import Example
     from tuneahead.training.models import Base
@@ -51,9 +52,9 @@ class TraceRecorder(TrainerCallback):
 
     ``trace`` is there once ``settings.record_steps`` steps are done or training has ended; with
     several processes (DDP) rank 0 records and holds it. A run that is resumed from a checkpoint is
-    not recorded. Raises :class:`ModelError` at the start of training for a model without LoRA
-    matrices, for sharded gradients and for DataParallel. What fails later, for want of memory perhaps,
-    ends the recording with a logged warning, and training goes on.
+    not recorded. Raises :class:`ModelError` at the start of training for a model without LoRA matrices,
+    for one that is no causal language model, for sharded gradients and for DataParallel. What fails later,
+    for want of memory perhaps, ends the recording with a logged warning, and training goes on.
 
     >>> recorder = TraceRecorder(ProbeSettings(record_steps=50))               # doctest: +SKIP
     >>> Trainer(model, args, train_dataset=rows, callbacks=[recorder]).train()  # doctest: +SKIP
@@ -104,9 +105,15 @@ class TraceRecorder(TrainerCallback):
                 recipe=self.notes.recipe,
             )
         self._losses, self._clip = LossMeter(trainer, model), ClipMeter(trainer)
-        if self.may_begin(trainer, control):
-            self._observe(trainer)
-        else:
+        try:
+            begins = self.may_begin(trainer, control)
+            if begins:
+                self._observe(trainer)
+        except BaseException:
+            # The Trainer is left as it was: it may be used again, without this callback.
+            self._release()
+            raise
+        if not begins:
             self._release()
 
     def on_step_begin(
@@ -136,8 +143,13 @@ class TraceRecorder(TrainerCallback):
         if self._losses is None or self._clip is None or self._trainer is None:
             return
         seconds = time.perf_counter() - self._began
-        own = torch.tensor(self._losses.take(), dtype=torch.float32, device=args.device)
-        loss, tokens = (float(x) for x in self._trainer.accelerator.reduce(own, "sum"))
+        sums = (*self._losses.take(), float(self._losses.failed))
+        own = torch.tensor(sums, dtype=torch.float32, device=args.device)
+        loss, tokens, failed = (float(x) for x in self._trainer.accelerator.reduce(own, "sum"))
+        if failed:
+            # On one process at least, and all of them learn it here.
+            self._release()
+            return
         self._attempt(lambda probe: probe.record(loss, tokens, seconds))
         # Sum and norm are the same on all ranks, so all of them end the probe together.
         if not np.isfinite(loss) or not (np.isfinite(self._clip.norm) or _scaled(self._trainer)):
@@ -242,6 +254,12 @@ def _adapted_model(trainer: Trainer) -> PeftModel:
         raise ModelError(
             f"the Trainer's model is a {type(model).__name__}, not a PEFT model",
             remedy="wrap it with peft.get_peft_model(model, LoraConfig(...))",
+        )
+    inner = cast("PreTrainedModel", model.get_base_model())
+    if inner.get_output_embeddings() is None or inner.config.is_encoder_decoder:  # type: ignore[no-untyped-call]
+        raise ModelError(
+            f"the Trainer's model is a {type(inner).__name__}, not a causal language model",
+            remedy="leave this callback out: it measures the loss and the answers of causal language models",
         )
     kind = str(getattr(trainer.accelerator.distributed_type, "value", trainer.accelerator.distributed_type))
     if trainer.args.n_gpu > 1 or not (kind == "NO" or kind.startswith("MULTI_")):

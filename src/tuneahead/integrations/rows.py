@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -106,6 +106,15 @@ def is_indexed(dataset: object) -> TypeGuard[Sequence[object]]:
     # torch's streams inherit a __getitem__ that fails, and may say a length.
     stream = isinstance(dataset, IterableDataset)
     return not stream and hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+
+
+def known_length(dataset: object) -> int | None:
+    """Rows of a data set, over all processes; None for a stream that does not say."""
+    from accelerate.data_loader import IterableDatasetShard
+
+    # A process's share of a stream has a length that asks for the stream's.
+    whole = dataset.dataset if isinstance(dataset, IterableDatasetShard) else dataset
+    return len(whole) if isinstance(whole, Sized) else None
 
 
 def batch_rows(batch: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:

@@ -46,11 +46,22 @@ class StackedLinear(nn.Module):
         self.a: Tensor = torch.empty(0)  # (S, r, n_in)
         self.b: Tensor = torch.empty(0)  # (S, n_out, r)
 
+    @property
+    def weight(self) -> Tensor:
+        """Refused with a :class:`ModelError`: what reads it (Mamba's ``dt_proj``) would miss the updates."""
+        base, leaf = self._stack[0].base, self.name.rsplit(".", 1)[-1]
+        others = sorted({name.rsplit(".", 1)[-1] for name in self._stack[0].targeted} - {leaf})
+        raise ModelError(
+            f"{base.name!r} reads the weight of its layer {self.name} itself, past any adapter",
+            remedy=f"leave {leaf} out of target_modules" + (f": {', '.join(others)}" if others else ""),
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """``x`` is (S*rows, ..., n_in) with the rows of slot 0 first; returns (S*rows, ..., n_out)."""
         stack = self._stack[0]
         if stack.segments is not None and not stack.disabled:
-            sizes, pieces = stack.pieces(self.name, x.shape[0] * x.shape[1])
+            # Some bases flatten lines before a layer (OPT, a mixture's shared expert).
+            sizes, pieces = stack.pieces(self.name, x.shape[:-1].numel())
             return segment_update(x, self.inner, sizes, pieces, stack.anchor)
         y: Tensor = self.inner(x)
         if stack.disabled:

@@ -42,7 +42,8 @@ class Base:
     @property
     def context_tokens(self) -> int:
         """Longest sequence the model takes."""
-        return int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
+        # Models of text and images keep the text's settings apart.
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
 
     @property
     def dtype(self) -> torch.dtype:
