@@ -196,6 +196,17 @@ def test_preference_data_needs_a_mapping(tmp_path: Path) -> None:
     assert _pairs(data) == [("q", "good")]
 
 
+def test_unpaired_preferences_are_refused_where_an_answer_is_unwanted(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "completion": word, "label": word == "good"} for word in ("good", "bad")]
+    path = _write(tmp_path, "a.jsonl", _jsonl(rows))
+    error = _error(path)
+    assert "preference data: label is false" in str(error) and error.row == 2
+    taken = read_examples(path, mapping=ColumnMapping(prompt="prompt", answer="completion"))
+    assert _pairs(taken) == [("p", "good"), ("p", "bad")]
+    wanted = _write(tmp_path, "b.jsonl", _jsonl(rows[:1]))
+    assert _pairs(read_examples(wanted)) == [("p", "good")]
+
+
 @pytest.mark.parametrize(
     ("prompt", "chosen", "options"),
     [

@@ -60,6 +60,7 @@ def _find(
             path=path,
             remedy=f"to train on the preferred answers: {_chosen_options(sample[0][1])}",
         )
+    _refuse_unpaired(sample, path)
     votes: Counter[tuple[str, ColumnMapping]] = Counter()
     for _, record in sample:
         found = _guess(record)
@@ -75,6 +76,20 @@ def _find(
         )
     (name, columns), _ = votes.most_common(1)[0]
     return Layout(name, _with_optional(columns, sample), path)
+
+
+def _refuse_unpaired(sample: Sequence[tuple[int, Record]], path: Path) -> None:
+    """Answers that a ``label`` marks as unwanted (TRL's unpaired preferences, KTO) are not to be learnt."""
+    marks = [str(record.get("label")).lower() for _, record in sample if "completion" in record]
+    if len(marks) < len(sample) or not set(marks) <= {"true", "false"} or "false" not in marks:
+        return
+    row = sample[marks.index("false")][0]
+    raise DataError(
+        "preference data: label is false, so this answer is one not to give",
+        path=path,
+        row=row,
+        remedy="keep the rows with label true; or learn from all: -m prompt=prompt -m answer=completion",
+    )
 
 
 def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: Path, how: str) -> Layout:

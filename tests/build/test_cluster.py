@@ -28,8 +28,8 @@ def small_plan() -> list[TaskPlan]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A Ray of this machine with two processors, whose workers yield to nobody."""
-    os.environ["RAY_worker_niceness"] = "0"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    quiet = {"include_dashboard": False, "log_to_driver": False}
+    ray.init(address="local", num_cpus=2, _system_config={"worker_niceness": 0}, **quiet)
     yield
     ray.shutdown()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tuneahead.build.crew import Chunk, Worker
-from tuneahead.build.worker import Message, Outbox, work
+from tuneahead.build.worker import ONE_THREAD, Message, Outbox, work
 from tuneahead.errors import BuildError
 from tuneahead.history.store import RunStore
 
@@ -168,7 +168,7 @@ def _work_away(number: int, desk: Any, box: str, options: BuildOptions) -> None:
     """A worker's life on a machine of the cluster, with a store of its own that ends with it."""
     import ray
 
-    os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
+    os.environ.update(ONE_THREAD)
     with tempfile.TemporaryDirectory(prefix="tuneahead-") as folder:
         path = Path(folder) / "runs.sqlite"
         sending = _Sending(_Box(ray, desk, _MESSAGES), RunStore(path))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tuneahead.build.plan import RunPlan
-from tuneahead.build.worker import Inbox, Message, Outbox, work
+from tuneahead.build.worker import ONE_THREAD, Inbox, Message, Outbox, work
 
 if TYPE_CHECKING:
     from tuneahead.build.execute import BuildOptions
@@ -58,12 +58,20 @@ class LocalCrew:
 
     def start(self, number: int) -> tuple[Worker, Outbox[Chunk | None]]:
         """See :class:`Crew`."""
-        # Children inherit these; one thread each, and waiting threads must not spin.
-        os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false")
         tasks: multiprocessing.Queue[Chunk | None] = self._context.Queue()
         arguments = (number, tasks, self.messages, self.store_path, self.options, os.getpid())
         process = self._context.Process(target=work, args=arguments, daemon=True)
-        process.start()
+        before = {name: os.environ.pop(name, None) for name in ONE_THREAD}
+        # The child inherits these, which torch reads as it loads; the parent keeps its own.
+        os.environ.update(ONE_THREAD)
+        try:
+            process.start()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
         return _LocalWorker(process), tasks
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_PASS = 32
 REPORT_SECONDS = 2.0
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+"""A worker's environment: one thread each, and waiting threads must not spin."""
 Message = tuple[str, int, object]
 """Kind, the worker's number, and: nothing (ready, chunk), a count (steps), a run's identifier
 (stored), the identifier and the reason (failed), or the exception that ends the build (error)."""
