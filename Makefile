@@ -22,8 +22,9 @@ demo: $(VENV)/.installed-smollm2
 # Idle OpenMP threads that spin make small models several times slower on shared cores. Not so
 # for the demo: SmolLM2's steps take 0.65 s on two quiet cores, 2.0 s with threads that sleep between products.
 test bench: export OMP_WAIT_POLICY ?= PASSIVE
+# Files side by side: most of them wait for one core, and share what their own fixtures made.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .

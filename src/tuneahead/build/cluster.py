@@ -76,8 +76,10 @@ class _AwayWorker:
         try:
             self.ray.get(self.made)
         except self.ray.exceptions.RayError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return f"the worker ended ({type(error).__name__}: {lines[0] if lines else ''})"
+            # An error in the worker comes wrapped in its whole traceback.
+            cause = getattr(error, "cause", None) or error
+            lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+            return f"the worker ended ({type(cause).__name__}: {lines[0] if lines else ''})"
         return "the worker ended"
 
     def stop(self, *, at_once: bool) -> None:
