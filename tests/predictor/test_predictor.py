@@ -249,6 +249,11 @@ def test_a_benchmark_without_head_room_and_a_task_without_seeds_are_named(table)
         Predictor.fit(replace(table, seeds=seeds), preset="quick")
 
 
+def test_a_level_that_is_no_probability_is_refused(fitted, table):
+    with pytest.raises(PredictorError, match="level 90"):
+        fitted.predict_table(table, level=90)
+
+
 def test_bad_presets_levels_and_empty_tables_are_refused(table):
     with pytest.raises(PredictorError, match="use one of paper, default, quick"):
         Predictor.fit(table, preset="best")

@@ -107,8 +107,7 @@ class Predictor:
         predictor is. Raises :class:`PredictorError` when nothing can be learnt.
         """
         chosen = find_preset(preset)
-        if not 0.0 < level < 1.0:
-            raise PredictorError(f"level {level} is not a probability", remedy="use 0.9 for 90 %")
+        _require_probability(level)
         problem, rows, own = prepare(table, chosen, helpers)
         choice = choose(problem, chosen, seed)
         members, pool = fit_members(problem, choice, seed)
@@ -148,7 +147,12 @@ class Predictor:
         )
 
     def predict_table(self, table: FeatureTable, *, level: float | None = None) -> Predictions:
-        """Predictions for every row of ``table``; features it lacks count as absent."""
+        """Predictions for every row of ``table``; features it lacks count as absent.
+
+        Raises :class:`PredictorError` for a ``level`` that is no probability.
+        """
+        if level is not None:
+            _require_probability(level)
         matrix, anchor, room = self._inputs(table)
         score = np.clip(self._unlimited(matrix, anchor, room), 0.0, 100.0)
         judged = matrix[:, self._domain_columns()]
@@ -277,6 +281,11 @@ class Predictor:
             )
         chance = self.chance_pp if chance_pp is None else chance_pp
         return single_row(self.names, vector, base_pp, probe_pp, chance)
+
+
+def _require_probability(level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise PredictorError(f"level {level} is not a probability", remedy="use 0.9 for 90 %")
 
 
 def _recipe_sd_pp(rows: FeatureTable, choice: Choice, own: Rows) -> float:
