@@ -56,10 +56,10 @@ class StoreError(TuneAheadError):
     """The history of runs can't be opened, read or written."""
 
 
+class BuildError(TuneAheadError):
+    """Runs can't be made where they were to be made."""
+
+
 def why_unreadable(error: OSError | UnicodeDecodeError) -> str:
     """Why a text file can't be read, without numbers and paths."""
     return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8 text"
-
-
-class BuildError(TuneAheadError):
-    """Runs can't be made where they were to be made."""

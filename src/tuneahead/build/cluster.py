@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MESSAGES = "messages"
-_LONGEST_WAIT_SECONDS = 3600.0
 _ANSWER_SECONDS = 10.0
 
 
@@ -119,7 +118,7 @@ class _Box(Generic[T]):
     def put(self, item: T) -> None:
         self.ray.get(self.desk.put.remote(self.name, item))
 
-    def get(self, timeout: float = _LONGEST_WAIT_SECONDS) -> T:
+    def get(self, *, timeout: float) -> T:
         found = self.ray.get(self.desk.get.remote(self.name, timeout))
         if not found:
             raise queue.Empty
@@ -152,8 +151,8 @@ class _Homecoming:
         self.box = box
         self.store = store
 
-    def get(self, timeout: float = _LONGEST_WAIT_SECONDS) -> Message:
-        kind, number, content = self.box.get(timeout)
+    def get(self, *, timeout: float) -> Message:
+        kind, number, content = self.box.get(timeout=timeout)
         if kind != "run" or not isinstance(content, tuple):
             return kind, number, content
         record, statics = content

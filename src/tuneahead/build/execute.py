@@ -245,15 +245,15 @@ class _Builder:
             if worker.is_alive() or number not in self.held or not self.crew.messages.empty():
                 continue
             attempt, chunk = self.held.pop(number)
+            ended = worker.ended()
             if number not in self.ready and attempt >= ATTEMPTS:
                 raise ModelError(
-                    f"{worker.ended()} before it had loaded {self.options.base!r}",
+                    f"{ended} before it had loaded {self.options.base!r}",
                     remedy="give the build fewer workers or more memory, or another base",
                 )
             done = RunStore(self.store_path).done_ids() | set(self.given_up)
             left = [run for run in chunk if run.run_id(self.base) not in done]
             again = attempts_left(attempt, left)
-            ended = worker.ended()
             waiting[:0] = again
             if not again:
                 self.given_up.update({run.run_id(self.base): ended for run in left})
