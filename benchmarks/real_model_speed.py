@@ -6,6 +6,9 @@ answer-only loss. Ours with one run (recording everything a probe records)
 and with eight recipes at once. Every way is measured in alternating rounds, in seconds of processor time,
 which other processes disturb least; medians of steps after the first two. Needs: make smollm2,
 pip install 'tuneahead[trl]' accelerate. Writes benchmarks/results/real_model_speed.json.
+
+With ``--device cuda`` all run there in bf16, ours with 64 recipes at once too, and times are those of the
+clock, the device waited for; that goes to benchmarks/results/cuda_speed.json.
 """
 
 from __future__ import annotations
@@ -33,12 +36,20 @@ from tuneahead.training.probe import prepare_data
 from tuneahead.training.runs import Job
 
 WARM_UP = 2
-RESULT = Path(__file__).parent / "results" / "real_model_speed.json"
+RESULTS = Path(__file__).parent / "results"
 RECIPE = Recipe(learning_rate=5e-4, max_steps=200, batch_size=8, lora_rank=8, max_length=96)
 TEMPLATES = ("raw", "chat")
 
 
-def arguments(folder: str, steps: int) -> dict[str, Any]:
+def now(device: str) -> float:
+    """Processor time, or on a GPU the clock's once the device has done what it was asked."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def arguments(folder: str, steps: int, device: str) -> dict[str, Any]:
     """What both Trainers are told: the recipe, and nothing saved or logged to disk."""
     return {
         "output_dir": folder,
@@ -50,22 +61,22 @@ def arguments(folder: str, steps: int) -> dict[str, Any]:
         "logging_steps": 1,
         "report_to": [],
         "save_strategy": "no",
-        "use_cpu": True,
-        "bf16": False,
+        "use_cpu": device == "cpu",
+        "bf16": device != "cpu",
         "gradient_checkpointing": False,
         "disable_tqdm": True,
     }
 
 
-def step_times() -> tuple[Any, list[float]]:
-    """A callback that notes the processor time at the end of every step."""
+def step_times(device: str) -> tuple[Any, list[float]]:
+    """A callback that notes the time at the end of every step."""
     from transformers import TrainerCallback
 
     ends: list[float] = []
 
     class Clock(TrainerCallback):
         def on_step_end(self, *args: object, **rest: object) -> None:
-            ends.append(time.process_time())
+            ends.append(now(device))
 
     return Clock(), ends
 
@@ -83,10 +94,18 @@ def lora() -> Any:
     return LoraConfig(r=8, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def trl_seconds(location: str, template: str, steps: int) -> float:
+def plain_model(location: str, device: str) -> Any:
+    """The model as transformers loads it, in the format that ours is held in."""
+    from transformers import AutoModelForCausalLM
+
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    return AutoModelForCausalLM.from_pretrained(location, dtype=dtype)
+
+
+def trl_seconds(location: str, template: str, steps: int, device: str) -> float:
     """A step of TRL's SFTTrainer on prompt and completion."""
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     rows = lab_examples(healthy_example())
@@ -98,11 +117,11 @@ def trl_seconds(location: str, template: str, steps: int) -> float:
             for pair in pairs
         ]
     data = Dataset.from_list(pairs)
-    clock, ends = step_times()
+    clock, ends = step_times(device)
     with tempfile.TemporaryDirectory() as folder:
-        config = SFTConfig(**arguments(folder, steps), max_length=RECIPE.max_length, packing=False)
+        config = SFTConfig(**arguments(folder, steps, device), max_length=RECIPE.max_length, packing=False)
         SFTTrainer(
-            model=AutoModelForCausalLM.from_pretrained(location),
+            model=plain_model(location, device),
             args=config,
             train_dataset=data,
             peft_config=lora(),
@@ -112,10 +131,10 @@ def trl_seconds(location: str, template: str, steps: int) -> float:
     return middle(ends)
 
 
-def trainer_seconds(location: str, data: RunData, steps: int) -> float:
+def trainer_seconds(location: str, data: RunData, steps: int, device: str) -> float:
     """A step of transformers' Trainer on a PEFT model, rows padded to the longest of the batch."""
     from peft import get_peft_model
-    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+    from transformers import Trainer, TrainingArguments
 
     order = [int(i) for s in range(steps) for i in step_rows(RECIPE, len(data.train), s)[0]]
 
@@ -138,10 +157,10 @@ def trainer_seconds(location: str, data: RunData, steps: int) -> float:
         def get_train_dataloader(self) -> Any:
             return torch.utils.data.DataLoader(order, batch_size=RECIPE.batch_size, collate_fn=collate)  # type: ignore[arg-type]
 
-    clock, ends = step_times()
+    clock, ends = step_times(device)
     with tempfile.TemporaryDirectory() as folder:
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(location), lora())
-        given = TrainingArguments(**arguments(folder, steps), remove_unused_columns=False)
+        model = get_peft_model(plain_model(location, device), lora())
+        given = TrainingArguments(**arguments(folder, steps, device), remove_unused_columns=False)
         Ordered(model=model, args=given, train_dataset=order, callbacks=[clock]).train()  # type: ignore[arg-type]
     return middle(ends)
 
@@ -155,7 +174,7 @@ def our_seconds(base: Base, data: RunData, steps: int, runs: int) -> float:
     ]
     ends: list[float] = []
     jobs = [Job(str(i), data, recipe) for i, recipe in enumerate(recipes)]
-    list(train_stack(base, jobs, settings, width=runs, on_step=lambda _: ends.append(time.process_time())))
+    list(train_stack(base, jobs, settings, width=runs, on_step=lambda _: ends.append(now(base.device))))
     return middle(ends)
 
 
@@ -165,15 +184,20 @@ def main() -> None:
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    base = load_base(given.base, precision="fp32", device="cpu")
+    on_gpu = given.device == "cuda"
+    base = load_base(given.base, precision="bf16" if on_gpu else "fp32", device=given.device)
     result: dict[str, object] = {"base": given.base, "steps": given.steps, "rounds": given.rounds}
+    if on_gpu:
+        result["device"] = torch.cuda.get_device_name()
     for template in TEMPLATES:
         result[template] = measure(base, given.base, template, given.steps, given.rounds)
         print(json.dumps({template: result[template]}, indent=2), flush=True)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    RESULTS.mkdir(exist_ok=True)
+    written = RESULTS / ("cuda_speed.json" if on_gpu else "real_model_speed.json")
+    written.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def measure(base: Base, name: str, template: str, steps: int, rounds: int) -> dict[str, object]:
@@ -181,11 +205,13 @@ def measure(base: Base, name: str, template: str, steps: int, rounds: int) -> di
     _, location = resolve_base(name)
     data = prepare_data(base, lab_examples(healthy_example()), RECIPE.replace(template=template))
     ways: dict[str, Callable[[], float]] = {
-        "TRL SFTTrainer": lambda: trl_seconds(location, template, steps),
-        "PEFT + Trainer": lambda: trainer_seconds(location, data, steps),
+        "TRL SFTTrainer": lambda: trl_seconds(location, template, steps, base.device),
+        "PEFT + Trainer": lambda: trainer_seconds(location, data, steps, base.device),
         "ours, 1 run": lambda: our_seconds(base, data, steps, 1),
         "ours, 8 runs": lambda: our_seconds(base, data, max(5, steps // 2), 8),
     }
+    if base.device == "cuda":
+        ways["ours, 64 runs"] = lambda: our_seconds(base, data, max(5, steps // 2), 64)
     taken = [{way: run() for way, run in ways.items()} for _ in range(rounds)]
 
     def ratio(slow: str, fast: str) -> float:

@@ -23,6 +23,7 @@ from tuneahead.training.models import Base, load_base
 from tuneahead.training.probe import prepare_data
 from tuneahead.training.runs import Job, RunResult
 from tuneahead.training.scoring import score_stack
+from tuneahead.training.updates import SlotDropout
 
 RECIPE = Recipe(
     learning_rate=5e-3,
@@ -344,6 +345,46 @@ def test_dropout_of_a_narrow_recipe_does_not_depend_on_its_neighbour(tiny: Base)
     jobs = [Job("wide", data, RECIPE.replace(max_steps=9)), Job("narrow", data, narrow)]
     beside = next(r for r in train_stack(tiny, jobs, PLAIN, width=2) if r.job_id == "narrow")
     np.testing.assert_allclose(beside.trace.steps.loss_nats, alone, rtol=1e-4)
+
+
+def test_what_a_gpu_measures_at_once_is_what_is_measured_slot_by_slot(
+    tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = [RECIPE, RECIPE.replace(lora_rank=2, target_modules=("q_proj", "v_proj"), seed=5, max_steps=9)]
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    jobs = [Job(str(i), data, recipe) for i, recipe in enumerate(recipes)]
+    apart = {r.job_id: r.trace.steps for r in train_stack(tiny, jobs, PLAIN)}
+    begin = measure.GradientMeter.__init__
+
+    def together(meter: measure.GradientMeter, stack: AdapterStack) -> None:
+        begin(meter, stack)
+        meter.slot_by_slot = False
+
+    monkeypatch.setattr(measure.GradientMeter, "__init__", together)
+    for result in train_stack(tiny, jobs, PLAIN):
+        for name, values in vars(result.trace.steps).items():
+            if name not in ("seconds", "peak_memory_mb"):
+                expected = getattr(apart[result.job_id], name)
+                np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+def test_masks_drawn_together_keep_as_many_and_are_each_slots_own() -> None:
+    tokens = [torch.tensor([0, 1, 5, 6, 7]), torch.tensor([2, 3]), torch.tensor([0, 4, 5])]
+
+    def draw(rates: list[float], slots: list[int]) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(7 + slot) for slot in slots]
+        dropout = SlotDropout(rates, generators, [tokens[slot] for slot in slots])
+        drawing = [i for i, rate in enumerate(rates) if rate]
+        return dropout._drawn_together(drawing, torch.ones(len(slots), 8, 4000))
+
+    masks = draw([0.2, 0.0, 0.5], [0, 1, 2])
+    assert masks.shape == (2, 8, 4000)
+    for mask, slot, rate in ((masks[0], 0, 0.2), (masks[1], 2, 0.5)):
+        kept = mask[tokens[slot]]
+        assert kept.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)])
+        assert float((kept > 0).float().mean()) == pytest.approx(1 - rate, abs=0.02)
+        assert len(kept.unique(dim=0)) == len(kept), "every token has a mask of its own"
+        torch.testing.assert_close(kept, draw([rate], [slot])[0][tokens[slot]])
 
 
 def test_an_unknown_layer_is_refused_even_beside_known_ones(tiny: Base) -> None:

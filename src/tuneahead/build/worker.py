@@ -226,8 +226,9 @@ def run_chunk(
     """
     from tuneahead.training.loop import Job, train_stack
 
-    # Beyond some 32 rows a pass the activations leave the processor's cache and stacking gains nothing.
-    width = max(1, min(width, ROWS_PER_PASS // chunk[0].task.recipe.batch_size)) if chunk else width
+    if chunk and base.device == "cpu":
+        # Beyond some 32 rows a pass the activations leave the processor's cache and stacking gains nothing.
+        width = max(1, min(width, ROWS_PER_PASS // chunk[0].task.recipe.batch_size))
     recorded = settings or (large_base_settings(base) if base.is_large else lab_settings())
     finals = final_benchmarks(base)
     prepared: dict[str, RunData] = {}

@@ -19,7 +19,7 @@ _PREFIX = -2
 """Owner of the places that hold a slot's shared beginning."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(rows)
 
@@ -126,10 +126,10 @@ def pack(
             owner.extend([number] * len(trained))
         starts.append(starts[-1] + len(batch))
         filled = np.concatenate(own) if own else np.zeros(0, np.int64)
-        tokens.append(torch.from_numpy(filled - layout.segments[slot][0]).to(device))
+        tokens.append(torch.from_numpy(filled - layout.segments[slot][0]))
 
     def as_tensor(values: Sequence[int] | NDArray[np.int64]) -> Tensor:
-        return torch.as_tensor(np.asarray(values, np.int64), device=device)
+        return on_device(np.asarray(values, np.int64), device)
 
     return Packed(
         as_tensor(canvas.ids),
@@ -139,9 +139,17 @@ def pack(
         tuple(starts),
         tuple(tokens),
         as_tensor(canvas.places) if several else None,
-        torch.from_numpy(canvas.visible).to(device) if several else None,
+        on_device(canvas.visible, device) if several else None,
         tuple(layout.segments) if several and shared_by_slots else None,
     )
+
+
+def on_device(values: NDArray[np.int64] | NDArray[np.bool_], device: str) -> Tensor:
+    """An array as a tensor; a GPU fetches it when it comes to it, and nobody waits for that."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if device.startswith("cuda"):
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class _Canvas:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -64,6 +65,21 @@ def train_stack(
         yield from _Trainer(base, waiting, settings, width).run(on_step)
 
 
+@contextmanager
+def _room(base: Base, runs: int) -> Iterator[None]:
+    """Turn running out of memory into a :class:`ModelError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Only CUDA has a class of its own for it.
+        if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+            raise
+        raise ModelError(
+            f"{runs} run(s) on {base.name!r} ran out of memory: {str(error).splitlines()[0]}",
+            remedy="lower batch_size or max_length, rank fewer recipes at once, or use precision 4bit",
+        ) from None
+
+
 class _Trainer:
     def __init__(self, base: Base, waiting: list[Job], settings: ProbeSettings, width: int) -> None:
         self.base = base
@@ -74,11 +90,14 @@ class _Trainer:
         # Both ask the plain base and may refuse: before adapters are attached.
         obeys_masks(base)
         self.cues = CueMeter(base, settings)
-        self.stack = AdapterStack(base, min(width, len(waiting)), rank, names)
+        width = min(width, len(waiting))
+        with _room(base, width):
+            self.stack = AdapterStack(base, width, rank, names)
         try:
             sizes = [pass_size(job.data.train, job.recipe.batch_size) for job in waiting]
-            fit_runs(self.stack, sizes, self.stack.capacity)
-            self.meter = GradientMeter(self.stack)
+            fit_runs(self.stack, sizes, width)
+            with _room(base, width):
+                self.meter = GradientMeter(self.stack)
         except BaseException:
             self._release()
             raise
@@ -88,27 +107,19 @@ class _Trainer:
 
     def run(self, on_step: Callable[[int], None] | None) -> Iterator[RunResult]:
         try:
-            while self.waiting and len(self.slots) < self.stack.capacity:
-                self._admit(len(self.slots), self.waiting.pop(0))
-            while self.slots:
-                self._observe()
-                ended = [s for s in range(len(self.slots)) if self._is_over(self.slots[s])]
-                for slot in reversed(ended):
-                    yield self._finish(slot)
-                    self._refill(slot)
-                if not ended:
-                    self._step()
-                    if on_step is not None:
-                        on_step(len(self.slots))
-        except RuntimeError as error:
-            # Only CUDA has a class of its own for it.
-            if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
-                raise
-            raise ModelError(
-                f"{len(self.slots)} run(s) on {self.base.name!r} ran out of memory: "
-                + str(error).splitlines()[0],
-                remedy="lower batch_size or max_length, rank fewer recipes at once, or use precision 4bit",
-            ) from None
+            with _room(self.base, self.stack.capacity):
+                while self.waiting and len(self.slots) < self.stack.capacity:
+                    self._admit(len(self.slots), self.waiting.pop(0))
+                while self.slots:
+                    self._observe()
+                    ended = [s for s in range(len(self.slots)) if self._is_over(self.slots[s])]
+                    for slot in reversed(ended):
+                        yield self._finish(slot)
+                        self._refill(slot)
+                    if not ended:
+                        self._step()
+                        if on_step is not None:
+                            on_step(len(self.slots))
         finally:
             self._release()
 
@@ -128,7 +139,7 @@ class _Trainer:
             total,
             min(total, recipe.stop_after or total),
             self._optimizer(place, recipe),
-            torch.Generator().manual_seed(recipe.seed + 1),
+            torch.Generator(self.base.device).manual_seed(recipe.seed + 1),
         )
         if place < len(self.slots):
             self.slots[place] = slot
@@ -245,7 +256,9 @@ class _Trainer:
     ) -> None:
         sums, norms, tokens = per_slot
         memory = peak_memory_mb(self.base.device)
-        stats, layers, moved = (tensor.cpu().numpy() for tensor in measured)
+        # Fetched together: each fetch from a GPU waits for it.
+        widths = [tensor.shape[1] for tensor in measured]
+        stats, layers, moved = (part.numpy() for part in torch.cat(measured, 1).cpu().split(widths, 1))
         for place, i in enumerate(recording):
             slot = self.slots[i]
             slot.rows.visit(slot.step, losses[i], slot.job.data.train)

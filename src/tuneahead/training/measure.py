@@ -95,12 +95,14 @@ class StepRows:
 class GradientMeter:
     """Statistics of the slots' gradients before clipping, and of the updates that follow.
 
-    Holds the previous gradient and the running mean of each slot: (capacity, parameters). Slot by slot
-    and without fresh memory, which on a processor costs more than the sums themselves.
+    Holds the previous gradient and the running mean of each slot: (capacity, parameters). On a processor
+    slot by slot and without fresh memory, which costs more than the sums themselves; elsewhere, where
+    every operation costs the time to ask for it, all slots at once.
     """
 
     def __init__(self, stack: AdapterStack) -> None:
         self.stack = stack
+        self.slot_by_slot = stack.base.device == "cpu"
         self.previous = torch.zeros_like(stack.values)
         self.mean = torch.zeros_like(stack.values)
         self.before = torch.zeros_like(stack.values)
@@ -121,15 +123,17 @@ class GradientMeter:
 
     def gradients(self, slots: Sequence[int], norm: Tensor) -> tuple[Tensor, Tensor]:
         """Before clipping, (S, 4): dots with previous and mean, norm of mean, small entries; (S, layers)."""
-        found = [self._layer_sums(slot, norm[slot]) for slot in slots]
-        layers = torch.stack([sums[:, 4].sqrt() for sums in found])
-        totals = torch.stack([sums[:, :4].sum(0) for sums in found])
+        if self.slot_by_slot:
+            found = torch.stack([self._layer_sums(slot, norm[slot]) for slot in slots])
+        else:
+            found = self._all_layer_sums(max(slots) + 1, norm)[list(slots)]
+        layers = found[:, :, 4].sqrt()
+        totals = found[:, :, :4].sum(1)
         totals[:, 2].sqrt_()
-        for place, slot in enumerate(slots):
-            # Entries an adapter does not have are exact zeros and always below: not counted. Without a
-            # gradient, or with one that is not a number, there is no share of small entries.
-            totals[place, 3] -= self.stack.parameters - self.active[slot]
-            totals[place, 3].masked_fill_(~(norm[slot] > 0), float("nan"))
+        # Entries an adapter does not have are exact zeros and always below: not counted. Without a
+        # gradient, or with one that is not a number, there is no share of small entries.
+        totals[:, 3] -= self.stack.parameters - self.active[list(slots)]
+        totals[:, 3].masked_fill_(~(norm[list(slots)] > 0), float("nan"))
         return totals, layers
 
     def _layer_sums(self, slot: int, norm: Tensor) -> Tensor:
@@ -155,9 +159,32 @@ class GradientMeter:
             layers.append(sums)
         return torch.stack(layers)
 
+    def _all_layer_sums(self, count: int, norm: Tensor) -> Tensor:
+        """What :meth:`_layer_sums` finds, of the first ``count`` slots: (count, layers, 5)."""
+        grads, previous, mean = (tensor[:count] for tensor in (self.stack.grads, self.previous, self.mean))
+        bound = (SMALL_SHARE * norm[:count] / self.active[:count].sqrt()).unsqueeze(1)
+        layers = []
+        for _, spans in self.slices:
+            sums = torch.zeros(count, 5, device=norm.device)
+            for start, stop in spans:
+                g, p, m = (tensor[:, start:stop] for tensor in (grads, previous, mean))
+                dots = [torch.linalg.vecdot(*pair) for pair in ((g, p), (g, m), (m, m))]
+                small = (g.abs() < bound).sum(1)
+                sums += torch.stack([*dots, small, torch.linalg.vecdot(g, g)], 1)
+            layers.append(sums)
+        previous.copy_(grads)
+        mean.lerp_(grads, 1 - MEAN_DECAY)
+        self.before[:count].copy_(self.stack.values[:count])
+        return torch.stack(layers, 1)
+
     def updates(self, slots: Sequence[int]) -> Tensor:
         """After the optimiser's step: (S, 2) norm of the update and distance from the start."""
-        return torch.stack([self._moved(slot) for slot in slots])
+        if self.slot_by_slot:
+            return torch.stack([self._moved(slot) for slot in slots])
+        count = max(slots) + 1
+        values, origins = self.stack.values[:count], (self.before[:count], self.stack.initial[:count])
+        moved = [torch.linalg.vector_norm(values - origin, dim=1) for origin in origins]
+        return torch.stack(moved, 1)[list(slots)]
 
     def _moved(self, slot: int) -> Tensor:
         sums = torch.zeros(2, device=self.scratch.device)
@@ -282,25 +309,26 @@ def measure_flatness(
     centre = text_losses(base, rows, stack, slots)
     kept = stack.values.clone()
     losses = np.full((len(slots), len(FLATNESS_RADII), FLATNESS_DIRECTIONS), np.nan)
-    generators = [torch.Generator().manual_seed(recipe.seed * 7919 + 17) for recipe in recipes]
+    device = stack.values.device
+    generators = [torch.Generator(device).manual_seed(recipe.seed * 7919 + 17) for recipe in recipes]
     for direction in range(FLATNESS_DIRECTIONS):
         draws = [
             [
                 (
-                    name,
-                    torch.randn(a.shape, generator=g).to(a.device),
-                    torch.randn(b.shape, generator=g).to(b.device),
+                    torch.randn(a.shape, generator=g, device=device),
+                    torch.randn(b.shape, generator=g, device=device),
                 )
-                for name, a, b in stack.matrices(slot, recipe)
+                for _, a, b in stack.matrices(slot, recipe)
             ]
             for slot, recipe, g in zip(slots, recipes, generators, strict=True)
         ]
         for place, radius in enumerate(FLATNESS_RADII):
             for slot, recipe, drawn in zip(slots, recipes, draws, strict=True):
                 stack.values[slot].copy_(kept[slot])
-                for (_, a, b), (_, da, db) in zip(stack.matrices(slot, recipe), drawn, strict=True):
-                    a.add_(da, alpha=float(radius * a.norm() / da.norm()))
-                    b.add_(db, alpha=float(radius * b.norm() / db.norm()))
+                for (_, a, b), (da, db) in zip(stack.matrices(slot, recipe), drawn, strict=True):
+                    # Scaled where they lie: a number fetched from a GPU is waited for.
+                    a.addcmul_(da, radius * a.norm() / da.norm())
+                    b.addcmul_(db, radius * b.norm() / db.norm())
             losses[:, place, direction] = text_losses(base, rows, stack, slots)
     stack.values.copy_(kept)
     radii = np.array(FLATNESS_RADII, np.float32)

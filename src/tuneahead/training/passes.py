@@ -88,12 +88,12 @@ class TrainingPasses:
         with answer_head(self.base) as head:
             row_nll = rows_nll(self.base, head, packed)
             self.stack.dropout = None
-            parts = packed.by_slot(row_nll)
-            loss = torch.zeros(())
-            for plan, own in zip(plans, parts, strict=True):
-                loss = loss + own.sum() / max(1, plan.answer_tokens)
-            if loss.requires_grad:
-                loss.backward()  # type: ignore[no-untyped-call]
+            shares = [1 / max(1, plan.answer_tokens) for plan in plans]
+            weights = [share for share, rows in zip(shares, indices, strict=True) for _ in rows]
+            if row_nll.requires_grad:
+                row_nll.backward(torch.tensor(weights, device=row_nll.device))  # type: ignore[no-untyped-call]
         self.stack.segments = None
-        for found, rows, nll in zip(losses, indices, parts, strict=True):
-            found += zip(rows, nll.tolist(), strict=True)
+        # Fetched once: each fetch from a GPU waits for it.
+        nll = iter(row_nll.tolist())
+        for found, rows in zip(losses, indices, strict=True):
+            found += [(row, next(nll)) for row in rows]

@@ -142,7 +142,11 @@ def restore(slot: Slot, place: int, stack: AdapterStack, meter: GradientMeter, s
         }
     }
     slot.optimizer.load_state_dict(state)
-    slot.generator.set_state(saved.generator)
+    if len(saved.generator) == len(slot.generator.get_state()):
+        slot.generator.set_state(saved.generator)
+    else:
+        # Stored on another kind of device, whose generators are of another kind too.
+        slot.generator.manual_seed(recipe.seed + 1 + saved.step)
     slot.step, slot.seconds = saved.step, saved.seconds
     slot.cues, slot.flatness = list(saved.trace.cues), saved.trace.flatness
     slot.rows = saved.step_rows()

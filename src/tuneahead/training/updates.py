@@ -125,7 +125,10 @@ def segment_update(
 
 
 class SlotDropout:
-    """LoRA dropout with one generator per slot, so that a slot draws the same whatever runs beside it."""
+    """LoRA dropout with one generator per slot, so that a slot draws the same whatever runs beside it.
+
+    Generators lie on the device that draws: masks made elsewhere would take longer to bring than to use.
+    """
 
     def __init__(
         self, rates: Sequence[float], generators: Sequence[torch.Generator], tokens: Sequence[Tensor]
@@ -133,6 +136,7 @@ class SlotDropout:
         self.rates = rates
         self.generators = generators
         self.tokens = tokens
+        self._order: Tensor | None = None
 
     def __call__(self, rows: Tensor, targeted: Sequence[bool]) -> Tensor:
         """``rows`` is (S, places, n_in); masks are drawn for the slot's real tokens, in row order.
@@ -140,11 +144,36 @@ class SlotDropout:
         Only slots whose recipe adapts this layer (``targeted``) draw: a layer wrapped for a
         neighbour's sake must not move a slot's generator on.
         """
+        drawing = [slot for slot, rate in enumerate(self.rates) if rate > 0 and targeted[slot]]
+        if not drawing:
+            return rows
         mask = torch.ones_like(rows)
-        for slot, rate in enumerate(self.rates):
-            if rate > 0 and targeted[slot]:
+        if rows.device.type == "cpu":
+            for slot in drawing:
                 mask[slot] = self._drawn(slot, mask[slot])
+        else:
+            mask[drawing] = self._drawn_together(drawing, rows)
         return rows * mask
+
+    def _drawn_together(self, drawing: Sequence[int], rows: Tensor) -> Tensor:
+        """The masks of these slots, (slots, places, n_in), in one operation a slot and a few for all."""
+        counts = [len(self.tokens[slot]) for slot in drawing]
+        draws = torch.zeros(len(drawing), max(counts), rows.shape[-1], device=rows.device)
+        for own, slot, count in zip(draws, drawing, counts, strict=True):
+            own[:count].uniform_(generator=self.generators[slot])
+        rates = torch.tensor([self.rates[slot] for slot in drawing], device=rows.device).view(-1, 1, 1)
+        kept = ((draws >= rates) / (1.0 - rates)).to(rows.dtype)
+        number = torch.arange(len(drawing), device=rows.device).unsqueeze(1)
+        return kept[number, self._places(rows.shape[1], rows.device)[list(drawing)]]
+
+    def _places(self, places: int, device: torch.device) -> Tensor:
+        """(S, places): which of its slot's tokens lies at a place; where none does, nobody looks."""
+        if self._order is None:
+            order = torch.zeros(len(self.tokens), places, dtype=torch.long)
+            for own, tokens in zip(order, self.tokens, strict=True):
+                own[tokens] = torch.arange(len(tokens))
+            self._order = order.to(device)
+        return self._order
 
     def mask(self, slot: int) -> Callable[[Tensor], Tensor] | None:
         """What draws the mask of a slot's places (places, n_in); None where its recipe has no dropout."""
@@ -152,7 +181,8 @@ class SlotDropout:
 
     def _drawn(self, slot: int, rows: Tensor) -> Tensor:
         rate, tokens = self.rates[slot], self.tokens[slot]
-        draw = torch.rand((len(tokens), rows.shape[-1]), generator=self.generators[slot]).to(rows.device)
+        shape = (len(tokens), rows.shape[-1])
+        draw = torch.rand(shape, generator=self.generators[slot], device=rows.device)
         mask = torch.ones_like(rows)
         mask[tokens] = (draw >= rate).to(rows.dtype) / (1.0 - rate)
         return mask
