@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,9 +13,6 @@ from training_fixtures import write_tiny_model
 
 from tuneahead.training.models import Base, load_base
 
-DEVICE = os.environ.get("TUNEAHEAD_TEST_DEVICE", "cpu")
-"""Set to cuda, most of these tests show that a GPU gives the same."""
-
 
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -25,4 +21,4 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(tiny_path: Path) -> Base:
-    return load_base(str(tiny_path), device=DEVICE)
+    return load_base(str(tiny_path), device="cpu")

@@ -121,7 +121,7 @@ def test_a_base_in_fewer_bits_trains_nearly_the_same(tmp_path: Path, precision: 
 def test_runs_that_do_not_fit_are_refused_with_the_number(tmp_path: Path) -> None:
     base = load_base(str(write_tiny_model(tmp_path)), device="cuda")
     recipe = RECIPE.replace(batch_size=4096)
-    data = prepare_data(base, make_examples(5000), recipe)
+    data = prepare_data(base, make_examples(5000, opening=" ".join(WORDS * 3)), recipe)
     torch.cuda.empty_cache()
     hog = torch.empty(torch.cuda.mem_get_info()[0] - 2**27, dtype=torch.uint8, device="cuda")
     with pytest.raises(ModelError, match=r"GiB, cuda has 0\.1 GiB free") as caught:
