@@ -40,6 +40,10 @@ class ModelError(TuneAheadError):
     """A base model or tokenizer can't be loaded or can't be fine-tuned."""
 
 
+class MemoryShortError(ModelError):
+    """Runs need more memory than the device has."""
+
+
 class BenchmarkError(TuneAheadError):
     """A benchmark is unknown, malformed or does not fit the model."""
 

@@ -93,3 +93,40 @@ def test_a_refused_run_leaves_the_base_whole(
         ids = torch.tensor([[3, 22, 25]])
         plain = load_base(str(tiny_path), device="cpu").model(ids).logits
         torch.testing.assert_close(tiny.model(ids).logits, plain)
+
+
+def test_runs_that_do_not_fit_together_are_trained_fewer_at_a_time(
+    tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    jobs = [Job(str(i), data, RECIPE.replace(seed=i)) for i in range(4)]
+    together = {r.job_id: r.trace for r in train_stack(tiny, jobs, SETTINGS, width=4)}
+    asked: list[int] = []
+    fit = activations.fit_runs
+
+    def narrow(stack: AdapterStack, sizes: list[PassSize], width: int) -> bool:
+        asked.append(width)
+        monkeypatch.setattr(activations, "free_bytes", lambda device: None if width <= 1 else 1000)
+        return fit(stack, sizes, width)
+
+    monkeypatch.setattr(loop, "fit_runs", narrow)
+    steps: list[int] = []
+    apart = {r.job_id: r.trace for r in train_stack(tiny, jobs, SETTINGS, width=4, on_step=steps.append)}
+    assert asked == [4, 2, 1]
+    assert set(steps) == {1}
+    for name, trace in together.items():
+        np.testing.assert_allclose(apart[name].steps.loss_sum_nats, trace.steps.loss_sum_nats, rtol=1e-4)
+
+
+def test_no_memory_for_the_adapters_is_a_clear_error(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [name for name, _ in tiny.model.named_modules()]
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+
+    def full(*args: object, **rest: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    with monkeypatch.context() as patch, pytest.raises(ModelError, match="out of memory. Tried") as caught:
+        patch.setattr(torch, "zeros_like", full)
+        list(train_stack(tiny, [Job(str(i), data, RECIPE) for i in range(2)], SETTINGS))
+    assert "4bit" in caught.value.remedy
+    assert [name for name, _ in tiny.model.named_modules()] == names

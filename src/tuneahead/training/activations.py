@@ -11,7 +11,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from tuneahead.errors import ModelError
+from tuneahead.errors import MemoryShortError
 from tuneahead.training.encode import Encoded
 from tuneahead.training.hardware import free_bytes
 from tuneahead.training.lora import AdapterStack
@@ -46,7 +46,7 @@ def pass_size(rows: Sequence[Encoded], batch_size: int) -> PassSize:
 def fit_runs(stack: AdapterStack, sizes: Sequence[PassSize], width: int) -> bool:
     """Make sure that ``width`` runs of these sizes fit; True when layers are recomputed for it.
 
-    Raises :class:`ModelError` with the memory needed when even that is too much.
+    Raises :class:`MemoryShortError` with the memory needed when even that is too much.
     """
     device = stack.base.device
     free = free_bytes(device)
@@ -67,7 +67,7 @@ def fit_runs(stack: AdapterStack, sizes: Sequence[PassSize], width: int) -> bool
     least = saved_bytes(stack, length) / length * tokens + kept / layers
     if fixed + least <= free:
         return True
-    raise ModelError(
+    raise MemoryShortError(
         f"{width} run(s) of {largest.rows} rows of {largest.row_tokens} tokens on {stack.base.name!r} need "
         f"{(fixed + min(kept, least)) / 2**30:.1f} GiB, {device} has {free / 2**30:.1f} GiB free",
         remedy="lower batch_size (raise gradient_accumulation_steps instead) or max_length, or use a "

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from tuneahead.benchmark.items import Benchmark
-from tuneahead.errors import DataError, ModelError
+from tuneahead.errors import DataError, MemoryShortError
 from tuneahead.recipe import Recipe
-from tuneahead.training.activations import fit_runs, keep_layers, pass_size
+from tuneahead.training.activations import PassSize, fit_runs, keep_layers, pass_size
 from tuneahead.training.allowed import obeys_masks
 from tuneahead.training.checkpoint import read_checkpoint, save_adapter, write_checkpoint
 from tuneahead.training.lora import AdapterStack
@@ -51,8 +51,9 @@ def train_stack(
     """Train all ``jobs``, at most ``width`` at a time, and yield each run as it ends.
 
     ``on_step`` is called after every pass with the number of optimiser steps just made over all
-    slots. Raises :class:`DataError` for a job without a trainable row and ModelError when the
-    recipe's target modules do not exist.
+    slots. So many runs as don't fit into memory together are trained fewer at a time. Raises
+    :class:`DataError` for a job without a trainable row, ModelError when the recipe's target modules do not
+    exist and MemoryShortError when not even one run fits.
     """
     waiting = list(jobs)
     for job in waiting:
@@ -67,14 +68,14 @@ def train_stack(
 
 @contextmanager
 def _room(base: Base, runs: int) -> Iterator[None]:
-    """Turn running out of memory into a :class:`ModelError`."""
+    """Turn running out of memory into a :class:`MemoryShortError`."""
     try:
         yield
     except RuntimeError as error:
         # Only CUDA has a class of its own for it.
         if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
             raise
-        raise ModelError(
+        raise MemoryShortError(
             f"{runs} run(s) on {base.name!r} ran out of memory: {str(error).splitlines()[0]}",
             remedy="lower batch_size or max_length, rank fewer recipes at once, or use precision 4bit",
         ) from None
@@ -90,20 +91,32 @@ class _Trainer:
         # Both ask the plain base and may refuse: before adapters are attached.
         obeys_masks(base)
         self.cues = CueMeter(base, settings)
+        sizes = [pass_size(job.data.train, job.recipe.batch_size) for job in waiting]
         width = min(width, len(waiting))
-        with _room(base, width):
-            self.stack = AdapterStack(base, width, rank, names)
-        try:
-            sizes = [pass_size(job.data.train, job.recipe.batch_size) for job in waiting]
-            fit_runs(self.stack, sizes, width)
-            with _room(base, width):
-                self.meter = GradientMeter(self.stack)
-        except BaseException:
-            self._release()
-            raise
+        while not self._attach(width, rank, names, sizes):
+            width //= 2
         self.passes = TrainingPasses(base, self.stack)
         self.slots: list[Slot] = []
         self._encoded: dict[str, EncodedBenchmark] = {}
+
+    def _attach(self, width: int, rank: int, names: Sequence[str], sizes: Sequence[PassSize]) -> bool:
+        """Room for ``width`` runs on the base; False when so many don't fit and fewer might."""
+        try:
+            with _room(self.base, width):
+                self.stack = AdapterStack(self.base, width, rank, names)
+            try:
+                fit_runs(self.stack, sizes, width)
+                with _room(self.base, width):
+                    self.meter = GradientMeter(self.stack)
+            except BaseException:
+                self._release()
+                del self.stack
+                raise
+        except MemoryShortError:
+            if width == 1:
+                raise
+            return False
+        return True
 
     def run(self, on_step: Callable[[int], None] | None) -> Iterator[RunResult]:
         try:
@@ -258,7 +271,7 @@ class _Trainer:
         memory = peak_memory_mb(self.base.device)
         # Fetched together: each fetch from a GPU waits for it.
         widths = [tensor.shape[1] for tensor in measured]
-        stats, layers, moved = (part.numpy() for part in torch.cat(measured, 1).cpu().split(widths, 1))
+        stats, layers, moved = (x.numpy() for x in torch.split(torch.cat(measured, 1).cpu(), widths, 1))
         for place, i in enumerate(recording):
             slot = self.slots[i]
             slot.rows.visit(slot.step, losses[i], slot.job.data.train)
