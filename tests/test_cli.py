@@ -18,6 +18,7 @@ from tuneahead.cli import main
 from tuneahead.cli.options import read_recipe_options
 from tuneahead.errors import TuneAheadError
 from tuneahead.history.store import RunStore
+from tuneahead.lab.exam import lab_exam
 from tuneahead.predictor.predictor import load_predictor
 from tuneahead.predictor.table import write_table
 from tuneahead.record import record_run
@@ -272,6 +273,24 @@ def test_a_check_shows_json_a_page_and_a_cleaned_copy_and_touches_nothing_else(
     again = tuneahead("check", data, "--fix", tmp_path / "again.jsonl")
     assert "40 rows kept, 2 left out" in again.stdout
     assert (tmp_path / "again.jsonl").read_bytes() == copy.read_bytes()
+
+
+def test_rows_go_for_a_benchmarks_sake_only_where_it_was_named(
+    tuneahead: Run, data: Path, tmp_path: Path
+) -> None:
+    lines = data.read_text().splitlines()
+    asked = [
+        json.dumps({"prompt": item.question or item.prompt, "completion": "?"})
+        for item in lab_exam().items[:3]
+    ]
+    data.write_text("\n".join([*lines, *asked]) + "\n")
+    copy = tmp_path / "copy.jsonl"
+    for named, kept in (((), 43), (("--benchmark", "lab-exam"), 40)):
+        said = tuneahead("check", data, "--fix", copy, *named).stdout
+        assert f"{kept} rows kept" in said
+        assert len(copy.read_text().splitlines()) == kept
+        assert ("kept: rows that hold questions of lab-exam" in said) == (not named)
+        assert f"{kept} rows kept" in tuneahead("clean", data, "--out", copy, *named).stdout
 
 
 def test_a_second_check_is_kept_unless_something_changed(

@@ -33,6 +33,15 @@ class Request:
     fix: Path | None = None
     workers: int = 0
     recipe_file: Path | None = None
+    benchmark_named: bool = True
+    """Whether the user chose the benchmark: rows are not deleted for one that nobody asked about."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What rows are left out of a cleaned copy for."""
+        from tuneahead.cleaning import REASONS
+
+        return tuple(reason for reason in REASONS if self.benchmark_named or reason != "contamination")
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,10 @@ def show_check(request: Request, found: Found, *, as_json: bool) -> None:
         print(f"report: {write_html(found.checkup, request.html)}", file=sys.stderr)
     if request.fix is not None:
         lines = cleaned_lines(_clean(request, request.fix, found.survey))
+        held = any(finding.check == "contamination" for finding in found.checkup.findings)
+        if held and not request.benchmark_named:
+            name = request.benchmark
+            lines.append(f"kept: rows that hold questions of {name} (--benchmark {name} leaves them out too)")
         print("\n".join(lines), file=sys.stderr if as_json else sys.stdout)
 
 
@@ -115,9 +128,13 @@ def _clean(request: Request, out: Path, survey: Survey | None) -> CleanedFile:
     from tuneahead.workbench import find_benchmark
 
     if survey is not None:
-        return write_cleaned(request.file, out, survey)
+        return write_cleaned(request.file, out, survey, request.reasons)
     return clean_file(
-        request.file, out, mapping=request.mapping, benchmarks=(find_benchmark(request.benchmark),)
+        request.file,
+        out,
+        mapping=request.mapping,
+        benchmarks=(find_benchmark(request.benchmark),),
+        reasons=request.reasons,
     )
 
 

@@ -24,7 +24,7 @@ def check(
     settings: opt.Settings = None,
     mapping: opt.Mapping = None,
     base: opt.BaseName = "lab",
-    benchmark: opt.BenchmarkName = "lab-exam",
+    benchmark: opt.BenchmarkOrLabExam = "",
     as_json: opt.AsJson = False,
     html: opt.HtmlFile = None,
     fix: Annotated[
@@ -54,11 +54,12 @@ def check(
         opt.read_mapping(mapping),
         opt.read_recipe_options(recipe, settings),
         base,
-        benchmark,
+        benchmark or "lab-exam",
         html=html,
         fix=fix,
         workers=workers,
         recipe_file=recipe,
+        benchmark_named=bool(benchmark),
     )
     found = run_check(request, use_cache=not no_cache)
     show_check(request, found, as_json=as_json)
@@ -75,13 +76,19 @@ def clean(
         ),
     ],
     mapping: opt.Mapping = None,
-    benchmark: opt.BenchmarkName = "lab-exam",
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            help="Remove rows that hold its questions: a benchmark's name or file, as in check.",
+            show_default=False,
+        ),
+    ] = "",
     also: Annotated[
         list[str] | None,
         typer.Option(help="Remove for this reason too: gibberish or near-duplicates.", show_default=False),
     ] = None,
 ) -> None:
-    """Write a copy without empty, broken, repeated and benchmark rows, with a ledger of what went."""
+    """Write a copy without empty, broken and repeated rows, with a ledger of what went."""
     from tuneahead.cleaning import OPTIONAL_REASONS, REASONS, clean_file, find_targets
     from tuneahead.cli.checking import cleaned_lines
     from tuneahead.workbench import find_benchmark
@@ -99,7 +106,7 @@ def clean(
         file,
         out,
         mapping=opt.read_mapping(mapping),
-        benchmarks=(find_benchmark(benchmark),),
+        benchmarks=(find_benchmark(benchmark),) if benchmark else (),
         reasons=(*REASONS, *(also or ())),
     )
     print("\n".join(cleaned_lines(done)))

@@ -62,13 +62,12 @@ BaseName = Annotated[
         rich_help_panel=JUDGED,
     ),
 ]
-BenchmarkName = Annotated[
-    str,
-    typer.Option(
-        help="lab-exam, lab-truth, lab-generation, a file of items, or a task of lm-evaluation-harness.",
-        rich_help_panel=JUDGED,
-    ),
+_BENCHMARK = "lab-exam, lab-truth, lab-generation, a file of items, or a task of lm-evaluation-harness."
+BenchmarkName = Annotated[str, typer.Option(help=_BENCHMARK, rich_help_panel=JUDGED)]
+BenchmarkOrLabExam = Annotated[
+    str, typer.Option("--benchmark", help=_BENCHMARK, rich_help_panel=JUDGED, show_default="lab-exam")
 ]
+"""Empty where none was named: what then happens differs from naming lab-exam."""
 GoalScore = Annotated[
     float | None,
     typer.Option(
