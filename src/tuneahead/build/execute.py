@@ -119,6 +119,8 @@ def execute(
     done = store.done_ids()
     runs = runs_of(plan)
     pending = [run for run in runs if run.run_id(shown) not in done]
+    if not pending:
+        return BuildSummary(0, len(runs))
     crew: Crew
     if options.cluster:
         from tuneahead.build.cluster import ClusterCrew
