@@ -7,8 +7,9 @@ and with eight recipes at once. Every way is measured in alternating rounds, in 
 which other processes disturb least; medians of steps after the first two. Needs: make smollm2,
 pip install 'tuneahead[trl]' accelerate. Writes benchmarks/results/real_model_speed.json.
 
-With ``--device cuda`` all run there in bf16, ours with 64 recipes at once too, and times are those of the
-clock, the device waited for; that goes to benchmarks/results/cuda_speed.json.
+With ``--random-weights`` the base is one of the same shape, which takes as long. With ``--device cuda``
+all run there in bf16, ours with 64 recipes at once too, and times are those of the clock, the device waited for;
+that goes to benchmarks/results/cuda_speed.json.
 """
 
 from __future__ import annotations
@@ -185,15 +186,33 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--random-weights", action="store_true")
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        compare(random_model(given.base, folder) if given.random_weights else given.base, given)
+
+
+def random_model(base: str, folder: str) -> str:
+    """A folder with an untrained model of the base's configuration, and its tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    _, location = resolve_base(base)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(location)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(location).save_pretrained(folder)
+    return folder
+
+
+def compare(name: str, given: argparse.Namespace) -> None:
+    """Measure under every template and write the result."""
     torch.set_num_threads(1)
     on_gpu = given.device == "cuda"
-    base = load_base(given.base, precision="bf16" if on_gpu else "fp32", device=given.device)
-    result: dict[str, object] = {"base": given.base, "steps": given.steps, "rounds": given.rounds}
+    base = load_base(name, precision="bf16" if on_gpu else "fp32", device=given.device)
+    shown = f"{given.base}, random weights" if given.random_weights else given.base
+    result: dict[str, object] = {"base": shown, "steps": given.steps, "rounds": given.rounds}
     if on_gpu:
         result["device"] = torch.cuda.get_device_name()
     for template in TEMPLATES:
-        result[template] = measure(base, given.base, template, given.steps, given.rounds)
+        result[template] = measure(base, name, template, given.steps, given.rounds)
         print(json.dumps({template: result[template]}, indent=2), flush=True)
     RESULTS.mkdir(exist_ok=True)
     written = RESULTS / ("cuda_speed.json" if on_gpu else "real_model_speed.json")

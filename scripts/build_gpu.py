@@ -22,6 +22,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,8 @@ def shares(base: str, missing: Sequence[RunPlan], processes: int) -> list[dict[s
 
     First seeds first, and the longest runs first: the short ones fill the places at the end.
     """
+    if not missing:
+        return []
     shown = "lab-qwen2" if base == "lab" else base
     groups: dict[tuple[bool, int], list[RunPlan]] = {}
     for run in missing:
@@ -131,7 +134,9 @@ def make(jobs: Path, folder: Path, given: argparse.Namespace) -> None:
             time.sleep(1)
         else:
             break
-    for worker in workers.values():
+    for number, worker in workers.items():
+        if worker.poll():
+            print(f"share {number} ended with {worker.returncode}: {given.scratch / f'share-{number}.log'}")
         worker.kill()
         worker.wait()
     with ThreadPoolExecutor(len(workers) or 1) as pool:
@@ -179,7 +184,8 @@ def work(jobs: Path, scratch: Path, number: int, questions: str) -> None:
             width //= 2
             if not width:
                 raise
-            torch.cuda.empty_cache()
+        # Outside the handler, whose traceback would keep the stack in memory.
+        torch.cuda.empty_cache()
     print(f"{len(store)} runs in {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -198,8 +204,9 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=2, help="processes at a time")
     parser.add_argument("--seconds", type=float, default=480)
     parser.add_argument("--questions", default="")
-    parser.add_argument("--scratch", type=Path, default=Path("/tmp"))
+    parser.add_argument("--scratch", type=Path, help="folder of stores and logs (default: a new one)")
     given = parser.parse_args()
+    given.scratch = given.scratch or Path(tempfile.mkdtemp())
     if given.what == "list":
         processes = {name: int(count) for name, count in (pair.split("=") for pair in given.processes)}
         stores = {name: Path(path) for name, path in (pair.split("=", 1) for pair in given.of)}

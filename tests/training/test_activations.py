@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_runs_that_do_not_fit_are_refused_with_the_number(
     kept = saved_bytes(stack, 100)
     size = PassSize(rows=1000, row_tokens=100, answer_tokens=1)
     assert not fit_runs(stack, [size], 2), "this machine has room"
-    fixed = 2 * 4 * 2 * stack.parameters + 16 * 2 * 1000 * tiny.model.config.vocab_size
+    fixed = 6 * 4 * 2 * stack.parameters + 16 * 2 * 1000 * tiny.model.config.vocab_size
     monkeypatch.setattr(activations, "free_bytes", lambda device: int(fixed + 2 * 1000 * kept * 0.9))
     assert fit_runs(stack, [size], 2), "recomputing makes them fit"
     keep_layers(stack)
@@ -102,10 +103,13 @@ def test_runs_that_do_not_fit_together_are_trained_fewer_at_a_time(
     jobs = [Job(str(i), data, RECIPE.replace(seed=i)) for i in range(4)]
     together = {r.job_id: r.trace for r in train_stack(tiny, jobs, SETTINGS, width=4)}
     asked: list[int] = []
+    stacks: list[weakref.ref[AdapterStack]] = []
     fit = activations.fit_runs
 
     def narrow(stack: AdapterStack, sizes: list[PassSize], width: int) -> bool:
         asked.append(width)
+        assert not any(earlier() for earlier in stacks), "the wider stack's memory is free again"
+        stacks.append(weakref.ref(stack))
         monkeypatch.setattr(activations, "free_bytes", lambda device: None if width <= 1 else 1000)
         return fit(stack, sizes, width)
 

@@ -127,7 +127,5 @@ def test_runs_that_do_not_fit_are_refused_with_the_number(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match=r"GiB, cuda has 0\.1 GiB free") as caught:
         list(train_stack(base, [Job("a", data, recipe)], SETTINGS))
     assert "batch_size" in caught.value.remedy
-    with pytest.raises(ModelError, match="ran out of memory"):
-        list(train_stack(base, [Job(str(i), data, RECIPE) for i in range(20_000)], SETTINGS, width=20_000))
     del hog
     torch.cuda.empty_cache()

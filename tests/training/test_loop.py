@@ -385,6 +385,8 @@ def test_masks_drawn_together_keep_as_many_and_are_each_slots_own() -> None:
         assert float((kept > 0).float().mean()) == pytest.approx(1 - rate, abs=0.02)
         assert len(kept.unique(dim=0)) == len(kept), "every token has a mask of its own"
         torch.testing.assert_close(kept, draw([rate], [slot])[0][tokens[slot]])
+    tokens[0] = torch.zeros(0, dtype=torch.long)
+    assert draw([0.2, 0.0], [0, 1]).shape == (1, 8, 4000), "a slot without rows in this micro-batch"
 
 
 def test_an_unknown_layer_is_refused_even_beside_known_ones(tiny: Base) -> None:

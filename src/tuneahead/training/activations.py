@@ -21,8 +21,9 @@ MEASURED_TOKENS = 256
 """Longest line that is run to see what it keeps; longer ones are reckoned from it."""
 LOGIT_BYTES = 16
 """Bytes of a vocabulary entry at an answer's position: logits, their fp32 copy, softmax and gradient."""
-OPTIMISER_ROWS = 2
-"""AdamW's two moments, which do not exist yet when the room is looked at."""
+ROWS_TO_COME = 6
+"""Of a run's adapters' size, not there yet when the room is looked at: AdamW's two moments, the previous
+gradient, the mean one, the values before a step, and what is reckoned in passing."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def fit_runs(stack: AdapterStack, sizes: Sequence[PassSize], width: int) -> bool
     tokens = width * largest.rows * largest.row_tokens
     answers = width * max(size.rows * size.answer_tokens for size in sizes)
     vocabulary = stack.base.model.config.get_text_config().vocab_size
-    fixed = OPTIMISER_ROWS * 4 * width * stack.parameters + LOGIT_BYTES * answers * vocabulary
+    fixed = ROWS_TO_COME * 4 * width * stack.parameters + LOGIT_BYTES * answers * vocabulary
     length = min(MEASURED_TOKENS, largest.row_tokens, stack.base.context_tokens)
     kept = saved_bytes(stack, length) / length * tokens
     if fixed + kept <= free:
@@ -114,8 +115,11 @@ def recompute_layers(stack: AdapterStack) -> None:
 def keep_layers(stack: AdapterStack) -> None:
     """Undo :func:`recompute_layers`."""
     for module in stack.base.model.modules():
-        if isinstance(vars(module).get("forward"), _Recomputed):
+        recomputed = vars(module).get("forward")
+        if isinstance(recomputed, _Recomputed):
             del module.forward
+            # Passes that were never gone back over keep it, and so would the adapters' memory be kept.
+            recomputed.held.clear()
 
 
 class _Recomputed:
@@ -123,12 +127,12 @@ class _Recomputed:
 
     def __init__(self, forward: Any, stack: AdapterStack) -> None:
         self.inner = forward
-        self.stack = stack
+        self.held = [stack]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.inner(*args, **kwargs)
-        dropout = self.stack.dropout
+        dropout = self.held[0].dropout
         before = [] if dropout is None else [g.get_state() for g in dropout.generators]
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -139,14 +143,15 @@ class _Recomputed:
     @contextmanager
     def _rewound(self, dropout: SlotDropout | None, states: Sequence[torch.Tensor]) -> Iterator[None]:
         """Draw again what the first pass drew; afterwards the generators go on where they were."""
-        own, generators = self.stack.dropout, [] if dropout is None else dropout.generators
+        stack = self.held[0]
+        own, generators = stack.dropout, [] if dropout is None else dropout.generators
         after = [generator.get_state() for generator in generators]
-        self.stack.dropout = dropout
+        stack.dropout = dropout
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
         try:
             yield
         finally:
-            self.stack.dropout = own
+            stack.dropout = own
             for generator, state in zip(generators, after, strict=True):
                 generator.set_state(state)

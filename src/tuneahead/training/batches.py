@@ -19,7 +19,7 @@ _PREFIX = -2
 """Owner of the places that hold a slot's shared beginning."""
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _epoch_order(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(rows)
 

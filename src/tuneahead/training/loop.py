@@ -53,7 +53,7 @@ def train_stack(
     ``on_step`` is called after every pass with the number of optimiser steps just made over all
     slots. So many runs as don't fit into memory together are trained fewer at a time. Raises
     :class:`DataError` for a job without a trainable row, ModelError when the recipe's target modules do not
-    exist and MemoryShortError when not even one run fits.
+    exist and MemoryShortError when not even one run fits, or memory runs out while they train.
     """
     waiting = list(jobs)
     for job in waiting:
@@ -105,8 +105,8 @@ class _Trainer:
             with _room(self.base, width):
                 self.stack = AdapterStack(self.base, width, rank, names)
             try:
-                fit_runs(self.stack, sizes, width)
                 with _room(self.base, width):
+                    fit_runs(self.stack, sizes, width)
                     self.meter = GradientMeter(self.stack)
             except BaseException:
                 self._release()

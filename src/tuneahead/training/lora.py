@@ -151,7 +151,9 @@ class AdapterStack:
         """Give the base its own layers back."""
         for (parent, leaf), stacked in zip(self._parents, self._modules, strict=True):
             setattr(parent, leaf, stacked.inner)
-        self._parents = []
+            # Each holds the other, and so the adapters' memory until Python looks for such circles.
+            stacked._stack.clear()
+        self._parents, self._modules = [], []
 
     def resize(self, slots: int) -> None:
         """Bind the layers to the first ``slots`` rows (only they take part in forward and backward)."""

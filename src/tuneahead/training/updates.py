@@ -158,7 +158,8 @@ class SlotDropout:
     def _drawn_together(self, drawing: Sequence[int], rows: Tensor) -> Tensor:
         """The masks of these slots, (slots, places, n_in), in one operation a slot and a few for all."""
         counts = [len(self.tokens[slot]) for slot in drawing]
-        draws = torch.zeros(len(drawing), max(counts), rows.shape[-1], device=rows.device)
+        # A slot may have no rows in a micro-batch that its neighbours have some in.
+        draws = torch.zeros(len(drawing), max(1, *counts), rows.shape[-1], device=rows.device)
         for own, slot, count in zip(draws, drawing, counts, strict=True):
             own[:count].uniform_(generator=self.generators[slot])
         rates = torch.tensor([self.rates[slot] for slot in drawing], device=rows.device).view(-1, 1, 1)
