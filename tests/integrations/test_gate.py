@@ -22,6 +22,7 @@ from tuneahead.integrations.rows import read_rows
 from tuneahead.integrations.transformers import Gate, RunNotes
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.report import render_html
+from tuneahead.training.measure import CueMeter
 from tuneahead.training.models import Base, load_base
 from tuneahead.verdict import Goal
 
@@ -209,6 +210,27 @@ def test_what_fails_in_a_loss_does_not_end_the_training(
     assert trainer.state.global_step == 7 and gate.decision is None and gate.trace is None
     assert "the probe is given up, training goes on: out of memory" in caplog.text
     assert gate.probe is None and "compute_loss" not in trainer.__dict__
+
+
+def test_no_memory_for_the_first_questions_does_not_end_the_training(
+    path: Path,
+    base: Base,
+    predictor: Predictor,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = RECIPE.replace(max_steps=7)
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+
+    def full(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(CueMeter, "take", full)
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+    trainer.train()
+    assert trainer.state.global_step == 7 and gate.decision is None and gate.trace is None
+    assert "the probe is given up, training goes on: out of memory" in caplog.text
 
 
 def test_what_fails_at_the_start_leaves_the_trainer_as_it_was(

@@ -12,8 +12,11 @@ from training_fixtures import WORDS, make_examples, write_tiny_model
 from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
 from tuneahead.recipe import Recipe
+from tuneahead.training import losses, scoring
 from tuneahead.training.allowed import obeys_masks
+from tuneahead.training.batches import Packed
 from tuneahead.training.encode import Encoded
+from tuneahead.training.heads import AnswerHead
 from tuneahead.training.loop import train_stack
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import ProbeSettings
@@ -156,7 +159,7 @@ def test_each_slot_is_scored_with_its_own_adapter(tiny: Base) -> None:
         assert end.accuracy_pp == pytest.approx(stacked.scores["choices"])
 
 
-def test_losses_of_texts_are_means_over_answer_tokens(tiny: Base) -> None:
+def test_losses_of_texts_are_means_over_answer_tokens(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         Encoded((3, 22, 25, 30), (False, False, True, True), 1),
         Encoded((5, 24, 26), (True, True, True), 2),
@@ -168,6 +171,17 @@ def test_losses_of_texts_are_means_over_answer_tokens(tiny: Base) -> None:
             total -= sum(float(logits[i - 1, row.ids[i]]) for i in range(1, len(row.ids)) if row.answer[i])
     assert text_losses(tiny, [rows], None, [0])[0] == pytest.approx(total / 4, rel=1e-4)
     assert np.isnan(text_losses(tiny, [[]], None, [0])[0])
+    projected: list[int] = []
+    plain = scoring.answer_logits
+
+    def watched(base: Base, head: AnswerHead, packed: Packed) -> torch.Tensor:
+        projected.append(len(packed.positions))
+        return plain(base, head, packed)
+
+    monkeypatch.setattr(losses, "answer_logits", watched)
+    monkeypatch.setattr(scoring, "LOGITS", 3 * tiny.model.config.vocab_size)
+    assert text_losses(tiny, [rows], None, [0])[0] == pytest.approx(total / 4, rel=1e-4)
+    assert projected == [2, 2], "as many logits as fit at once"
 
 
 def test_flatness_perturbs_in_proportion_and_leaves_the_adapter_alone(tiny: Base) -> None:

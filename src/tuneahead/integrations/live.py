@@ -196,7 +196,11 @@ def undisturbed(model: PreTrainedModel) -> Iterator[None]:
     switched = attention not in _EXPLICIT_MASKS and hasattr(model, "set_attn_implementation")
     if switched:
         # Flash kernels ignore or refuse the explicit masks of shared lines.
-        model.set_attn_implementation("sdpa")
+        try:
+            model.set_attn_implementation("sdpa")
+        except ValueError:
+            # Some architectures have their own kernels and the plain form only.
+            model.set_attn_implementation("eager")
     torch.nn.Module.eval(model)
     try:
         own = [model.device] if model.device.type == "cuda" else []

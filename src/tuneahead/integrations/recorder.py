@@ -211,7 +211,8 @@ class TraceRecorder(TrainerCallback):
         try:
             act(self.probe)
         except Exception as error:
-            if not begun:
+            # Before the first step nothing is paid for; but memory may suffice for training alone.
+            if not begun and not isinstance(error, torch.OutOfMemoryError):
                 raise
             _LOG.warning("the probe is given up, training goes on: %s", error, exc_info=True)
             self.probe = None
@@ -261,12 +262,17 @@ def _adapted_model(trainer: Trainer) -> PeftModel:
             f"the Trainer's model is a {type(inner).__name__}, not a causal language model",
             remedy="leave this callback out: it measures the loss and the answers of causal language models",
         )
+    if any(type(weight).__name__ == "DTensor" for weight in inner.parameters()):
+        raise ModelError(
+            "gradients can't be measured where every device holds a part of each matrix (DTensor)",
+            remedy="use one device, or one process for each with torchrun (DDP)",
+        )
     kind = str(getattr(trainer.accelerator.distributed_type, "value", trainer.accelerator.distributed_type))
     if trainer.args.n_gpu > 1 or not (kind == "NO" or kind.startswith("MULTI_")):
         what = "nn.DataParallel" if trainer.args.n_gpu > 1 else kind
         raise ModelError(
             f"gradients can't be measured under {what}",
-            remedy="use one device, or one process for each with torchrun (DDP)",
+            remedy="use one device (CUDA_VISIBLE_DEVICES=0), or one process for each with torchrun (DDP)",
         )
     return model
 

@@ -155,7 +155,7 @@ def _spans(batch: Batch) -> list[tuple[int, int, int]]:
     lines, length = _cpu(batch, "input_ids").shape
     places = batch.get("position_ids")
     if lines == 1 and isinstance(places, Tensor) and places.ndim == 2 and "attention_mask" not in batch:
-        starts = [int(i) for i in torch.nonzero(places[0] == 0).flatten()]
+        starts = torch.nonzero(places[0] == 0).flatten().tolist()
         return [(0, a, b) for a, b in zip(starts, [*starts[1:], length], strict=True)]
     return [(line, 0, length) for line in range(lines)]
 

@@ -28,7 +28,15 @@ def harness_grades(
     from lm_eval.models.huggingface import HFLM
 
     assert benchmark.harness is not None
-    model = HFLM(pretrained=base.model, tokenizer=base.tokenizer, backend="causal", batch_size=ROWS_PER_PASS)
+    kind = base.device.split(":", 1)[0]
+    model = HFLM(
+        pretrained=base.model,
+        tokenizer=base.tokenizer,
+        backend="causal",
+        batch_size=ROWS_PER_PASS,
+        # It ends the autocast that it is called in, unless it is told to begin one.
+        mixed_precision_dtype=torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None,
+    )
     side = base.tokenizer.padding_side
     names = [item.item_id for item in benchmark.items]
     found = []

@@ -49,6 +49,8 @@ class AnswerHead(nn.Module):
         """``hidden`` is (rows, T, width); with positions set (flat indices) returns (1, N, vocabulary)."""
         positions = self.positions
         if positions is not None:
+            # Layers of a model that is spread over several devices end on another one than they begin on.
+            positions = positions.to(hidden.device)
             hidden = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions).unsqueeze(0)
         projected: Tensor = self.inner(hidden)
         return projected

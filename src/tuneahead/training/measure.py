@@ -106,7 +106,7 @@ class GradientMeter:
         self.previous = torch.zeros_like(stack.values)
         self.mean = torch.zeros_like(stack.values)
         self.before = torch.zeros_like(stack.values)
-        self.scratch = torch.zeros_like(stack.values[0])
+        self.scratch = torch.zeros_like(stack.values[0] if self.slot_by_slot else stack.values[0, :0])
         self.active = torch.zeros(stack.capacity, device=stack.values.device)
         self.slices = stack.layer_slices()
 

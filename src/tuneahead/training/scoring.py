@@ -33,6 +33,8 @@ from tuneahead.training.threads import LARGE_BASE_TOKENS_PER_PASS, side_by_side
 from tuneahead.training.trees import Row, Tree, TreeBatch, grow_rows, passes
 
 TOKENS_PER_PASS = 12_288
+LOGITS = 2**28
+"""Entries of a pass's logits where every token of long rows counts: 1 GiB in fp32, and as much for copies."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,9 @@ def text_losses(
     sums = np.zeros(len(batches))
     tokens = np.zeros(len(batches))
     longest = max((len(row.ids) for batch in batches for row in batch), default=0)
-    step = max(1, tokens_per_pass(base) // max(1, longest * len(batches)))
+    answers = max((row.answer_tokens for batch in batches for row in batch), default=0)
+    logits = answers * len(batches) * int(base.model.config.get_text_config().vocab_size)
+    step = max(1, min(tokens_per_pass(base) // max(1, longest * len(batches)), LOGITS // max(1, logits)))
     most = max((len(batch) for batch in batches), default=0)
     parts = [[batch[start : start + step] for batch in batches] for start in range(0, most, step)]
     packs = [pack_for(base, part, stack) for part in parts]
