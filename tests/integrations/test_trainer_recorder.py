@@ -27,6 +27,7 @@ from integrations.trainer_fixtures import (
 from training.training_fixtures import make_examples, write_tiny_model
 
 from tuneahead.errors import ModelError
+from tuneahead.integrations.live import undisturbed
 from tuneahead.integrations.transformers import RunNotes, TraceRecorder
 from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace, trace_from_bytes
@@ -360,3 +361,21 @@ def test_trl_gives_the_losses_that_it_logs(path: Path, base: Base, tmp_path: Pat
     np.testing.assert_allclose(recorder.trace.steps.loss_nats, [log["loss"] for log in logs], rtol=1e-4)
     np.testing.assert_allclose(recorder.trace.steps.grad_norm, [log["grad_norm"] for log in logs], rtol=1e-3)
     assert len(recorder.trace.visits.row) == 16
+
+
+@pytest.mark.parametrize("has_sdpa", [True, False])
+def test_attention_that_takes_no_masks_is_changed_while_questions_are_asked(
+    path: Path, monkeypatch: pytest.MonkeyPatch, has_sdpa: bool
+) -> None:
+    model = load_base(str(path), device="cpu").model
+    model.config._attn_implementation = "flash_attention_2"
+
+    def change(to: str) -> None:
+        if to == "sdpa" and not has_sdpa:
+            raise ValueError("Some Architecture does not support it through sdpa")
+        model.config._attn_implementation = to
+
+    monkeypatch.setattr(model, "set_attn_implementation", change)
+    with undisturbed(model):
+        assert model.config._attn_implementation == ("sdpa" if has_sdpa else "eager")
+    assert model.config._attn_implementation == "flash_attention_2"
