@@ -35,7 +35,7 @@ from tuneahead.build.plan import RunPlan, lab_plan, runs_of, with_test_seeds
 from tuneahead.build.questions import QuestionSpec
 from tuneahead.build.smollm2 import smollm2_plan, without_absent
 from tuneahead.build.worker import ONE_THREAD, final_benchmarks, record_of, run_chunk, score_settings
-from tuneahead.errors import ModelError
+from tuneahead.errors import MemoryShortError
 from tuneahead.history.archive import restore, write_archive
 from tuneahead.history.store import RunStore
 from tuneahead.training.models import load_base
@@ -178,7 +178,7 @@ def work(jobs: Path, scratch: Path, number: int, questions: str) -> None:
         try:
             for run, result in run_chunk(base, left, width, count, settings=settings):
                 store.add(record_of(base, run, result, scores))
-        except ModelError as error:
+        except MemoryShortError as error:
             # Other processes' needs come and go: what did not fit is tried once more in a narrower stack.
             print(f"{len(left)} runs left: {error}", flush=True)
             width //= 2
