@@ -17,7 +17,7 @@ from tuneahead.predictor.transfer import TRANSFERS
 OWN_ROWS = (0, 10, 25, 50, 100)
 SYSTEMS = ("mean", "persistence", "ridge", "proxy_lm", "paper")
 TRANSFER_FOLDS = 3
-FEW_TASKS = 70
+FEW_TASKS = 100
 """With fewer tasks every fold is tested: three of five would leave too few to measure on."""
 
 
