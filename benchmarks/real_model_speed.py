@@ -7,9 +7,10 @@ and with eight recipes at once. Every way is measured in alternating rounds, in 
 which other processes disturb least; medians of steps after the first two. Needs: make smollm2,
 pip install 'tuneahead[trl]' accelerate. Writes benchmarks/results/real_model_speed.json.
 
-With ``--random-weights`` the base is one of the same shape, which takes as long. With ``--device cuda``
-all run there in bf16, ours with 64 recipes at once too, and times are those of the clock, the device waited for;
-that goes to benchmarks/results/cuda_speed.json.
+With ``--random-weights`` the base is one of the same shape, which takes as long. With ``--precision bf16``
+all run in bf16 (for processors that have it), which goes to benchmarks/results/bf16_speed.json. With
+``--device cuda`` they do so too, ours with 64 recipes at once as well, and times are those of the clock, the
+device waited for; that goes to benchmarks/results/cuda_speed.json.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def now(device: str) -> float:
     return time.perf_counter()
 
 
-def arguments(folder: str, steps: int, device: str) -> dict[str, Any]:
+def arguments(folder: str, steps: int, base: Base) -> dict[str, Any]:
     """What both Trainers are told: the recipe, and nothing saved or logged to disk."""
     return {
         "output_dir": folder,
@@ -62,8 +63,8 @@ def arguments(folder: str, steps: int, device: str) -> dict[str, Any]:
         "logging_steps": 1,
         "report_to": [],
         "save_strategy": "no",
-        "use_cpu": device == "cpu",
-        "bf16": device != "cpu",
+        "use_cpu": base.device == "cpu",
+        "bf16": base.dtype == torch.bfloat16,
         "gradient_checkpointing": False,
         "disable_tqdm": True,
     }
@@ -95,15 +96,14 @@ def lora() -> Any:
     return LoraConfig(r=8, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def plain_model(location: str, device: str) -> Any:
+def plain_model(location: str, base: Base) -> Any:
     """The model as transformers loads it, in the format that ours is held in."""
     from transformers import AutoModelForCausalLM
 
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    return AutoModelForCausalLM.from_pretrained(location, dtype=dtype)
+    return AutoModelForCausalLM.from_pretrained(location, dtype=base.dtype)
 
 
-def trl_seconds(location: str, template: str, steps: int, device: str) -> float:
+def trl_seconds(location: str, template: str, steps: int, base: Base) -> float:
     """A step of TRL's SFTTrainer on prompt and completion."""
     from datasets import Dataset
     from transformers import AutoTokenizer
@@ -118,11 +118,11 @@ def trl_seconds(location: str, template: str, steps: int, device: str) -> float:
             for pair in pairs
         ]
     data = Dataset.from_list(pairs)
-    clock, ends = step_times(device)
+    clock, ends = step_times(base.device)
     with tempfile.TemporaryDirectory() as folder:
-        config = SFTConfig(**arguments(folder, steps, device), max_length=RECIPE.max_length, packing=False)
+        config = SFTConfig(**arguments(folder, steps, base), max_length=RECIPE.max_length, packing=False)
         SFTTrainer(
-            model=plain_model(location, device),
+            model=plain_model(location, base),
             args=config,
             train_dataset=data,
             peft_config=lora(),
@@ -132,7 +132,7 @@ def trl_seconds(location: str, template: str, steps: int, device: str) -> float:
     return middle(ends)
 
 
-def trainer_seconds(location: str, data: RunData, steps: int, device: str) -> float:
+def trainer_seconds(location: str, data: RunData, steps: int, base: Base) -> float:
     """A step of transformers' Trainer on a PEFT model, rows padded to the longest of the batch."""
     from peft import get_peft_model
     from transformers import Trainer, TrainingArguments
@@ -158,10 +158,10 @@ def trainer_seconds(location: str, data: RunData, steps: int, device: str) -> fl
         def get_train_dataloader(self) -> Any:
             return torch.utils.data.DataLoader(order, batch_size=RECIPE.batch_size, collate_fn=collate)  # type: ignore[arg-type]
 
-    clock, ends = step_times(device)
+    clock, ends = step_times(base.device)
     with tempfile.TemporaryDirectory() as folder:
-        model = get_peft_model(plain_model(location, device), lora())
-        given = TrainingArguments(**arguments(folder, steps, device), remove_unused_columns=False)
+        model = get_peft_model(plain_model(location, base), lora())
+        given = TrainingArguments(**arguments(folder, steps, base), remove_unused_columns=False)
         Ordered(model=model, args=given, train_dataset=order, callbacks=[clock]).train()  # type: ignore[arg-type]
     return middle(ends)
 
@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="on a processor")
     parser.add_argument("--random-weights", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -206,7 +207,7 @@ def compare(name: str, given: argparse.Namespace) -> None:
     """Measure under every template and write the result."""
     torch.set_num_threads(1)
     on_gpu = given.device == "cuda"
-    base = load_base(name, precision="bf16" if on_gpu else "fp32", device=given.device)
+    base = load_base(name, precision="bf16" if on_gpu else given.precision, device=given.device)
     shown = f"{given.base}, random weights" if given.random_weights else given.base
     result: dict[str, object] = {"base": shown, "steps": given.steps, "rounds": given.rounds}
     if on_gpu:
@@ -215,7 +216,8 @@ def compare(name: str, given: argparse.Namespace) -> None:
         result[template] = measure(base, name, template, given.steps, given.rounds)
         print(json.dumps({template: result[template]}, indent=2), flush=True)
     RESULTS.mkdir(exist_ok=True)
-    written = RESULTS / ("cuda_speed.json" if on_gpu else "real_model_speed.json")
+    plain = "real_model_speed.json" if given.precision == "fp32" else "bf16_speed.json"
+    written = RESULTS / ("cuda_speed.json" if on_gpu else plain)
     written.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
@@ -224,8 +226,8 @@ def measure(base: Base, name: str, template: str, steps: int, rounds: int) -> di
     _, location = resolve_base(name)
     data = prepare_data(base, lab_examples(healthy_example()), RECIPE.replace(template=template))
     ways: dict[str, Callable[[], float]] = {
-        "TRL SFTTrainer": lambda: trl_seconds(location, template, steps, base.device),
-        "PEFT + Trainer": lambda: trainer_seconds(location, data, steps, base.device),
+        "TRL SFTTrainer": lambda: trl_seconds(location, template, steps, base),
+        "PEFT + Trainer": lambda: trainer_seconds(location, data, steps, base),
         "ours, 1 run": lambda: our_seconds(base, data, steps, 1),
         "ours, 8 runs": lambda: our_seconds(base, data, max(5, steps // 2), 8),
     }
