@@ -55,7 +55,7 @@ def comparison_table(results: Path = RESULTS) -> str:
     found = json.loads((results / "check_against_data_juicer.json").read_text(encoding="utf-8"))
     own = found["timings"]["tuneahead check"]
     does = {
-        "tuneahead check": "23 checks, copies and near-copies, contamination, tokens, 67 features",
+        "tuneahead check": "its checks, copies and near-copies, contamination, tokens, 67 features",
         "dj-analyze": "eight statistics of each text",
         "dj-process": "exact and MinHash deduplication",
     }
