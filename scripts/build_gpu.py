@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 
 from tuneahead.build.execute import row_characters
-from tuneahead.build.plan import RunPlan, lab_plan, runs_of, with_test_seeds
+from tuneahead.build.plan import RunPlan, lab_plan, recipe_rounds, runs_of, task_id_of, with_test_seeds
 from tuneahead.build.questions import QuestionSpec
 from tuneahead.build.smollm2 import smollm2_plan, without_absent
 from tuneahead.build.worker import ONE_THREAD, final_benchmarks, record_of, run_chunk, score_settings
@@ -55,22 +55,25 @@ def plan_of(base: str, questions: str = "") -> list[RunPlan]:
     if base == "smollm2":
         plan = smollm2_plan(SMOLLM2_DATASETS, SMOLLM2_RECIPES, questions)
         return runs_of(without_absent(plan, questions)[0] if questions else plan)
-    tasks = lab_plan(DATASETS, RECIPES)
-    rounds = [task for first in range(RECIPES) for task in tasks[first::RECIPES]]
+    rounds = recipe_rounds(lab_plan(DATASETS, RECIPES), RECIPES)
     return runs_of(with_test_seeds(rounds) if base == "lab" else rounds)
+
+
+def shown_name(base: str) -> str:
+    """The name that a base's runs bear."""
+    return "lab-qwen2" if base == "lab" else base
 
 
 def missing_of(base: str, stores: dict[str, Path]) -> list[RunPlan]:
     """What a base's store lacks of the tasks begun (the proxy: on the main base too) and of further ones."""
-    shown = "lab-qwen2" if base == "lab" else base
     done = RunStore(stores[base]).done_ids()
     plan = plan_of(base)
     if base in FURTHER:
         begun = done | (RunStore(stores["lab"]).done_ids() if base == "lab-proxy" else set())
-        wanted = {run_id.rsplit("-", 2)[1] for run_id in begun}
+        wanted = {task_id_of(run_id) for run_id in begun}
         wanted |= {run.task.task_id for run in plan[: FURTHER[base]]}
         plan = [run for run in plan if run.task.task_id in wanted]
-    return [run for run in plan if run.run_id(shown) not in done]
+    return [run for run in plan if run.run_id(shown_name(base)) not in done]
 
 
 def shares(base: str, missing: Sequence[RunPlan], processes: int) -> list[dict[str, object]]:
@@ -80,7 +83,6 @@ def shares(base: str, missing: Sequence[RunPlan], processes: int) -> list[dict[s
     """
     if not missing:
         return []
-    shown = "lab-qwen2" if base == "lab" else base
     groups: dict[tuple[bool, int], list[RunPlan]] = {}
     for run in missing:
         groups.setdefault((isinstance(run.task.spec, QuestionSpec), run.recipe.batch_size), []).append(run)
@@ -99,7 +101,9 @@ def shares(base: str, missing: Sequence[RunPlan], processes: int) -> list[dict[s
         most = ROWS_AT_ONCE.get((base, real), LAB_ROWS_AT_ONCE) // rows
         for part in parts:
             part.sort(key=lambda run: (run.seed > 0, -(run.recipe.max_steps or 0)))
-            found.append({"base": base, "runs": [run.run_id(shown) for run in part], "width": most})
+            found.append(
+                {"base": base, "runs": [run.run_id(shown_name(base)) for run in part], "width": most}
+            )
     return found
 
 
@@ -118,16 +122,8 @@ def make(jobs: Path, folder: Path, given: argparse.Namespace) -> None:
         running = sum(worker.poll() is None for worker in workers.values())
         if waiting and running < given.at_once:
             number = waiting.pop(0)
-            command = [
-                sys.executable,
-                __file__,
-                "work",
-                str(jobs),
-                str(given.scratch),
-                "--share",
-                str(number),
-            ]
-            command += ["--questions", given.questions]
+            options = ["--share", str(number), "--questions", given.questions]
+            command = [sys.executable, __file__, "work", str(jobs), str(given.scratch), *options]
             log = (given.scratch / f"share-{number}.log").open("wb")
             workers[number] = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         elif running:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuneahead.build.execute import BuildOptions, execute
-from tuneahead.build.plan import TaskPlan, lab_plan, with_test_seeds
+from tuneahead.build.plan import TaskPlan, lab_plan, recipe_rounds, task_id_of, with_test_seeds
 from tuneahead.build.printing import ProgressLines
 from tuneahead.history.store import RunStore
 
@@ -25,11 +25,10 @@ def planned(datasets: int, recipes: int, most: int | None, store: Path | None) -
     Every data set comes once before any comes twice: an unfinished history is the wider for it, and
     further data sets lower the error where further recipes on the same ones hardly do.
     """
-    plan = lab_plan(datasets, recipes)
-    rounds = [task for first in range(recipes) for task in plan[first::recipes]]
+    rounds = recipe_rounds(lab_plan(datasets, recipes), recipes)
     if store is None:
         return rounds[:most]
-    held = {run_id.rsplit("-", 2)[1] for run_id in RunStore(store).done_ids()}
+    held = {task_id_of(run_id) for run_id in RunStore(store).done_ids()}
     return [task for task in rounds if task.task_id in held]
 
 

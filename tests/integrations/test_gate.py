@@ -12,7 +12,7 @@ from accelerate.data_loader import IterableDatasetShard
 from integrations.trainer_fixtures import RECIPE, columns, make_data, make_exam, make_predictor, make_trainer
 from torch.utils.data import IterableDataset
 from training.training_fixtures import WORDS, write_tiny_model
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from tuneahead.errors import TuneAheadError
 from tuneahead.examples import Example
@@ -170,10 +170,26 @@ def test_a_stream_is_probed_without_its_rows(
     assert len(store) == 0 and "RunNotes(examples=...)" in capsys.readouterr().out
 
 
+def train_on(
+    gate: Gate,
+    path: Path,
+    base: Base,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    *others: TrainerCallback,
+) -> Trainer:
+    """Train seven steps under a gate whose probe fails; its Trainer afterwards."""
+    recipe = RECIPE.replace(max_steps=7)
+    trainer = make_trainer(path, folder, base, make_data(base, recipe), recipe, callbacks=[gate, *others])
+    trainer.train()
+    assert trainer.state.global_step == 7 and gate.decision is None and gate.trace is None
+    assert "the probe is given up, training goes on" in caplog.text
+    return trainer
+
+
 def test_what_fails_in_the_probe_does_not_end_the_training(
     path: Path, base: Base, predictor: Predictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe = RECIPE.replace(max_steps=7)
     gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
 
     class Fails(TrainerCallback):
@@ -181,10 +197,7 @@ def test_what_fails_in_the_probe_does_not_end_the_training(
             if gate.probe is not None and len(gate.probe.steps.scalars) == 3:
                 gate.probe.meter = None  # type: ignore[assignment]
 
-    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate, Fails()])
-    trainer.train()
-    assert trainer.state.global_step == 7 and gate.decision is None and gate.trace is None
-    assert "the probe is given up, training goes on" in caplog.text
+    train_on(gate, path, base, tmp_path, caplog, Fails())
 
 
 def test_what_fails_in_a_loss_does_not_end_the_training(
@@ -195,7 +208,6 @@ def test_what_fails_in_a_loss_does_not_end_the_training(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = RECIPE.replace(max_steps=7)
     gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
     plain = losses.token_nll
 
@@ -205,9 +217,7 @@ def test_what_fails_in_a_loss_does_not_end_the_training(
         return plain(*arguments)
 
     monkeypatch.setattr(losses, "token_nll", fail)
-    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
-    trainer.train()
-    assert trainer.state.global_step == 7 and gate.decision is None and gate.trace is None
+    trainer = train_on(gate, path, base, tmp_path, caplog)
     assert "the probe is given up, training goes on: out of memory" in caplog.text
     assert gate.probe is None and "compute_loss" not in trainer.__dict__
 
@@ -220,16 +230,13 @@ def test_no_memory_for_the_first_questions_does_not_end_the_training(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = RECIPE.replace(max_steps=7)
     gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
 
     def full(*arguments: Any) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(CueMeter, "take", full)
-    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
-    trainer.train()
-    assert trainer.state.global_step == 7 and gate.decision is None and gate.trace is None
+    train_on(gate, path, base, tmp_path, caplog)
     assert "the probe is given up, training goes on: out of memory" in caplog.text
 
 

@@ -117,6 +117,16 @@ def lab_plan(datasets: int, recipes: int, *, seed: int = 0, seeds: Sequence[int]
     return tasks
 
 
+def recipe_rounds(plan: Sequence[TaskPlan], recipes: int) -> list[TaskPlan]:
+    """A plan of ``recipes`` recipes on each data set, every data set once before any comes twice."""
+    return [task for first in range(recipes) for task in plan[first::recipes]]
+
+
+def task_id_of(run_id: str) -> str:
+    """The task that a run's identifier names."""
+    return run_id.rsplit("-", 2)[1]
+
+
 def with_test_seeds(plan: Sequence[TaskPlan]) -> list[TaskPlan]:
     """The same tasks, with three seeds where errors are measured: the mean of three is a better label."""
     return [replace(task, seeds=TEST_SEEDS) if task.is_test else task for task in plan]

@@ -104,14 +104,13 @@ class _Trainer:
         try:
             with _room(self.base, width):
                 self.stack = AdapterStack(self.base, width, rank, names)
-            try:
-                with _room(self.base, width):
+                try:
                     fit_runs(self.stack, sizes, width)
                     self.meter = GradientMeter(self.stack)
-            except BaseException:
-                self._release()
-                del self.stack
-                raise
+                except BaseException:
+                    self._release()
+                    del self.stack
+                    raise
         except MemoryShortError:
             if width == 1:
                 raise
