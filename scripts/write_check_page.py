@@ -119,7 +119,9 @@ def cards() -> str:
     for name, title in EXAMPLES.items():
         path = Path("examples") / "checks" / f"{name}.jsonl"
         found = check(path, bench=bench)
-        parts.append(f"### {title}\n\n```\n$ tuneahead check {path.as_posix()}\n{card(found, name)}\n```")
+        parts.append(
+            f"### {title}\n\n```\n$ tuneahead check {path.as_posix()} --base lab\n{card(found, name)}\n```"
+        )
     return "\n\n".join(parts)
 
 

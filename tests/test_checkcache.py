@@ -49,6 +49,8 @@ def test_equal_content_has_one_key_and_everything_that_matters_another(data: Pat
     others = [
         key_of(data, Recipe(max_length=99)),
         key_of(data, setup=Setup(benchmark="lab-truth")),
+        key_of(data, setup=Setup(base="lab")),
+        key_of(data, setup=Setup(base="lab", weights=False)),
         key_of(data, setup=Setup(benchmark=str(items))),
         key_of(data, prompt="prompt", answer="answer"),
         key_of(data, setup=Setup(base=str(_base(tmp_path)))),
@@ -62,7 +64,7 @@ def test_equal_content_has_one_key_and_everything_that_matters_another(data: Pat
     others.append(key_of(renamed))
     data.write_text('{"prompt": "p", "answer": "b"}')
     others.append(key_of(data))
-    assert len({first, *others}) == 10
+    assert len({first, *others}) == 12
 
 
 def _base(folder: Path) -> Path:

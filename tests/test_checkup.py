@@ -19,10 +19,11 @@ from tuneahead.assessment import checkup_from_json
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.checkup import check, examine
 from tuneahead.dataset import ExampleFile, read_examples
-from tuneahead.errors import DataError
+from tuneahead.errors import DataError, ModelError
 from tuneahead.examples import Example
 from tuneahead.features.extract import static_features
 from tuneahead.features.rows import draw
+from tuneahead.lab.bases import lab_base_path
 from tuneahead.recipe import Recipe
 from tuneahead.survey import Survey, take_survey
 from tuneahead.workbench import Setup, Workbench, open_workbench
@@ -122,6 +123,52 @@ def test_a_template_that_cannot_be_applied_is_a_finding_not_an_error(
 ) -> None:
     found = check(write_rows(tmp_path / "rows.jsonl", 20), Recipe(template="chat"), bench=bench)
     assert found.stopped and math.isnan(found.data.tokens)
+
+
+def chats(path: Path) -> Path:
+    words = WORDS.split()
+    turn = " ".join(words[i % len(words)] for i in range(155))
+    rows = (
+        [{"role": "user", "content": f"{turn} {i}?"}, {"role": "assistant", "content": f"{turn} {i}"}]
+        for i in range(20)
+    )
+    path.write_text("\n".join(json.dumps({"messages": row}) for row in rows))
+    return path
+
+
+def test_without_a_named_base_nothing_is_said_of_its_window_template_and_layers(
+    tmp_path: Path, bench: Workbench
+) -> None:
+    path = chats(tmp_path / "chats.jsonl")
+    recipe = Recipe(target_modules=("c_attn",))
+    of_a_base = {"cut-answers", "chat-template", "window-length", "target-modules"}
+    assert of_a_base <= {finding.check for finding in check(path, recipe, bench=bench).findings}
+    for unnamed in (None, Setup(benchmark="lab-exam")):
+        found = check(path, recipe, bench=unnamed)
+        assert not of_a_base & {finding.check for finding in found.findings} and not found.stopped
+        assert not found.base_named and math.isnan(found.data.tokens)
+        assert json.loads(found.to_json())["checkup"]["base_named"] is False
+    assert check(path, recipe, bench=Setup(base="lab")).base_named
+    short = check(write_rows(tmp_path / "rows.jsonl", 20))
+    assert short.base == "lab-qwen2" and math.isfinite(short.features["reference_loss_nats"])
+
+
+def test_a_base_without_weights_is_asked_for_tokens_and_layers_alone(
+    tmp_path: Path, bench: Workbench
+) -> None:
+    path, recipe = chats(tmp_path / "chats.jsonl"), Recipe(target_modules=("c_attn",))
+    folder = tmp_path / "base"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((lab_base_path() / name).read_bytes())
+    found, whole = (check(path, recipe, bench=one) for one in (Setup(base=str(folder), weights=False), bench))
+    assert found.findings == whole.findings and found.data.tokens == whole.data.tokens
+    assert math.isnan(found.features["reference_loss_nats"])
+    assert found.features.absent["reference_loss_nats"] == "the base's weights were not read"
+    with pytest.raises(ModelError, match="whose tokenizer"):
+        check(path, bench=Setup(weights=False))
+    with pytest.raises(ModelError, match="without its weights can't be trained"):
+        open_workbench(Setup(base=str(folder), weights=False))
 
 
 def test_the_survey_names_the_rows_of_the_checkup(tmp_path: Path, bench: Workbench) -> None:

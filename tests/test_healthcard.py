@@ -37,6 +37,15 @@ def test_the_columns_that_were_read_are_named() -> None:
     assert "unused: '', id" in card(replace(found, data=replace(data, unused_columns=("", "id"))))
 
 
+def test_the_base_is_named_and_where_none_was_named_that_is_said() -> None:
+    found = made_checkup()
+    assert "base = lab-qwen2" in card(found) and "<b>lab-qwen2</b>" in render_html(found)
+    unnamed = replace(found, base_named=False)
+    note = "No base was named (--base): tokens, window, template, end of text and layers were not checked"
+    assert note in " ".join(card(unnamed, 160).split()) and note in render_html(unnamed)
+    assert "base =" not in card(unnamed) and "<b>lab-qwen2</b>" not in render_html(unnamed)
+
+
 def test_estimates_have_their_error_and_the_sample_its_mark() -> None:
     text = card(made_checkup())
     assert "about 120 million (± 1 %) tokens of which 60,000,000 are trained" in text

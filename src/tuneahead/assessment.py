@@ -101,7 +101,9 @@ class Outcome:
 class Checkup:
     """Preflight findings and static features of a data set: everything known without training.
 
-    ``base`` and ``benchmark`` name what the features that need them were measured against.
+    ``base`` and ``benchmark`` name what the features that need them were measured against. Without
+    ``base_named`` the base is the lab's, which stood in for one that nobody named, and no finding or token
+    count comes from its tokenizer or layers.
     """
 
     data: DataSummary
@@ -110,6 +112,7 @@ class Checkup:
     features: FeatureVector
     costs: Costs = Costs()
     base: str = ""
+    base_named: bool = True
     benchmark: str = ""
     created: str = ""
     version: str = ""

@@ -49,7 +49,7 @@ def check_key(path: Path, mapping: ColumnMapping | None, recipe: Recipe, setup: 
     that another library fetches, a file that can't be read): such a check is not kept. Loads
     neither base nor data.
     """
-    base = _base_stamp(setup.base)
+    base = _base_stamp(setup.base_name)
     if not base:
         return ""
     try:
@@ -60,7 +60,7 @@ def check_key(path: Path, mapping: ColumnMapping | None, recipe: Recipe, setup: 
             recipe.model_dump_json(),
             base,
             _benchmark_stamp(setup.benchmark),
-            f"{setup.precision} {setup.device}",
+            f"{setup.precision} {setup.device} {setup.base is None} {setup.weights}",
         )
     except (OSError, ValueError):
         return ""

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 from tuneahead import __version__
 from tuneahead.assessment import Checkup, Costs, DataSummary
+from tuneahead.features.catalogue_static import STATIC_SECTIONS
 from tuneahead.judge import SILENT, Watch, open_bench
 from tuneahead.recipe import Recipe
+from tuneahead.report import words
+from tuneahead.workbench import Setup, Workbench, open_outline
 
 if TYPE_CHECKING:
     from tuneahead.columns import ColumnMapping
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
     from tuneahead.examples import Example
     from tuneahead.features.sampling import Sample
     from tuneahead.survey import Survey
-    from tuneahead.workbench import Setup, Workbench
+    from tuneahead.training.models import Base
 
 MEBIBYTE = 2**20
 _BATCH_ROWS = 1_000
+_UNASKED = {row.name: words.NO_WEIGHTS for row in STATIC_SECTIONS["The base's opinion"]}
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ def check(
     ``data`` is a file, which is streamed, or a :class:`Dataset`. Cost is linear in the rows and
     memory bounded: counts are exact, means come from random samples whose size and error
     ``data.samples`` of the result states. More than one of ``workers`` reads large data with
-    processes of their own (see :func:`~tuneahead.survey.take_survey`). Raises DataError,
-    ModelError or BenchmarkError.
+    processes of their own (see :func:`~tuneahead.survey.take_survey`). Where ``bench`` names no base,
+    the lab's tells its opinion of the rows, and what depends on a tokenizer or on layers is left out.
+    Raises DataError, ModelError or BenchmarkError.
 
     >>> check("tickets.jsonl").findings  # doctest: +SKIP
     """
@@ -78,37 +83,48 @@ def examine(
     chosen = recipe or Recipe()
     reading = _Reading(watch)
     source = _source(data, mapping, reading)
-    opened = open_bench(bench, [chosen], watch, forecasts=False)
+    opened, own = _open(bench, chosen, watch)
     began = time.perf_counter()
-    tokenizer = opened.base.tokenizer
     reading.begin("Reading rows, MB", source)
-    survey = take_survey(
-        source, window=window_of(tokenizer, chosen), benchmarks=(opened.benchmark,), workers=workers
-    )
+    window = None if own is None else window_of(own.tokenizer, chosen)
+    survey = take_survey(source, window=window, benchmarks=(opened.benchmark,), workers=workers)
     watch.stage("Counting tokens")
-    measures = measure_tokens(survey, tokenizer, chosen)
-    findings = run_checks(
-        Context(survey, chosen, measures, layers=layer_names(opened.base), columns=source.use)
-    )
+    measures = None if own is None else measure_tokens(survey, own.tokenizer, chosen)
+    layers = () if own is None else layer_names(own)
+    findings = run_checks(Context(survey, chosen, measures, layers=layers, columns=source.use))
     reading.begin("Drawing samples, MB", source)
     drawn = draw(source, len(survey))
     watch.stage("Measuring features")
-    static = measure_static(drawn, survey, opened.base, (opened.benchmark,))
-    tokens = {} if measures.failure else _count_tokens(drawn.texts, len(survey), opened, chosen)
+    asked = opened.base if opened.setup.weights else None
+    static = measure_static(drawn, survey, asked, (opened.benchmark,))
+    known = measures is not None and not measures.failure
+    tokens = _count_tokens(drawn.texts, len(survey), opened, chosen) if known else {}
     counted = {name: one.sample for name, one in tokens.items() if one.sample is not None}
     summary = _summary(source, len(survey), tokens, {**counted, **static.samples})
     checkup = Checkup(
         summary,
         chosen,
         findings,
-        static.features,
+        static.features if asked else static.features.without(_UNASKED),
         Costs(check_seconds=time.perf_counter() - began),
         base=opened.base.name,
+        base_named=own is not None,
         benchmark=opened.benchmark.name,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
     )
     return Examined(checkup, survey)
+
+
+def _open(bench: Setup | Workbench | None, recipe: Recipe, watch: Watch) -> tuple[Workbench, Base | None]:
+    """The loaded workbench, and its base where that is the one named: the lab's vocabulary, window and
+    layers are nobody's but its own."""
+    if isinstance(bench, Setup) and not bench.weights:
+        opened = open_outline(bench)
+    else:
+        opened = open_bench(bench, [recipe], watch, forecasts=False)
+    named = isinstance(bench, Workbench) or opened.setup.base is not None
+    return opened, opened.base if named else None
 
 
 class _Reading:

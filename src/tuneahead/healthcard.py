@@ -45,12 +45,17 @@ def _head(checkup: Checkup, width: int, plain: bool) -> Panel:
     title = Text(checkup.data.path)
     title.truncate(max(20, width - 8), overflow="ellipsis")
     return Panel(
-        Group(head, Text(_shown(data_line(checkup.data).plain, plain))),
+        Group(head, Text(_shown(data_line(checkup.data).plain, plain)), _base_line(checkup)),
         title=title,
         title_align="left",
         border_style=COLOURS[decision],
         padding=(1, 2),
     )
+
+
+def _base_line(checkup: Checkup) -> Text:
+    note = words.base_note(checkup)
+    return Text(note, style="dim") if note else Text(f"base = {checkup.base}")
 
 
 def _section(checkup: Checkup, title: str, width: int, plain: bool) -> RenderableType | None:

@@ -214,7 +214,7 @@ def open_bench(
         return bench
     require_probe_steps(setup.probe_steps)
     require_price(setup.price_per_hour)
-    watch.stage(f"Loading base {setup.base}")
+    watch.stage(f"Loading base {setup.base_name}")
     setup = replace(setup, precision=asked.pop() if asked else setup.precision)
     return open_workbench(setup, forecasts=forecasts)
 

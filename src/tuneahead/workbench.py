@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneahead.errors import BenchmarkError, PredictorError, TuneAheadError
+from tuneahead.errors import BenchmarkError, ModelError, PredictorError, TuneAheadError
 
 if TYPE_CHECKING:
     from tuneahead.benchmark.items import Benchmark
@@ -28,6 +28,8 @@ LARGE_BASE_CUE_ITEMS = 200
 LARGE_BASE_CUE_STEPS = (0, 50, 100)
 TASK_FILES = (".yaml", ".yml")
 """Endings of task files of lm-evaluation-harness; the rows of such a task lie elsewhere."""
+UNNAMED_BASE = "lab"
+"""The base that stands in where none was named."""
 SHIPPED_BASE = "lab-qwen2"
 """The base whose runs the first shipped predictor learned from; those of other bases start from it."""
 _SHIPPED = ("predictor", "shipped")
@@ -38,20 +40,27 @@ class Setup:
     """Names of what a task is judged on.
 
     ``base`` is ``lab`` (the packaged tiny model), ``smollm2`` (see docs/models.md), a folder, a GGUF
-    file or a hub id; ``benchmark`` is
-    ``lab-exam``, ``lab-truth``, ``lab-generation``, a file of items, or a task of
-    lm-evaluation-harness (see :func:`find_benchmark`); ``predictor`` is a folder
-    that ``tuneahead fit`` wrote, empty for the shipped one. ``probe_steps`` counts optimiser steps.
+    file or a hub id; None, where none was named, has the lab's stand in, and ``check`` then leaves out
+    what depends on a tokenizer. ``benchmark`` is ``lab-exam``, ``lab-truth``, ``lab-generation``, a
+    file of items, or a task of lm-evaluation-harness (see :func:`find_benchmark`); ``predictor`` is a
+    folder that ``tuneahead fit`` wrote, empty for the shipped one. ``probe_steps`` counts optimiser steps.
     ``price_per_hour`` of the machine, in any currency, has times shown in money too (NaN: not).
+    Without ``weights`` a base's tokenizer and layers are read and no more, which serves ``check`` alone.
     """
 
-    base: str = "lab"
+    base: str | None = None
     benchmark: str = "lab-exam"
     predictor: str = ""
     probe_steps: int = PROBE_STEPS
     precision: str = "auto"
     device: str = "auto"
     price_per_hour: float = math.nan
+    weights: bool = True
+
+    @property
+    def base_name(self) -> str:
+        """The base to load."""
+        return UNNAMED_BASE if self.base is None else self.base
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,14 +124,30 @@ def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True) -> Workben
 
     Raises ModelError, BenchmarkError or PredictorError.
     """
+    if not setup.weights:
+        raise ModelError(
+            "a base without its weights can't be trained or asked", remedy="leave weights=False to check"
+        )
     benchmark = find_benchmark(setup.benchmark)
     from tuneahead.training.models import load_base
 
-    base = load_base(setup.base, precision=setup.precision, device=setup.device)
+    base = load_base(setup.base_name, precision=setup.precision, device=setup.device)
     predictor, absent = None, "no predictor was loaded"
     if forecasts:
         predictor, absent = find_predictor(setup.predictor, base.name, benchmark.name)
     return Workbench(setup, base, benchmark, predictor, absent)
+
+
+def open_outline(setup: Setup) -> Workbench:
+    """The benchmark, and of the base its tokenizer and layers; raises ModelError or BenchmarkError."""
+    from tuneahead.training.outline import outline_base
+
+    if setup.base is None:
+        raise ModelError(
+            "it is not said whose tokenizer and layers to read without weights", remedy="name a base (--base)"
+        )
+    benchmark = find_benchmark(setup.benchmark)
+    return Workbench(setup, outline_base(setup.base), benchmark, None, "no predictor was loaded")
 
 
 def find_benchmark(name: str) -> Benchmark:

@@ -27,8 +27,7 @@ class Request:
     file: Path
     mapping: ColumnMapping | None
     recipe: Recipe
-    base: str
-    benchmark: str
+    setup: Setup
     html: Path | None = None
     fix: Path | None = None
     workers: int = 0
@@ -56,23 +55,21 @@ class Found:
 def run_check(request: Request, *, use_cache: bool = True) -> Found:
     """Check, or give the kept result of an equal check; raises a :class:`TuneAheadError`."""
     from tuneahead.checkcache import CheckCache, check_key
-    from tuneahead.workbench import Setup
 
     _check_outputs(request)
-    setup = Setup(base=request.base, benchmark=request.benchmark)
     cache = CheckCache()
     before = _stamp(request.file)
-    key = check_key(request.file, request.mapping, request.recipe, setup) if use_cache else ""
+    key = check_key(request.file, request.mapping, request.recipe, request.setup) if use_cache else ""
     if (kept := cache.load(key, request.file)) is not None:
         return Found(kept, kept=True)
-    found = _check(request, setup)
+    found = _check(request)
     # What changed while it was read is not what the key names.
     if _stamp(request.file) == before:
         cache.store(key, found.checkup)
     return found
 
 
-def _check(request: Request, setup: Setup) -> Found:
+def _check(request: Request) -> Found:
     from tuneahead.checkup import examine
     from tuneahead.cli.progress import ProgressBar
 
@@ -81,7 +78,7 @@ def _check(request: Request, setup: Setup) -> Found:
             request.file,
             request.recipe,
             mapping=request.mapping,
-            bench=setup,
+            bench=request.setup,
             workers=request.workers or min(MOST_WORKERS, os.cpu_count() or 1),
             watch=bar,
         )
@@ -106,7 +103,7 @@ def show_check(request: Request, found: Found, *, as_json: bool) -> None:
         lines = cleaned_lines(_clean(request, request.fix, found.survey))
         held = any(finding.check == "contamination" for finding in found.checkup.findings)
         if held and not request.benchmark_named:
-            name = request.benchmark
+            name = request.setup.benchmark
             lines.append(f"kept: rows that hold questions of {name} (--benchmark {name} leaves them out too)")
         print("\n".join(lines), file=sys.stderr if as_json else sys.stdout)
 
@@ -133,7 +130,7 @@ def _clean(request: Request, out: Path, survey: Survey | None) -> CleanedFile:
         request.file,
         out,
         mapping=request.mapping,
-        benchmarks=(find_benchmark(request.benchmark),),
+        benchmarks=(find_benchmark(request.setup.benchmark),),
         reasons=request.reasons,
     )
 
@@ -143,7 +140,7 @@ def _check_outputs(request: Request) -> None:
     from tuneahead.cleaning import find_targets
     from tuneahead.cli.options import check_outputs, require_writable_file
 
-    inputs = (request.file, request.recipe_file, request.benchmark, request.base)
+    inputs = (request.file, request.recipe_file, request.setup.benchmark, request.setup.base)
     check_outputs({"--html": request.html, "--fix": request.fix}, *inputs)
     require_writable_file(request.html, "--html")
     if request.fix is not None:

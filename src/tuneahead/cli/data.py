@@ -23,8 +23,17 @@ def check(
     recipe: opt.RecipeFile = None,
     settings: opt.Settings = None,
     mapping: opt.Mapping = None,
-    base: opt.BaseName = "lab",
+    base: opt.BaseOrNone = None,
     benchmark: opt.BenchmarkOrLabExam = "",
+    device: opt.Device = "auto",
+    no_weights: Annotated[
+        bool,
+        typer.Option(
+            "--no-weights",
+            help="Read only tokenizer and layers of --base: without its opinion of the rows.",
+            rich_help_panel=opt.JUDGED,
+        ),
+    ] = False,
     as_json: opt.AsJson = False,
     html: opt.HtmlFile = None,
     fix: Annotated[
@@ -48,13 +57,13 @@ def check(
 ) -> None:
     """Look at the data: preflight checks and measurements, no training."""
     from tuneahead.cli.checking import Request, run_check, show_check
+    from tuneahead.workbench import Setup
 
     request = Request(
         file,
         opt.read_mapping(mapping),
         opt.read_recipe_options(recipe, settings),
-        base,
-        benchmark or "lab-exam",
+        Setup(base, benchmark or "lab-exam", device=device, weights=not no_weights),
         html=html,
         fix=fix,
         workers=workers,

@@ -53,13 +53,16 @@ Mapping = Annotated[
         help="Name a column, as in prompt=question or answer=reply; may be repeated.",
     ),
 ]
-BaseName = Annotated[
-    str,
+_BASE = "'lab' (packaged tiny model), 'smollm2', a folder, a .gguf file or a hub id."
+BaseName = Annotated[str, typer.Option("--base", "-b", help=_BASE, rich_help_panel=JUDGED)]
+BaseOrNone = Annotated[
+    str | None,
     typer.Option(
         "--base",
         "-b",
-        help="'lab' (packaged tiny model), 'smollm2', a folder, a .gguf file or a hub id.",
+        help=f"{_BASE} Without one, window, template and end of text are not checked.",
         rich_help_panel=JUDGED,
+        show_default=False,
     ),
 ]
 _BENCHMARK = "lab-exam, lab-truth, lab-generation, a file of items, or a task of lm-evaluation-harness."

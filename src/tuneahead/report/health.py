@@ -40,6 +40,7 @@ class HealthView:
 
     title: str
     base: str
+    base_note: str
     benchmark: str
     created: str
     version: str
@@ -59,7 +60,8 @@ def health_view(checkup: Checkup) -> HealthView:
     groups = (MeasureGroup(title, _measures(checkup, title)) for title in STATIC_SECTIONS)
     return HealthView(
         title=data.path.replace("\\", "/").rsplit("/", 1)[-1],
-        base=checkup.base,
+        base=checkup.base if checkup.base_named else "",
+        base_note=words.base_note(checkup),
         benchmark=checkup.benchmark,
         created=checkup.created,
         version=checkup.version,
@@ -120,7 +122,7 @@ def _origin(checkup: Checkup) -> Group:
         ("recipe fingerprint", checkup.recipe.fingerprint),
         ("format", data.format),
         ("columns", words.columns_text(data)),
-        ("base", checkup.base),
+        ("base", checkup.base if checkup.base_named else f"{checkup.base}, for want of a named one"),
         ("benchmark", checkup.benchmark),
     )
     return Group("Provenance", tuple((name, value) for name, value in rows if value))

@@ -26,6 +26,8 @@ SAID_BESIDE = frozenset({"examples", "examples_log10"})
 """Features that say what stands above them already: the number of rows."""
 MOST_COLUMNS = 8
 """Unused columns that are named."""
+NO_WEIGHTS = "the base's weights were not read"
+"""Why a check knows nothing of what the base says of the rows."""
 SEVERITIES = {"stop": "Stop", "warn": "Warning", "note": "Note"}
 
 
@@ -151,6 +153,21 @@ def sampling_note(data: DataSummary) -> str:
         f"Figures with ± are estimates from random samples ({sizes} of the {data.rows:,} rows), with their "
         "95 % error; those with * describe such a sample itself. All others, and every count in the "
         "findings that does not say otherwise, are over all rows."
+    )
+
+
+def base_note(checkup: Checkup) -> str:
+    """What was left out for want of a base or of its weights; empty where nothing was."""
+    if checkup.base_named:
+        unasked = NO_WEIGHTS in checkup.features.absent.values()
+        return (
+            f"Of {checkup.base} only tokenizer and layers were read: no opinion of the rows."
+            if unasked
+            else ""
+        )
+    return (
+        "No base was named (--base): tokens, window, template, end of text and layers were not checked; "
+        f"what a base says of the rows is the packaged {checkup.base}'s opinion."
     )
 
 
