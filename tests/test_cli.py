@@ -151,6 +151,7 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["demo", "--out", "DATA"], "can't make the folder"),
         (["fit", "--store", "no.sqlite"], "no.sqlite"),
         (["fit", "--table", "no.parquet"], "no.parquet"),
+        (["fit"], "it is not said which runs to fit to"),
         (["fit", "--start", "shipped"], "your own runs"),
         (
             ["fit", "--table", "t.parquet", "--start", "x", "--preset", "paper"],
@@ -466,7 +467,7 @@ def test_a_predictor_is_fitted_to_a_table_and_backtested(tuneahead: Run, tmp_pat
     table, folder = tmp_path / "table.parquet", tmp_path / "mine"
     write_table(made_table(), table)
     said = tuneahead("fit", "--table", table, "--out", folder, "--preset", "quick").stdout
-    assert "40 tasks on 20 data sets" in said
+    assert "40 tasks on 20 data sets" in said and f"--predictor {folder}" in said
     assert load_predictor(folder).origin.bases == ("lab-qwen2",)
     result = tuneahead("backtest", "--table", table, "--system", "persistence", "--json").stdout
     assert json.loads(result)["tasks"] == 40

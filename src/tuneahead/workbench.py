@@ -32,6 +32,10 @@ UNNAMED_BASE = "lab"
 """The base that stands in where none was named."""
 SHIPPED_BASE = "lab-qwen2"
 """The base whose runs the first shipped predictor learned from; those of other bases start from it."""
+RUNS = "runs.sqlite"
+"""The store that is named where nobody has named one."""
+FITTED = "predictor"
+"""The folder that ``tuneahead fit`` writes where nobody has named one."""
 _SHIPPED = ("predictor", "shipped")
 
 
@@ -119,10 +123,11 @@ def cue_items(benchmark: Benchmark, base: Base | None = None) -> Benchmark:
     return replace(benchmark, items=kept)  # type: ignore[arg-type]
 
 
-def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True) -> Workbench:
+def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True, store: str = RUNS) -> Workbench:
     """Load base and benchmark, and the predictor where ``forecasts`` are wanted.
 
-    Raises ModelError, BenchmarkError or PredictorError.
+    ``store`` is the file of runs that is named where no predictor knows them yet. Raises ModelError,
+    BenchmarkError or PredictorError.
     """
     if not setup.weights:
         raise ModelError(
@@ -134,7 +139,7 @@ def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True) -> Workben
     base = load_base(setup.base_name, precision=setup.precision, device=setup.device)
     predictor, absent = None, "no predictor was loaded"
     if forecasts:
-        predictor, absent = find_predictor(setup.predictor, base.name, benchmark.name)
+        predictor, absent = find_predictor(setup.predictor, base.name, benchmark.name, store)
     return Workbench(setup, base, benchmark, predictor, absent)
 
 
@@ -208,7 +213,7 @@ def shipped_backtest() -> Path:
     return shipped_predictor() / "backtest.json"
 
 
-def find_predictor(folder: str, base: str, benchmark: str) -> tuple[Predictor | None, str]:
+def find_predictor(folder: str, base: str, benchmark: str, store: str = RUNS) -> tuple[Predictor | None, str]:
     """The predictor in ``folder`` if it knows this base and benchmark, else why not.
 
     An empty ``folder`` means the one shipped for this base, and where there is none the lab's. Source:
@@ -220,10 +225,9 @@ def find_predictor(folder: str, base: str, benchmark: str) -> tuple[Predictor | 
     if predictor is None:
         return None, absent
     if absent := why_unknown(predictor, base, benchmark):
-        return (
-            None,
-            f"{absent}; keep your runs with --store, record their scores, then {fit_command(benchmark)}",
-        )
+        keep = "keep your runs with --store, record their scores, then"
+        use = f"then assess with --predictor {FITTED}"
+        return None, f"{absent}; {keep} {fit_command(benchmark, store)}, {use}"
     return predictor, ""
 
 
@@ -246,9 +250,10 @@ def why_unknown(predictor: Predictor, base: str, benchmark: str) -> str:
     return ""
 
 
-def fit_command(benchmark: str) -> str:
+def fit_command(benchmark: str, store: str = RUNS) -> str:
     """How a predictor is fitted to runs of one's own, in quotes."""
-    return f"'tuneahead fit --store runs.sqlite --benchmark {shlex.quote(benchmark)} --start shipped'"
+    named = f"--store {shlex.quote(store)} --benchmark {shlex.quote(benchmark)}"
+    return f"'tuneahead fit {named} --start shipped'"
 
 
 def shipped_bases() -> set[str]:

@@ -46,10 +46,10 @@ def test_a_corrected_predictor_is_for_the_new_base_alone(general, make_table, tm
     for base, benchmark in (("lab", "their exam"), ("other", "exam")):
         found, why = find_predictor(str(tmp_path), base, benchmark)
         assert found is None and "has seen no run" in why
-    assert (
-        "fit --store runs.sqlite --benchmark 'his exam' --start shipped"
-        in find_predictor(str(tmp_path), "other", "his exam")[1]
-    )
+    hint = find_predictor(str(tmp_path), "other", "his exam", "my runs.sqlite")[1]
+    assert "fit --store 'my runs.sqlite' --benchmark 'his exam' --start shipped'" in hint
+    # Without it the shipped predictor would be asked again.
+    assert hint.endswith("then assess with --predictor predictor")
 
 
 def test_the_shift_is_that_of_the_scores_before_their_limits(general, make_table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -127,6 +128,12 @@ def fit(
             {"--preset": preset, "--level": level, "--seed": seed},
             f"with --start {start}, which corrects a predictor that is there",
         )
+    _refuse_idle_benchmark(store, benchmark)
+    if store is None and table is None:
+        raise TuneAheadError(
+            "it is not said which runs to fit to",
+            remedy="give --store runs.sqlite, as 'assess --store' and 'build' write it, or --table",
+        )
     require_writable_folder(out, "--out")
     rows = _table(store, table, benchmark)
     with ProgressBar() as bar:
@@ -151,6 +158,7 @@ def fit(
     own = f", {origin.own_rows:,} {corrected}" if start else ""
     fitted = f"{counted(origin.rows, 'task')} on {counted(origin.data_sets, 'data set')}"
     print(f"{out}: fitted to {fitted}, preset {origin.preset}{own}")
+    print(f"To forecast with it: tuneahead assess ... --predictor {shlex.quote(str(out))}")
 
 
 def backtest(

@@ -67,7 +67,7 @@ def assess(
     from tuneahead.judge import assess as run_assess
     from tuneahead.judge import load_dataset
     from tuneahead.judge import verify as run_verify
-    from tuneahead.workbench import Setup, open_workbench, require_probe_steps
+    from tuneahead.workbench import RUNS, Setup, open_workbench, require_probe_steps
 
     if adapter is not None and not verify:
         raise TuneAheadError(
@@ -89,7 +89,7 @@ def assess(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if verify else None
         bar = stack.enter_context(ProgressBar())
         bar.stage(f"Loading base {base}")
-        bench = open_workbench(setup)
+        bench = open_workbench(setup, store=str(store or RUNS))
         found = run_assess(dataset, chosen, goal=wanted, bench=bench, checkpoint_dir=folder, watch=bar)
         goes_on = verify and found.trace is not None and not found.trace.info.failure
         if history is not None:
