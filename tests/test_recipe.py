@@ -132,9 +132,28 @@ def test_a_remedy_is_a_next_step() -> None:
     assert remedy(target_modules="") == (
         "give all-linear, or names of layers with commas between them, such as q_proj, v_proj"
     )
-    assert remedy(lerning_rate=1).startswith("did you mean learning_rate? known fields: learning_rate, ")
+    assert remedy(lerning_rate=1) == "did you mean learning_rate?"
+    assert remedy(zzz=1).startswith("known fields: learning_rate, ")
     assert "stop_after" not in remedy(zzz=1)
     assert "warmup_ratio" in remedy(warmup_steps=1) and "precision: bf16" in remedy(bf16=True)
+
+
+def test_a_file_of_another_trainer_is_told_all_that_differs_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text(
+        "base_model: org/model\nadapter: lora\nlora_r: 16\nlora_alpha: 32\nlora_target_linear: true\n"
+        "sequence_len: 2048\nmicro_batch_size: 2\nnum_epochs: 1\nlr_scheduler: cosine\nbf16: auto\n"
+        "learning_rate: -1\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path)
+    message, *lines = caught.value.message.split("\n")
+    assert message == f"{path}: 10 recipe fields can't be used"
+    said = [line.strip() for line in lines]
+    assert "lora_r is called lora_rank here: write lora_rank in its place" in said
+    assert "unknown recipe field 'bf16': write precision: bf16" in said
+    assert said[-1] == "unknown recipe field 'base_model', 'adapter'"
+    assert any(line.startswith("recipe field 'learning_rate' is -1") for line in said)
 
 
 def test_every_name_of_another_trainer_leads_to_a_field() -> None:

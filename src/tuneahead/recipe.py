@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tuneahead.errors import RecipeError
 from tuneahead.recipefields import may_be_empty, next_step
-from tuneahead.recipenames import name_here, remedy_for
+from tuneahead.recipenames import known_fields, name_here, remedy_for
 from tuneahead.yamltext import SurprisingYaml, read_yaml
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -160,27 +160,47 @@ def unknown_targets(targets: Sequence[str], layers: Sequence[str]) -> list[str]:
 
 
 def make_recipe(fields: Mapping[str, object], where: str = "") -> Recipe:
-    """Check plain fields into a :class:`Recipe`; raises :class:`RecipeError` with field, value and bound.
+    """Check plain fields into a :class:`Recipe`; raises one :class:`RecipeError` with every wrong field.
 
     ``where`` begins the message: the file, or the option, that the fields were read from.
     """
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise _error(error.errors()[0], f"{where}: " if where else "") from None
+        raise _error(error.errors(), f"{where}: " if where else "") from None
 
 
-def _error(first: ErrorDetails, where: str) -> RecipeError:
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        if here := name_here(name):
-            return RecipeError(f"{where}{name} is called {here} here", remedy=f"write {here} in its place")
-        return RecipeError(f"{where}unknown recipe field {name!r}", remedy=remedy_for(name, USER_FIELDS))
-    field = name.split(".")[0]
+def _error(wrong: Sequence[ErrorDetails], where: str) -> RecipeError:
+    if len(wrong) == 1:
+        message, remedy = _problem(wrong[0])
+        return RecipeError(where + message, remedy=remedy or known_fields(USER_FIELDS))
+    lines, unknown = [], []
+    for message, remedy in map(_problem, wrong):
+        if remedy:
+            lines.append(f"{message}: {remedy}")
+        else:
+            unknown.append(message.removeprefix(_UNKNOWN))
+    if unknown:
+        lines.append(f"{_UNKNOWN}{', '.join(unknown)}")
     return RecipeError(
-        f"{where}recipe field {name!r} is {first['input']!r}: {first['msg']}",
-        remedy=next_step(field, Recipe.model_fields[field]),
+        "\n  ".join([f"{where}{len(wrong)} recipe fields can't be used", *lines]),
+        remedy=known_fields(USER_FIELDS),
     )
+
+
+_UNKNOWN = "unknown recipe field "
+
+
+def _problem(one: ErrorDetails) -> tuple[str, str]:
+    """What is wrong with a field, and what to do; empty where nothing is known of its name."""
+    name = ".".join(str(part) for part in one["loc"])
+    if one["type"] == "extra_forbidden":
+        if here := name_here(name):
+            return f"{name} is called {here} here", f"write {here} in its place"
+        return f"{_UNKNOWN}{name!r}", remedy_for(name, USER_FIELDS)
+    field = name.split(".")[0]
+    shown = f"recipe field {name!r} is {one['input']!r}: {one['msg']}"
+    return shown, next_step(field, Recipe.model_fields[field])
 
 
 USER_FIELDS = tuple(name for name in Recipe.model_fields if name != "stop_after")

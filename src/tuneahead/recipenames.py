@@ -38,6 +38,7 @@ _INSTEAD: Mapping[str, str] = {
     "fp16": "write precision: fp16",
     "load_in_8bit": "write precision: 8bit",
     "load_in_4bit": "write precision: 4bit",
+    "lora_target_linear": "write target_modules: all-linear",
     "optim": "leave it out: the optimiser is AdamW",
     "optimizer": "leave it out: the optimiser is AdamW",
 }
@@ -58,8 +59,13 @@ def name_here(name: str) -> str:
 
 
 def remedy_for(name: str, known: tuple[str, ...]) -> str:
-    """What to do about a name that is no field: its counterpart, a likely slip, or all that are known."""
+    """What to do about a name that is no field: its counterpart or a likely slip; empty without either."""
     if name.lower() in _INSTEAD:
         return _INSTEAD[name.lower()]
     near = get_close_matches(name, known, 1)
-    return (f"did you mean {near[0]}? " if near else "") + f"known fields: {', '.join(known)}"
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def known_fields(known: tuple[str, ...]) -> str:
+    """What to do where nothing better is known."""
+    return f"known fields: {', '.join(known)}"
