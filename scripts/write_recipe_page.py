@@ -43,17 +43,19 @@ be the same elsewhere. Inside your own Trainer ([gate](trainer.md)) no row is he
 TAIL = """
 ## Axolotl, LLaMA-Factory
 
-Their files are no recipes: copy the settings below under the names of this page. What is left (model, data, folders,
-evaluation) is given elsewhere or has no meaning here. A file with other names is refused with all of them in one message.
+Their files are no recipes: copy the settings below under the names of this page. What is left (model, data,
+folders, evaluation) is given elsewhere or has no meaning here. A file with other names is refused with all of
+them in one message. Named alike: `learning_rate`, `max_steps`, `warmup_ratio`, `gradient_accumulation_steps`,
+`lora_alpha`, `lora_dropout`, `weight_decay` and `seed`.
 
 | here | Axolotl | LLaMA-Factory |
 |---|---|---|
-| `learning_rate`, `max_steps`, `warmup_ratio`, `gradient_accumulation_steps`, `lora_alpha`, `lora_dropout`, `weight_decay`, `seed` | the same | the same |
 | `batch_size` | `micro_batch_size` | `per_device_train_batch_size` |
 | `epochs` | `num_epochs` | `num_train_epochs` |
 | `schedule` | `lr_scheduler` | `lr_scheduler_type` |
 | `lora_rank` | `lora_r` | `lora_rank` |
-| `target_modules` | `lora_target_modules`; `lora_target_linear: true` is `all-linear` | `lora_target`; `all` is `all-linear` |
+| `target_modules` | `lora_target_modules` | `lora_target` |
+| `target_modules: all-linear` | `lora_target_linear: true` | `lora_target: all` |
 | `max_length` | `sequence_len` | `cutoff_len` |
 | `precision` | `bf16`, `fp16`, `load_in_8bit`, `load_in_4bit` | `bf16`, `fp16`, `quantization_bit` |
 

@@ -531,7 +531,7 @@ def assessing(monkeypatch: pytest.MonkeyPatch, found: Assessment) -> list[str]:
         done.append("full run")
         raise MemoryError("the full run failed")
 
-    monkeypatch.setattr("tuneahead.workbench.open_workbench", lambda setup: done.append("bench"))
+    monkeypatch.setattr("tuneahead.workbench.open_workbench", lambda setup, **_: done.append("bench"))
     monkeypatch.setattr("tuneahead.judge.assess", judged)
     monkeypatch.setattr("tuneahead.judge.verify", verified)
     return done
@@ -544,17 +544,43 @@ def test_a_probed_run_is_kept_before_it_is_shown_and_before_the_full_run(
     shown, verified = tmp_path / "shown.sqlite", tmp_path / "verified.sqlite"
     page = tmp_path / "page.html"
 
-    def meanwhile(setup: Setup) -> None:
+    def meanwhile(setup: Setup, **options: object) -> None:
         # The place was a good one when the command began.
         page.mkdir()
 
     monkeypatch.setattr("tuneahead.workbench.open_workbench", meanwhile)
     assert "can't write" in tuneahead("assess", data, "--store", shown, "--html", page, code=2).stderr
-    monkeypatch.setattr("tuneahead.workbench.open_workbench", lambda setup: None)
+    monkeypatch.setattr("tuneahead.workbench.open_workbench", lambda setup, **_: None)
     assert len(RunStore(shown)) == 1
     with pytest.raises(MemoryError, match="full run"):
         tuneahead("assess", data, "--store", verified, "--verify")
     assert len(RunStore(verified)) == 1
+
+
+def test_the_verdict_is_told_before_the_full_run_begins(
+    tuneahead: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assessing(monkeypatch, made_assessment())
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise TuneAheadError("the full run failed")
+
+    monkeypatch.setattr("tuneahead.judge.verify", fails)
+    said = tuneahead("assess", data, "--verify", code=2).stderr
+    verdict, failure = said.index("GO  Expected to score 58.3 %"), said.index("error: the full run failed")
+    assert verdict < said.index("full run of 840 steps") < said.index("--adapter") < failure
+
+
+def test_recipes_that_setting_a_field_makes_equal_keep_their_names(
+    tuneahead: Run, data: Path, tmp_path: Path
+) -> None:
+    paths = []
+    for rank in (4, 8):
+        paths.append(tmp_path / f"{rank}.yaml")
+        paths[-1].write_text(f"lora_rank: {rank}\nmax_steps: 60\nbatch_size: 4\n")
+    named = [part for path in paths for part in ("-r", path)]
+    done = tuneahead("rank", data, *named, "-s", "lora_rank=2", "--probe-steps", "5", "--json")
+    assert {one["recipe_file"] for one in json.loads(done.stdout)} == set(map(str, paths))
 
 
 def test_a_store_that_can_not_be_used_is_refused_before_any_training(

@@ -40,7 +40,13 @@ def assess(
     device: opt.Device = "auto",
     price: opt.Price = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Then make the full run and compare.", rich_help_panel=opt.OUTPUT)
+        bool,
+        typer.Option(
+            "--verify",
+            help="Then make the full run and compare, whatever the verdict. Its weights are dropped without "
+            "--adapter.",
+            rich_help_panel=opt.OUTPUT,
+        ),
     ] = False,
     adapter: Annotated[
         Path | None,
@@ -95,6 +101,7 @@ def assess(
         if history is not None:
             _keep(found, history, scored_later=not goes_on)
         if goes_on:
+            _announce(found, adapter)
             found = run_verify(
                 found, dataset, bench=bench, checkpoint_dir=folder, save_dir=adapter, watch=bar
             )
@@ -154,8 +161,10 @@ def rank(
         found = run_rank(
             dataset, list(chosen.values()), goal=opt.read_goal(goal, gain), bench=setup, watch=bar
         )
-    names = {one.fingerprint: name for name, one in reversed(chosen.items())}
-    labels = [names[one.recipe.fingerprint] for one in found]
+    names: dict[str, list[str]] = {}
+    for name, one in chosen.items():
+        names.setdefault(one.fingerprint, []).append(name)
+    labels = [names[one.recipe.fingerprint].pop(0) for one in found]
     if as_json:
         chances = [None if math.isnan(chance) else chance for chance in best_chances(found)]
         ranked = [
@@ -241,6 +250,18 @@ def _demo_run(base: str) -> tuple[Recipe, float]:
             f"the demo does not run on base {base!r}", remedy="use smollm2 or lab; assess takes any base"
         )
     return runs[base]
+
+
+def _announce(found: Assessment, adapter: Path | None) -> None:
+    """Say the verdict while the full run can still be broken off."""
+    from tuneahead.report import words
+
+    print(f"{words.VERDICTS[found.verdict.decision].upper()}  {words.lead(found)}", file=sys.stderr)
+    kept = "is dropped in the end, see --adapter" if adapter is None else f"goes to {adapter}"
+    print(
+        f"--verify makes the full run of {found.task.total_steps:,} steps all the same; its adapter {kept}",
+        file=sys.stderr,
+    )
 
 
 def _show(found: Assessment, as_json: bool, html: Path | None) -> None:
