@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from dataclasses import replace
 
@@ -10,8 +11,9 @@ import pytest
 from made_assessment import made_assessment, made_trace
 from rich.console import Console
 
-from tuneahead.assessment import Assessment
-from tuneahead.terminal import print_assessment, print_ranking, print_trace
+from tuneahead.assessment import Assessment, Outcome
+from tuneahead.report import render_html
+from tuneahead.terminal import costs_line, print_assessment, print_ranking, print_trace
 from tuneahead.verdict import Forecast
 
 
@@ -85,6 +87,26 @@ def test_markup_in_names_is_shown_not_obeyed() -> None:
     target = console()
     print_assessment(target, found)
     assert "[red]x[/red].jsonl" in shown(target)
+
+
+def test_scores_on_some_of_the_items_are_told_as_such() -> None:
+    found = made_assessment()
+    said = "Base and probe were scored on 100 of the benchmark's 816 items (standard error up to 4.7 points)."
+    target = console(140)
+    print_assessment(target, found)
+    assert said in shown(target) and said in html.unescape(render_html(found))
+    all_asked = replace(found, task=replace(found.task, benchmark_items=100))
+    target = console(140)
+    print_assessment(target, all_asked)
+    assert "were scored on" not in shown(target) + render_html(all_asked)
+
+
+def test_an_outcome_lies_above_or_below_its_forecast() -> None:
+    found = made_assessment()
+    assert found.forecast is not None
+    for off, said in ((1.4, "1.4 points above the forecast"), (-0.4, "0.4 points below the forecast")):
+        outcome = Outcome(found.forecast.score_pp + off, 840, 33.0)
+        assert f"the full run scored {said}" in costs_line(replace(found, outcome=outcome)).plain
 
 
 def test_a_price_has_times_shown_in_money() -> None:

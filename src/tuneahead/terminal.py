@@ -174,6 +174,8 @@ def _verdict_panel(assessment: Assessment, glyphs: Glyphs, width: int) -> Panel:
     bars = _score_rows(assessment, glyphs, min(TRACK_CELLS, width - LABEL_CELLS - 30))
     if bars:
         parts += [Text(""), *bars]
+    if note := words.asked_note(assessment):
+        parts += [Text(""), Text(note, style="dim")]
     title = Text(f"{assessment.data.path} on {assessment.task.base}, {assessment.task.benchmark}")
     title.truncate(max(20, width - 8), overflow="ellipsis")
     return Panel(
@@ -313,5 +315,6 @@ def costs_line(assessment: Assessment) -> Text:
         parts[-1] += f" at {costs.price_per_hour:,g} an hour"
     if assessment.outcome is not None and assessment.forecast is not None:
         off = assessment.outcome.score_pp - assessment.forecast.score_pp
-        parts.append(f"the full run measured {_signed(off)} points against the forecast")
+        way = "above" if off >= 0 else "below"
+        parts.append(f"the full run scored {_points(abs(off))} points {way} the forecast")
     return Text("; ".join(parts) + "." if parts else "Nothing was trained.")

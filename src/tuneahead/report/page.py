@@ -110,6 +110,7 @@ class ReportView:
     verdict: VerdictView
     scores: Markup | None
     scores_reading: str
+    scores_note: str
     figures: tuple[Figure, ...]
     reasons: tuple[ReasonRow, ...]
     fixes: tuple[FixView, ...]

@@ -66,6 +66,7 @@ def report_view(assessment: Assessment) -> ReportView:
         ),
         scores=scores,
         scores_reading=reading,
+        scores_note=words.asked_note(assessment),
         figures=_figures(assessment),
         reasons=_reasons(assessment),
         fixes=tuple(

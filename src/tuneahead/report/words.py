@@ -91,6 +91,20 @@ def reason(assessment: Assessment) -> str:
     return text
 
 
+def asked_note(assessment: Assessment) -> str:
+    """On how many items base and probe were scored, and how sure that makes it; empty where on all of them.
+
+    The standard error is that of right and wrong answers; of scores between 0 and 1 it is the most.
+    """
+    asked, items = assessment.items_asked, assessment.task.benchmark_items
+    if not 0 < asked < items:
+        return ""
+    share = min(1.0, max(0.0, assessment.probe_pp / 100))
+    error_pp = 100 * math.sqrt(share * (1 - share) / asked * (1 - asked / items))
+    sure = f" (standard error up to {number_pp(error_pp)} points)" if math.isfinite(error_pp) else ""
+    return f"Base and probe were scored on {asked:,} of the benchmark's {items:,} items{sure}."
+
+
 def rows_text(finding: Finding) -> str:
     """Which rows a finding is about: ``rows 3, 8, 11 and 40 more``."""
     if not finding.rows:
