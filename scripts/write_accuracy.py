@@ -73,7 +73,7 @@ def choosing(result: BacktestResult) -> str:
         f"Choosing a recipe (`tuneahead rank`), on {sets} data sets with four recipes or more: the one with\n"
         f"the best forecast ends {show(ours[at['points given up']])} points below the data set's best, "
         f"the one with the best score at the probe's end {lost[0]},\none at random {lost[1]}. "
-        f"It is the best in {percent(ours[at['best picked %']])} of the cases; what `rank` says of that is "
+        f"It is the best in {percent(ours[at['best picked %']])} of the cases; `rank` itself estimated "
         f"{percent(ours[at['chance said %']])} on average."
     )
 

@@ -29,23 +29,29 @@ interval, the reasons, and a verdict: go, no go or unsure.
 
   tuneahead demo                                see it on two made data sets
 
-  tuneahead check data.jsonl                    the data alone, no training
+  tuneahead check data.jsonl -b ./my-model      the data alone, no training
 
   tuneahead clean data.jsonl -o clean.jsonl     a copy without harmful rows
 
-  tuneahead assess data.jsonl --gain 3          is this run worth it?
+  tuneahead assess data.jsonl -b ./my-model --benchmark exam.jsonl --gain 3
 
-  tuneahead assess data.jsonl -s lora_rank=16 --html report.html
-
-  tuneahead rank data.jsonl -r a.yaml -r b.yaml    which recipe first?
+  tuneahead rank data.jsonl -b ./my-model -r a.yaml -r b.yaml
 
 [bold]From your own runs[/bold]
 
-  tuneahead build --store runs.sqlite           make many runs to learn from
+  tuneahead assess data.jsonl ... --store runs.sqlite    keep the probed run
 
-  tuneahead fit --store runs.sqlite -o mine     fit a predictor to them
+  tuneahead runs record RUN --score 61.2        its score, once it is known
 
-  tuneahead assess data.jsonl --predictor mine
+  tuneahead runs import outputs/ ...            runs made before
+
+  tuneahead fit --store runs.sqlite --benchmark exam --start shipped
+
+  tuneahead assess data.jsonl ... --predictor predictor
+
+[bold]In the lab[/bold]
+
+  tuneahead build --store lab.sqlite            many runs of the tiny lab base
 
 Results go to stdout, progress to stderr. Exit codes: 0 done, 1 internal error,
 2 wrong input or usage; with --exit-code also 3 for no go and 4 for unsure."""
