@@ -74,7 +74,9 @@ def data(tmp_path: Path) -> Path:
 def test_help_names_every_command_and_shows_examples(tuneahead: Run) -> None:
     text = tuneahead("--help").stdout
     assert all(f" {name} " in text for name in COMMANDS)
-    assert "tuneahead assess data.jsonl --gain 3" in text
+    assert "tuneahead check data.jsonl -b ./my-model" in text
+    own, lab = text.index("From your own runs"), text.index("In the lab")
+    assert own < text.index("tuneahead runs record") < lab < text.index("tuneahead build")
 
 
 def test_help_comes_at_once_and_imports_nothing_heavy() -> None:
@@ -177,8 +179,6 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["check", "DATA", "--html", "o.jsonl", "--fix", "o.jsonl"], "both --html and --fix"),
         (["check", "DATA", "--html", "o.ledger.jsonl", "--fix", "o.jsonl"], "the ledger of --fix"),
         (["clean", "DATA", "--out", "FOLDER"], "is a folder"),
-        (["probe", "DATA", "--out", "x", "--checkpoint", "x"], "both --out and --checkpoint"),
-        (["probe", "DATA", "--checkpoint", "RECIPE"], "--checkpoint needs a folder"),
         (["probe", "DATA", "--probe-steps", "4"], "a probe of 4 steps tells nothing, 5 are the least"),
         (["report", "nofile"], "can't read assessment nofile: No such file"),
         (["report", "EXAM"], "exam.jsonl: not a saved assessment"),
@@ -378,6 +378,24 @@ def test_a_run_is_named_by_the_beginning_of_its_id_and_listed_with_what_is_known
         assert shown in listed
 
 
+def test_what_was_recorded_forgotten_or_cleaned_is_told_as_json_too(
+    tuneahead: Run, store: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    path, name = store
+
+    def said(*arguments: str | Path) -> object:
+        return json.loads(tuneahead(*arguments, "--json").stdout)
+
+    recorded = {"run": name, "benchmark": "lab-exam", "score": 61.5, "earlier": None}
+    record = ("runs", "record", name, "--score", "61.5", "--store", path)
+    assert said(*record) == recorded and said(*record) == {**recorded, "earlier": 61.5}
+    gone = {"run": name, "benchmark": None, "runs_left": 0}
+    assert said("runs", "forget", name, "--store", path) == gone
+    copy = tmp_path / "copy.jsonl"
+    cleaned = {"path": str(copy), "kept": 40, "left_out": {}, "ledger": None}
+    assert said("clean", data, "--out", copy) == cleaned
+
+
 def test_a_fraction_is_no_score_in_points_unless_that_is_said(
     tuneahead: Run, store: tuple[Path, str]
 ) -> None:
@@ -469,6 +487,8 @@ def test_a_predictor_is_fitted_to_a_table_and_backtested(tuneahead: Run, tmp_pat
     said = tuneahead("fit", "--table", table, "--out", folder, "--preset", "quick").stdout
     assert "40 tasks on 20 data sets" in said and f"--predictor {folder}" in said
     assert load_predictor(folder).origin.bases == ("lab-qwen2",)
+    told = json.loads(tuneahead("fit", "--table", table, "-o", folder, "--preset", "quick", "--json").stdout)
+    assert (told["predictor"], told["rows"], told["bases"]) == (str(folder), 40, ["lab-qwen2"])
     result = tuneahead("backtest", "--table", table, "--system", "persistence", "--json").stdout
     assert json.loads(result)["tasks"] == 40
 

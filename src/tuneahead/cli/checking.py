@@ -120,6 +120,16 @@ def cleaned_lines(done: CleanedFile) -> list[str]:
     ]
 
 
+def cleaned_summary(done: CleanedFile) -> dict[str, object]:
+    """The same as JSON values."""
+    return {
+        "path": str(done.path),
+        "kept": done.kept,
+        "left_out": dict(Counter(removal.reason for removal in done.ledger)),
+        "ledger": str(done.ledger_path) if done.ledger else None,
+    }
+
+
 def _clean(request: Request, out: Path, survey: Survey | None) -> CleanedFile:
     from tuneahead.cleaning import clean_file, write_cleaned
     from tuneahead.workbench import find_benchmark

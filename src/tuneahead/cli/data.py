@@ -96,10 +96,11 @@ def clean(
         list[str] | None,
         typer.Option(help="Remove for this reason too: gibberish or near-duplicates.", show_default=False),
     ] = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Write a copy without empty, broken and repeated rows, with a ledger of what went."""
     from tuneahead.cleaning import OPTIONAL_REASONS, REASONS, clean_file, find_targets
-    from tuneahead.cli.checking import cleaned_lines
+    from tuneahead.cli.checking import cleaned_lines, cleaned_summary
     from tuneahead.workbench import find_benchmark
 
     for reason in also or []:
@@ -118,7 +119,7 @@ def clean(
         benchmarks=(find_benchmark(benchmark),) if benchmark else (),
         reasons=(*REASONS, *(also or ())),
     )
-    print("\n".join(cleaned_lines(done)))
+    print(json.dumps(cleaned_summary(done), indent=1) if as_json else "\n".join(cleaned_lines(done)))
 
 
 def probe(
@@ -135,12 +136,6 @@ def probe(
             help="Write the raw trace as safetensors.", rich_help_panel=opt.OUTPUT, show_default=False
         ),
     ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for a checkpoint to go on from.", rich_help_panel=opt.OUTPUT, show_default=False
-        ),
-    ] = None,
     device: opt.Device = "auto",
     as_json: opt.AsJson = False,
 ) -> None:
@@ -151,14 +146,13 @@ def probe(
     from tuneahead.terminal import print_trace
     from tuneahead.workbench import Setup
 
-    opt.check_outputs({"--out": out, "--checkpoint": checkpoint}, file, recipe, benchmark, base)
+    opt.check_outputs({"--out": out}, file, recipe, benchmark, base)
     opt.require_writable_file(out, "--out")
-    opt.require_writable_folder(checkpoint, "--checkpoint")
     chosen = opt.read_recipe_options(recipe, settings)
     dataset = load_dataset(file, opt.read_mapping(mapping))
     setup = Setup(base=base, benchmark=benchmark, probe_steps=probe_steps, device=device)
     with ProgressBar() as bar:
-        trace = run_probe(dataset, chosen, bench=setup, checkpoint_dir=checkpoint, watch=bar)
+        trace = run_probe(dataset, chosen, bench=setup, watch=bar)
     if out is not None:
         _write_bytes(out, trace.to_bytes())
     if as_json:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +19,7 @@ from tuneahead.errors import TuneAheadError
 if TYPE_CHECKING:
     from tuneahead.backtest.result import BacktestResult
     from tuneahead.cli.progress import ProgressBar
+    from tuneahead.predictor.predictor import Origin
     from tuneahead.predictor.table import FeatureTable
 
 _BENCHMARK, _PRESET, _LEVEL, _SEED = "lab-exam", "default", 0.9, 0
@@ -63,6 +66,7 @@ def build(
             show_default=False,
         ),
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Make many small full runs in the lab to learn from; start it again to go on."""
     from tuneahead.build.execute import BuildOptions, BuildProgress, execute
@@ -79,6 +83,9 @@ def build(
 
         summary = execute(plan, store, BuildOptions(workers=workers, width=width, cluster=cluster), show)
         _measure_data(store, bar)
+    if as_json:
+        print(json.dumps({"store": str(store), **asdict(summary)}, indent=1))
+        return
     print(f"{store}: {counted(summary.stored, 'run')} made, {summary.present:,} were there")
     for setback in summary.setbacks:
         print(f"on the way: {setback}")
@@ -110,6 +117,7 @@ def fit(
     seed: Annotated[
         int | None, typer.Option(help="Seed of the cross-validation.", show_default=str(_SEED))
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fit a predictor to finished runs, or correct one by the few runs of a new base."""
     from tuneahead.cli.progress import ProgressBar
@@ -153,7 +161,16 @@ def fit(
         predictor.save(out)
     except OSError as error:
         raise TuneAheadError(f"can't write {out}: {error.strerror}", remedy="give another --out") from None
-    origin = predictor.origin
+    _print_fitted(predictor.origin, out, start, as_json)
+
+
+def _print_fitted(origin: Origin, out: Path, start: str, as_json: bool) -> None:
+    if as_json:
+        names = ("preset", "rows", "data_sets", "own_rows", "seed", "bases", "benchmarks")
+        print(
+            json.dumps({"predictor": str(out), **{name: getattr(origin, name) for name in names}}, indent=1)
+        )
+        return
     corrected = "of them its own" if start == "shipped" else "own ones corrected it"
     own = f", {origin.own_rows:,} {corrected}" if start else ""
     fitted = f"{counted(origin.rows, 'task')} on {counted(origin.data_sets, 'data set')}"

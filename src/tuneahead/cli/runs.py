@@ -68,6 +68,7 @@ def record_score(
         bool, typer.Option("--points", help="A score of 1 or less is one in points, no fraction.")
     ] = False,
     store: StoreFile = Path("runs.sqlite"),
+    as_json: AsJson = False,
 ) -> None:
     """Record the measured score of a run, so that the next fit learns from it; replaces an earlier one."""
     if 0 < score <= 1 and not points:
@@ -80,8 +81,13 @@ def record_score(
     others = [name for name in history.benchmarks() if name != chosen]
     is_new = chosen not in (record.trace.info.benchmark, *history.benchmarks())
     history.record_score(record.run_id, chosen, score)
-    earlier = f" (was {record.scores[chosen]:.2f})" if chosen in record.scores else ""
-    print(f"{record.run_id}: {chosen} {score:.2f}{earlier}")
+    earlier = record.scores.get(chosen)
+    if as_json:
+        said = {"run": record.run_id, "benchmark": chosen, "score": score, "earlier": earlier}
+        print(json.dumps(said, indent=1))
+    else:
+        was = "" if earlier is None else f" (was {earlier:.2f})"
+        print(f"{record.run_id}: {chosen} {score:.2f}{was}")
     if is_new and others:
         print(f"{chosen} is new in {store}, which knows {', '.join(others)}", file=sys.stderr)
 
@@ -106,11 +112,15 @@ def forget_run(
         str, typer.Option(help="Forget only the run's final score on this benchmark.", show_default=False)
     ] = "",
     store: StoreFile = Path("runs.sqlite"),
+    as_json: AsJson = False,
 ) -> None:
     """Delete a run, or one of its scores, from a store."""
     history, record = _open_run(store, run_id)
     history.forget(record.run_id, benchmark)
-    if benchmark:
+    if as_json:
+        said = {"run": record.run_id, "benchmark": benchmark or None, "runs_left": len(history)}
+        print(json.dumps(said, indent=1))
+    elif benchmark:
         print(f"{record.run_id}: the score on {benchmark} is forgotten (was {record.scores[benchmark]:.2f})")
     else:
         left = counted(len(history), "run")
