@@ -98,7 +98,17 @@ def main() -> None:
         found = {
             "dj-analyze": timed([str(options.data_juicer / "dj-analyze"), "--config", str(analyze)], plain),
             "tuneahead check": timed(
-                [sys.executable, "-m", "tuneahead", "check", str(ours), "--json", "--no-cache"],
+                [
+                    sys.executable,
+                    "-m",
+                    "tuneahead",
+                    "check",
+                    str(ours),
+                    "--base",
+                    "lab",
+                    "--json",
+                    "--no-cache",
+                ],
                 {**os.environ, "PYTHONPATH": path},
             ),
         }

@@ -137,7 +137,7 @@ def _check(path: Path, cache: Path) -> tuple[float, float, dict]:
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
     }
     began = time.perf_counter()
-    command = [sys.executable, "-m", "tuneahead", "check", str(path), "--json"]
+    command = [sys.executable, "-m", "tuneahead", "check", str(path), "--base", "lab", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
     watch = _Memory(process.pid)
     text, _ = process.communicate()
