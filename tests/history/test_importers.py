@@ -78,6 +78,11 @@ def change(path: Path, edit: Any) -> None:
     path.write_text(json.dumps(state))
 
 
+def logged_of(trainer_runs: Path) -> list[dict[str, float]]:
+    state = json.loads((trainer_runs / "faq/a/checkpoint-20/trainer_state.json").read_text())
+    return list(state["log_history"])
+
+
 def only(store: RunStore) -> RunRecord:
     (record,) = store.records()
     return record
@@ -90,7 +95,7 @@ def test_a_trainer_s_checkpoints_are_one_run_with_its_losses_and_scores(
     found = import_runs(trainer_runs / "faq", store, EXAM)
     assert (found.added, found.present, found.scored, found.unit) == (1, 0, 1, "fraction")
     record = only(store)
-    logged = json.loads((trainer_runs / "faq/a/checkpoint-20/trainer_state.json").read_text())["log_history"]
+    logged = logged_of(trainer_runs)
     losses = [entry["loss"] for entry in logged if "loss" in entry]
     norms = [entry["grad_norm"] for entry in logged if "grad_norm" in entry]
     np.testing.assert_allclose(record.trace.steps.loss_nats, losses, rtol=1e-6)
@@ -113,14 +118,10 @@ def test_what_a_log_lacks_is_absent_with_a_reason_and_never_zero(trainer_runs: P
     store = RunStore(tmp_path / "s.sqlite")
     import_runs(trainer_runs / "faq", store, EXAM)
     vector = derived_features(only(store).trace)
-    # trainer_state.json holds no learning rate, schedule, warm-up or clipping.
-    for name in (
-        "learning_rate_log10",
-        "schedule_linear",
-        "warmup_fraction",
-        "clip_norm",
-        "clipped_fraction",
-    ):
+    # trainer_state.json holds no schedule, warm-up or clipping; the learning rate of each step it does.
+    rates = [entry["learning_rate"] for entry in logged_of(trainer_runs) if "learning_rate" in entry]
+    assert vector["learning_rate_log10"] == pytest.approx(math.log10(max(rates)))
+    for name in ("schedule_linear", "warmup_fraction", "clip_norm", "clipped_fraction"):
         assert math.isnan(vector[name]) and "the log does not say" in vector.absent[name]
     for name in ("grad_sparsity_fraction", "forgetting_nats", "flatness_rise", "margin_mean_nats"):
         if name in vector.values:
@@ -409,7 +410,7 @@ def test_an_unknown_score_of_guessing_is_absent_and_not_zero(trainer_runs: Path,
     for name in ("probe_score_headroom", "score_gain_headroom", "extrapolated_gain_headroom"):
         assert "score of guessing is not known" in vector.absent[name]
     assert vector["score_gain_pp"] == pytest.approx(25)
-    table = store.table(benchmark="exam")
+    table = store.table(benchmark="exam", probe_steps=10)
     assert np.isnan(table.chance_pp).all()
     for chance in (-1.0, 100.0, 101.0, math.inf):
         with pytest.raises(StoreError, match="score of guessing is"):
@@ -419,11 +420,39 @@ def test_an_unknown_score_of_guessing_is_absent_and_not_zero(trainer_runs: Path,
 def test_a_predictor_learns_without_the_score_of_guessing(database: Path, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "s.sqlite")
     import_runs(database, store, LogReading(benchmark="exam", score="eval_exam"))
-    table = store.table(benchmark="exam")
+    table = store.table(benchmark="exam", probe_steps=10)
     predictor = Predictor.fit(table, preset="quick")
     predictor.save(tmp_path / "p")
     again = load_predictor(tmp_path / "p")
     assert np.isfinite(again.predict_table(table).score_pp).all()
+
+
+def test_only_runs_known_to_differ_by_their_seed_alone_are_seeds_of_one_task(
+    trainer_runs: Path, tmp_path: Path
+) -> None:
+    """Scores of unlike runs, averaged as seeds, would be no run's score and their differences no noise."""
+    for number, rate in enumerate((1e-4, 1e-4, 3e-3)):
+        folder = tmp_path / "outputs" / f"run{number}"
+        shutil.copytree(trainer_runs / "faq" / "a" / "checkpoint-20", folder / "checkpoint-20")
+
+        def edit(state: Any, number: int = number, rate: float = rate) -> None:
+            for entry in state["log_history"]:
+                if "loss" in entry:
+                    entry["loss"] += number
+                entry.update({"learning_rate": rate} if "learning_rate" in entry else {})
+
+        change(folder / "checkpoint-20" / "trainer_state.json", edit)
+    store = RunStore(tmp_path / "s.sqlite")
+    found = import_runs(tmp_path / "outputs", store, EXAM)
+    assert (found.added, found.tasks, found.data_sets) == (3, 3, 1), "no data set is named"
+    told = LogReading(
+        benchmark="exam",
+        score="eval_exam",
+        data_by="folder",
+        recipe={"batch_size": 4, "gradient_accumulation_steps": 1},
+    )
+    again = import_runs(tmp_path / "outputs", RunStore(tmp_path / "told.sqlite"), told)
+    assert (again.added, again.tasks, again.data_sets) == (3, 2, 1), "two have one learning rate"
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -595,8 +624,9 @@ def test_few_imported_runs_give_a_predictor_that_admits_what_it_does_not_know(
 ) -> None:
     store = RunStore(tmp_path / "s.sqlite")
     import_runs(database, store, EXAM)
-    table = store.table(benchmark="exam")
-    assert np.isnan(table.values).mean() > 0.5 and np.isnan(table.probe_pp).tolist() == [False] * 3
+    table = store.table(benchmark="exam", probe_steps=20)
+    assert np.isnan(table.values).mean() > 0.5
+    assert np.isnan(table.probe_pp).all(), "they were scored before training and at its end"
     predictor = Predictor.fit(table, preset="quick")
     found = predictor.predict_table(table)
     assert np.isfinite(found.score_pp).all()

@@ -199,7 +199,7 @@ class _Builder:
                 self._start(number, waiting)
             while self.held:
                 self._receive(waiting, began)
-                self._bury(waiting)
+                self._bury(waiting, began)
                 if self.on_progress is not None:
                     spent = time.monotonic() - began
                     done, setbacks = present + self.stored, tuple(self.setbacks)
@@ -215,13 +215,15 @@ class _Builder:
 
     def _hand_out(self, number: int, waiting: Waiting, began: float | None) -> None:
         self.held.pop(number, None)
-        limit = self.options.stop_seconds
-        late = limit is not None and began is not None and time.monotonic() - began > limit
-        if waiting and not late:
+        if waiting and (began is None or not self._is_late(began)):
             self.held[number] = waiting.pop(0)
             self.tasks[number].put(self.held[number][1])
         else:
             self.tasks[number].put(None)
+
+    def _is_late(self, began: float) -> bool:
+        limit = self.options.stop_seconds
+        return limit is not None and time.monotonic() - began > limit
 
     def _receive(self, waiting: Waiting, began: float) -> None:
         try:
@@ -242,7 +244,7 @@ class _Builder:
         elif kind == "error" and isinstance(content, TuneAheadError):
             raise content
 
-    def _bury(self, waiting: Waiting) -> None:
+    def _bury(self, waiting: Waiting, began: float) -> None:
         for number, worker in list(self.workers.items()):
             if worker.is_alive() or number not in self.held or not self.crew.messages.empty():
                 continue
@@ -260,9 +262,10 @@ class _Builder:
             if not again:
                 self.given_up.update({run.run_id(self.base): ended for run in left})
             # A worker may have died when all its runs were stored: then there is none to begin or give up.
-            fate = "given up" if left and not again else "begun anew"
+            late = self._is_late(began)
+            fate = "given up" if left and not again else "left for the next build" if late else "begun anew"
             self.setbacks.append(f"{ended}; runs {fate}: {len(left)}")
-            if waiting:
+            if waiting and not late:
                 self._start(number, waiting)
 
     def _close(self) -> None:

@@ -129,13 +129,11 @@ class _Maker:
 
     def _keep_static(self, run: RunPlan) -> None:
         """Measure real questions now: later they can't be made again from their spec."""
-        from tuneahead.features.catalogue import CATALOGUE_VERSION
-        from tuneahead.history.tables import keep_static
+        from tuneahead.history.tables import has_static, keep_static
         from tuneahead.lab.exam import lab_exam
 
         data_id, name = run.task.data_id, self.base.name
-        known = self.store.static(data_id, name, CATALOGUE_VERSION) is not None
-        if isinstance(run.task.spec, QuestionSpec) and not known:
+        if isinstance(run.task.spec, QuestionSpec) and not has_static(self.store, data_id, name):
             keep_static(self.store, data_id, self.base, lab_examples(run.task.spec), lab_exam())
 
 

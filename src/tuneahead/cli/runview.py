@@ -77,7 +77,8 @@ def print_import(found: ImportSummary, store: Path, score: str, benchmark: str) 
     if found.unit:
         unit = "a fraction of 1" if found.unit == "fraction" else "points"
         print(f"{score} was read as {unit}, as the score on {benchmark}")
-    print(f"They count as {counted(found.data_sets, 'data set')} (see --data-by)")
+    tasks, data_sets = counted(found.tasks, "task"), counted(found.data_sets, "data set")
+    print(f"They count as {tasks} on {data_sets} (see --data-by)")
     grouped: dict[tuple[int, str], list[str]] = {}
     for what, why, count in found.absent if found.added else ():
         grouped.setdefault((count, why), []).append(what)

@@ -26,6 +26,8 @@ class ImportSummary:
     scored: int
     """Runs, new or known, that got a final score."""
     data_sets: int
+    tasks: int
+    """Tasks that they are runs of; only runs that differ by their seed alone are of one."""
     left_out: tuple[str, ...]
     absent: tuple[tuple[str, str, int], ...]
     """(measurement, reason, runs that lack it), most frequent first."""
@@ -69,6 +71,7 @@ def import_runs(
         present=len(known),
         scored=late + sum(bool(r.scores) for r, new in zip(records, added, strict=True) if new),
         data_sets=len({record.data_id for record in stored}),
+        tasks=len({(record.base, record.task_id) for record in stored}),
         left_out=tuple(error.message for error in errors),
         absent=tuple((what, why, count) for (what, why), count in lacking.most_common()),
         unit=chosen,

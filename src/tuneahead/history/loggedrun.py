@@ -34,6 +34,8 @@ _BASES = (
     "_name_or_path",
 )
 _DATA = ("dataset", "dataset_name", "data_path", "train_file", "dataset_path")
+_TELLING = {UNKNOWN_SETTING + name for name in ("learning_rate", "batch_size", "lora_rank")}
+"""Runs that differ in one of these are no seeds of one task, so runs are only where all are known."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
             remedy="name it: --base Qwen/Qwen2.5-0.5B",
         )
     recipe, absent = recipe_of(run.settings, reading.recipe, _log_source(run))
-    data_id = _data_id(run, reading)
+    data_name = _data_name(run, reading)
+    data_id = hashlib.sha256(f"imported {data_name}".encode()).hexdigest()[:16]
     base.encode()
     trace = _trace(run, reading, recipe, base, data_id, absent)
     scores = _scores(run, reading)
@@ -99,7 +102,9 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
     final = {reading.benchmark: scores[last]} if done else {}
     # A seed changes no feature, known or not.
     other = tuple(pair for pair in absent if pair[0] != UNKNOWN_SETTING + "seed")
-    one_seed = f"{data_id} {recipe.replace(seed=0).fingerprint} {other}"
+    # What is not known may differ: such a run is a task of its own, and its score no further seed's.
+    alone = not data_name or any(name in _TELLING for name, _ in absent)
+    one_seed = f"{data_id} {recipe.replace(seed=0).fingerprint} {other} {run.key if alone else ''}"
     seconds = run.values.get("train_runtime", {})
     return RunRecord(
         run_id=id_of(run.key),
@@ -121,7 +126,7 @@ def record_of(run: LoggedRun, reading: LogReading) -> RunRecord:
 
 
 def _log_source(run: LoggedRun) -> LogSource:
-    """What the log says of steps and rows, from the trainer's own rows a second over the whole run."""
+    """What the log says of steps, rows and rates; rows from the trainer's own a second over the whole run."""
     epochs = run.values.get("epoch", {})
     last = max(epochs, default=0)
     per_epoch = last / epochs[last] if last and epochs[last] > 0 else NAN
@@ -129,7 +134,9 @@ def _log_source(run: LoggedRun) -> LogSource:
         found[max(found)] if found else NAN
         for found in (run.values.get(name, {}) for name in ("train_samples_per_second", "train_runtime"))
     )
-    return LogSource(run.source, run.total_steps, per_epoch, speed * seconds / max(1, run.total_steps))
+    rates = [rate for rate in run.values.get("learning_rate", {}).values() if math.isfinite(rate)]
+    rows = speed * seconds / max(1, run.total_steps)
+    return LogSource(run.source, run.total_steps, per_epoch, rows, max(rates, default=NAN))
 
 
 def _scores(run: LoggedRun, reading: LogReading) -> dict[int, float]:
@@ -145,7 +152,8 @@ def _scores(run: LoggedRun, reading: LogReading) -> dict[int, float]:
     return found
 
 
-def _data_id(run: LoggedRun, reading: LogReading) -> str:
+def _data_name(run: LoggedRun, reading: LogReading) -> str:
+    """What the log calls the data set, empty where it does not say."""
     name = run.folder if reading.data_by == "folder" else first_text(run.settings, (reading.data_by,))
     if not name and reading.data_by:
         raise DataError(
@@ -153,8 +161,7 @@ def _data_id(run: LoggedRun, reading: LogReading) -> str:
             path=run.source,
             remedy="name another one with --data-by, or 'folder'",
         )
-    name = name or first_text(run.settings, _DATA)
-    return hashlib.sha256(f"imported {name}".encode()).hexdigest()[:16]
+    return name or first_text(run.settings, _DATA)
 
 
 def _trace(

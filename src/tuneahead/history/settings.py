@@ -54,14 +54,15 @@ _SCHEDULES = {
 class LogSource:
     """Where a log was read, and what it says of its run beside the settings.
 
-    ``steps_per_epoch`` and ``rows_per_step`` (rows of all processes, a mean over the steps) are NaN where
-    that can't be told.
+    ``steps_per_epoch``, ``rows_per_step`` (rows of all processes, a mean over the steps) and
+    ``highest_rate`` (the largest learning rate that was logged) are NaN where that can't be told.
     """
 
     source: str
     total_steps: int
     steps_per_epoch: float = math.nan
     rows_per_step: float = math.nan
+    highest_rate: float = math.nan
 
 
 def recipe_of(
@@ -80,6 +81,10 @@ def recipe_of(
             del unknown["batch_size"]
         else:
             unknown["batch_size"] = batch
+    if "learning_rate" in unknown and log.highest_rate > 0:
+        # The peak, or at most one logging interval away from it.
+        fields["learning_rate"] = log.highest_rate
+        del unknown["learning_rate"]
     schedule = _schedule(settings)
     if "schedule" in unknown and schedule:
         unknown["schedule"] = f"a recipe has no {schedule!r}"

@@ -21,7 +21,10 @@ from tuneahead.predictor.table import (
     DATA_ROWS,
     EMBEDDING_PREFIX,
     FINAL_STEPS,
+    FULL_SECONDS,
+    PROBE_SECONDS,
     PROXY,
+    QUESTION_SECONDS,
     SIMILARITY_PREFIX,
     FeatureTable,
     Floats,
@@ -67,10 +70,11 @@ def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task
 
 
 def _tells_nothing(record: RunRecord, probe_steps: int) -> bool:
-    # An imported log has gaps by nature, and its features are absent where it has them.
-    if record.origin not in _PROBED or not probe_steps:
+    if not probe_steps:
         return False
-    return len(record.trace.steps) < probe_steps or record.trace.info.total_steps <= probe_steps
+    # An imported log has gaps by nature, and its features are absent where it has them.
+    is_short = record.origin in _PROBED and len(record.trace.steps) < probe_steps
+    return is_short or record.trace.info.total_steps <= probe_steps
 
 
 def _seeds(records: Sequence[RunRecord], benchmark: str) -> tuple[RunRecord, ...]:
@@ -168,6 +172,7 @@ def _table(
         base_pp=np.array(base_pp),
         seeds=own["seeds"],
         seed_sd_pp=own["seed_sd_pp"],
+        probe_steps=probe_steps,
     )
 
 
@@ -226,13 +231,21 @@ def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int
 def _extras(
     store: RunStore, tasks: Sequence[Task], probes: Sequence[ProbeTrace], same: Sequence[bool]
 ) -> dict[str, NDArray[np.float64]]:
-    columns: dict[str, list[float]] = {DATA_ROWS: [], FINAL_STEPS: []}
+    columns: dict[str, list[float]] = {
+        name: [] for name in (DATA_ROWS, FINAL_STEPS, PROBE_SECONDS, QUESTION_SECONDS, FULL_SECONDS)
+    }
     steps = sorted({cue.step for probe in probes for cue in probe.cues})
     kept = [store.static(task.first.data_id, task.first.base, EMBEDDING_VERSION) for task in tasks]
     others = sorted({name for vector in kept if vector is not None for name in vector.values})
     for probe, on, vector in zip(probes, same, kept, strict=True):
-        columns[DATA_ROWS].append(float(probe.info.train_rows + probe.info.heldout_rows))
-        columns[FINAL_STEPS].append(float(probe.info.total_steps))
+        rows, steps_in_all = probe.info.train_rows, probe.info.total_steps
+        # A log that does not tell the number of rows has 0.
+        columns[DATA_ROWS].append(float(rows + probe.info.heldout_rows) if rows else np.nan)
+        columns[FINAL_STEPS].append(float(steps_in_all))
+        seconds = np.asarray(probe.steps.seconds, float)
+        columns[PROBE_SECONDS].append(float(seconds.sum()))
+        columns[QUESTION_SECONDS].append(float(sum(cue.seconds for cue in probe.cues)))
+        columns[FULL_SECONDS].append(float(seconds.mean()) * steps_in_all if len(seconds) else np.nan)
         for step in steps:
             cue = probe.cue_at(step)
             score = cue.score_pp(probe.info.metric) if cue and on else np.nan
@@ -254,18 +267,19 @@ def complete_statics(
     for record in store.records():
         if record.base == base.name and can_be_made(record.data_spec):
             specs.setdefault(record.data_id, record.data_spec)
-    missing = {
-        data_id: text
-        for data_id, text in specs.items()
-        if store.static(data_id, base.name, CATALOGUE_VERSION) is None
-        or store.static(data_id, base.name, EMBEDDING_VERSION) is None
-    }
+    missing = {data_id: text for data_id, text in specs.items() if not has_static(store, data_id, base.name)}
     for done, (data_id, text) in enumerate(missing.items(), start=1):
         examples = _examples(text)
         keep_static(store, data_id, base, examples, benchmark)
         if on_progress is not None:
             on_progress(done, len(missing))
     return len(missing)
+
+
+def has_static(store: RunStore, data_id: str, base: str) -> bool:
+    """Whether everything that :func:`keep_static` measures is kept: one that was killed kept a part."""
+    versions = (CATALOGUE_VERSION, EMBEDDING_VERSION)
+    return all(store.static(data_id, base, version) is not None for version in versions)
 
 
 def keep_static(
