@@ -24,7 +24,7 @@ from tuneahead.verdict import (
     decide,
     first_stop,
 )
-from tuneahead.workbench import PROBE_STEPS, Workbench
+from tuneahead.workbench import Workbench
 
 if TYPE_CHECKING:
     from tuneahead.dataset import Dataset
@@ -125,8 +125,9 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
         return draft.trace.info.failure
     if bench.predictor is None:
         return bench.predictor_absent
-    if draft.task.probe_steps != PROBE_STEPS:
-        return f"the probe has {draft.task.probe_steps} steps, the predictor knows probes of {PROBE_STEPS}"
+    known = bench.predictor.origin.probe_steps
+    if draft.task.probe_steps != known:
+        return f"the probe has {draft.task.probe_steps} steps, the predictor knows probes of {known}"
     return ""
 
 

@@ -83,3 +83,20 @@ def test_chances_said_of_equal_forecasts_are_those_of_a_choice_at_random():
     table = rows(12)
     found = choice_table(table, {"mean": outcome(BASELINES[0], [7.0] * 48)})
     assert found.rows[0][4] == pytest.approx(25.0)
+
+
+def test_recipes_are_chosen_on_one_base_and_data_sets_of_two_bases_are_two():
+    table = rows(12, recipes=2)
+    # Six data sets with two recipes, each on two bases: none has the four that a choice takes.
+    ids = tuple(f"d{i // 2 % 6}" for i in range(24))
+    tasks = tuple(f"t{i % 12}" for i in range(24))
+    both = replace(table, data_ids=ids, task_ids=tasks, bases=("one",) * 12 + ("two",) * 12)
+    assert choice_table(both, {"ours": outcome(OURS, [2.0, 1.0] * 12)}) is None
+    # With four on each base the chances come from each base's own errors between recipes.
+    four = rows(12)
+    ids = tuple(f"d{i // 4 % 6}" for i in range(48))
+    tasks = tuple(f"t{i % 24}" for i in range(48))
+    wide = replace(four, data_ids=ids, task_ids=tasks, bases=("one",) * 24 + ("two",) * 24)
+    found = choice_table(wide, {"ours": outcome(OURS, SCORES.tolist() * 6 + (SCORES[::-1]).tolist() * 6)})
+    assert found is not None and "12 data sets of 4 recipes or more, 48 tasks" in found.note
+    assert line(found, OURS.label)[3] == pytest.approx(50.0)

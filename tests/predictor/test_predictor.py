@@ -13,10 +13,20 @@ from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.fitting import paper_features, prepare, seed_weights, varies_by_base_alone
 from tuneahead.predictor.linear import Ridge
 from tuneahead.predictor.metrics import measure, rmse
+from tuneahead.predictor.models import GREEDY_TREES, Boosting
 from tuneahead.predictor.predictor import Predictor, load_predictor
 from tuneahead.predictor.splits import grouped_folds
 from tuneahead.predictor.table import FeatureTable
-from tuneahead.predictor.tuning import DEFAULT, QUICK, _fold_selections, _out_of_fold, mixture
+from tuneahead.predictor.tuning import (
+    DEFAULT,
+    QUICK,
+    Contestant,
+    Preset,
+    _fold_selections,
+    _out_of_fold,
+    choose,
+    mixture,
+)
 
 
 def corrupted(table: FeatureTable, rows: np.ndarray) -> FeatureTable:
@@ -49,19 +59,29 @@ def saved_bytes(predictor: Predictor, folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("preset", ["default", "paper"])
-def test_held_out_rows_reach_no_part_of_the_fit(make_table, tmp_path, preset):
-    """Selection, tuning, imputation, scaling, stopping, mixing, calibration, domain: all saved, all equal."""
+def test_a_forecast_is_the_same_whatever_it_is_made_beside(make_table, preset):
     table = make_table(130, 8)
     fold = grouped_folds(table.data_ids, k=5, seed=0)[0]
-    spoiled = corrupted(table, fold.test)
     one = Predictor.fit(table.select(fold.train), preset=preset)
-    two = Predictor.fit(spoiled.select(fold.train), preset=preset)
-    assert saved_bytes(one, tmp_path / "one") == saved_bytes(two, tmp_path / "two")
     clean = table.select(fold.test)
     alone = one.predict_table(clean.select([0]))
     among = one.predict_table(corrupted(clean, np.arange(1, len(clean))))
     assert alone.score_pp[0] == pytest.approx(among.score_pp[0], abs=1e-9)
     assert alone.high_pp[0] == pytest.approx(among.high_pp[0], abs=1e-9)
+
+
+def test_out_of_fold_predictions_never_saw_their_own_data_sets(make_table):
+    """``choose`` as a whole: spoiling the rows of an inner fold changes no prediction of that fold."""
+    problem, _, _ = prepare(make_table(130, 8), DEFAULT)
+    learner = Boosting("trees", GREEDY_TREES, (40,))
+    preset = Preset("one", (Contestant(learner, "selected"),), anchors=("probe",), folds=4)
+    fold = grouped_folds(problem.data_ids, k=4, seed=1)[0]
+    labels = problem.score_pp.copy()
+    labels[fold.test] = 100.0 - labels[fold.test]
+    one = choose(problem, preset, 0).out_of_fold_pp
+    two = choose(replace(problem, score_pp=labels), preset, 0).out_of_fold_pp
+    np.testing.assert_array_equal(one[fold.test], two[fold.test])
+    assert not np.array_equal(one[fold.train], two[fold.train]), "the other folds learn from those rows"
 
 
 def test_residuals_for_calibration_never_saw_their_own_data_set(table):
@@ -295,8 +315,17 @@ def test_a_column_that_only_tells_bases_apart_is_left_out():
     assert not varies_by_base_alone(features, ("home",) * 66).any()
 
 
-def test_helpers_without_a_usable_own_run_make_no_predictor(make_table):
+@pytest.mark.parametrize("probed", [0, 4])
+def test_own_runs_without_a_probe_score_are_not_thrown_away_for_the_helpers(make_table, probed):
+    """The many runs of other bases have one: that decides nothing for those that the predictor is for."""
+    own = make_table(40, 8, seed=3)
+    own = replace(own, bases=("other",) * 40, probe_pp=np.where(np.arange(40) < probed, own.probe_pp, np.nan))
+    helped = Predictor.fit(own, preset="quick", helpers=make_table(150, 8))
+    assert helped.anchor == "base" and helped.origin.own_rows == 40
+    assert set(helped.calibration.groups) == set(own.data_ids)
+
+
+def test_helpers_without_an_own_run_make_no_predictor(make_table):
     few = make_table(6, 8, seed=3)
-    few = replace(few, bases=("other",) * 6, probe_pp=np.full(6, np.nan))
-    with pytest.raises(PredictorError, match="no run of the new base"):
-        Predictor.fit(few, preset="quick", helpers=make_table(150, 8))
+    with pytest.raises(PredictorError, match="no row of the table has a score"):
+        Predictor.fit(replace(few, score_pp=np.full(6, np.nan)), preset="quick", helpers=make_table(150, 8))

@@ -12,6 +12,7 @@ from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.explain import OWN_RUNS_TERM
 from tuneahead.predictor.metrics import measure, rmse
 from tuneahead.predictor.predictor import Predictor, load_predictor
+from tuneahead.predictor.table import join_tables
 from tuneahead.predictor.warmstart import adapt
 from tuneahead.workbench import find_predictor
 
@@ -101,6 +102,33 @@ def test_the_domain_grows_by_the_own_runs(general, make_table):
     far = replace(far, values=values)
     assert general.predict_table(far).in_distribution.mean() < 0.2
     assert adapt(general, far).predict_table(far).in_distribution.mean() == 1.0
+
+
+def test_runs_that_a_predictor_was_fitted_to_do_not_vouch_for_its_intervals(make_table):
+    """It errs little on them: intervals from such errors would be too narrow for any other run."""
+    table = make_table(150, 8)
+    more = make_table(60, 8, seed=3)
+    more = replace(more, data_ids=tuple(f"later {name}" for name in more.data_ids))
+    fitted = Predictor.fit(table, preset="quick")
+    both, new = adapt(fitted, join_tables([table, more])), adapt(fitted, more)
+    assert both.calibration.groups == new.calibration.groups and both.shift_pp == new.shift_pp
+    np.testing.assert_array_equal(both.calibration.scores, new.calibration.scores)
+    with pytest.raises(PredictorError, match="fitted to all of these runs"):
+        adapt(fitted, table)
+    with pytest.raises(PredictorError, match="probes of 100 steps"):
+        adapt(fitted, replace(more, probe_steps=50))
+
+
+def test_a_predictor_without_a_score_of_guessing_goes_on_without_it(make_table):
+    unknown = replace(make_table(150, 8), chance_pp=np.full(150, np.nan))
+    own = other_base(make_table, 60)
+    own = replace(own, chance_pp=np.full(60, 25.0))
+    adapted = adapt(Predictor.fit(unknown, preset="quick"), own)
+    found = adapted.predict_table(own).score_pp - own.score_pp
+    means = np.array([found[np.array(own.data_ids) == name].mean() for name in sorted(set(own.data_ids))])
+    count = len(means)
+    # What shrinkage leaves of the shift, and no more, is the mean error on the rows it came from.
+    assert means.mean() == pytest.approx(-adapted.shift_pp * 3 / count, abs=0.05)
 
 
 def test_without_a_finished_run_there_is_nothing_to_adapt_to(general, make_table):

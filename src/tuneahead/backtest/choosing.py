@@ -28,7 +28,8 @@ def choice_table(rows: FeatureTable, outcomes: Mapping[str, Outcome]) -> Table |
     Systems that left out one of these tasks are no candidates. Equal forecasts count as a choice at
     random among them.
     """
-    index = group_index(rows.data_ids)
+    sets = data_sets(rows)
+    index = group_index(sets)
     counts = np.bincount(index, minlength=1)
     groups = [np.flatnonzero(index == one) for one in np.flatnonzero(counts >= LEAST_RECIPES)]
     if len(groups) < LEAST_DATA_SETS:
@@ -39,7 +40,7 @@ def choice_table(rows: FeatureTable, outcomes: Mapping[str, Outcome]) -> Table |
         for outcome in outcomes.values()
         if np.isfinite(outcome.score_pp[asked]).all() and outcome.system.kind != "ablation"
     ]
-    ids = [rows.data_ids[group[0]] for group in groups]
+    ids = [sets[group[0]] for group in groups]
     lines = [_row(label, figures, ids) for label, figures in found]
     note = (
         f"{len(groups)} data sets of {LEAST_RECIPES} recipes or more, {len(asked)} tasks, each held out with"
@@ -55,8 +56,22 @@ def choice_table(rows: FeatureTable, outcomes: Mapping[str, Outcome]) -> Table |
 
 def _figures(rows: FeatureTable, forecast_pp: Floats, groups: Sequence[Rows]) -> Floats:
     """By data set: points given up, best picked, chance said, pairs in order, pairs, ``(groups, 5)``."""
-    sd = sd_between_recipes(rows.score_pp - forecast_pp, rows.data_ids, rows.task_ids)
-    return np.array([_of_one(rows.score_pp[group], forecast_pp[group], sd) for group in groups])
+    sets = data_sets(rows)
+    figures = []
+    for group in groups:
+        # The error between recipes is that of all other data sets.
+        others = np.flatnonzero(np.isin(np.arange(len(rows)), group, invert=True))
+        residual_pp = rows.score_pp[others] - forecast_pp[others]
+        tasks = [rows.task_ids[i] for i in others]
+        sd = sd_between_recipes(residual_pp, [sets[i] for i in others], tasks)
+        figures.append(_of_one(rows.score_pp[group], forecast_pp[group], sd))
+    return np.array(figures)
+
+
+def data_sets(rows: FeatureTable) -> list[str]:
+    """Each row's data set on its base and benchmark: only there are recipes chosen from."""
+    parts = zip(rows.bases, rows.benchmarks, rows.data_ids, strict=True)
+    return [" ".join(part) for part in parts]
 
 
 def _of_one(score_pp: Floats, forecast_pp: Floats, sd: float) -> tuple[float, ...]:

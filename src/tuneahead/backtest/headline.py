@@ -11,7 +11,7 @@ from tuneahead.backtest.protocols import Judged, success_tau_pp
 from tuneahead.backtest.tables import Cell, Table, span_text
 from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS
 from tuneahead.predictor.bootstrap import Span, group_spans
-from tuneahead.predictor.metrics import cautious_pp, decisions, task_costs
+from tuneahead.predictor.metrics import cautious_pp, decisions, task_costs, task_seconds
 from tuneahead.predictor.table import Floats
 
 ALL_GROUPS = "full_quick"
@@ -41,7 +41,7 @@ class Aim:
         return (figure, value, span, self.text, met, paper)
 
 
-def headline_table(judged: Judged, probe_steps: int) -> Table:
+def headline_table(judged: Judged) -> Table:
     """Our figures under one protocol against the project's goals, which are the paper's figures and ours."""
     ours = judged.scored[OURS.name].metrics
     spans = ours.spans
@@ -69,7 +69,7 @@ def headline_table(judged: Judged, probe_steps: int) -> Table:
         ),
         *_whole_rows(judged),
         *_ablation_rows(judged),
-        *_decision_rows(judged, probe_steps),
+        *_decision_rows(judged),
     ]
     notes = [f"Best baseline: {judged.scored[best].label}, {error:.2f}."] if best else []
     if partial:
@@ -139,10 +139,10 @@ def _ablation_rows(judged: Judged) -> list[tuple[Cell, ...]]:
     return rows
 
 
-def _decision_rows(judged: Judged, probe_steps: int) -> list[tuple[Cell, ...]]:
+def _decision_rows(judged: Judged) -> list[tuple[Cell, ...]]:
     part, predicted = judged.rows, judged.outcomes[OURS.name].score_pp
     tau = success_tau_pp(part.score_pp)
-    costs = task_costs(part, probe_steps)
+    costs, seconds = task_costs(part), task_seconds(part)
     cautious = cautious_pp(predicted, part.score_pp, tau, part.data_ids)
     rows = []
     for rule, upper in (("", predicted), (", cautious", cautious)):
@@ -154,4 +154,9 @@ def _decision_rows(judged: Judged, probe_steps: int) -> list[tuple[Cell, ...]]:
             span = span_text(found.spans.get(name), 100)
             label = f"{figure} at a goal of {tau:g}{rule}, %"
             rows.append(Aim(low=paper).row(label, 100 * share, span, paper))
+        if seconds is not None:
+            timed = decisions(upper, part.score_pp, tau, seconds, groups=part.data_ids)
+            span = span_text(timed.spans.get("compute_saved"), 100)
+            label = f"seconds saved there, what the probe asks included{rule}, %"
+            rows.append((label, 100 * timed.compute_saved, span, None, None, None))
     return rows

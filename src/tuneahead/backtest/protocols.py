@@ -128,7 +128,7 @@ def _protocol_note(protocol: str, rows: FeatureTable, measured: Mask) -> str:
 
 def _decision_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
     part, protocol, outcomes = judged.rows, judged.protocol, judged.outcomes
-    costs = task_costs(part, options.probe_steps)
+    costs = task_costs(part)
     quartiles = np.nanquantile(part.score_pp, (0.25, 0.5, 0.75))
     taus = options.taus_pp or tuple(
         sorted({PAPER_TAU_PP, success_tau_pp(part.score_pp), *(round(float(q), 1) for q in quartiles)})
@@ -147,8 +147,9 @@ def _decision_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
         ]
     note = (
         "Run when the prediction (or the interval's upper end) reaches tau; cautious: the prediction and the"
-        " margin that keeps 95 % of the good runs of all other data sets. Every probe is paid for,"
-        " and a run that goes on continues from its probe."
+        " margin that keeps 95 % of the good runs of all other data sets. Compute is counted in optimiser"
+        " steps: those of every probe are paid for, and a run that goes on continues from its probe. What the"
+        " benchmark's questions during the probe cost is not in it."
     )
     if protocol == "random":
         note += " Paper, tau 55: 58.4 % saved, 94.5 % of good runs kept."

@@ -33,7 +33,6 @@ class BacktestOptions:
     folds: int = 5
     workers: int = 1
     taus_pp: tuple[float, ...] = ()
-    probe_steps: int = 100
     probe_tables: Mapping[int, FeatureTable] = field(default_factory=dict)
     other_bases: Mapping[str, FeatureTable] = field(default_factory=dict)
 

@@ -51,7 +51,7 @@ def backtest(
     for protocol in protocols:
         judged = judge(rows, protocol, found[protocol], seed)
         if OURS.name in judged.scored:
-            tables.append(headline_table(judged, chosen.probe_steps))
+            tables.append(headline_table(judged))
         tables += protocol_tables(judged, chosen)
         choice = choice_table(rows, found[protocol]) if protocol == "grouped" else None
         tables += [] if choice is None else [choice]

@@ -61,6 +61,11 @@ def seed_weights(seeds: Floats) -> Floats:
     return np.asarray(weights / weights.mean(), float)
 
 
+def learnt_keys(rows: FeatureTable) -> tuple[str, ...]:
+    """What a data set is called among those learnt from: its base and its identifier, one a row."""
+    return tuple(f"{base} {data_id}" for base, data_id in zip(rows.bases, rows.data_ids, strict=True))
+
+
 def find_preset(preset: str | Preset) -> Preset:
     if isinstance(preset, Preset):
         return preset
@@ -92,14 +97,10 @@ def prepare(
     anchored = [np.isfinite(anchor_points(rows, anchor)) for anchor in preset.anchors]
     # A few runs without a probe score (it failed) must not cost the best anchor.
     for known in anchored:
-        if known.mean() >= 0.9:
+        # Of the own runs too: those of other bases, which are many, don't decide how many of these are kept.
+        if known.mean() >= 0.9 and known[own].mean() >= 0.9:
             rows, own = rows.select(np.flatnonzero(known)), own[known]
             break
-    if not own.any():
-        raise PredictorError(
-            "no run of the new base has a score of its cue items",
-            remedy="score the benchmark's cue items before training and at the probe's end",
-        )
     _require_sound(rows)
     names = paper_features(rows) if preset.paper_features else rows.names
     features = design(rows, names, context=preset.context)

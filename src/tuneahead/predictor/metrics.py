@@ -163,10 +163,15 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Costs:
-    """Cost of each task's probe and of its full run (probe included), ``(n,)``, in one unit."""
+    """Cost of each task's probe steps and of all its steps, ``(n,)``, in one unit.
+
+    ``questions`` is what asking the benchmark's items during the probe costs beside its steps: a gate pays
+    for them, and a run that nobody judges does not. Zeros where the unit is steps.
+    """
 
     probe: Floats
     full: Floats
+    questions: Floats
 
 
 def decisions(
@@ -189,7 +194,7 @@ def decisions(
     spent, full = np.full(len(go), NAN), np.full(len(go), NAN)
     if costs is not None and keep.any():
         full = costs.full[keep]
-        spent = np.where(go, full, np.minimum(costs.probe[keep], full))
+        spent = costs.questions[keep] + np.where(go, full, np.minimum(costs.probe[keep], full))
         saved = 1.0 - float(np.sum(spent) / np.sum(full))
     spans = {}
     if groups:
@@ -234,14 +239,19 @@ def cautious_pp(
     return raised
 
 
-def task_costs(table: FeatureTable, probe_steps: int) -> Costs | None:
-    """Costs in measured seconds where every row has them, else in optimiser steps, else None."""
-    from tuneahead.predictor.table import FINAL_STEPS, FULL_SECONDS, PROBE_SECONDS
+def task_costs(table: FeatureTable) -> Costs | None:
+    """Costs in optimiser steps, as the paper counts them; None unless every row has its number of steps."""
+    from tuneahead.predictor.table import FINAL_STEPS
 
-    probe, full = table.extra(PROBE_SECONDS), table.extra(FULL_SECONDS)
-    if np.isfinite(probe).all() and np.isfinite(full).all():
-        return Costs(probe, full)
     steps = table.extra(FINAL_STEPS)
-    if np.isfinite(steps).all():
-        return Costs(np.full(len(table), float(probe_steps)), steps)
-    return None
+    if not np.isfinite(steps).all():
+        return None
+    return Costs(np.full(len(table), float(table.probe_steps)), steps, np.zeros(len(table)))
+
+
+def task_seconds(table: FeatureTable) -> Costs | None:
+    """Costs in measured seconds, with what was asked during the probe; None unless every row has them."""
+    from tuneahead.predictor.table import FULL_SECONDS, PROBE_SECONDS, QUESTION_SECONDS
+
+    columns = [table.extra(name) for name in (PROBE_SECONDS, FULL_SECONDS, QUESTION_SECONDS)]
+    return Costs(*columns) if np.isfinite(columns).all() else None

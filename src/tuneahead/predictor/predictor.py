@@ -13,10 +13,18 @@ from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.chances import sd_of_own_or_all
 from tuneahead.predictor.domain import Domain, learn_domain
 from tuneahead.predictor.explain import Parts, Typical, explain_parts, weighted_mean
-from tuneahead.predictor.fitting import Member, calibration_of, find_preset, fit_members, prepare, single_row
+from tuneahead.predictor.fitting import (
+    Member,
+    calibration_of,
+    find_preset,
+    fit_members,
+    learnt_keys,
+    prepare,
+    single_row,
+)
 from tuneahead.predictor.intervals import Calibration
 from tuneahead.predictor.selection import TrailEntry
-from tuneahead.predictor.table import FeatureTable, Floats, Rows
+from tuneahead.predictor.table import USUAL_PROBE_STEPS, FeatureTable, Floats, Rows
 from tuneahead.predictor.tuning import (
     CONTEXT,
     Anchor,
@@ -58,6 +66,10 @@ class Origin:
     trail: tuple[TrailEntry, ...]
     own_rows: int = 0
     """How many of the rows are tasks of the predictor's own base, where other bases' runs helped."""
+    learnt: tuple[str, ...] = ()
+    """Every data set that the models were fitted to, each as its base and its identifier."""
+    probe_steps: int = USUAL_PROBE_STEPS
+    """Length of the probes whose features it reads, in optimiser steps."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +154,8 @@ class Predictor:
                 figures=choice.figures,
                 trail=pool,
                 own_rows=0 if helpers is None else len({rows.task_ids[i] for i in own}),
+                learnt=tuple(sorted(set(learnt_keys(rows)))),
+                probe_steps=rows.probe_steps,
             ),
             recipe_sd_pp=_recipe_sd_pp(rows, choice, own),
         )

@@ -30,9 +30,14 @@ PROXY = "proxy_pp"
 OUTCOME_PREFIX = "outcome@"
 """Extra columns ``outcome@<benchmark>|<column>``: the outcome columns on a second benchmark."""
 _OUTCOME_COLUMNS = ("score_pp", "base_pp", "seeds", "seed_sd_pp")
+USUAL_PROBE_STEPS = 100
+"""Length of probes where a table or a predictor does not say it."""
 DATA_ROWS = "data_rows"
 FINAL_STEPS = "final_steps"
 PROBE_SECONDS = "probe_seconds"
+"""Extra columns: seconds of a probe's optimiser steps, of what was asked during it, and of all steps of
+the run if they take as long as the probe's on average."""
+QUESTION_SECONDS = "question_seconds"
 FULL_SECONDS = "full_seconds"
 
 _COLUMNS = ("score_pp", "base_pp", "probe_pp", "chance_pp", "seeds", "seed_sd_pp")
@@ -54,6 +59,7 @@ class FeatureTable:
 
     ``repeats`` are further rows of the same tasks, with the same outcome and the features of another
     seed's probe: systems learn from them, nothing is measured on them, and they go where their task goes.
+    ``probe_steps`` is the length of the probes that the features are of, in optimiser steps.
 
     Raises :class:`PredictorError` when lengths disagree or a name occurs twice.
     """
@@ -75,6 +81,7 @@ class FeatureTable:
     groups: tuple[str, ...] = ()
     extras: Mapping[str, Floats] = field(default_factory=dict)
     repeats: FeatureTable | None = None
+    probe_steps: int = USUAL_PROBE_STEPS
 
     def __post_init__(self) -> None:
         rows = len(self.task_ids)
@@ -202,10 +209,16 @@ class FeatureTable:
 def join_tables(tables: Sequence[FeatureTable]) -> FeatureTable:
     """The rows of several tables, one below the other; extras that a table lacks are NaN in its rows.
 
-    Raises :class:`PredictorError` when the tables hold other features or in another order.
+    Raises :class:`PredictorError` when the tables hold other features or in another order, or features of
+    probes of another length.
     """
     first = tables[0]
     for table in tables:
+        if table.probe_steps != first.probe_steps:
+            raise PredictorError(
+                f"runs probed for {first.probe_steps} and for {table.probe_steps} steps can't be joined",
+                remedy=f"derive all from probes of one length (the packaged runs: {USUAL_PROBE_STEPS} steps)",
+            )
         if table.names != first.names:
             raise PredictorError(
                 "tables with other features can't be joined",
@@ -263,7 +276,15 @@ def write_table(table: FeatureTable, path: str | Path) -> None:
     columns |= {name: getattr(table, name) for name in _COLUMNS}
     columns |= {f"f:{name}": table.values[:, i].astype(np.float32) for i, name in enumerate(table.names)}
     columns |= {f"x:{name}": column for name, column in table.extras.items()}
-    header = json.dumps({"schema": SCHEMA, "names": table.names, "groups": table.groups, "tasks": tasks})
+    header = json.dumps(
+        {
+            "schema": SCHEMA,
+            "names": table.names,
+            "groups": table.groups,
+            "tasks": tasks,
+            "probe_steps": table.probe_steps,
+        }
+    )
     arrow = pa.table(columns).replace_schema_metadata({"tuneahead": header})
     pq.write_table(arrow, str(path), compression="zstd")
 
@@ -296,6 +317,7 @@ def _table(arrow: Any) -> FeatureTable:
         values=np.column_stack(values) if values else np.zeros((arrow.num_rows, 0)),
         groups=fields.texts(header["groups"], "groups"),
         extras=extras,
+        probe_steps=fields.whole(header.get("probe_steps", USUAL_PROBE_STEPS), "the probe's steps", least=1),
         **columns,
         **texts,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from tuneahead.errors import PredictorError
 from tuneahead.predictor.domain import Domain
 from tuneahead.predictor.explain import weighted_mean
-from tuneahead.predictor.fitting import seed_weights
+from tuneahead.predictor.fitting import learnt_keys, seed_weights
 from tuneahead.predictor.intervals import Calibration
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable, Floats, group_index
@@ -23,14 +23,22 @@ def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
 
     One number is learned, the shift of this base's scores against the prediction: the mean over
     data sets, shrunk. The interval comes from the own rows alone, each judged by a shift that its
-    data set had no part in; with fewer than nine data sets a 90 % interval is the whole scale. The
-    domain grows by the own rows. What comes back is no predictor for the bases it was fitted on.
-    Raises :class:`PredictorError` when no row has a score.
+    data set had no part in; with fewer than nine data sets a 90 % interval is the whole scale. Rows of
+    data sets that ``predictor`` was fitted to on the same base are left out: its errors there are no
+    errors of forecasts. The domain grows by the own rows. What comes back is no predictor for the bases it
+    was fitted on. Raises :class:`PredictorError` when no row has a score, all have been learnt from, or they
+    were probed for another number of steps.
     Source: method.md, "From one base and benchmark to another".
     """
     rows = own.scored().with_repeats()
     if not len(rows):
         raise PredictorError("no run of the new base has a score", remedy="finish one full run first")
+    if rows.probe_steps != predictor.origin.probe_steps:
+        raise PredictorError(
+            f"the predictor knows probes of {predictor.origin.probe_steps} steps, the runs were probed for "
+            f"{rows.probe_steps}",
+            remedy="derive the table from probes of the predictor's length",
+        )
     # Before the limits: the shift is added there, and what a limit cuts off says nothing of the base.
     raw = replace(predictor, shift_pp=0.0).unlimited_pp(rows)
     known = np.isfinite(raw)
@@ -40,6 +48,13 @@ def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
             f"no run of the new base has a {predictor.anchor} score",
             remedy="score the cue items in the probe",
         )
+    fresh = [key not in predictor.origin.learnt for key in learnt_keys(rows)]
+    if not any(fresh):
+        raise PredictorError(
+            "the predictor was fitted to all of these runs, so they can't correct it",
+            remedy="fit anew to all runs (leave --start out)",
+        )
+    rows, raw = rows.select(np.array(fresh)), raw[fresh]
     index = group_index(rows.data_ids)
     means = np.bincount(index, weights=rows.score_pp - raw) / np.bincount(index)
     total, count = float(means.sum()), len(means)
@@ -56,7 +71,10 @@ def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
         shift_pp=total / (count + SHRINKAGE),
         calibration=Calibration(np.abs(rows.score_pp - judged), rows.data_ids),
         domain=_extended(predictor.domain, predictor.domain_inputs(rows)),
-        chance_pp=weighted_mean(rows.chance_pp, seed_weights(rows.seeds)),
+        # Without a score of guessing it learnt shares of the whole scale, and so the shift is counted.
+        chance_pp=predictor.chance_pp
+        if np.isnan(predictor.chance_pp)
+        else weighted_mean(rows.chance_pp, seed_weights(rows.seeds)),
         origin=origin,
     )
 
