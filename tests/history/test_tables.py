@@ -12,15 +12,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from made_assessment import made_assessment
+from made_assessment import made_assessment, made_table
 from test_store import make_record
 
-from tuneahead.errors import StoreError
+from tuneahead.cli.app import main
+from tuneahead.errors import PredictorError, StoreError
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import complete_statics, table_from_store, tasks_of
 from tuneahead.lab.datasets import DatasetSpec
 from tuneahead.lab.exam import lab_exam
 from tuneahead.lab.world import load_world
+from tuneahead.predictor.predictor import Predictor, load_predictor
+from tuneahead.predictor.table import read_table, write_table
 from tuneahead.record import record_run
 from tuneahead.training.models import load_base
 
@@ -148,6 +151,27 @@ def test_a_table_knows_what_its_probes_cost_and_how_long_they_were(tmp_path: Pat
     asked = sum(cue.step <= 50 for cue in cues)
     assert asked and table.extra("question_seconds")[0] == pytest.approx(4.0 * asked)
     assert np.isnan(table.extra("data_rows")[0]), "a log that does not say how many rows there were"
+
+
+def test_a_store_of_short_probes_makes_a_predictor_for_short_probes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    for number in range(12):
+        record = make_record(f"r{number}", steps=50)
+        names = {"task_id": f"t{number}", "data_id": f"d{number}", "origin": "assess"}
+        store.add(replace(record, **names, scores={"exam": 40.0 + number}))
+    asked = ["fit", "--store", str(store.path), "--benchmark", "exam", "--preset", "quick"]
+    monkeypatch.setattr(sys, "argv", ["tuneahead", *asked, "--probe-steps", "50", "-o", str(tmp_path / "p")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    short = load_predictor(tmp_path / "p")
+    assert short.origin.probe_steps == 50
+    write_table(store.table(benchmark="exam", probe_steps=50), tmp_path / "table.parquet")
+    assert read_table(tmp_path / "table.parquet").probe_steps == 50
+    with pytest.raises(PredictorError, match="runs probed for 50 and for 100 steps can't be joined"):
+        Predictor.fit(store.table(benchmark="exam", probe_steps=50), helpers=made_table(30))
 
 
 def test_a_run_probed_twice_counts_once_and_by_the_probe_of_this_benchmark(tmp_path: Path) -> None:

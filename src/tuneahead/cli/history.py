@@ -15,6 +15,7 @@ from tuneahead.cli.options import DATA, OUTPUT, AsJson, StoreFile, open_console,
 from tuneahead.cli.runs import open_store
 from tuneahead.counts import counted
 from tuneahead.errors import TuneAheadError
+from tuneahead.workbench import LEAST_PROBE_STEPS, PROBE_STEPS
 
 if TYPE_CHECKING:
     from tuneahead.backtest.result import BacktestResult
@@ -117,6 +118,15 @@ def fit(
     seed: Annotated[
         int | None, typer.Option(help="Seed of the cross-validation.", show_default=str(_SEED))
     ] = None,
+    probe_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=LEAST_PROBE_STEPS,
+            help="Learn from the first so many steps of each run; the predictor is for probes of that length.",
+            rich_help_panel=DATA,
+            show_default=str(PROBE_STEPS),
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit a predictor to finished runs, or correct one by the few runs of a new base."""
@@ -136,14 +146,14 @@ def fit(
             {"--preset": preset, "--level": level, "--seed": seed},
             f"with --start {start}, which corrects a predictor that is there",
         )
-    _refuse_idle_benchmark(store, benchmark)
+    _refuse_idle_of_store(store, {"--benchmark": benchmark, "--probe-steps": probe_steps})
     if store is None and table is None:
         raise TuneAheadError(
             "it is not said which runs to fit to",
             remedy="give --store runs.sqlite, as 'assess --store' and 'build' write it, or --table",
         )
     require_writable_folder(out, "--out")
-    rows = _table(store, table, benchmark)
+    rows = _table(store, table, benchmark, PROBE_STEPS if probe_steps is None else probe_steps)
     with ProgressBar() as bar:
         bar.stage(f"Fitting to {len(rows):,} tasks")
         if corrects:
@@ -210,7 +220,7 @@ def backtest(
 
     Without --store or --table: the stored result on the shipped runs.
     """
-    _refuse_idle_benchmark(store, benchmark)
+    _refuse_idle_of_store(store, {"--benchmark": benchmark})
     asks_for_more = refit or system or seed or store is not None or table is not None
     result = None if asks_for_more else _shipped_result(protocol)
     if result is None:
@@ -278,13 +288,14 @@ def _refuse_idle(options: Mapping[str, object], where: str) -> None:
             raise TuneAheadError(f"{name} {value} has no effect {where}", remedy=f"leave {name} out")
 
 
-def _refuse_idle_benchmark(store: Path | None, benchmark: str) -> None:
+def _refuse_idle_of_store(store: Path | None, options: Mapping[str, object]) -> None:
     if store is None:
-        _refuse_idle({"--benchmark": benchmark}, "without --store: a feature table is of its own benchmark")
+        _refuse_idle(options, "without --store: a feature table is of one benchmark and probe length")
 
 
-def _table(store: Path | None, table: Path | None, benchmark: str) -> FeatureTable:
-    _refuse_idle_benchmark(store, benchmark)
+def _table(
+    store: Path | None, table: Path | None, benchmark: str, probe_steps: int = PROBE_STEPS
+) -> FeatureTable:
     from tuneahead.predictor.table import read_table
 
     if (store is None) == (table is None):
@@ -304,4 +315,4 @@ def _table(store: Path | None, table: Path | None, benchmark: str) -> FeatureTab
     history = open_store(store)
     with ProgressBar() as bar:
         bar.stage(f"Deriving features of {counted(len(history), 'run')}")
-        return table_from_store(history, benchmark=benchmark or _BENCHMARK)
+        return table_from_store(history, benchmark=benchmark or _BENCHMARK, probe_steps=probe_steps)

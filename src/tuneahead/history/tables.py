@@ -109,7 +109,8 @@ def table_from_store(
             raise StoreError(
                 f"every run in {store.path} with a score on {benchmark!r} was probed for fewer than "
                 f"{probe_steps} steps, or over by then",
-                remedy=f"assess with --probe-steps {probe_steps} or more, or ask for shorter probes",
+                remedy=f"assess with --probe-steps {probe_steps} or more, or fit to shorter probes "
+                "(fit --probe-steps 50)",
             )
         remedy = "record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)"
         scored = sorted({name for record in store.records() for name in record.scores})
