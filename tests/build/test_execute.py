@@ -139,6 +139,14 @@ def test_a_run_whose_worker_died_too_often_is_given_up_and_made_again_alike(
     np.testing.assert_allclose(again.trace.cues[-1].margin_nats, stored.cues[-1].margin_nats, rtol=1e-3)
 
 
+def test_runs_of_a_worker_that_dies_after_the_deadline_are_left_for_the_next_build(tmp_path: Path) -> None:
+    store, killer = RunStore(tmp_path / "runs.sqlite"), WorkerKiller(1)
+    options = BuildOptions(workers=1, width=1, stop_seconds=0.1)
+    summary = execute(small_plan()[:2], store.path, options, killer)
+    assert killer.killed and summary.stored == 1 and not summary.given_up
+    assert summary.setbacks[0].endswith("runs left for the next build: 1")
+
+
 def test_runs_of_a_chunk_that_keeps_killing_its_worker_are_tried_alone_once() -> None:
     left = runs_of(small_plan())
     assert building.attempts_left(1, left) == [(2, left)]
