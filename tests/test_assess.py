@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -191,6 +192,25 @@ def test_a_stopping_finding_ends_the_task_before_any_training(bench: Workbench, 
     assert math.isnan(task.base_pp)
     assert task.fixes
     assert task.task.train_rows == 0
+
+
+def test_a_row_that_the_chat_template_refuses_stops_its_recipe_and_no_other(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    tokenizer = copy.deepcopy(bench.base.tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    refusing = replace(bench, base=replace(bench.base, tokenizer=tokenizer), setup=Setup(probe_steps=4))
+    path = tmp_path / "rows.jsonl"
+    lines = [{"system": "s", "prompt": f"{i} + 1 =", "answer": str(i + 1)} for i in range(20)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    recipe = RECIPE.replace(max_steps=4)
+    refused, raw = (
+        rank(path, [recipe.replace(template=name)], bench=refusing)[0] for name in ("auto", "raw")
+    )
+    assert refused.verdict.decision == "NO_GO" and "System role" in refused.verdict.reason
+    assert refused.trace is None and math.isnan(refused.data.tokens)
+    assert raw.trace is not None and raw.data.tokens > 0
+    assert "System role not supported" in raw.features.absent["reference_loss_nats"]
 
 
 def test_a_probe_that_blows_up_is_no_go_and_says_at_which_step(dataset: Dataset, bench: Workbench) -> None:

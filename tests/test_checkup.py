@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.checkup import check, examine
 from tuneahead.dataset import ExampleFile, read_examples
 from tuneahead.errors import DataError, ModelError
-from tuneahead.examples import Example
+from tuneahead.examples import Example, Message
 from tuneahead.features.extract import static_features
 from tuneahead.features.rows import draw
 from tuneahead.lab.bases import lab_base_path
@@ -169,6 +171,50 @@ def test_a_base_without_weights_is_asked_for_tokens_and_layers_alone(
         check(path, bench=Setup(weights=False))
     with pytest.raises(ModelError, match="without its weights can't be trained"):
         open_workbench(Setup(base=str(folder), weights=False))
+
+
+REFUSING = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", ["auto", "raw"])
+def test_rows_that_the_chat_template_refuses_get_a_card_without_the_bases_losses(
+    tmp_path: Path, bench: Workbench, template: str
+) -> None:
+    tokenizer = copy.deepcopy(bench.base.tokenizer)
+    tokenizer.chat_template = REFUSING
+    refusing = replace(bench, base=replace(bench.base, tokenizer=tokenizer))
+    path = tmp_path / "rows.jsonl"
+    rows = [{"system": "Be kind.", "prompt": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(20)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = check(path, Recipe(template=template), bench=refusing)
+    stops = [finding for finding in found.findings if finding.severity == "stop"]
+    assert [stop.check for stop in stops] == (["chat-template"] if template == "auto" else [])
+    assert math.isnan(found.data.tokens) == (template == "auto")
+    assert "System role not supported" in found.features.absent["reference_loss_nats"]
+    assert found.features["prompt_length_mean_words"] == 6
+
+
+def test_a_refused_row_among_those_counted_alone_stops_the_checkup(
+    tmp_path: Path, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuneahead.survey.SAMPLE_ROWS", 10)
+    tokenizer = copy.deepcopy(bench.base.tokenizer)
+    tokenizer.chat_template = REFUSING
+    refusing = replace(bench, base=replace(bench.base, tokenizer=tokenizer))
+    rows = [Example(f"What is {i} + 1?", str(i + 1), i) for i in range(1, 500)]
+    turns = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"))
+    survey = take_survey([*rows, Example("s\n\nu", "a", 500, turns)])
+    assert all(row.messages is None for row in survey.sample)
+    path = tmp_path / "rows.jsonl"
+    lines = [{"prompt": row.prompt, "answer": row.answer} for row in rows]
+    path.write_text("\n".join(map(json.dumps, [*lines, {"system": "s", "prompt": "u", "answer": "a"}])))
+    found = check(path, bench=refusing)
+    assert found.stopped and math.isnan(found.data.tokens)
+    assert "row 500" in next(f.message for f in found.findings if f.check == "chat-template")
 
 
 def test_the_survey_names_the_rows_of_the_checkup(tmp_path: Path, bench: Workbench) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead import __version__
 from tuneahead.assessment import Checkup, Costs, DataSummary
+from tuneahead.errors import ModelError
 from tuneahead.features.catalogue_static import STATIC_SECTIONS
 from tuneahead.judge import SILENT, Watch, open_bench
 from tuneahead.recipe import Recipe
@@ -19,9 +20,11 @@ from tuneahead.report import words
 from tuneahead.workbench import Setup, Workbench, open_outline
 
 if TYPE_CHECKING:
+    from tuneahead.checks.encoding import TokenMeasures
     from tuneahead.columns import ColumnMapping
     from tuneahead.dataset import Dataset, ExampleFile
     from tuneahead.examples import Example
+    from tuneahead.features.rows import Drawn
     from tuneahead.features.sampling import Sample
     from tuneahead.survey import Survey
     from tuneahead.training.models import Base
@@ -90,15 +93,16 @@ def examine(
     survey = take_survey(source, window=window, benchmarks=(opened.benchmark,), workers=workers)
     watch.stage("Counting tokens")
     measures = None if own is None else measure_tokens(survey, own.tokenizer, chosen)
-    layers = () if own is None else layer_names(own)
-    findings = run_checks(Context(survey, chosen, measures, layers=layers, columns=source.use))
     reading.begin("Drawing samples, MB", source)
     drawn = draw(source, len(survey))
     watch.stage("Measuring features")
     asked = opened.base if opened.setup.weights else None
     static = measure_static(drawn, survey, asked, (opened.benchmark,))
-    known = measures is not None and not measures.failure
-    tokens = _count_tokens(drawn.texts, len(survey), opened, chosen) if known else {}
+    tokens: Mapping[str, _Tokens] = {}
+    if measures is not None:
+        tokens, measures = _count_tokens(drawn, measures, opened, chosen)
+    layers = () if own is None else layer_names(own)
+    findings = run_checks(Context(survey, chosen, measures, layers=layers, columns=source.use))
     counted = {name: one.sample for name, one in tokens.items() if one.sample is not None}
     summary = _summary(source, len(survey), tokens, {**counted, **static.samples})
     checkup = Checkup(
@@ -163,13 +167,38 @@ class _Tokens:
 
 
 def _count_tokens(
-    rows: Sequence[Example], total: int, bench: Workbench, recipe: Recipe
-) -> Mapping[str, _Tokens]:
-    """All tokens and those that are trained, of the whole data set, after cutting rows to the window."""
+    drawn: Drawn, measures: TokenMeasures, bench: Workbench, recipe: Recipe
+) -> tuple[Mapping[str, _Tokens], TokenMeasures]:
+    """All tokens and those that are trained, of the whole data set, after cutting rows to the window.
+
+    None under a template that can't be applied; the measures then say why, also where the rows
+    counted are the first to show it.
+    """
     import numpy as np
 
-    from tuneahead.checks.encoding import trimmed
     from tuneahead.features.sampling import Sample, mean_error
+
+    if measures.failure:
+        return {}, measures
+    rows, total = len(drawn.texts), drawn.total
+    try:
+        lengths = _lengths(drawn.texts, bench, recipe)
+    except ModelError as error:
+        return {}, replace(measures, failure=error.message, remedy=error.remedy)
+    counted = {}
+    for name, values in zip(
+        ("tokens", "answer_tokens"), np.array(lengths, float).reshape(-1, 2).T, strict=True
+    ):
+        sample = None
+        if rows < total:
+            sample = Sample(rows, total, total * mean_error(float(values.std()), rows, total))
+        counted[name] = _Tokens(float(values.mean()) * total if len(values) else 0.0, sample)
+    return counted, measures
+
+
+def _lengths(rows: Sequence[Example], bench: Workbench, recipe: Recipe) -> list[tuple[int, int]]:
+    """Tokens of each row, and those of them that are trained."""
+    from tuneahead.checks.encoding import trimmed
     from tuneahead.training.encode import encode_examples
 
     lengths: list[tuple[int, int]] = []
@@ -177,15 +206,7 @@ def _count_tokens(
         batch = [trimmed(row, recipe.max_length) for row in rows[at : at + _BATCH_ROWS]]
         encoded = encode_examples(batch, bench.base.tokenizer, recipe)
         lengths += [(len(row.ids), row.answer_tokens) for row in encoded]
-    counted = {}
-    for name, values in zip(
-        ("tokens", "answer_tokens"), np.array(lengths, float).reshape(-1, 2).T, strict=True
-    ):
-        sample = None
-        if len(rows) < total:
-            sample = Sample(len(rows), total, total * mean_error(float(values.std()), len(rows), total))
-        counted[name] = _Tokens(float(values.mean()) * total if len(values) else 0.0, sample)
-    return counted
+    return lengths
 
 
 def _summary(

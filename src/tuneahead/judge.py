@@ -22,9 +22,9 @@ from tuneahead.assessment import (
     static_to_json,
 )
 from tuneahead.conclusion import Task, conclude, stopped
-from tuneahead.errors import RecipeError, TuneAheadError
+from tuneahead.errors import ModelError, RecipeError, TuneAheadError
 from tuneahead.recipe import Recipe
-from tuneahead.verdict import Goal
+from tuneahead.verdict import Finding, Goal
 from tuneahead.workbench import Setup, Workbench, open_workbench, require_price, require_probe_steps
 
 if TYPE_CHECKING:
@@ -251,19 +251,23 @@ def _measure(dataset: Dataset, bench: Workbench) -> Measured:
 
 
 def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> tuple[Checkup, RunData]:
-    from tuneahead.checks.check import RunLength
+    from tuneahead.checks.check import RunLength, found
     from tuneahead.preflight import preflight
     from tuneahead.training.encode import data_fingerprint, encode_examples, split_data
     from tuneahead.training.lora import layer_names
 
     began = time.perf_counter()
-    encoded = encode_examples(dataset.examples, bench.base.tokenizer, recipe)
+    refused: list[Finding] = []
+    try:
+        encoded = encode_examples(dataset.examples, bench.base.tokenizer, recipe)
+    except ModelError as error:
+        encoded, refused = [], [found("chat-template", "stop", error.message, error.remedy)]
     data = split_data(encoded, data_fingerprint(dataset.examples))
     rows = len(data.train)
     findings = preflight(
         dataset.examples,
         recipe,
-        tokenizer=bench.base.tokenizer,
+        tokenizer=None if refused else bench.base.tokenizer,
         benchmarks=(bench.benchmark,),
         length=RunLength(rows, recipe.total_steps(rows) if rows else 0, heldout_rows=len(data.heldout)),
         layers=layer_names(bench.base),
@@ -274,15 +278,15 @@ def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measure
         format=dataset.format,
         rows=dataset.rows,
         fingerprint=dataset.fingerprint,
-        tokens=float(sum(len(row.ids) for row in encoded)),
-        answer_tokens=float(sum(row.answer_tokens for row in encoded)),
+        tokens=NAN if refused else float(sum(len(row.ids) for row in encoded)),
+        answer_tokens=NAN if refused else float(sum(row.answer_tokens for row in encoded)),
         samples=measured.static.samples,
         columns=dict(dataset.use.parts),
         unused_columns=dataset.use.unused,
     )
     seconds = measured.seconds + time.perf_counter() - began
     costs = Costs(check_seconds=seconds, price_per_hour=bench.setup.price_per_hour)
-    checkup = Checkup(summary, recipe, findings, measured.static.features, costs)
+    checkup = Checkup(summary, recipe, (*refused, *findings), measured.static.features, costs)
     return checkup, data
 
 

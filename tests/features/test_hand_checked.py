@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, log10, sqrt
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from feature_fixtures import LOSS, NAN, RECIPE, tiny_trace
 
 from tuneahead.benchmark.items import ChoiceItem
-from tuneahead.examples import Example
+from tuneahead.examples import Example, Message
 from tuneahead.features.catalogue import CATALOGUE
 from tuneahead.features.extract import cue_features, dynamic_features, recipe_features
 from tuneahead.features.featurespec import Value
@@ -439,6 +440,42 @@ def test_base_features_by_hand(tiny_base: Base) -> None:
     expected = base_values(tiny_base)
     assert 0 < expected["base_token_accuracy"] < 1 and 0 < expected["base_knows_fraction"] < 1
     matches(measure_perplexity(draw(BASE_ROWS, len(BASE_ROWS)), tiny_base).values, expected)
+
+
+TURNS = (
+    "{% for m in messages %}{{ ' cat' if m.role == 'user' else '' }} {{ m.content }}"
+    "{{ ' star' if m.role == 'assistant' else ' dog' }}{% endfor %}"
+)
+
+
+def test_answers_of_a_conversation_are_read_with_all_turns_before_them(tiny_base: Base) -> None:
+    tokenizer = copy.deepcopy(tiny_base.tokenizer)
+    tokenizer.chat_template = TURNS
+    base = replace(tiny_base, tokenizer=tokenizer)
+    talks = [("one two", "three", "four", "five six"), ("six", "bird", "moon sun", "two")]
+    rows = []
+    for i, (ask, say, more, last) in enumerate(talks, 1):
+        turns = (Message("user", ask), Message("assistant", say), Message("user", more))
+        rows.append(Example("", last, i, (*turns, Message("assistant", last))))
+    words = tokenizer.get_vocab()
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(words["\u2581" + word] for word in text.split())
+
+    early, late, alone = [], [], []
+    for ask, say, more, last in talks:
+        start, said, told = ids(f"cat {ask} dog"), ids(f"{say} star"), ids(f"{last} star")
+        early.append(_score(base, start, said))
+        late.append(_score(base, (*start, *said, *ids(f"cat {more} dog")), told))
+        alone.append(_score(base, (tokenizer.eos_token_id,), told))
+
+    def mean(*scored: Scored) -> float:
+        return sum(s.nll for s in scored) / sum(s.tokens for s in scored)
+
+    found = measure_perplexity(draw(rows, 2), base).values
+    assert found["reference_loss_nats"] == pytest.approx(mean(*early, *late), rel=2e-5)
+    assert found["answer_alone_loss_nats"] == pytest.approx(mean(*alone), rel=2e-5)
+    assert found["prompt_gain_nats"] == pytest.approx(mean(*alone) - mean(*late), rel=2e-5)
 
 
 @pytest.mark.parametrize("opening", [(), (7, 8, 9, 6) * 6])

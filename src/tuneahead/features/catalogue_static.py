@@ -157,7 +157,8 @@ _BASE = (
     ),
     _row(
         name="answer_alone_loss_nats", estimate="mean", unit="nats/token", low=0, high=_INF, direction=0,
-        formula="the base's loss per answer token after the token that begins a text, without the prompt",
+        formula="the base's loss per answer token after the token that begins a text, without the prompt "
+        "(in a conversation of the last answer alone, as in all prompt gains)",
         sentence="without their prompts the answers cost the base {value}",
     ),
     _row(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneahead.errors import ModelError
 from tuneahead.examples import Example
 from tuneahead.features.catalogue import spec
 from tuneahead.features.featurespec import Value
@@ -40,18 +41,28 @@ _SWAPPED = ("own_prompt_gain_nats", "own_prompt_gain_ratio")
 
 @dataclass(frozen=True)
 class AnswerTokens:
-    """One row in tokens: what comes before the answer, and the answer that is trained."""
+    """One row in tokens: what comes before the last answer, and that answer.
+
+    ``earlier`` marks the tokens of ``before`` that are answers themselves, in a conversation.
+    """
 
     before: tuple[int, ...]
     answer: tuple[int, ...]
+    earlier: tuple[bool, ...] = ()
 
     @property
     def encoded(self) -> Encoded:
         """The row as training would read it."""
         from tuneahead.training.encode import Encoded
 
-        trained = (False,) * len(self.before) + (True,) * len(self.answer)
-        return Encoded(self.before + self.answer, trained, 0)
+        asked = self.earlier or (False,) * len(self.before)
+        return Encoded(self.before + self.answer, asked + (True,) * len(self.answer), 0)
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """The tokens that a loss is measured of: the first of a sequence can't be predicted."""
+        encoded = self.encoded
+        return tuple(token for token, own in zip(encoded.ids[1:], encoded.answer[1:], strict=True) if own)
 
 
 @dataclass(frozen=True)
@@ -82,12 +93,16 @@ class AnswerLosses:
 def measure_perplexity(drawn: Drawn, base: Base | None) -> Measured:
     """Every feature of the base's losses, by name: a value or the reason for none.
 
-    A sample of 128 rows, fewer where they exceed 8,192 tokens, under the template ``auto``.
+    A sample of 128 rows, fewer where they exceed 8,192 tokens, under the template ``auto``;
+    a chat template that refuses one of them is the reason for none.
     """
     names = _REFERENCE + _ALONE + _SWAPPED
     if base is None:
         return Measured(dict.fromkeys(names, "no base model was given"), {})
-    rows = sample_answers(drawn.answers, base)
+    try:
+        rows = sample_answers(drawn.answers, base)
+    except ModelError as error:
+        return Measured(dict.fromkeys(names, error.message), {})
     if not rows:
         return Measured(dict.fromkeys(names, "no row has a trainable answer"), {})
     losses = _losses(base, rows)
@@ -110,11 +125,14 @@ def measure_perplexity(drawn: Drawn, base: Base | None) -> Measured:
 class PromptLosses:
     """Losses of the same answers under their own prompt, after none, and under another row's.
 
-    ``asked`` says which rows have a prompt, ``(rows,)``; ``alone`` and ``foreign`` hold the reason
-    where they could not be measured, and stand for the own loss where a row has no prompt.
+    ``own`` counts every answer of a conversation, the others its last one: ``given`` all before
+    it, ``alone`` and ``foreign`` without. ``asked`` says which rows have a prompt, ``(rows,)``;
+    ``alone`` and ``foreign`` hold the reason where they could not be measured, and stand for the own
+    loss where a row has no prompt.
     """
 
     own: AnswerLosses
+    given: AnswerLosses
     asked: NDArray[np.bool_]
     alone: AnswerLosses | str
     foreign: AnswerLosses | str
@@ -125,7 +143,8 @@ class PromptLosses:
         def part(losses: AnswerLosses | str) -> AnswerLosses | str:
             return losses if isinstance(losses, str) else losses.chosen(at)
 
-        return PromptLosses(self.own.chosen(at), self.asked[at], part(self.alone), part(self.foreign))
+        own, given = self.own.chosen(at), self.given.chosen(at)
+        return PromptLosses(own, given, self.asked[at], part(self.alone), part(self.foreign))
 
 
 def loss_features(losses: PromptLosses) -> dict[str, Value]:
@@ -133,7 +152,7 @@ def loss_features(losses: PromptLosses) -> dict[str, Value]:
     own = reference_features(losses.own)
     if not losses.asked.any():
         return {**own, **dict.fromkeys(_ALONE + _SWAPPED, NO_PROMPTS)}
-    given = losses.own.chosen(losses.asked)
+    given = losses.given.chosen(losses.asked)
     out = {**own, **dict.fromkeys(_ALONE, losses.alone), **dict.fromkeys(_SWAPPED, losses.foreign)}
     if not isinstance(losses.alone, str):
         bare = losses.alone.chosen(losses.asked).mean_nats
@@ -160,16 +179,22 @@ def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
         if row.answer_tokens == 0 or tokens > SAMPLE_TOKENS:
             continue
         tokens += len(row.ids)
-        first = row.answer.index(True)
-        answer = tuple(token for token, trained in zip(row.ids, row.answer, strict=True) if trained)
-        rows.append(AnswerTokens(row.ids[:first], answer))
+        rows.append(_last_answer(row))
     return rows
+
+
+def _last_answer(row: Encoded) -> AnswerTokens:
+    stop = len(row.ids) - row.answer[::-1].index(True)
+    start = stop
+    while start and row.answer[start - 1]:
+        start -= 1
+    return AnswerTokens(row.ids[:start], row.ids[start:stop], row.answer[:start])
 
 
 def answer_losses(
     base: Base, rows: Sequence[AnswerTokens], special: frozenset[int] = frozenset()
 ) -> AnswerLosses:
-    """Losses of the answers given what comes before; the first token of a sequence is never predicted."""
+    """Losses of all answers given what comes before; the first token of a sequence is never predicted."""
     from tuneahead.training.scoring import read_answers, tokens_per_pass
 
     count = len(rows)
@@ -181,7 +206,7 @@ def answer_losses(
     logits = 0
     for index in order:
         length = len(rows[index].before) + len(rows[index].answer)
-        expected = len(rows[index].answer) * vocabulary
+        expected = rows[index].encoded.answer.count(True) * vocabulary
         # Filled to the longest row, where the base does not let rows share lines.
         places = length * (len(batch) + 1)
         if batch and (places > tokens_per_pass(base) or logits + expected > LOGITS_PER_PASS):
@@ -207,8 +232,7 @@ def _note(
 ) -> None:
     stop = 0
     for index in batch:
-        # Without anything before it, the answer's first token can't be predicted.
-        answer = rows[index].answer if rows[index].before else rows[index].answer[1:]
+        answer = rows[index].scored
         start, stop = stop, stop + len(answer)
         result.nll_nats[index] = nll[start:stop].sum()
         result.tokens[index] = len(answer)
@@ -243,10 +267,13 @@ def _losses(base: Base, rows: Sequence[AnswerTokens]) -> PromptLosses:
     special = frozenset(int(i) for i in base.tokenizer.all_special_ids)
     own = answer_losses(base, rows, special)
     asked = np.array([bool(row.before) for row in rows])
-    with_prompt = [row for row in rows if row.before]
+    # In what a prompt saves, both sides count the same tokens.
+    last = [AnswerTokens(row.before, row.answer) for row in rows]
+    given = answer_losses(base, last, special) if any(any(row.earlier) for row in rows) else own
+    with_prompt = [row for row in last if row.before]
 
     def spread(found: AnswerLosses) -> AnswerLosses:
-        whole = own.chosen(slice(None))
+        whole = given.chosen(slice(None))
         for column in ("nll_nats", "tokens", "hits", "known"):
             getattr(whole, column)[asked] = getattr(found, column)
         return whole
@@ -260,7 +287,7 @@ def _losses(base: Base, rows: Sequence[AnswerTokens]) -> PromptLosses:
         alone = spread(answer_losses(base, bare, special))
     if len(with_prompt) > 1:
         foreign = spread(answer_losses(base, _swapped(with_prompt, base.context_tokens), special))
-    return PromptLosses(own, asked, alone, foreign)
+    return PromptLosses(own, given, asked, alone, foreign)
 
 
 def _swapped(rows: Sequence[AnswerTokens], room: int) -> list[AnswerTokens]:
