@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -19,7 +20,11 @@ _CACHE_WORDS = 400_000
 _find_ascii = re.compile(r"\w+").findall
 # Scripts written without spaces: each character counts as a word.
 _SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_find_any = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+").findall
+_MARKS_BELOW = 0x20000
+# Case folding makes an i and this of the Turkish capital I; the shipped predictors know its words as parted here.
+_DOT_ABOVE = "\u0307"
+# They steer how letters join and stand inside words.
+_NON_JOINER, _JOINER = "\u200c", "\u200d"
 
 # Inverse of BASE modulo 2**64 exists because it is odd.
 _BASE = 0x9E3779B97F4A7C15
@@ -57,8 +62,8 @@ class Words:
 class WordHasher:
     """Turns texts into :class:`Words`; keeps the hashes of frequent words between calls.
 
-    Words are runs of letters and digits after NFKC and case folding, so that punctuation,
-    case and spacing don't count. Hashes are 64 bits of BLAKE2b, the same on every machine.
+    Words are runs of letters, their marks and digits after NFKC and case folding, so that
+    punctuation, case and spacing don't count. Hashes are 64 bits of BLAKE2b, the same on every machine.
     """
 
     def __init__(self) -> None:
@@ -88,7 +93,32 @@ def split_words(text: str) -> list[str]:
     """The words of one text, folded as :class:`WordHasher` does."""
     if text.isascii():
         return _find_ascii(text.lower())
-    return _find_any(unicodedata.normalize("NFKC", text).casefold())
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return _find_any()(folded.replace(_NON_JOINER, "").replace(_JOINER, ""))
+
+
+def is_mark(character: str) -> bool:
+    """Whether it belongs to the letter before it: a vowel sign, a virama, an accent."""
+    # Variation selectors are of the same category, but choose a glyph, mostly of emoji.
+    selects = "\ufe00" <= character <= "\ufe0f" or character >= "\U000e0100"
+    return not selects and unicodedata.category(character) in ("Mn", "Mc")
+
+
+def is_lettered(word: str) -> bool:
+    """Whether a word is made of letters and their marks alone."""
+    if word.isalpha() or word.isascii():
+        return word.isalpha()
+    return "".join(sign for sign in word if not is_mark(sign)).isalpha()
+
+
+@lru_cache(maxsize=1)
+def _find_any() -> Callable[[str], list[str]]:
+    """What finds the words of any script; made when first needed, since it looks at every character."""
+    spaceless = re.compile(f"[{_SPACELESS}]")
+    signs = set(map(chr, range(0x80, _MARKS_BELOW))) - {_DOT_ABOVE}
+    marks = "".join(sorted(sign for sign in signs if is_mark(sign) and not spaceless.match(sign)))
+    letters = rf"[^\W{_SPACELESS}]"
+    return re.compile(rf"[{_SPACELESS}]|{letters}+(?:[{marks}]+{letters}*)*").findall
 
 
 def _powers(base: int, count: int) -> Hashes:

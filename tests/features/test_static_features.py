@@ -108,6 +108,20 @@ def test_gibberish_lies_farther_from_english() -> None:
     assert static_features(noise)["word_kl_nats"] > static_features(rows)["word_kl_nats"] + 3
 
 
+def test_marks_belong_to_their_letters_in_every_script() -> None:
+    rows = [Example("भारत की राजधानी क्या है", "नई दिल्ली", 1), Example("مُحَمَّدٌ رَسُول", "نَعَم", 2)]
+    vector = static_features(rows)
+    assert vector["length_mean_words"] == 5.0
+    assert vector["special_character_fraction"] == 0.0
+    assert vector["unknown_word_fraction"] > 0.5
+
+
+def test_characters_are_counted_in_every_row_looked_at() -> None:
+    rows = [Example("", "word " * 100_000, i) for i in range(1, 5)]
+    vector = static_features([*rows, Example("", "7777 " * 100_000, 5)])
+    assert vector["digit_fraction"] == pytest.approx(1 / 5)
+
+
 def test_scrambled_answers_lose_their_nearness_to_the_prompt() -> None:
     rows = capital_rows()
     turned = [Example(a.prompt, b.answer, a.row) for a, b in zip(rows, rows[1:] + rows[:1], strict=True)]

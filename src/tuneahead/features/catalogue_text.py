@@ -93,7 +93,7 @@ _CHARACTERS = (
         name="special_character_fraction", estimate="mean",
         unit="fraction", low=0, high=1, direction=-1, source=_GLOBAL,
         paper=True,
-        formula="visible characters that are neither letters nor digits / visible characters",
+        formula="visible characters that are neither letters, their marks nor digits / visible characters",
         sentence="{value} of the characters are special", remedy=_CLEAN,
     ),
     _row(

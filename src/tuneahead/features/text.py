@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -26,15 +25,12 @@ from tuneahead.features.rows import (
 from tuneahead.features.sampling import Measured, Sample, group_errors, mean_error, share_error
 from tuneahead.features.syntax import parse_depths
 from tuneahead.survey import Survey
+from tuneahead.words import is_lettered, is_mark
 
-CHARACTERS = 2_000_000
 COMPRESSED_BYTES = 1_000_000
 SEGMENT_WORDS = 200
 PARSED_PROMPTS = 200
 UNKNOWN_FREQUENCY = 1e-9
-
-_SPECIAL = re.compile(r"[^\w\s]|_")
-_DIGIT = re.compile(r"\d")
 
 
 def measure_text(drawn: Drawn, survey: Survey) -> Measured:
@@ -134,19 +130,30 @@ def character_features(texts: Texts) -> dict[str, Value]:
         "non_ascii_fraction",
         "compression_ratio",
     )
-    text = "\n".join(texts.rows)[:CHARACTERS]
-    visible = "".join(text.split())
+    rows = texts.rows
+    found: Counter[str] = Counter()
+    for row in rows:
+        found.update(row)
+    visible = {sign: times for sign, times in found.items() if not sign.isspace()}
     if not visible:
         return dict.fromkeys(names, "no row holds a visible character")
-    count = len(visible)
-    raw = text.encode("utf-8", "surrogatepass")[:COMPRESSED_BYTES]
+    count = sum(visible.values())
+
+    def share(kind: Callable[[str], bool]) -> float:
+        return sum(times for sign, times in visible.items() if kind(sign)) / count
+
+    raw = "\n".join(rows)[:COMPRESSED_BYTES].encode("utf-8", "surrogatepass")[:COMPRESSED_BYTES]
     return {
-        "special_character_fraction": len(_SPECIAL.findall(visible)) / count,
-        "digit_fraction": len(_DIGIT.findall(visible)) / count,
-        "uppercase_fraction": sum(map(str.isupper, visible)) / count,
-        "non_ascii_fraction": 1 - len(visible.encode("ascii", "ignore")) / count,
+        "special_character_fraction": share(_is_special),
+        "digit_fraction": share(str.isdecimal),
+        "uppercase_fraction": share(str.isupper),
+        "non_ascii_fraction": 1 - share(str.isascii),
         "compression_ratio": len(zlib.compress(raw, 6)) / len(raw),
     }
+
+
+def _is_special(character: str) -> bool:
+    return not character.isalnum() and not is_mark(character)
 
 
 def type_token_ratio(words: Iterable[Sequence[str]]) -> float:
@@ -203,7 +210,7 @@ def depth_features(depths: Sequence[int] | str) -> dict[str, Value]:
 
 def word_features(texts: Texts) -> dict[str, Value]:
     """Distance of the words from everyday English."""
-    counts = Counter(word for row in texts.row_words for word in row if word.isalpha())
+    counts = Counter(word for row in texts.row_words for word in row if is_lettered(word))
     if not counts:
         return dict.fromkeys(("word_kl_nats", "unknown_word_fraction"), "no row holds a word of letters")
     from wordfreq import get_frequency_dict
