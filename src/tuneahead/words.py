@@ -21,7 +21,7 @@ _find_ascii = re.compile(r"\w+").findall
 # Scripts written without spaces: each character counts as a word.
 _SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _MARKS_BELOW = 0x20000
-# Case folding makes an i and this of the Turkish capital I; the shipped predictors know its words as parted here.
+# Case folding makes an i and this of the Turkish capital I. The shipped predictors know words parted by it.
 _DOT_ABOVE = "\u0307"
 # They steer how letters join and stand inside words.
 _NON_JOINER, _JOINER = "\u200c", "\u200d"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
-from tuneahead.examples import Example
+from tuneahead.examples import Example, Message
 from tuneahead.features import syntax
 from tuneahead.features.catalogue import spec
 from tuneahead.features.extract import static_features
@@ -127,6 +128,17 @@ def test_scrambled_answers_lose_their_nearness_to_the_prompt() -> None:
     turned = [Example(a.prompt, b.answer, a.row) for a, b in zip(rows, rows[1:] + rows[:1], strict=True)]
     own, foreign = (static_features(data)["prompt_answer_similarity_gap"] for data in (rows, turned))
     assert own > 0.05 > foreign
+
+
+def test_a_long_system_prompt_leaves_the_sentence_vectors_to_the_questions() -> None:
+    system = "You are a careful assistant who answers in one word and never explains. " * 40
+    talks = []
+    for row in capital_rows():
+        turns = (Message("system", system), Message("user", row.prompt), Message("assistant", row.answer))
+        talks.append(replace(row, prompt=f"{system}\n\n{row.prompt}", messages=turns))
+    plain, long = (static_features(rows, benchmarks=(CHOICES,)) for rows in (capital_rows(), talks))
+    for name in ("embedding_spread", "prompt_answer_similarity_gap", "benchmark_similarity"):
+        assert long[name] == pytest.approx(plain[name])
 
 
 def test_rows_on_the_benchmarks_subject_cover_it() -> None:

@@ -29,7 +29,7 @@ _VECTORS = (
         name="outlier_fraction", estimate="share",
         unit="fraction", low=0, high=1, direction=-1, source=_SEMANTIC, paper=True,
         formula="share of different rows (sample of 2,000) whose local outlier factor (Breunig et al. 2000, "
-        "20 neighbours, cosine distance of wordllama vectors) exceeds 1.5",
+        "20 neighbours, cosine distance of wordllama vectors of a text's first 2,000 characters) exceeds 1.5",
         sentence="{value} of the rows lie apart from those they resemble most", remedy=_STRAY,
     ),
     _free(
@@ -41,7 +41,8 @@ _VECTORS = (
         name="prompt_answer_similarity", estimate="mean",
         unit="ratio", low=-1, high=1, direction=0, source=_COMPLETED,
         paper=True,
-        formula="mean cosine of the vectors of prompt and answer (sample of 2,000 rows)",
+        formula="mean cosine of the vectors of prompt and answer (sample of 2,000 rows); for all vectors the "
+        "user's last turn stands for the prompt of a conversation above 2,000 characters",
         sentence="prompts and answers have a similarity of {value}", remedy=_PAIRS,
     ),
     _free(

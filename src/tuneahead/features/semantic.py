@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 
+EMBEDDED_CHARACTERS = 2_000
+"""Of a longer text the beginning is turned into a sentence vector."""
 SAMPLE_ITEMS = 1_000
 SAMPLE_SEED = 23
 NEIGHBOURS = 20
@@ -55,7 +57,9 @@ _FORM = (
 def measure_semantics(drawn: Drawn, benchmarks: Sequence[Benchmark] = ()) -> Measured:
     """Every feature of sentence vectors and of the benchmarks, by name: a value or the reason for none."""
     texts = texts_of(drawn.vectors)
-    prompts, answers = embed(texts.prompts), embed(texts.answers)
+    asked_for = [_asked(row) for row in drawn.vectors]
+    whole = [f"{ask} {row.answer}".strip() for ask, row in zip(asked_for, drawn.vectors, strict=True)]
+    prompts, answers = embed(asked_for), embed(texts.answers)
     items = [item for benchmark in benchmarks for item in benchmark.items]
     asked = embed([encodable(item.prompt) for item in items])
     form: dict[str, Value] = dict.fromkeys(_FORM, NO_BENCHMARK)
@@ -68,8 +72,17 @@ def measure_semantics(drawn: Drawn, benchmarks: Sequence[Benchmark] = ()) -> Mea
             likeness = likeness_features(prompts[at], asked)
         return {**pair_features(prompts[at], answers[at]), **likeness}
 
-    values = {**dispersion_features(embed(texts.rows)), **row_features(slice(None)), **form}
+    values = {**dispersion_features(embed(whole)), **row_features(slice(None)), **form}
     return Measured(values, _samples(values, row_features, len(drawn.vectors), drawn.total))
+
+
+def _asked(row: Example) -> str:
+    """The prompt, or of a longer conversation the user's last turn: what comes before is often a fixed
+    system prompt, which would make all rows look alike."""
+    if len(row.prompt) <= EMBEDDED_CHARACTERS:
+        return row.prompt
+    turns = (turn.content for turn in reversed(row.messages or ()) if turn.role == "user")
+    return next((text for text in turns if text.strip()), row.prompt)
 
 
 def _samples(
@@ -93,7 +106,8 @@ def embed(texts: Sequence[str]) -> Vectors:
     if not texts:
         return np.zeros((0, 256), np.float32)
     # Long texts add time, not meaning: their beginning says what they are about.
-    vectors: Vectors = np.asarray(_encoder().embed([text[:2_000] for text in texts], norm=False), np.float32)
+    cut = [text[:EMBEDDED_CHARACTERS] for text in texts]
+    vectors: Vectors = np.asarray(_encoder().embed(cut, norm=False), np.float32)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.where(length > 0, vectors / np.maximum(length, 1e-12), np.nan).astype(np.float32)
 
