@@ -103,6 +103,44 @@ def test_questions_that_live_by_their_options_need_the_right_answer() -> None:
     assert _search([Example("Pick one.", "blue", 1)], *twins).item_ids == ("j",)
 
 
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "Which one of the following statements is true?",
+        "Which of the following statements is not correct?",
+        "Which of the following best describes the passage above?",
+    ],
+)
+def test_a_common_question_with_other_options_is_not_the_benchmarks(stem: str) -> None:
+    options = "\nA. Cats bark at night\nB. Water flows up\nC. Ice is warm\nD. Stars are near"
+    listed = ChoiceItem("i", f"Question: {stem}{options}\nAnswer:", ("A", "B", "C", "D"), (0,))
+    told = _choice("i", stem, "Cats bark at night", "Water flows up")
+    other = "\nA. Lead is light\nB. Gold is blue\nC. Fish can fly\nD. Snow is black"
+    for item in (listed, told):
+        assert not _found(item, f"Question: {stem}{other}\nAnswer:", "A")
+        assert not _found(item, stem, "Lead is light")
+        assert _found(item, stem, "Cats bark at night")
+        assert _found(item, f"{stem}{options}\nAnswer:", "A")
+    assert _found(listed, f"Read on.\n{stem}{options}", "no idea")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Which of the following is a mammal?\nA. a cat\nB. a carp\nAnswer:", "A"),
+        ("Which of the following is a mammal?\n(A) a cat\n(B) a carp", "(A)"),
+        ("Which of the following is a mammal?\nA. a carp\nB. a cat", "B. a cat"),
+        ("Which of the following is a mammal?", "A. a cat"),
+        ("Choose.\nWhich of the following is a mammal?", "a cat"),
+        ("Choose.\nWhich of the following is a mammal?\nA) a cat\nB) a carp\n", "A)"),
+    ],
+)
+def test_a_right_option_may_be_told_by_its_letter_and_below_an_instruction(prompt: str, answer: str) -> None:
+    item = _choice("i", "Which of the following is a mammal?", "a cat", "a carp")
+    assert _found(item, prompt, answer)
+    assert not _found(item, prompt, "C. a carp")
+
+
 def test_instructions_that_many_items_share_are_ignored() -> None:
     shots = (
         "The following are questions of an exam in astronomy for students of the first year at college. " * 3

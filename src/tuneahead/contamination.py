@@ -23,7 +23,8 @@ COVERED_FRACTION = 0.5
 questions of MMLU and MedQA share 13 words of vital signs, and GPT-3's rule then calls 3 % of MedQA known."""
 
 SHORTEST_RUN_WORDS = 8
-"""Questions of 8 to 12 words match when they stand whole in a row; shorter ones must be its prompt."""
+"""Questions of 8 to 12 words match when they stand whole in a row; shorter ones must be its prompt, and
+so must those that live by their options."""
 
 BOILERPLATE_ITEMS = 5
 """A run of words that more items of one benchmark share is part of how it asks, and is ignored."""
@@ -36,7 +37,8 @@ _LABEL = re.compile(
 )
 _CUE = re.compile(r"[\s#*]*\b(?:answer|a|response|output|assistant|solution)[\s*#]*:[\s*#]*$", re.IGNORECASE)
 _CUE_CHARACTERS = 40
-_OPTION = re.compile(r"\n[ \t]*\(?[A-H][.):][ \t]")
+_OPTION = re.compile(r"\n[ \t]*\(?([A-H])[.):][ \t]")
+_CHOICE = re.compile(r"\s*\(?([A-H])(?:[.):]+(?:\s+(.*))?|\)?)\s*\Z", re.DOTALL)
 _INNER_LABEL = re.compile(r"\n[ \t#*]*(?:answer|a|response|output|assistant)[ \t*]*:[ \t#*]*", re.IGNORECASE)
 # Such questions live by their options: alone they say nothing.
 _OPEN = re.compile(r"\b(?:which|what|all|one|none) of (?:the following|these)\b|\bfollowing (?:is|are)\b")
@@ -68,8 +70,9 @@ class ContaminationSearch:
     """Looks for the questions of several benchmarks in training rows, block by block.
 
     A question counts as found when a training row (prompt and answer) holds half of its runs of
-    13 words; when a question of 8 to 12 words stands in it whole; or when a shorter one is the
-    row's prompt, one of its lines, or with its answer the whole row. Words are compared without
+    13 words; when a question of 8 to 12 words stands in it whole; or when a shorter one, or one
+    that asks which "of the following", is the row's prompt or one of its lines, with its right
+    answer if need be, or comes with half of its options' runs. Words are compared without
     case and punctuation; short questions keep their inner signs (``2 + 2`` is not ``2 - 2``).
     Exact up to collisions of 64-bit hashes. Source: runs of 13 words as in GPT-3 (Brown et al.
     2020, appendix C) and lm-evaluation-harness; the rule for short questions is ours.
@@ -111,9 +114,11 @@ class _Index:
             if key and asked[key] == 1 and not _OPEN.search(key):
                 self._keys[key].append(i)
             for answer in _right_answers(item):
-                self._keys[question_key(f"{stem.strip()} {answer}")].append(i)
+                # The letter of a right option alone fits every question of this wording.
+                told = _answers(answer, _options(prompts[i]))[-1]
+                self._keys[question_key(f"{stem.strip()} {told}")].append(i)
         self._keys.pop("", None)
-        self._runs = _run_indices(stems, prompts)
+        self._runs = _run_indices(stems, [_unlabelled(prompt) for prompt in prompts])
 
     def look_up_runs(self, words: Words, rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         for index in self._runs:
@@ -140,16 +145,40 @@ class _Index:
 
 def question_stem(prompt: str) -> str:
     """The question itself: without ``Question:`` before it, options and ``Answer:`` after it."""
-    text = _LABEL.sub("", prompt, count=1).rstrip()
-    head, tail = text[:-_CUE_CHARACTERS], text[-_CUE_CHARACTERS:]
-    stem = head + _CUE.sub("", tail, count=1)
+    stem = _unlabelled(prompt)
     option = _OPTION.search(stem)
     return stem[: option.start()] if option else stem
 
 
+def _unlabelled(prompt: str) -> str:
+    text = _LABEL.sub("", prompt, count=1).rstrip()
+    head, tail = text[:-_CUE_CHARACTERS], text[-_CUE_CHARACTERS:]
+    return head + _CUE.sub("", tail, count=1)
+
+
+def _options(prompt: str) -> dict[str, str]:
+    """The options that a prompt lists, by letter."""
+    text = _unlabelled(prompt)
+    found = [*_OPTION.finditer(text)]
+    stops = [*(option.start() for option in found[1:]), len(text)]
+    spans = zip(found, stops, strict=bool(found))
+    return {option[1]: text[option.end() : stop].partition("\n")[0] for option, stop in spans}
+
+
+def _answers(told: str, options: Mapping[str, str]) -> list[str]:
+    """An answer as it was told and, where it names an option by its letter, that option's text."""
+    chosen = _CHOICE.match(told)
+    text = chosen and (options.get(chosen[1]) or chosen[2])
+    return [told, text] if text else [told]
+
+
 def question_key(text: str) -> str:
     """``text`` without case, repeated spaces and outer punctuation."""
-    return " ".join(text.casefold().split()).strip(_EDGES)
+    return _folded(text).strip(_EDGES)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _right_answers(item: ChoiceItem | GenerationItem) -> tuple[str, ...]:
@@ -175,12 +204,14 @@ def _exchanges(example: Example) -> Iterator[tuple[str, str]]:
 
 
 def _exchange_keys(asked: str, told: str) -> Iterator[str]:
-    stem = question_stem(asked)
-    yield question_key(f"{stem.strip()} {_INNER_LABEL.sub(' ', _LABEL.sub('', told, count=1))}")
-    yield question_key(stem)
-    if "\n" in asked:
-        for line in asked.split("\n", _MOST_LINES)[:_MOST_LINES]:
-            yield question_key(question_stem(line))
+    told = _INNER_LABEL.sub(" ", _LABEL.sub("", told, count=1))
+    answers = [_folded(text) for text in _answers(told, _options(asked))]
+    lines = asked.split("\n", _MOST_LINES)[:_MOST_LINES] if "\n" in asked else []
+    parts = [_folded(question_stem(text)) for text in (asked, *lines)]
+    for folded in (parts[0], *filter(None, parts[1:])):
+        yield folded.strip(_EDGES)
+        for answer in answers:
+            yield f"{folded} {answer}".strip(_EDGES)
 
 
 @dataclass(frozen=True)
@@ -217,15 +248,17 @@ class _RunIndex:
 
 
 def _run_indices(stems: Sequence[str], prompts: Sequence[str]) -> list[_RunIndex]:
+    """Runs of the ``stems``, or of the whole ``prompts`` where the stems say too little."""
     hasher = WordHasher()
     asked = hasher.words(stems)
     whole = hasher.words(prompts)
     lengths = np.diff(asked.offsets)
-    # A question too short for runs may still come with long options.
-    short = lengths < SHORTEST_RUN_WORDS
+    bare = np.fromiter((_OPEN.search(question_key(stem)) is not None for stem in stems), bool, len(stems))
+    # A question too short for runs, or for runs of its own, may still come with long options.
+    short = (lengths < SHORTEST_RUN_WORDS) | (bare & (lengths < RUN_WORDS))
     found = [_run_index(RUN_WORDS, ((asked, lengths >= RUN_WORDS), (whole, short)))]
     for size in range(SHORTEST_RUN_WORDS, RUN_WORDS):
-        found.append(_run_index(size, ((asked, lengths == size),)))
+        found.append(_run_index(size, ((asked, (lengths == size) & ~short),)))
     return [index for index in found if len(index.hashes)]
 
 
