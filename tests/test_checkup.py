@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import pytest
 
 from tuneahead.assessment import checkup_from_json
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.checks.encoding import find_window, measure_tokens
 from tuneahead.checkup import check, examine
 from tuneahead.dataset import ExampleFile, read_examples
 from tuneahead.errors import DataError, ModelError
@@ -267,6 +270,43 @@ def test_reading_says_how_far_it_is(tmp_path: Path, name: str) -> None:
     heard: list[int] = []
     assert len(list(ExampleFile(path, None, heard.append))) == 5_000
     assert heard == sorted(heard) and len(heard) > 2 and heard[-1] == path.stat().st_size
+
+
+def long_rows(count: int, characters: int) -> Iterator[Example]:
+    return (Example("p", f"{i} {'long ' * (characters // 5)}", i) for i in range(1, count + 1))
+
+
+def test_long_rows_of_a_stream_are_not_held_while_rows_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuneahead.features.rows.TEXT_CHARACTERS", 1_000_000)
+    monkeypatch.setattr("tuneahead.features.rows.VECTOR_CHARACTERS", 500_000)
+    monkeypatch.setattr("tuneahead.features.rows.ANSWER_ROWS", 4)
+    lengths = [1 + len(row.answer) for row in long_rows(600, 20_000)]
+    tracemalloc.start()
+    drawn = draw(long_rows(600, 20_000), 600, lengths)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 40 < len(drawn.texts) < 60 and peak < 3_000_000
+    assert drawn == draw(list(long_rows(600, 20_000)), 600)
+
+
+def test_the_survey_keeps_no_more_of_long_rows_than_is_tokenised(bench: Workbench) -> None:
+    recipe, tokenizer = Recipe(max_length=16), bench.base.tokenizer
+    survey = take_survey(long_rows(300, 20_000), window=find_window(tokenizer, recipe))
+    assert survey.long_count == len(survey.long_rows) == len(survey.sample) == 300
+    assert max(len(row.answer) for row in (*survey.long_rows, *survey.sample)) < 2_000
+    whole = replace(survey, long_rows=tuple(long_rows(300, 20_000)), sample=tuple(long_rows(300, 20_000)))
+    short, full = (measure_tokens(one, tokenizer, recipe) for one in (survey, whole))
+    assert short.cut.tolist() == full.cut.tolist() == list(range(1, 301))
+    assert (short.mean_tokens, short.examined) == (full.mean_tokens, full.examined)
+
+
+def test_samples_of_a_survey_stay_random_and_below_their_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuneahead.survey.KEPT_CHARACTERS", 100_000)
+    sample = take_survey(long_rows(1_000, 1_000)).sample
+    numbers = [row.row for row in sample]
+    assert sum(len(row.prompt) + len(row.answer) for row in sample) <= 100_000
+    assert 90 < len(sample) < 100 and numbers == sorted(numbers)
+    assert 400 < np.mean(numbers) < 600
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_an_error() -> None:

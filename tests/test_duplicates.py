@@ -110,3 +110,13 @@ def test_rows_beyond_the_limit_are_left_out_and_told() -> None:
     result = search.finish()
     assert (result.later.tolist(), result.earlier.tolist()) == ([13], [11])
     assert (result.examined, result.total) == (3, 8)
+
+
+def test_long_rows_are_compared_until_their_triples_are_too_many_and_no_shorter_row_follows() -> None:
+    search = NearDuplicateSearch(max_shingles=7)
+    words = WordHasher().words(["a b c d e", "a b c d e", "f g h i j k l", "a b c"])
+    search.add(words, np.array([11, 12, 13, 14]))
+    search.add(words, np.array([15, 16, 17, 18]))
+    result = search.finish()
+    assert (result.later.tolist(), result.earlier.tolist()) == ([12], [11])
+    assert (result.examined, result.total) == (2, 8)

@@ -59,6 +59,7 @@ LANGUAGES = ("unclear", *_FUNCTION_WORDS, *(f"{name} script" for name in SCRIPTS
 class Window:
     """What the rows have to fit: the window and what the template adds, in tokens.
 
+    Of a text its first ``read_characters`` are tokenised, which surely overfill the window.
     A row of fewer UTF-8 bytes than ``max_length`` less these additions surely fits, since no
     tokenizer makes more tokens than bytes; only longer rows need be tokenised.
     """
@@ -66,6 +67,7 @@ class Window:
     max_length: int
     template_tokens: int
     turn_tokens: int
+    read_characters: int
 
     def may_cut(self, example: Example, size_bytes: int) -> bool:
         """Whether the row could be too long for the window."""

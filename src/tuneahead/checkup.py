@@ -94,7 +94,7 @@ def examine(
     watch.stage("Counting tokens")
     measures = None if own is None else measure_tokens(survey, own.tokenizer, chosen)
     reading.begin("Drawing samples, MB", source)
-    drawn = draw(source, len(survey))
+    drawn = draw(source, len(survey), (survey.prompt_characters + survey.answer_characters).tolist())
     watch.stage("Measuring features")
     asked = opened.base if opened.setup.weights else None
     static = measure_static(drawn, survey, asked, (opened.benchmark,))

@@ -21,6 +21,9 @@ THRESHOLD = 0.8
 MAX_ROWS = 1_000_000
 """Distinct rows that are compared; further ones are left out, and the result says so."""
 
+MAX_SHINGLES = 250_000_000
+"""Word triples of the rows that are compared, together: 1 GB."""
+
 # 16 bands of 4: a pair of similarity 0.8 meets in one of them with probability
 # 1 - (1 - 0.8**4)**16 = 0.9998, and is then compared exactly.
 _BANDS, _BAND_SLOTS = 16, 4
@@ -96,6 +99,7 @@ class NearDuplicateSearch:
 
     threshold: float = THRESHOLD
     max_rows: int = MAX_ROWS
+    max_shingles: int = MAX_SHINGLES
     _rows: list[NDArray[np.int64]] = field(default_factory=list)
     _shingles: list[NDArray[np.uint32]] = field(default_factory=list)
     _lengths: list[NDArray[np.int64]] = field(default_factory=list)
@@ -103,6 +107,7 @@ class NearDuplicateSearch:
     _sketches: list[NDArray[np.uint8]] = field(default_factory=list)
     _common: Hashes | None = None
     _examined: int = 0
+    _held: int = 0
     _total: int = 0
 
     def add(self, words: Words, rows: NDArray[np.int64]) -> None:
@@ -114,13 +119,16 @@ class NearDuplicateSearch:
     def add_sketches(self, sketches: Sketches, rows: NDArray[np.int64]) -> None:
         """Add a block that was sketched already; all blocks with the same common triples."""
         self._total += len(rows)
-        room = self.max_rows - self._examined
-        if len(rows) > room:
-            first = np.arange(len(rows)) < room
+        held = self._held + np.cumsum(sketches.lengths)
+        first = (np.arange(len(rows)) < self.max_rows - self._examined) & (held <= self.max_shingles)
+        if not first.all():
             rows, sketches = rows[first], sketches.chosen(first)
+            # No shorter row may follow: those compared are the first ones.
+            self.max_rows = self._examined + len(rows)
         if not len(rows):
             return
         self._examined += len(rows)
+        self._held += int(sketches.lengths.sum())
         self._rows.append(rows)
         self._lengths.append(sketches.lengths)
         self._shingles.append(sketches.shingles)

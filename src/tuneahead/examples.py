@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -26,3 +26,15 @@ class Example:
     answer: str
     row: int
     messages: tuple[Message, ...] | None = None
+
+
+def shortened(example: Example, characters: int) -> Example:
+    """The row with no text above so many characters; a row of shorter texts as it is."""
+    if len(example.prompt) <= characters and len(example.answer) <= characters:
+        return example
+    turns = example.messages
+    if turns is not None:
+        turns = tuple(Message(turn.role, turn.content[:characters]) for turn in turns)
+    return replace(
+        example, prompt=example.prompt[:characters], answer=example.answer[:characters], messages=turns
+    )

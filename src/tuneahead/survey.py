@@ -23,7 +23,7 @@ from tuneahead.blocks import (
 from tuneahead.blockworkers import measured_apart
 from tuneahead.contamination import Contamination, ContaminationSearch
 from tuneahead.duplicates import NearDuplicates, NearDuplicateSearch
-from tuneahead.examples import Example
+from tuneahead.examples import Example, shortened
 from tuneahead.words import Hashes
 
 __all__ = [
@@ -41,7 +41,10 @@ SAMPLE_ROWS = 2_000
 """Rows drawn at random for measures that need the texts themselves."""
 
 LONG_ROWS = 50_000
-"""Rows kept whole, at most, because they might not fit the training window."""
+"""Rows kept, at most, because they might not fit the training window."""
+
+KEPT_CHARACTERS = 400_000_000
+"""Of rows with more characters together fewer are kept, of either kind."""
 
 _WORKERS_FROM_BLOCKS = 8
 """Blocks measured in this process before others are started: smaller data are done by then."""
@@ -85,24 +88,42 @@ class Survey:
 
 @dataclass
 class _Draw:
-    """A uniform sample of a stream (Vitter's algorithm R), in the order of the stream."""
+    """A uniform sample of a stream (Vitter's algorithm R), in the order of the stream.
+
+    Texts are kept up to what the ``window`` needs. Where they still hold too much, rows drawn from
+    those kept are dropped, and the sample stays that small.
+    """
 
     size: int
     rng: random.Random
+    window: Window | None
     seen: int = 0
+    characters: int = 0
     kept: list[tuple[int, Example]] = field(default_factory=list)
 
     def offer(self, example: Example) -> None:
         self.seen += 1
-        if len(self.kept) < self.size:
-            self.kept.append((self.seen, example))
-            return
-        place = self.rng.randrange(self.seen)
-        if place < self.size:
-            self.kept[place] = (self.seen, example)
+        place = len(self.kept)
+        if place >= self.size:
+            place = self.rng.randrange(self.seen)
+            if place >= self.size:
+                return
+            self.characters -= _characters(self.kept[place][1])
+        short = example if self.window is None else shortened(example, self.window.read_characters)
+        self.kept[place : place + 1] = [(self.seen, short)]
+        self.characters += _characters(short)
+        while self.characters > KEPT_CHARACTERS and len(self.kept) > 1:
+            _, dropped = self.kept.pop(self.rng.randrange(len(self.kept)))
+            self.characters -= _characters(dropped)
+            self.size = len(self.kept)
 
     def result(self) -> tuple[Example, ...]:
         return tuple(example for _, example in sorted(self.kept, key=lambda pair: pair[0]))
+
+
+def _characters(example: Example) -> int:
+    turns = sum(len(turn.content) for turn in example.messages or ())
+    return len(example.prompt) + len(example.answer) + turns
 
 
 def take_survey(
@@ -114,13 +135,14 @@ def take_survey(
 ) -> Survey:
     """Go through the rows once and record what the checks need.
 
-    Linear in the rows; memory about 0.7 kB a row of 60 words, whatever holds the texts. The
-    sample is drawn with a fixed seed, so that the same rows give the same survey. More than one
-    of ``workers`` measures the blocks in processes of their own (from 16,384 rows on), with the
-    same result; a script that asks for them needs the usual ``if __name__ == "__main__":``.
+    Linear in the rows; memory about 0.7 kB a row of 60 words, whatever holds the texts, and below
+    some gigabytes however long the texts are. The sample is drawn with a fixed seed, so that the
+    same rows give the same survey. More than one of ``workers`` measures the blocks in processes of
+    their own (from 16,384 rows on), with the same result; a script that asks for them needs the
+    usual ``if __name__ == "__main__":``.
     """
     search = ContaminationSearch(benchmarks)
-    surveyor = _Surveyor(search)
+    surveyor = _Surveyor(search, window)
     for block, measures in _measured(blocks_of(examples), BlockMeter(window, search), window, workers):
         surveyor.add(block, measures)
     return surveyor.finish()
@@ -138,13 +160,13 @@ def _measured(
 class _Surveyor:
     """Puts the measures of the blocks together, in the order of the rows."""
 
-    def __init__(self, contamination: ContaminationSearch) -> None:
+    def __init__(self, contamination: ContaminationSearch, window: Window | None) -> None:
         self._contamination = contamination
         self._near = NearDuplicateSearch()
         self._columns: dict[str, list[NDArray[np.generic]]] = {}
         self._copies: set[int] = set()
-        self._sample = _Draw(SAMPLE_ROWS, random.Random(0))
-        self._long = _Draw(LONG_ROWS, random.Random(1))
+        self._sample = _Draw(SAMPLE_ROWS, random.Random(0), window)
+        self._long = _Draw(LONG_ROWS, random.Random(1), window)
 
     def add(self, block: list[Example], measures: BlockMeasures) -> None:
         columns = measures.columns

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.errors import ModelError
-from tuneahead.examples import Example, Message
+from tuneahead.examples import Example, Message, shortened
 from tuneahead.recipe import Recipe
 from tuneahead.survey import Survey, Window
 
@@ -72,7 +72,8 @@ def find_window(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Window:
     turns = tuple(Message("user" if i % 2 == 0 else "assistant", "a") for i in range(6))
     few, many = (len(_encode([Example("a", "a", 1, turns[:n])], tokenizer, recipe)[0].ids) for n in (2, 6))
     fits = min(recipe.max_length, _context_tokens(tokenizer) or recipe.max_length)
-    return Window(fits, len(short.ids) + 2, max(0, many - few) // 4 + 2)
+    read = _CHARACTERS_PER_TOKEN * recipe.max_length
+    return Window(fits, len(short.ids) + 2, max(0, many - few) // 4 + 2, read)
 
 
 def _context_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -168,10 +169,4 @@ def _encode(rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe:
 
 def trimmed(example: Example, max_length: int) -> Example:
     """The row with texts cut far beyond the window: a whole book in one row need not be tokenised."""
-    limit = _CHARACTERS_PER_TOKEN * max_length
-    if len(example.prompt) <= limit and len(example.answer) <= limit:
-        return example
-    turns = example.messages
-    if turns is not None:
-        turns = tuple(Message(turn.role, turn.content[:limit]) for turn in turns)
-    return replace(example, prompt=example.prompt[:limit], answer=example.answer[:limit], messages=turns)
+    return shortened(example, _CHARACTERS_PER_TOKEN * max_length)

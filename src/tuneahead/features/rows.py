@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,8 @@ TEXT_CHARACTERS = 50_000_000
 """Of rows with more characters together fewer are looked at: in words a text takes ten times its size."""
 VECTOR_ROWS = 2_000
 """Rows that are turned into sentence vectors."""
+VECTOR_CHARACTERS = 200_000_000
+"""Of rows with more characters together fewer are turned into vectors: they are held as they are."""
 ANSWER_ROWS = 128
 """Rows whose answers the base reads."""
 SAMPLE_SEED = 17
@@ -72,12 +74,16 @@ class Drawn:
     answers: tuple[Example, ...]
 
 
-def draw(examples: Iterable[Example], total: int) -> Drawn:
+def draw(examples: Iterable[Example], total: int, characters: Sequence[int] | None = None) -> Drawn:
     """Draw the rows from a list or a stream of ``total`` examples: the same ones either way.
 
-    Raises :class:`DataError` when a stream gives fewer.
+    With the ``characters`` of prompt and answer of every row no more rows of a stream are held than
+    are drawn. Raises :class:`DataError` when a stream gives fewer.
     """
     texts, vectors = _places(total, TEXT_ROWS), _places(total, VECTOR_ROWS)
+    if characters is not None:
+        texts = _few_enough(texts, characters, TEXT_CHARACTERS)
+        vectors = _few_enough(vectors, characters, VECTOR_CHARACTERS)
     answers = np.random.default_rng(ANSWER_SEED).permutation(total)[:ANSWER_ROWS].tolist()
     wanted = {*texts, *vectors, *answers}
     kept = {i: example for i, example in enumerate(examples) if i in wanted}
@@ -86,7 +92,10 @@ def draw(examples: Iterable[Example], total: int) -> Drawn:
             f"gave {total:,} rows at first and fewer the second time",
             remedy="leave the file as it is meanwhile",
         )
-    texts = _few_enough(texts, [len(kept[i].prompt) + len(kept[i].answer) for i in texts])
+    if characters is None:
+        lengths = {i: len(example.prompt) + len(example.answer) for i, example in kept.items()}
+        texts = _few_enough(texts, lengths, TEXT_CHARACTERS)
+        vectors = _few_enough(vectors, lengths, VECTOR_CHARACTERS)
     wanted = {*texts, *vectors, *answers}
     kept = {i: kept[i] for i in kept if i in wanted}
     clean = dict(zip(kept, encodable_rows(kept.values()), strict=True))
@@ -103,12 +112,12 @@ def _places(total: int, size: int) -> list[int]:
     return chosen
 
 
-def _few_enough(places: list[int], characters: Sequence[int]) -> list[int]:
-    """These places, or as many drawn from them as hold ``TEXT_CHARACTERS`` on average, 128 at least."""
-    count = sum(characters)
-    if count <= TEXT_CHARACTERS:
+def _few_enough(places: list[int], characters: Mapping[int, int] | Sequence[int], most: int) -> list[int]:
+    """These places, or as many drawn from them as hold ``most`` characters on average, 128 at least."""
+    count = sum(characters[i] for i in places)
+    if count <= most:
         return places
-    size = max(ANSWER_ROWS, len(places) * TEXT_CHARACTERS // count)
+    size = max(ANSWER_ROWS, len(places) * most // count)
     return [places[i] for i in _places(len(places), size)]
 
 
