@@ -122,7 +122,7 @@ def fit(
         int | None,
         typer.Option(
             min=LEAST_PROBE_STEPS,
-            help="Learn from the first so many steps of each run; the predictor is for probes of that length.",
+            help="Learn from so many steps of each run; the predictor is for probes of that length.",
             rich_help_panel=DATA,
             show_default=str(PROBE_STEPS),
         ),
