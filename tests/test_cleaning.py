@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
-from tuneahead.cleaning import OPTIONAL_REASONS, REASONS, clean, clean_file
+from tuneahead.cleaning import OPTIONAL_REASONS, REASONS, clean, clean_file, write_cleaned
 from tuneahead.dataset import Example, read_examples
 from tuneahead.errors import DataError
+from tuneahead.survey import take_survey
 
 EXAM = Benchmark(
     "exam", "accuracy", [ChoiceItem("e1", "Question: Who wrote Faust?\nAnswer:", ("Goethe",), (0,))]
@@ -100,6 +101,29 @@ def test_lines_are_copied_as_they_are_and_the_original_is_untouched(tmp_path: Pa
         (6, "contamination"),
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "out.ledger.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.part", "in.jsonl"])
+def test_a_file_beside_the_copy_is_never_overwritten(tmp_path: Path, name: str) -> None:
+    beside = tmp_path / "out.jsonl.part"
+    beside.write_text('{"prompt": "p", "answer": "a"}\n{"prompt": "q", "answer": ""}\n')
+    before = beside.read_bytes()
+    (tmp_path / "in.jsonl").write_bytes(before)
+    result = clean_file(tmp_path / name, tmp_path / "out.jsonl")
+    assert result.path.read_text() == '{"prompt": "p", "answer": "a"}\n'
+    assert beside.read_bytes() == before
+    (tmp_path / "plain").touch()
+    assert result.path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_file_that_changes_while_it_is_cleaned_leaves_no_copy(tmp_path: Path) -> None:
+    path = _good(tmp_path)
+    survey = take_survey(read_examples(path))
+    path.write_text('{"prompt": "p", "answer": "a"}\n' * 2)
+    with pytest.raises(DataError, match="would hold 2 rows instead of 1"):
+        write_cleaned(path, tmp_path / "out.jsonl", survey)
+    assert [p.name for p in tmp_path.iterdir()] == ["good.jsonl"]
 
 
 def test_records_of_other_containers_keep_their_columns_and_types(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from tuneahead.benchmark.items import Benchmark
 from tuneahead.checks.rows import DAMAGE_NAMES
+from tuneahead.counts import counted
 from tuneahead.datafile import JSONL_SUFFIXES, Source, find_source, iter_lines
 from tuneahead.dataset import ColumnMapping, Example, iter_examples
 from tuneahead.errors import DataError
@@ -127,8 +129,8 @@ def write_cleaned(
         raise DataError(
             "no row would be left after cleaning", path=path, remedy="see the findings of preflight"
         )
-    _write(copy, (line for row, line in _record_lines(source) if row not in gone))
-    _write(ledger_path, (json.dumps(asdict(removal)) for removal in ledger))
+    _write(copy, (line for row, line in _record_lines(source) if row not in gone), kept)
+    _write(ledger_path, (json.dumps(asdict(removal)) for removal in ledger), len(ledger))
     return CleanedFile(copy, ledger_path, kept, ledger)
 
 
@@ -241,15 +243,24 @@ def _as_text(value: object) -> str:
     return str(value)
 
 
-def _write(path: Path, lines: Iterable[str]) -> None:
-    # Written beside and renamed: a reader never sees half a file.
-    part = path.with_name(path.name + ".part")
+def _write(path: Path, lines: Iterable[str], count: int) -> None:
+    # Written beside and renamed: a reader never sees half a file. Under a name that nothing else has, lest
+    # another file be lost; not by mkstemp, whose files only their owner may read.
+    part = path.with_name(f"tuneahead-{secrets.token_hex(8)}.part")
+    written = 0
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("w", encoding="utf-8", newline="\n") as handle:
+            with part.open("x", encoding="utf-8", newline="\n") as handle:
                 for line in lines:
                     handle.write(line + "\n")
+                    written += 1
+            if written != count:
+                raise DataError(
+                    f"would hold {counted(written, 'row')} instead of {count:,}: the data changed meanwhile",
+                    path=path,
+                    remedy="clean the file again when nothing writes to it",
+                )
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
