@@ -71,11 +71,44 @@ def test_a_near_duplicate_of_a_removed_row_stays() -> None:
     assert [(r.row, r.reason) for r in cleaned.ledger] == [(1, "broken-encoding")]
 
 
-def test_a_copy_of_a_removed_row_stays() -> None:
-    # A control character that counts as a space: the two rows are copies, and only one is damaged.
-    rows = [Example("Hi", "all\x1cwell", 1), Example("Hi", "all well", 2), Example("Hi", "all  well", 3)]
-    ledger = [(r.row, r.reason, r.detail[:13]) for r in clean(rows).ledger]
-    assert ledger == [(1, "broken-encoding", "NUL or other "), (3, "exact-duplicates", "copy of row 2")]
+def test_what_is_alike_but_for_spaces_within_its_lines_is_no_copy() -> None:
+    code = [
+        "if a:\n    b()\nc()",
+        "if a:\n    b()\n    c()",
+        "if a:  \n    b()\r\nc()\n",
+        "if a:\n    b()\nc( )",
+    ]
+    rows = [Example("Write it.", text, row) for row, text in enumerate(code, 1)]
+    assert [(r.row, r.detail) for r in clean(rows).ledger] == [(3, "copy of row 1")]
+
+
+def test_conversations_that_differ_in_roles_or_tool_calls_are_no_copies(tmp_path: Path) -> None:
+    def row(role: str, city: str) -> str:
+        call = [{"function": {"name": "weather", "arguments": {"city": city}}}]
+        turns = [
+            {"role": role, "content": "Rain?"},
+            {"role": "assistant", "content": None, "tool_calls": call},
+            {"role": "tool", "content": "yes"},
+            {"role": "assistant", "content": "Yes."},
+        ]
+        return json.dumps({"messages": turns})
+
+    path = tmp_path / "in.jsonl"
+    kinds = [("user", "Lima"), ("user", "Oslo"), ("system", "Oslo"), ("user", "Lima")]
+    path.write_text("\n".join(row(*kind) for kind in kinds))
+    ledger = clean_file(path, tmp_path / "out.jsonl").ledger
+    assert [(r.row, r.detail) for r in ledger] == [(4, "copy of row 1")]
+
+
+def test_a_conversation_goes_as_empty_only_if_no_answer_says_or_calls_anything(tmp_path: Path) -> None:
+    user, good = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+    silent = {"role": "assistant", "content": " "}
+    rows = ([user, good, user, call], [user, call], [user, silent], [user])
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(json.dumps({"messages": turns}) for turns in rows))
+    ledger = clean_file(path, tmp_path / "out.jsonl").ledger
+    assert [(r.row, r.reason) for r in ledger] == [(3, "empty-answers"), (4, "empty-answers")]
 
 
 def test_cleaning_twice_removes_nothing_more() -> None:

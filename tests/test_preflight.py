@@ -143,6 +143,10 @@ def test_only_the_first_twenty_rows_are_named_but_all_counted() -> None:
         ("cafÃ©", "mojibake"),
         ("itâ€™s", "mojibake"),
         ("ðŸ™‚", "mojibake"),
+        ("voilÃ\xa0 tout", "mojibake"),
+        ("va Ã\xa0 Paris", "mojibake"),
+        ("NoÃ«l", "mojibake"),
+        ("HÃ”TEL", "mojibake"),
         ("a\0b", "NUL"),
         ("a\x1bb", "NUL"),
         ("x \ue123", "private-use"),
@@ -155,7 +159,16 @@ def test_broken_characters_are_found(text: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["café São Paulo NÃO", "東京 🙂 Größe", "tab\tand\nline", "Привет мир", "5 € – „gut“"]
+    "text",
+    [
+        "café São Paulo NÃO",
+        "東京 🙂 Größe",
+        "tab\tand\nline",
+        "Привет мир",
+        "5 € – „gut“",
+        "IRMÃ\xa0MARIA «AMANHû “AMANHÔ AMANHÃ…",
+        "\x1b[31merror\x1b[0m",
+    ],
 )
 def test_sound_text_of_any_language_is_not_broken(text: str) -> None:
     assert not _only(preflight(_with((text, text)), Recipe()), "broken-encoding")

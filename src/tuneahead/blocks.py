@@ -146,6 +146,7 @@ class BlockMeter:
             "answer_characters": np.fromiter((len(e.answer) for e in block), np.int64, count),
             "empty_prompt": np.fromiter((not e.prompt.strip() for e in block), bool, count),
             "empty_answer": np.fromiter((not e.answer.strip() for e in block), bool, count),
+            "silent": np.fromiter(map(_says_nothing, block), bool, count),
             "conversation": np.fromiter((e.messages is not None for e in block), bool, count),
             "earlier_turns": np.fromiter(map(_answers_before, block), bool, count),
             "echo": np.fromiter(map(_echoes, block), bool, count),
@@ -179,9 +180,10 @@ class BlockMeter:
 
 KINDS: dict[str, type[np.generic]] = {
     "row": np.int64, "prompt": np.uint64, "answer": np.uint64, "loose_answer": np.uint64,
-    "prompt_characters": np.int64, "answer_characters": np.int64, "empty_prompt": np.bool_,
-    "empty_answer": np.bool_, "conversation": np.bool_, "earlier_turns": np.bool_, "echo": np.bool_,
-    "gibberish": np.bool_, "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
+    "exact": np.uint64, "prompt_characters": np.int64, "answer_characters": np.int64,
+    "empty_prompt": np.bool_, "empty_answer": np.bool_, "silent": np.bool_, "conversation": np.bool_,
+    "earlier_turns": np.bool_, "echo": np.bool_, "gibberish": np.bool_, "damage": np.uint8,
+    "marker": np.uint8, "language": np.uint8,
 }  # fmt: skip
 
 
@@ -205,7 +207,17 @@ def _hash_columns(block: list[Example]) -> dict[str, NDArray[Any]]:
         "prompt": np.array([_hash(" ".join(e.prompt.split())) for e in block], np.uint64),
         "answer": np.array([_hash(text) for text in answers], np.uint64),
         "loose_answer": np.array([_hash(text) for text in loose], np.uint64),
+        "exact": np.array([_hash(_exact_text(e)) for e in block], np.uint64),
     }
+
+
+def _exact_text(example: Example) -> str:
+    parts = [example.prompt, example.answer]
+    if example.messages is not None:
+        parts = [part for turn in example.messages for part in (turn.role, turn.content, turn.calls)]
+    trimmed = ["\n".join([line.rstrip(" \t\r") for line in part.split("\n")]).rstrip("\n") for part in parts]
+    # With their lengths: without them ("ab", "c") and ("a", "bc") would hash alike.
+    return "".join([f"{len(part)} {part}" for part in trimmed])
 
 
 def _hash(text: str) -> int:
@@ -227,6 +239,15 @@ def _marker(text: str) -> int:
         return 0
     found = _MARKER.search(text)
     return 0 if found is None else int(found.lastindex or 0)
+
+
+def _says_nothing(example: Example) -> bool:
+    """Whether no assistant turn says or calls anything."""
+    if example.messages is None:
+        return not example.answer.strip()
+    return not any(
+        turn.role == "assistant" and (turn.calls or turn.content.strip()) for turn in example.messages
+    )
 
 
 def _answers_before(example: Example) -> bool:

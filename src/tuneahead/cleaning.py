@@ -20,7 +20,7 @@ from tuneahead.dataset import ColumnMapping, Example, iter_examples
 from tuneahead.errors import DataError
 from tuneahead.jsonstream import encode_json
 from tuneahead.readers import Record, Unreadable, iter_records
-from tuneahead.survey import Survey, pair_keys, take_survey
+from tuneahead.survey import Survey, take_survey
 from tuneahead.textstats import Damage
 
 REASONS = ("empty-answers", "broken-encoding", "contamination", "exact-duplicates")
@@ -167,7 +167,7 @@ def _rows(survey: Survey, mask: NDArray[np.bool_]) -> list[int]:
 
 
 def _empty(survey: Survey, _: Earlier) -> Found:
-    for row in _rows(survey, survey.empty_answer):
+    for row in _rows(survey, survey.silent):
         yield row, "the answer is empty"
 
 
@@ -184,14 +184,9 @@ def _contaminated(survey: Survey, _: Earlier) -> Found:
             yield row, f"holds question {item} of {result.benchmark}"
 
 
-def _copies(survey: Survey, removed: Earlier) -> Found:
-    # A row that goes itself is no original: copies are equal up to spaces only, and one may be damaged.
-    stays = np.flatnonzero(~np.isin(survey.row, list(removed)))
-    keys = pair_keys(survey.prompt, survey.answer)[stays]
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    for row, original in zip(
-        survey.row[stays].tolist(), survey.row[stays[first[inverse]]].tolist(), strict=True
-    ):
+def _copies(survey: Survey, _: Earlier) -> Found:
+    first, inverse = np.unique(survey.exact, return_index=True, return_inverse=True)[1:]
+    for row, original in zip(survey.row.tolist(), survey.row[first[inverse]].tolist(), strict=True):
         if row != original:
             yield row, f"copy of row {original}"
 

@@ -115,7 +115,9 @@ class Layout:
             content = turn.get("content", turn.get("value", _MISSING))
             if content is _MISSING and "tool_calls" not in turn:
                 raise self._error(row, f"{where} has no content (its keys: {', '.join(map(str, turn))})")
-            turns.append(Message(known, self._content(row, where, content)))
+            calls = turn.get("tool_calls") or turn.get("function_call")
+            told = json.dumps(calls, sort_keys=True, default=str) if calls else ""
+            turns.append(Message(known, self._content(row, where, content), told))
         return turns
 
     def _content(self, row: int, where: str, content: object) -> str:

@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; ``role`` is system, user, assistant or tool."""
+    """One turn of a conversation; ``role`` is system, user, assistant or tool.
+
+    ``calls`` are the turn's tool calls as JSON: never trained on, they tell apart turns of equal content.
+    """
 
     role: str
     content: str
+    calls: str = ""
 
 
 @dataclass(frozen=True)

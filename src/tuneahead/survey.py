@@ -55,20 +55,24 @@ class Survey:
     """What one pass over the rows recorded; arrays are ``(rows,)``, in order of the rows.
 
     ``prompt`` and ``answer`` are hashes of the texts with spaces collapsed; ``loose_answer``
-    also ignores case and closing punctuation. ``earlier_turns`` marks conversations with an assistant turn
-    before the last. ``damage`` holds :class:`Damage` bits, ``marker``
-    indices into ``MARKERS``, ``language`` into ``LANGUAGES``. ``long_rows`` are rows with
-    an answer that might be too long for the window, of ``long_count`` met; ``sample`` is a random sample.
+    also ignores case and closing punctuation. ``exact`` hashes roles, tool calls and texts, spaces at the
+    ends of lines aside. ``silent`` marks rows none of whose answers says or calls anything,
+    ``earlier_turns`` conversations with an assistant turn before the last. ``damage`` holds
+    :class:`Damage` bits, ``marker`` indices into ``MARKERS``, ``language`` into ``LANGUAGES``. ``long_rows``
+    are rows with an answer that might be too long for the window, of ``long_count`` met; ``sample`` is a
+    random sample.
     """
 
     row: NDArray[np.int64]
     prompt: Hashes
     answer: Hashes
     loose_answer: Hashes
+    exact: Hashes
     prompt_characters: NDArray[np.int64]
     answer_characters: NDArray[np.int64]
     empty_prompt: NDArray[np.bool_]
     empty_answer: NDArray[np.bool_]
+    silent: NDArray[np.bool_]
     conversation: NDArray[np.bool_]
     earlier_turns: NDArray[np.bool_]
     echo: NDArray[np.bool_]

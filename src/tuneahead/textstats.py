@@ -42,15 +42,21 @@ class Damage(IntFlag):
     MOJIBAKE = 2
     """UTF-8 read as a single-byte encoding: two odd characters for one."""
     CONTROL = 4
-    """NUL and other control characters."""
+    """NUL and other control characters; not the ESC of terminal colours, which is meant."""
     PRIVATE = 8
     """Private-use characters: symbols of a font that nobody else has."""
 
 
+_CAPITAL, _SMALL = "A-Z\u00c0-\u00de", "a-z\u00df-\u00ff"
+# Two bytes read as Latin-1 or cp1252. Spaces and quotation marks rightly follow a word in capitals, which may
+# end in such a letter: what stands around them tells.
 _MOJIBAKE = re.compile(
-    "[\u00c2\u00c3\u00d0\u00d1][\u0080-\u00bf]"  # two bytes read as Latin-1
+    "[\u00c2\u00c3\u00d0\u00d1](?:[\u0080-\u009f\u00a1-\u00aa\u00ac-\u00ba\u00bc-\u00bf]"
+    f"|(?<![{_CAPITAL}].)\u00a0|(?<=[{_SMALL}].)[\u00ab\u00bb]|[\u00ab\u00bb](?=[{_SMALL}]))"
     "|\u00e2\u20ac[\u0080-\u00bf\u0153\u2122\u02dc\u201c\u201d\u00a6\u00a2]"  # quotes and dashes as cp1252
-    "|\u00c3[\u2018-\u201d\u2020-\u2022\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u2026\u2030\u2039\u203a]"
+    "|\u00c3(?:[\u2020-\u2022\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u2030]"
+    f"|[\u2018-\u201d\u2026\u2039\u203a](?=[{_CAPITAL}])"
+    f"|(?<![{_CAPITAL}].)[\u2018-\u201d\u2026\u2039\u203a](?=[{_SMALL}]))"
     "|\u00f0\u0178|\u00ef\u00bb\u00bf|[\u0080-\u009f]"
 )
 _PRIVATE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]")
@@ -61,7 +67,7 @@ class TextStats:
     """Counts per text, all ``(texts,)``; ``scripts`` is ``(texts, len(SCRIPTS))`` in characters.
 
     ``pairs`` counts adjacent small letters a to z, ``odd_pairs`` those that no language uses,
-    ``odd_kinds`` how many different ones.
+    ``odd_kinds`` how many different ones. ``controls`` leaves out the ESC of terminal colours.
     """
 
     characters: Counts
@@ -89,13 +95,14 @@ def measure_texts(texts: Sequence[str]) -> TextStats:
     inside = (letter[:-1] < 26) & (letter[1:] < 26) & (owner[:-1] == owner[1:])
     odd = inside & _ODD[pair]
     odd_owner = owner[:-1][odd]
+    colours = np.fromiter((text.count("\x1b[") for text in texts), np.int64, len(texts))
     kinds = np.unique(odd_owner.astype(np.int64) * _ODD.size + pair[odd])
     return TextStats(
         characters=table.sum(axis=1) - table[:, _NAMED["continuation"]],
         letters=table[:, _NAMED["letter"]] + table[:, [_NAMED[name] for name in SCRIPTS]].sum(axis=1),
         digits=table[:, _NAMED["digit"]],
         signs=table[:, _NAMED["sign"]],
-        controls=table[:, _NAMED["control"]],
+        controls=table[:, _NAMED["control"]] - colours,
         scripts=table[:, [_NAMED[name] for name in SCRIPTS]] + _plain_letters(table),
         pairs=np.bincount(owner[:-1][inside], minlength=len(texts)),
         odd_pairs=np.bincount(odd_owner, minlength=len(texts)),
