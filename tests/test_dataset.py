@@ -288,6 +288,14 @@ def test_carriage_returns_alone_are_named(tmp_path: Path, text: str) -> None:
     assert r"tr '\r' '\n' < FILE" in error.remedy
 
 
+def test_a_quoted_field_of_tsv_that_may_be_several_rows_is_refused(tmp_path: Path) -> None:
+    text = 'question\tanswer\nq0\t"two\nlines"\nq1\t"a1\nq2\ta2"\nq3\ta3\n'
+    error = _error(_write(tmp_path, "a.tsv", text))
+    assert error.row == 4 and "it may be several rows" in str(error)
+    honest = read_examples(_write(tmp_path, "b.tsv", 'question\tanswer\nq\t"two\nlines"\nr\t"a\tb"\n'))
+    assert _pairs(honest) == [("q", "two\nlines"), ("r", "a\tb")]
+
+
 def test_parts_of_a_message_are_joined_and_must_be_text(tmp_path: Path) -> None:
     def chat(*parts: object) -> object:
         return {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": list(parts)}]}

@@ -80,6 +80,8 @@ def _table_rows(source: Source, exact: bool) -> Rows:
             row, start = start, reader.line_num + 1
             if not fields:
                 continue
+            if source.container == "tsv" and reader.line_num > row:
+                _refuse_swallowed(source, fields, row)
             if header is None:
                 header = _header(source, fields)
             elif len(fields) != len(header):
@@ -106,6 +108,18 @@ def _table_rows(source: Source, exact: bool) -> Rows:
             row=start,
             remedy="check the quotes and line ends from this row on",
         ) from None
+
+
+def _refuse_swallowed(source: Source, fields: list[str], row: int) -> None:
+    """Most TSV has no quoting: a mark that opens a field there takes the rows up to the next mark with it."""
+    if any("\t" in field and "\n" in field for field in fields):
+        raise DataError(
+            "a field in quotation marks holds tabs and line breaks: it may be several rows",
+            path=source.path,
+            row=row,
+            remedy=r"write it as JSONL: in pandas read_csv(FILE, sep='\t', quoting=3) where quotation marks "
+            "are text, quoting=0 where they quote, and to_json('NEW.jsonl', orient='records', lines=True)",
+        )
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
