@@ -490,6 +490,12 @@ def test_parquet_values_become_text_and_missing_ones_empty(tmp_path: Path) -> No
     assert "holds bytes" in str(_error(tmp_path / "b.parquet"))
 
 
+def test_floats_of_32_bits_are_as_short_as_they_were_written(tmp_path: Path) -> None:
+    answers = pa.array([0.1, None, 2.5, 1e20], pa.float32())
+    pq.write_table(pa.table({"prompt": ["p"] * 4, "answer": answers}), tmp_path / "a.parquet")
+    assert [e.answer for e in read_examples(tmp_path / "a.parquet")] == ["0.1", "", "2.5", "1e+20"]
+
+
 def test_a_time_that_python_does_not_know_is_an_error_only_where_it_is_needed(tmp_path: Path) -> None:
     far = pa.array([10**8, 0], pa.int32()).cast(pa.date32())
     zone = pa.array([0, 0], pa.timestamp("us", tz="Mars/Base"))

@@ -177,6 +177,15 @@ def _cell(cell: Any) -> object:
         return Unreadable(str(error))
 
 
+def _shortest_floats(pa: Any, batch: Any) -> Any:
+    """Floats of 32 bits as the shortest numbers that stand for them: 0.1, not 0.10000000149011612."""
+    for at, column in enumerate(batch.schema):
+        if column.type == pa.float32():
+            shortest = batch.column(at).cast(pa.string()).cast(pa.float64())
+            batch = batch.set_column(at, column.name, shortest)
+    return batch
+
+
 def _parquet_rows(source: Source, exact: bool) -> Rows:
     try:
         import pyarrow as pa
@@ -190,7 +199,8 @@ def _parquet_rows(source: Source, exact: bool) -> Rows:
     try:
         with pq.ParquetFile(source.path) as file:
             _refuse_twins(source, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=2048):
+            for raw in file.iter_batches(batch_size=2048):
+                batch = _shortest_floats(pa, raw)
                 try:
                     records = batch.to_pylist()
                 except (UnicodeDecodeError, *_UNREADABLE):
