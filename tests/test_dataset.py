@@ -205,6 +205,8 @@ def test_unpaired_preferences_are_refused_where_an_answer_is_unwanted(tmp_path: 
     assert _pairs(taken) == [("p", "good"), ("p", "bad")]
     wanted = _write(tmp_path, "b.jsonl", _jsonl(rows[:1]))
     assert _pairs(read_examples(wanted)) == [("p", "good")]
+    late = _error(_write(tmp_path, "c.jsonl", _jsonl(rows[:1] * 300 + rows)))
+    assert "preference data: label is false" in str(late) and late.row == 302
 
 
 @pytest.mark.parametrize(
@@ -349,6 +351,18 @@ def test_an_optional_input_first_seen_after_the_sample_is_still_read(tmp_path: P
     ]
     data = read_examples(_write(tmp_path, "a.jsonl", _jsonl(rows)))
     assert data.examples[-1].prompt == "i\nx"
+
+
+@pytest.mark.parametrize("usual", [{}, {"input": "n", "system": "S"}])
+def test_optional_columns_are_read_under_any_of_their_names_in_every_row(
+    tmp_path: Path, usual: dict[str, str]
+) -> None:
+    plain = {"instruction": "i", "output": "o"}
+    rows: list[object] = [{**plain, **usual}] * 200 + [{**plain, "passage": "x", "system_prompt": "T"}]
+    (*_, last) = read_examples(_write(tmp_path, "a.jsonl", _jsonl(rows)))
+    assert last.prompt == "T\n\ni\nx"
+    named = ColumnMapping(prompt="instruction", answer="output")
+    assert read_examples(tmp_path / "a.jsonl", mapping=named).examples[-1].prompt == "i"
 
 
 def test_mapping_wins_over_detection(tmp_path: Path) -> None:

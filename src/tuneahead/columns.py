@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from tuneahead.columnuse import ColumnUse
@@ -62,10 +62,22 @@ class Layout:
     columns: ColumnMapping
     path: Path
     use: ColumnUse = ColumnUse()
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further columns that rows without the ``input`` or ``system`` column may have instead, by part."""
+    labelled: bool = False
+    """Whether a column ``label`` says of each answer if it is wanted."""
 
     def example(self, row: int, record: Record) -> Example:
         """The :class:`Example` of one record; raises :class:`DataError` naming row and column."""
         columns = self.columns
+        if self.labelled and str(record.get("label")).lower() == "false":
+            raise DataError(
+                "preference data: label is false, so this answer is one not to give",
+                path=self.path,
+                row=row,
+                remedy="keep the rows with label true; or learn from all: "
+                "-m prompt=prompt -m answer=completion",
+            )
         if columns.text:
             return Example("", self._text(row, record, columns.text), row)
         if columns.messages:
@@ -79,18 +91,18 @@ class Layout:
             turns = self._turns(row, [*prompt, *told_turns], columns.prompt)
             return self._conversation(row, record, turns)
         asked = self._as_text(row, columns.prompt, prompt)
-        more = self._optional(row, record, columns.input)
+        more = self._optional(row, record, "input")
         if more:
             asked = f"{asked}\n{more}" if asked else more
         told = self._as_text(row, columns.answer, answer)
-        system = self._optional(row, record, columns.system)
+        system = self._optional(row, record, "system")
         if not system:
             return Example(asked, told, row)
         turns = [Message("system", system), Message("user", asked), Message("assistant", told)]
         return Example(f"{system}\n\n{asked}", told, row, tuple(turns))
 
     def _conversation(self, row: int, record: Record, turns: list[Message]) -> Example:
-        system = self._optional(row, record, self.columns.system)
+        system = self._optional(row, record, "system")
         if system and not (turns and turns[0].role == "system"):
             turns.insert(0, Message("system", system))
         last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
@@ -146,7 +158,10 @@ class Layout:
     def _text(self, row: int, record: Record, column: str) -> str:
         return self._as_text(row, column, self._value(row, record, column))
 
-    def _optional(self, row: int, record: Record, column: str) -> str:
+    def _optional(self, row: int, record: Record, part: str) -> str:
+        column: str = getattr(self.columns, part)
+        if column not in record:
+            column = next((name for name in self.others.get(part, ()) if name in record), "")
         value = record.get(column) if column else None
         return "" if value is None else self._as_text(row, column, value)
 

@@ -60,7 +60,6 @@ def _find(
             path=path,
             remedy=f"to train on the preferred answers: {_chosen_options(sample[0][1])}",
         )
-    _refuse_unpaired(sample, path)
     votes: Counter[tuple[str, ColumnMapping]] = Counter()
     for _, record in sample:
         found = _guess(record)
@@ -75,21 +74,14 @@ def _find(
             remedy=NAME_THE_COLUMNS,
         )
     (name, columns), _ = votes.most_common(1)[0]
-    return Layout(name, _with_optional(columns, sample), path)
+    columns, others = _with_optional(columns, sample)
+    return Layout(name, columns, path, others=others, labelled=_is_labelled(sample))
 
 
-def _refuse_unpaired(sample: Sequence[tuple[int, Record]], path: Path) -> None:
-    """Answers that a ``label`` marks as unwanted (TRL's unpaired preferences, KTO) are not to be learnt."""
+def _is_labelled(sample: Sequence[tuple[int, Record]]) -> bool:
+    """Whether a ``label`` marks answers as wanted or not: TRL's unpaired preferences, for KTO."""
     marks = [str(record.get("label")).lower() for _, record in sample if "completion" in record]
-    if len(marks) < len(sample) or not set(marks) <= {"true", "false"} or "false" not in marks:
-        return
-    row = sample[marks.index("false")][0]
-    raise DataError(
-        "preference data: label is false, so this answer is one not to give",
-        path=path,
-        row=row,
-        remedy="keep the rows with label true; or learn from all: -m prompt=prompt -m answer=completion",
-    )
+    return len(marks) == len(sample) and set(marks) <= {"true", "false"}
 
 
 def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: Path, how: str) -> Layout:
@@ -153,16 +145,22 @@ def _guess(record: Record) -> tuple[str, ColumnMapping] | None:
     return None
 
 
-def _with_optional(columns: ColumnMapping, sample: Sequence[tuple[int, Record]]) -> ColumnMapping:
+def _with_optional(
+    columns: ColumnMapping, sample: Sequence[tuple[int, Record]]
+) -> tuple[ColumnMapping, dict[str, tuple[str, ...]]]:
     # These may be absent in most rows, so they are looked up in every row of the sample,
-    # and under their usual name even when the sample has none.
-    names = {str(key).strip().lower(): key for _, record in sample for key in record}
-    system = next((names[n] for n in SYSTEM_NAMES if n in names), SYSTEM_NAMES[0])
+    # and under their usual names even when the sample has none.
+    names = {str(key).strip().lower(): str(key) for _, record in sample for key in record}
+    taken = set(columns.given())
+    found: dict[str, str] = {}
+    others: dict[str, tuple[str, ...]] = {}
+    for part, known in (("system", SYSTEM_NAMES), ("input", INPUT_NAMES)):
+        usual = [names.get(name, name) for name in known]
+        free = [name for name in usual if name not in taken]
+        found[part] = next((name for name in free if name in names.values()), free[0])
+        others[part] = tuple(name for name in free if name != found[part])
     if columns.text:
-        return columns
+        return columns, {}
     if columns.messages:
-        return ColumnMapping(messages=columns.messages, system=system)
-    taken = {columns.prompt, columns.answer}
-    more = next((names[n] for n in INPUT_NAMES if n in names and names[n] not in taken), "")
-    default = "" if "input" in taken else "input"
-    return ColumnMapping(prompt=columns.prompt, answer=columns.answer, system=system, input=more or default)
+        return replace(columns, system=found["system"]), others
+    return replace(columns, **found), others
