@@ -115,6 +115,9 @@ def test_row_is_the_line_for_text_tables_and_the_record_otherwise(tmp_path: Path
             "Bo",
         ),
         ({"text": "whole"}, "text", "", "whole"),
+        ({"id": 1, "document": "long", "summary": "short"}, "prompt-answer", "long", "short"),
+        ({"article": "long", "highlights": "short"}, "prompt-answer", "long", "short"),
+        ({"dialogue": "A: Hi", "summary": "short"}, "prompt-answer", "A: Hi", "short"),
         ({"prompt": "n", "answer": 1.10}, "prompt-answer", "n", "1.1"),
         ({"prompt": "n", "answer": True}, "prompt-answer", "n", "true"),
     ],
@@ -185,6 +188,19 @@ def test_turns_kept_as_json_text_are_read(tmp_path: Path) -> None:
     named = _write(tmp_path, "b.jsonl", _jsonl([{"log": json.dumps(turns)}, {"log": "[no json"}]))
     with pytest.raises(DataError, match="'log' holds text, not a list of turns"):
         read_examples(named, mapping=ColumnMapping(messages="log"))
+
+
+def test_rows_that_are_single_turns_are_refused(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
+    table = [["conversation_id", "Role", "content"], ["1", "user", "p"], ["1", "assistant", "a"]]
+    shared = [{"from": "human", "value": "p"}, {"from": "gpt", "value": "a"}]
+    for name, text in (("a.json", json.dumps(turns)), ("a.csv", _csv(table)), ("a.jsonl", _jsonl(shared))):
+        error = _error(_write(tmp_path, name, text))
+        assert "each row is one turn" in str(error) and '{"messages": [' in error.remedy
+    named = read_examples(tmp_path / "a.csv", mapping=ColumnMapping(text="content"))
+    assert _pairs(named) == [("", "p"), ("", "a")]
+    staff = _write(tmp_path, "b.jsonl", _jsonl([{"role": "nurse", "text": "whole"}]))
+    assert _pairs(read_examples(staff)) == [("", "whole")]
 
 
 def test_preference_data_needs_a_mapping(tmp_path: Path) -> None:

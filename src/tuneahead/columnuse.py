@@ -12,6 +12,8 @@ ANSWER_NAMES = (
 INPUT_NAMES = ("input", "context", "passage")
 MESSAGE_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat")
 TEXT_NAMES = ("text", "content", "document")
+DOCUMENT_NAMES = ("document", "article", "text", "content", "dialogue")
+SUMMARY_NAMES = ("summary", "highlights")
 SYSTEM_NAMES = ("system", "system_prompt")
 # A source or a user beside a prompt says where the row is from.
 _RIVALS = {

@@ -11,9 +11,11 @@ from pathlib import Path
 from tuneahead.columns import NAME_THE_COLUMNS, ROLES, ColumnMapping, Layout, Record, as_turns
 from tuneahead.columnuse import (
     ANSWER_NAMES,
+    DOCUMENT_NAMES,
     INPUT_NAMES,
     MESSAGE_NAMES,
     PROMPT_NAMES,
+    SUMMARY_NAMES,
     SYSTEM_NAMES,
     TEXT_NAMES,
     find_use,
@@ -65,6 +67,8 @@ def _find(
         found = _guess(record)
         if found is not None:
             votes[found] += 1
+    if not votes or votes.most_common(1)[0][0][0] == "text":
+        _refuse_turns(sample, path)
     if not votes:
         _refuse_misfit(_shapes(sample), path)
         raise DataError(
@@ -76,6 +80,21 @@ def _find(
     (name, columns), _ = votes.most_common(1)[0]
     columns, others = _with_optional(columns, sample)
     return Layout(name, columns, path, others=others, labelled=_is_labelled(sample))
+
+
+def _refuse_turns(sample: Sequence[tuple[int, Record]], path: Path) -> None:
+    """Rows that are single turns tell nothing of what was asked before them."""
+    names = {str(key).strip().lower(): str(key) for key in sample[0][1]}
+    role = next((names[name] for name in ("role", "from") if name in names), "")
+    told = next((names[name] for name in ("content", "value", "text") if name in names), "")
+    if role and told and all(str(record.get(role)).strip().lower() in ROLES for _, record in sample):
+        raise DataError(
+            f"each row is one turn (columns {role}, {told}), not a whole conversation",
+            path=path,
+            row=sample[0][0],
+            remedy='write one conversation a row: {"messages": [{"role": "user", "content": "..."}, ...]}; '
+            f"or, to train on each turn as plain text: -m text={shlex.quote(told)}",
+        )
 
 
 def _is_labelled(sample: Sequence[tuple[int, Record]]) -> bool:
@@ -139,6 +158,9 @@ def _guess(record: Record) -> tuple[str, ColumnMapping] | None:
     if prompt and answer:
         alpaca = prompt.strip().lower() == "instruction" and answer.strip().lower() == "output"
         return "alpaca" if alpaca else "prompt-answer", ColumnMapping(prompt=prompt, answer=answer)
+    document, summary = first(DOCUMENT_NAMES), first(SUMMARY_NAMES)
+    if document and summary:
+        return "prompt-answer", ColumnMapping(prompt=document, answer=summary)
     text = first(TEXT_NAMES)
     if text and "label" not in names:
         return "text", ColumnMapping(text=text)
