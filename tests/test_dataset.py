@@ -190,6 +190,29 @@ def test_turns_kept_as_json_text_are_read(tmp_path: Path) -> None:
         read_examples(named, mapping=ColumnMapping(messages="log"))
 
 
+def test_a_prompt_and_its_completion_kept_as_json_text_are_turns(tmp_path: Path) -> None:
+    user, bot = {"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}
+    path = _write(
+        tmp_path, "a.csv", _csv([["prompt", "completion"], [json.dumps([user]), json.dumps([bot])]])
+    )
+    assert read_examples(path).examples[0].messages == (Message("user", "p"), Message("assistant", "a"))
+    lists = _write(tmp_path, "b.csv", _csv([["prompt", "completion"], ["[1, 2]", "[3]"], ["[]", "[]"]]))
+    assert _pairs(read_examples(lists)) == [("[1, 2]", "[3]"), ("[]", "[]")]
+
+
+@pytest.mark.parametrize("weight", [0, 0.0])
+def test_an_answer_of_weight_zero_is_refused(tmp_path: Path, weight: float) -> None:
+    turns = [
+        {"role": "user", "content": "p", "weight": 0},
+        {"role": "assistant", "content": "a", "weight": 1},
+    ]
+    path = _write(tmp_path, "a.jsonl", _jsonl([{"messages": turns}]))
+    assert _pairs(read_examples(path)) == [("p", "a")]
+    unwanted = [*turns, {"role": "assistant", "content": "b", "weight": weight}]
+    error = _error(_write(tmp_path, "b.jsonl", _jsonl([{"messages": turns}, {"messages": unwanted}])))
+    assert "turn 3 of 'messages' has weight 0" in str(error) and error.row == 2
+
+
 def test_rows_that_are_single_turns_are_refused(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
     table = [["conversation_id", "Role", "content"], ["1", "user", "p"], ["1", "assistant", "a"]]

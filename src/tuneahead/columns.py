@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TypeGuard
 
 from tuneahead.columnuse import ColumnUse
 from tuneahead.errors import DataError
@@ -85,11 +86,8 @@ class Layout:
             return self._conversation(row, record, turns)
         prompt = self._value(row, record, columns.prompt)
         answer = self._value(row, record, columns.answer)
-        if isinstance(prompt, list) and isinstance(answer, (list, dict)):
-            # Prompt and completion may be turns themselves, as TRL writes them.
-            told_turns = answer if isinstance(answer, list) else [answer]
-            turns = self._turns(row, [*prompt, *told_turns], columns.prompt)
-            return self._conversation(row, record, turns)
+        if (both := _turns_of(prompt, answer)) is not None:
+            return self._conversation(row, record, self._turns(row, both, columns.prompt))
         asked = self._as_text(row, columns.prompt, prompt)
         more = self._optional(row, record, "input")
         if more:
@@ -127,6 +125,13 @@ class Layout:
             content = turn.get("content", turn.get("value", _MISSING))
             if content is _MISSING and "tool_calls" not in turn:
                 raise self._error(row, f"{where} has no content (its keys: {', '.join(map(str, turn))})")
+            if known == "assistant" and str(turn.get("weight")) in ("0", "0.0"):
+                raise DataError(
+                    f"{where} has weight 0, so it is not to be learnt, but a template may train every answer",
+                    path=self.path,
+                    row=row,
+                    remedy="leave such turns out; or take their weight away to learn from them",
+                )
             calls = turn.get("tool_calls") or turn.get("function_call")
             told = json.dumps(calls, sort_keys=True, default=str) if calls else ""
             turns.append(Message(known, self._content(row, where, content), told))
@@ -199,6 +204,23 @@ def as_turns(value: object) -> object:
             if isinstance(found, list):
                 return found
     return value
+
+
+def _turns_of(prompt: object, answer: object) -> list[object] | None:
+    """The turns that prompt and completion are themselves, as TRL writes them; None where they are texts."""
+    if isinstance(prompt, list) and isinstance(answer, (list, dict)):
+        return [*prompt, *(answer if isinstance(answer, list) else [answer])]
+    asked = as_turns(prompt)
+    told = as_turns(answer) if _are_turns(asked) else None
+    return [*asked, *told] if _are_turns(asked) and _are_turns(told) else None
+
+
+def _are_turns(value: object) -> TypeGuard[list[object]]:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value)
+    )
 
 
 def _joined(turns: Sequence[Message]) -> str:
