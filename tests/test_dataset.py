@@ -131,7 +131,10 @@ def test_common_column_names_are_recognised(
 
 
 def test_a_column_without_a_name_is_read_for_no_part(tmp_path: Path) -> None:
-    use = read_examples(_write(tmp_path, "a.csv", ",prompt,completion\n0,p,a\n1,q,b\n")).use
+    path = _write(tmp_path, "a.csv", ",prompt,completion\n0,p,a\n1,q,b\n")
+    named = read_examples(path, mapping=ColumnMapping(prompt="prompt", answer="completion"))
+    assert _pairs(named) == [("p", "a"), ("q", "b")]
+    use = read_examples(path).use
     assert use.parts == (("prompt", "prompt"), ("answer", "completion")) and use.unused == ("",)
 
 
@@ -373,6 +376,26 @@ def test_a_system_column_makes_a_conversation(tmp_path: Path) -> None:
     (example,) = read_examples(path)
     assert example.prompt == "S\n\np"
     assert example.messages == (Message("system", "S"), Message("user", "p"), Message("assistant", "a"))
+
+
+def test_a_history_of_pairs_becomes_earlier_turns(tmp_path: Path) -> None:
+    plain = {"instruction": "i", "input": "n", "output": "o"}
+    pairs = [["q1", "a1"], ["q2", "a2"]]
+    rows = [plain, {**plain, "history": []}, {**plain, "history": pairs, "system": "S"}]
+    first, second, third = read_examples(_write(tmp_path, "a.jsonl", _jsonl(list(rows))))
+    assert first.messages is None and second.messages is None
+    assert third.prompt == "S\n\nq1\n\na1\n\nq2\n\na2\n\ni\nn" and third.answer == "o"
+    assert third.messages is not None
+    assert [turn.role for turn in third.messages] == ["system", *["user", "assistant"] * 3]
+    text = _csv([["instruction", "output", "history"], ["i", "o", json.dumps(pairs)], ["i", "o", ""]])
+    of_text, without = read_examples(_write(tmp_path, "a.csv", text))
+    assert of_text.messages == (*third.messages[1:5], Message("user", "i"), Message("assistant", "o"))
+    assert without.messages is None
+    late: list[object] = [{**plain, "history": []}] * 200 + [{**plain, "history": [["q1"]]}]
+    error = _error(_write(tmp_path, "b.jsonl", _jsonl(late)))
+    assert error.row == 201 and "'history' holds a list, not pairs of question and answer" in str(error)
+    patient = read_examples(_write(tmp_path, "c.jsonl", _jsonl([{**plain, "history": "none of note"}])))
+    assert _pairs(patient) == [("i\nn", "o")] and patient.use.unused == ("history",)
 
 
 def test_the_format_is_what_most_rows_are_and_the_first_that_differs_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 from tuneahead.columnuse import ColumnUse
 from tuneahead.errors import DataError
@@ -37,7 +37,8 @@ class ColumnMapping:
     """Which column of the file plays which part; what is empty is found from the rows.
 
     Give ``prompt`` and ``answer``, or ``messages``, or ``text``. ``input`` is a second part of
-    the prompt (Alpaca's input, a passage), ``system`` a system prompt; both may be absent in a row.
+    the prompt (Alpaca's input, a passage), ``system`` a system prompt, ``history`` earlier turns as pairs of
+    question and answer; all three may be absent in a row.
 
     >>> ColumnMapping(prompt="question", answer="reply").given()
     ('question', 'reply')
@@ -49,6 +50,7 @@ class ColumnMapping:
     text: str = ""
     system: str = ""
     input: str = ""
+    history: str = ""
 
     def given(self) -> tuple[str, ...]:
         """Names of the columns that were set."""
@@ -94,10 +96,14 @@ class Layout:
             asked = f"{asked}\n{more}" if asked else more
         told = self._as_text(row, columns.answer, answer)
         system = self._optional(row, record, "system")
-        if not system:
+        before = self._history(row, record) if columns.history else []
+        if system:
+            before.insert(0, Message("system", system))
+        if not before:
             return Example(asked, told, row)
-        turns = [Message("system", system), Message("user", asked), Message("assistant", told)]
-        return Example(f"{system}\n\n{asked}", told, row, tuple(turns))
+        before.append(Message("user", asked))
+        shown = "\n\n".join(turn.content for turn in before)
+        return Example(shown, told, row, (*before, Message("assistant", told)))
 
     def _conversation(self, row: int, record: Record, turns: list[Message]) -> Example:
         system = self._optional(row, record, "system")
@@ -108,6 +114,20 @@ class Layout:
             # Nothing to train on: kept with an empty answer, which preflight reports.
             return Example(_joined(turns), "", row, tuple(turns))
         return Example(_joined(turns[:last]), turns[last].content, row, tuple(turns[: last + 1]))
+
+    def _history(self, row: int, record: Record) -> list[Message]:
+        column = self.columns.history
+        value = record.get(column)
+        if not value:
+            return []
+        if (pairs := as_pairs(value)) is None:
+            what = f"column {column!r} holds {_kind(value)}, not pairs of question and answer"
+            raise self._error(row, what)
+        return [
+            Message(role, self._as_text(row, column, text))
+            for pair in pairs
+            for role, text in zip(("user", "assistant"), pair, strict=True)
+        ]
 
     def _turns(self, row: int, value: object, column: str) -> list[Message]:
         value = as_turns(value)
@@ -164,11 +184,11 @@ class Layout:
         return self._as_text(row, column, self._value(row, record, column))
 
     def _optional(self, row: int, record: Record, part: str) -> str:
-        column: str = getattr(self.columns, part)
-        if column not in record:
-            column = next((name for name in self.others.get(part, ()) if name in record), "")
-        value = record.get(column) if column else None
-        return "" if value is None else self._as_text(row, column, value)
+        for column in (getattr(self.columns, part), *self.others.get(part, ())):
+            if column and column in record:
+                value = record[column]
+                return "" if value is None else self._as_text(row, column, value)
+        return ""
 
     def _as_text(self, row: int, column: str, value: object) -> str:
         if isinstance(value, str):
@@ -206,13 +226,22 @@ def as_turns(value: object) -> object:
     return value
 
 
+def as_pairs(value: object) -> list[list[object]] | None:
+    """The pairs of question and answer that a value holds, maybe as JSON text; None for anything else."""
+    pairs = as_turns(value) or []
+    paired = isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
+    return cast(list[list[object]], pairs) if paired else None
+
+
 def _turns_of(prompt: object, answer: object) -> list[object] | None:
     """The turns that prompt and completion are themselves, as TRL writes them; None where they are texts."""
     if isinstance(prompt, list) and isinstance(answer, (list, dict)):
         return [*prompt, *(answer if isinstance(answer, list) else [answer])]
     asked = as_turns(prompt)
-    told = as_turns(answer) if _are_turns(asked) else None
-    return [*asked, *told] if _are_turns(asked) and _are_turns(told) else None
+    if not _are_turns(asked):
+        return None
+    told = as_turns(answer)
+    return [*asked, *told] if _are_turns(told) else None
 
 
 def _are_turns(value: object) -> TypeGuard[list[object]]:

@@ -23,6 +23,7 @@ _RIVALS = {
     "text": TEXT_NAMES,
     "system": SYSTEM_NAMES,
     "input": INPUT_NAMES,
+    "history": (),
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from tuneahead.columns import NAME_THE_COLUMNS, ROLES, ColumnMapping, Layout, Record, as_turns
+from tuneahead.columns import NAME_THE_COLUMNS, ROLES, ColumnMapping, Layout, Record, as_pairs, as_turns
 from tuneahead.columnuse import (
     ANSWER_NAMES,
     DOCUMENT_NAMES,
@@ -22,6 +22,8 @@ from tuneahead.columnuse import (
 )
 from tuneahead.errors import DataError
 from tuneahead.misfits import find_misfit, shape_of
+
+_OPTIONAL = ("system", "input", "history")
 
 
 def find_layout(
@@ -114,7 +116,7 @@ def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: 
     kinds = [bool(mapping.messages), bool(mapping.text), bool(mapping.prompt or mapping.answer)]
     if not any(kinds):
         found = _find(sample, None, path, how)
-        extra = {name: getattr(mapping, name) or getattr(found.columns, name) for name in ("system", "input")}
+        extra = {name: getattr(mapping, name) or getattr(found.columns, name) for name in _OPTIONAL}
         return replace(found, columns=replace(found.columns, **extra))
     if sum(kinds) != 1 or bool(mapping.prompt) != bool(mapping.answer):
         raise DataError(
@@ -185,4 +187,7 @@ def _with_optional(
         return columns, {}
     if columns.messages:
         return replace(columns, system=found["system"]), others
+    column = names.get("history", "history")
+    if all(as_pairs(record.get(column)) is not None for _, record in sample):
+        found["history"] = column
     return replace(columns, **found), others
