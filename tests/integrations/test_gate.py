@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset
 from training.training_fixtures import WORDS, write_tiny_model
 from transformers import Trainer, TrainerCallback
 
+from tuneahead import preflight
 from tuneahead.errors import TuneAheadError
 from tuneahead.examples import Example
 from tuneahead.history.store import RunStore
@@ -22,7 +23,7 @@ from tuneahead.integrations.rows import read_rows
 from tuneahead.integrations.transformers import Gate, RunNotes
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.report import render_html
-from tuneahead.training.measure import CueMeter
+from tuneahead.training.measure import CueMeter, GradientMeter
 from tuneahead.training.models import Base, load_base
 from tuneahead.verdict import Goal
 
@@ -238,6 +239,28 @@ def test_no_memory_for_the_first_questions_does_not_end_the_training(
     monkeypatch.setattr(CueMeter, "take", full)
     train_on(gate, path, base, tmp_path, caplog)
     assert "the probe is given up, training goes on: out of memory" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["the meters", "the preflight"])
+def test_no_memory_to_set_the_probe_up_does_not_end_the_training(
+    path: Path,
+    base: Base,
+    predictor: Predictor,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(
+        *((GradientMeter, "start") if place == "the meters" else (preflight, "preflight")), full
+    )
+    trainer = train_on(gate, path, base, tmp_path, caplog)
+    assert gate.probe is None and "compute_loss" not in trainer.__dict__
 
 
 def test_what_fails_at_the_start_leaves_the_trainer_as_it_was(

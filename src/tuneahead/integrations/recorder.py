@@ -54,7 +54,7 @@ class TraceRecorder(TrainerCallback):
     several processes (DDP) rank 0 records and holds it. A run that is resumed from a checkpoint is
     not recorded. Raises :class:`ModelError` at the start of training for a model without LoRA matrices,
     for one that is no causal language model, for sharded gradients and for DataParallel. What fails later,
-    for want of memory perhaps, ends the recording with a logged warning, and training goes on.
+    and want of memory at any time, ends the recording with a logged warning, and training goes on.
 
     >>> recorder = TraceRecorder(ProbeSettings(record_steps=50))               # doctest: +SKIP
     >>> Trainer(model, args, train_dataset=rows, callbacks=[recorder]).train()  # doctest: +SKIP
@@ -93,17 +93,9 @@ class TraceRecorder(TrainerCallback):
         trainer = self._trainer = _calling_trainer() or _known(self._trainer)
         self.trace, self._failure, self._step = None, "", 0
         model = _adapted_model(trainer)
-        base = live_base(model, _tokenizer(trainer), self.notes.base, str(args.device))
-        self.plan(base, state.max_steps)
-        if trainer.accelerator.is_main_process:
-            self.probe = LiveProbe(
-                trainer,
-                model,
-                base,
-                self.settings,
-                examples=self.notes.examples,
-                recipe=self.notes.recipe,
-            )
+        if not self._set_up(trainer, model):
+            self._release()
+            return
         self._losses, self._clip = LossMeter(trainer, model), ClipMeter(trainer)
         try:
             begins = self.may_begin(trainer, control)
@@ -182,6 +174,24 @@ class TraceRecorder(TrainerCallback):
 
     # ------ the probe
 
+    def _set_up(self, trainer: Trainer, model: PeftModel) -> bool:
+        """Plan the probe and open it on rank 0; False on every rank where one has no memory for that."""
+        lacking = 0.0
+        try:
+            base = live_base(model, _tokenizer(trainer), self.notes.base, str(trainer.args.device))
+            self.plan(base, trainer.state.max_steps)
+            if trainer.accelerator.is_main_process:
+                notes = self.notes
+                self.probe = LiveProbe(
+                    trainer, model, base, self.settings, examples=notes.examples, recipe=notes.recipe
+                )
+        except torch.OutOfMemoryError as error:
+            # Raised, it would end the training or, under auto_find_batch_size, make its batches smaller.
+            _log_end(error)
+            lacking = 1.0
+        own = torch.tensor(lacking, device=trainer.args.device)
+        return not float(trainer.accelerator.reduce(own, "sum"))
+
     def _observe(self, trainer: Trainer) -> None:
         if self._step in self.settings.cue_steps or self._step == self.settings.flatness_at:
             self._attempt(lambda probe: probe.observe(self._step), begun=self._step > 0)
@@ -214,7 +224,7 @@ class TraceRecorder(TrainerCallback):
             # Before the first step nothing is paid for; but memory may suffice for training alone.
             if not begun and not isinstance(error, torch.OutOfMemoryError):
                 raise
-            _LOG.warning("the probe is given up, training goes on: %s", error, exc_info=True)
+            _log_end(error)
             self.probe = None
 
     def _release(self) -> None:
@@ -226,6 +236,10 @@ class TraceRecorder(TrainerCallback):
             if meter is not None:
                 meter.close()
         self._losses = self._clip = None
+
+
+def _log_end(error: Exception) -> None:
+    _LOG.warning("the probe is given up, training goes on: %s", error, exc_info=True)
 
 
 def _calling_trainer() -> Trainer | None:

@@ -90,18 +90,17 @@ class Gate(TraceRecorder):
 
     def plan(self, base: Base, total_steps: int) -> None:
         """Cues, reference texts and flatness as an assessment of the same run would take them."""
+        self.assessment, self.decision, self.run_id = None, None, ""
         setup = Setup(base=base.name, benchmark=self.benchmark.name, probe_steps=self.probe_steps)
         predictor, absent = _predictor_for(self.predictor, base.name, self.benchmark.name)
         self._bench = Workbench(setup, base, self.benchmark, predictor, absent)
         self.settings = self._bench.settings([min(self.probe_steps, total_steps)])
-        self.assessment, self.decision, self.run_id = None, None, ""
         self._start = time.perf_counter()
 
     def may_begin(self, trainer: Trainer, control: TrainerControl) -> bool:
         """Preflight on the rows' text; a sure failure stops the run after its first pass."""
         try:
-            if self.probe is not None:
-                self._check(self.probe)
+            self._attempt(self._check, begun=False)
         finally:
             # Also after an error: the other ranks wait here, and would for ever.
             self._share(trainer, control)
