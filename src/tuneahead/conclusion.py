@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tuneahead import __version__
 from tuneahead.assessment import NAN, Assessment, Checkup, FeatureRange, TaskInfo
+from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.features.vector import FeatureVector
 from tuneahead.report.datamap import data_map
 from tuneahead.verdict import (
@@ -128,7 +129,8 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
     known = bench.predictor.origin.probe_steps
     if draft.task.probe_steps != known:
         return f"the probe has {draft.task.probe_steps} steps, the predictor knows probes of {known}"
-    return ""
+    absent = {} if draft.trace is None else dict(draft.trace.absent)
+    return absent.get(UNKNOWN_SETTING + "optimiser", "")
 
 
 def _measured(draft: Assessment) -> Assessment:

@@ -615,7 +615,7 @@ def test_every_feature_that_needs_a_setting_is_known_to_need_it() -> None:
         after = measure_recipe(plain.replace(**{setting: value}), 100, 1000)
         changed = {name for name in before if before[name] != after[name]}
         assert changed <= set(DEPENDS_ON[setting]), setting
-    known = {*names_of("recipe"), *names_of("dynamic")}
+    known = {*names_of("recipe"), *names_of("dynamic"), *names_of("cue")}
     assert {name for names in DEPENDS_ON.values() for name in names} <= known
 
 

@@ -210,7 +210,7 @@ def test_settings_that_a_recipe_has_no_room_for_are_noted(path: Path, base: Base
     trainer.args.max_grad_norm, trainer.args.weight_decay = float("inf"), -0.1
     trainer.train()
     assert recorder.trace is not None and recorder.trace.info.recipe.max_grad_norm is None
-    assert dict(recorder.trace.absent)["weight_decay"] == "a recipe can't hold -0.1"
+    assert dict(recorder.trace.absent)["setting weight_decay"] == "a recipe can't hold -0.1"
 
 
 def test_the_recipe_is_that_of_the_adapter_and_the_batches_that_are_trained(

@@ -14,7 +14,17 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 UNKNOWN_SETTING = "setting "
 """Begins the name of an absent measurement that is a setting of the recipe, as in ``setting lora_rank``."""
-_RATES = ("rate_sum_log10", "scaled_rate_sum_log10", "rate_left_fraction")
+_SETTLING = ("projected_settling_trend_gain", "projected_settling_drift_gain")
+_PROJECTED = (
+    *("projected_trend_short_gain", "projected_trend_gain", "projected_drift_short_gain"),
+    *("projected_drift_gain", "projected_growth_gain", "margin_growth_exponent", "rate_growth_ln"),
+    *_SETTLING,
+)
+_RATES = ("rate_sum_log10", "scaled_rate_sum_log10", "rate_left_fraction", *_PROJECTED)
+_OF_RATE = (
+    *("learning_rate_log10", "scaled_rate_log10", "rate_per_row_log10"),
+    *("rate_sum_log10", "scaled_rate_sum_log10", *_SETTLING),
+)
 _ROWS_OF_A_STEP = (
     "rate_per_row_log10",
     "rows_per_step_log10",
@@ -23,10 +33,8 @@ _ROWS_OF_A_STEP = (
     "batch_fraction",
 )
 DEPENDS_ON: dict[str, tuple[str, ...]] = {
-    "learning_rate": (
-        *("learning_rate_log10", "scaled_rate_log10", "rate_per_row_log10"),
-        *("rate_sum_log10", "scaled_rate_sum_log10"),
-    ),
+    "learning_rate": _OF_RATE,
+    "optimiser": (*_OF_RATE, *_RATES, "weight_decay"),
     "schedule": (*_RATES, "schedule_linear", "schedule_cosine", "schedule_constant"),
     "warmup_ratio": (*_RATES, "warmup_fraction"),
     "batch_size": _ROWS_OF_A_STEP,

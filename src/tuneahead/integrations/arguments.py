@@ -1,11 +1,14 @@
-"""The recipe that a Trainer follows, read from its arguments, its model and its adapters."""
+"""The recipe that a Trainer follows, read from its arguments, its optimiser, its model and its adapters."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from tuneahead.errors import RecipeError
+from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.integrations.live import LiveAdapter
 from tuneahead.recipe import Precision, Recipe, Schedule, make_recipe
 from tuneahead.training.lora import layer_names
@@ -15,55 +18,49 @@ if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
     from transformers import Trainer
 
+Group = Mapping[str, Any]
+"""Parameters of an optimiser with their settings."""
 _SCHEDULES: dict[str, Schedule] = {
     "linear": "linear",
     "cosine": "cosine",
     "constant": "constant",
     "constant_with_warmup": "constant",
 }
+_ADAMW = re.compile(r"(Paged|NpuFused|AnyPrecision)?AdamW(\d+bit)?")
+"""Classes that make AdamW's step, whatever format they keep its state in."""
+_OF_A_GROUP: dict[str, Callable[[Group], Any]] = {
+    # A scheduler has moved the rate of the first step by now.
+    "learning_rate": lambda group: group.get("initial_lr", group["lr"]),
+    "weight_decay": lambda group: group.get("weight_decay", 0.0),
+    "adam_beta1": lambda group: group["betas"][0],
+    "adam_beta2": lambda group: group["betas"][1],
+    "adam_epsilon": lambda group: group["eps"],
+}
 
 
 def trainer_recipe(
     trainer: Trainer, model: PeftModel, adapter: LiveAdapter
 ) -> tuple[Recipe, tuple[tuple[str, str], ...]]:
-    """The recipe, and (field, reason) for what it can't express. ``batch_size`` counts all processes."""
-    args, total = trainer.args, trainer.state.max_steps
-    layer = cast("LoraLayer", model.get_base_model().get_submodule(adapter.pairs[0][0]))
-    # A model may hold adapters that do not take part.
-    active = next(name for name in layer.active_adapters if name in layer.lora_A)
-    config = cast("LoraConfig", model.peft_config[active])
-    rank = int(config.r)
-    name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
-    notes = []
-    if name not in _SCHEDULES:
-        notes.append(("schedule", f"a recipe has no {name!r}; measured learning rates are in the trace"))
-    if "adamw" not in str(getattr(args.optim, "value", args.optim)):
-        notes.append(("optimiser", f"a recipe means AdamW, this run has {args.optim}"))
+    """The recipe, and (setting, reason) for what it can't express. ``batch_size`` counts all processes.
+
+    The settings are named as :data:`~tuneahead.features.recipes.UNKNOWN_SETTING` says.
+    """
+    args = trainer.args
+    unknown: dict[str, str] = dict(_other_losses(trainer))
     window = getattr(args, "max_length", None) or adapter.base.context_tokens
-    given = float(args.warmup_steps or 0.0)
-    warmup = 0 if name == "constant" else args.get_warmup_steps(total)
+    if getattr(args, "truncation_mode", "keep_start") != "keep_start":
+        unknown["truncation_mode"] = "rows are cut from the left, a recipe cuts them from the right"
     fields: dict[str, object] = {
-        "learning_rate": args.learning_rate,
-        "schedule": _SCHEDULES.get(name, "linear"),
-        # Below 1 it is a ratio already.
-        "warmup_ratio": given if warmup and given < 1 else _ratio(warmup, total),
+        **_schedule(trainer, unknown),
         # auto_find_batch_size lowers that of the state only.
         "batch_size": (trainer.state.train_batch_size or args.train_batch_size) * args.world_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "epochs": args.num_train_epochs,
         "max_steps": args.max_steps if args.max_steps > 0 else None,
-        "lora_rank": rank,
-        # PEFT's own scale is alpha / r, or alpha / sqrt(r) with rslora: kept is what acts. The layer's own
-        # rank, which a rank pattern may have set.
-        "lora_alpha": float(layer.scaling[active]) * int(layer.r[active]),
-        "lora_dropout": float(config.lora_dropout),
-        "target_modules": _targets(adapter),
-        "weight_decay": args.weight_decay,
+        **_lora(model, adapter, unknown),
         # 0 and less turn clipping off; infinity only has the norm logged.
         "max_grad_norm": args.max_grad_norm if 0 < (args.max_grad_norm or 0) < math.inf else None,
-        "adam_beta1": args.adam_beta1,
-        "adam_beta2": args.adam_beta2,
-        "adam_epsilon": args.adam_epsilon,
+        **_optimiser(trainer, adapter, unknown),
         "precision": _precision(trainer, adapter),
         "max_length": max(2, int(window)),
         "seed": args.seed,
@@ -73,9 +70,78 @@ def trainer_recipe(
             make_recipe({field: value})
         except RecipeError:
             # An observer does not end a run for a setting that a recipe has no room for.
-            notes.append((field, f"a recipe can't hold {value!r}"))
+            unknown.setdefault(field, f"a recipe can't hold {value!r}")
             del fields[field]
-    return make_recipe(fields), tuple(notes)
+    return make_recipe(fields), tuple((UNKNOWN_SETTING + name, why) for name, why in unknown.items())
+
+
+def _other_losses(trainer: Trainer) -> Iterator[tuple[str, str]]:
+    """What has the run train something else than the loss of its rows as they are."""
+    args = trainer.args
+    if getattr(args, "neftune_noise_alpha", None):
+        yield "neftune_noise_alpha", "noise is added to the embeddings, which a recipe knows nothing of"
+    if args.label_smoothing_factor:
+        yield "label_smoothing_factor", "labels are smoothed, a recipe trains them as they are"
+    kind = getattr(args, "loss_type", None)
+    if trainer.compute_loss_func is not None:
+        yield "loss", "a compute_loss_func is trained, a recipe means the loss per answer token"
+    elif kind not in (None, "nll", "chunked_nll"):
+        yield "loss", f"loss_type is {kind!r}, a recipe means the loss per answer token"
+
+
+def _schedule(trainer: Trainer, unknown: dict[str, str]) -> dict[str, object]:
+    args, total = trainer.args, trainer.state.max_steps
+    name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    if not getattr(trainer, "_created_lr_scheduler", True):
+        given = f"the Trainer was given a scheduler of its own, a {type(trainer.lr_scheduler).__name__}"
+        unknown.update(schedule=given, warmup_ratio=given)
+    elif name not in _SCHEDULES:
+        unknown["schedule"] = f"a recipe has no {name!r}; measured learning rates are in the trace"
+    elif args.lr_scheduler_kwargs:
+        unknown["schedule"] = f"a recipe has no lr_scheduler_kwargs, here {args.lr_scheduler_kwargs}"
+    warmup = 0 if name == "constant" else args.get_warmup_steps(total)
+    asked = float(args.warmup_steps or 0.0)
+    if warmup > total:
+        unknown.setdefault("warmup_ratio", f"{warmup:,} warm-up steps are more than the run's {total:,}")
+    # Below 1 it is a ratio already.
+    ratio = asked if warmup and asked < 1 else _ratio(min(warmup, total), total)
+    return {"schedule": _SCHEDULES.get(name, "linear"), "warmup_ratio": ratio}
+
+
+def _optimiser(trainer: Trainer, adapter: LiveAdapter, unknown: dict[str, str]) -> dict[str, object]:
+    """What the optimiser does with the LoRA matrices: it may have been given, whatever the arguments say."""
+    optimizer, args = trainer.optimizer, trainer.args
+    assert optimizer is not None, "training has begun"
+    name = type(getattr(optimizer, "optimizer", optimizer)).__name__
+    fields = {name: getattr(args, name) for name in _OF_A_GROUP}
+    if not _ADAMW.fullmatch(name):
+        unknown["optimiser"] = f"recipes and forecasts mean AdamW, this run has {name}"
+        return fields
+    own = {id(matrix) for _, a, b in adapter.pairs for matrix in (a, b)}
+    groups = [group for group in optimizer.param_groups if any(id(p) in own for p in group["params"])]
+    for field, read in _OF_A_GROUP.items():
+        values = sorted({float(read(group)) for group in groups})
+        if len(values) > 1:
+            several = " and ".join(f"{value:g}" for value in values)
+            unknown[field] = f"the adapter's matrices have different ones, {several}"
+        if values:
+            fields[field] = values[0]
+    return fields
+
+
+def _lora(model: PeftModel, adapter: LiveAdapter, unknown: dict[str, str]) -> dict[str, object]:
+    layer = cast("LoraLayer", model.get_base_model().get_submodule(adapter.pairs[0][0]))
+    # A model may hold adapters that do not take part.
+    active = next(name for name in layer.active_adapters if name in layer.lora_A)
+    config = cast("LoraConfig", model.peft_config[active])
+    return {
+        "lora_rank": int(config.r),
+        # PEFT's own scale is alpha / r, or alpha / sqrt(r) with rslora: kept is what acts. The layer's own
+        # rank, which a rank pattern may have set.
+        "lora_alpha": float(layer.scaling[active]) * int(layer.r[active]),
+        "lora_dropout": float(config.lora_dropout),
+        "target_modules": _targets(adapter, unknown),
+    }
 
 
 def _ratio(warmup: int, total: int) -> float:
@@ -84,17 +150,33 @@ def _ratio(warmup: int, total: int) -> float:
     return ratio if math.ceil(ratio * total) == warmup else max(0.0, (warmup - 0.5) / total)
 
 
-def _targets(adapter: LiveAdapter) -> tuple[str, ...]:
+def _targets(adapter: LiveAdapter, unknown: dict[str, str]) -> tuple[str, ...]:
     adapted = {name for name, _, _ in adapter.pairs}
     plain = [
         name
         for name in layer_names(adapter.base)
         if ".lora_" not in name and name.removesuffix(".base_layer") not in adapted
     ]
-    return tuple(sorted({name.rsplit(".", 1)[-1] for name in adapted})) if plain else ("all-linear",)
+    if not plain:
+        return ("all-linear",)
+    names = {_leaf(name) for name in adapted}
+    left_out = sorted({_leaf(name) for name in plain} & names)
+    if left_out:
+        unknown["target_modules"] = (
+            f"some layers named {', '.join(left_out)} have an adapter and some have none"
+        )
+    return tuple(sorted(names))
+
+
+def _leaf(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
 
 
 def _precision(trainer: Trainer, adapter: LiveAdapter) -> Precision:
+    kinds: tuple[Precision, ...] = ("4bit", "8bit")
+    for bits in kinds:
+        if getattr(adapter.base.model, f"is_loaded_in_{bits}", False):
+            return bits
     if trainer.args.bf16 or trainer.args.fp16:
         return "bf16" if trainer.args.bf16 else "fp16"
     names: dict[str, Precision] = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tuneahead.checks.check import RunLength
+from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.integrations.arguments import trainer_recipe
 from tuneahead.integrations.live import LiveAdapter, same_draws, undisturbed
 from tuneahead.integrations.losses import Visit
@@ -64,7 +65,9 @@ class LiveProbe:
         self.adapter = LiveAdapter(base, model)
         read, notes = trainer_recipe(trainer, model, self.adapter)
         self.recipe = recipe or read
-        self.absent = list(() if recipe else notes)
+        # A recipe that was given says what it has a field for.
+        given = {UNKNOWN_SETTING + name for name in Recipe.model_fields} if recipe else ()
+        self.absent = [note for note in notes if note[0] not in given]
         if self.adapter.others:
             note = f"{self.adapter.others} trained tensors are no LoRA matrices and are not measured"
             self.absent.append(("other weights", note))

@@ -1,0 +1,176 @@
+"""The recipe read from a Trainer: what it can't express is named, and is no feature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from integrations.trainer_fixtures import RECIPE, make_data, make_exam, make_predictor, make_trainer
+from training.training_fixtures import write_tiny_model
+
+from tuneahead.features.extract import derived_features
+from tuneahead.features.recipes import DEPENDS_ON, UNKNOWN_SETTING
+from tuneahead.integrations.transformers import Gate, RunNotes, TraceRecorder
+from tuneahead.recipe import Recipe
+from tuneahead.trace import ProbeTrace
+from tuneahead.training.measure import ProbeSettings
+from tuneahead.training.models import Base, load_base
+
+SHORT = RECIPE.replace(max_steps=2)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def base(path: Path) -> Base:
+    return load_base(str(path), device="cpu")
+
+
+@pytest.fixture
+def recorded(path: Path, base: Base, tmp_path: Path) -> Callable[..., ProbeTrace]:
+    """Record two steps of a Trainer whose arguments and optimiser are changed before it trains."""
+
+    def record(
+        change: Callable[[Any], object] = lambda trainer: None, *, recipe: Recipe | None = None
+    ) -> ProbeTrace:
+        settings = ProbeSettings(record_steps=2, cue_steps=(), flatness_at=None)
+        recorder = TraceRecorder(settings, notes=RunNotes(recipe=recipe))
+        trainer = make_trainer(path, tmp_path, base, make_data(base, SHORT), SHORT, callbacks=[recorder])
+        change(trainer)
+        trainer.train()
+        assert recorder.trace is not None
+        return recorder.trace
+
+    return record
+
+
+def unknown(trace: ProbeTrace) -> dict[str, str]:
+    """Reasons by setting."""
+    return {
+        name.removeprefix(UNKNOWN_SETTING): why
+        for name, why in trace.absent
+        if name.startswith(UNKNOWN_SETTING)
+    }
+
+
+def settle(**values: object) -> Callable[[Any], None]:
+    """A change of the Trainer's arguments."""
+
+    def change(trainer: Any) -> None:
+        for name, value in values.items():
+            setattr(trainer.args, name, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("values", "setting"),
+    [
+        ({"lr_scheduler_type": "inverse_sqrt"}, "schedule"),
+        ({"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-3}}, "schedule"),
+        ({"lr_scheduler_kwargs": {"num_cycles": 2}}, "schedule"),
+        ({"warmup_steps": 30}, "warmup_ratio"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"optim": "adafactor"}, "optimiser"),
+        ({"optim": "sgd"}, "optimiser"),
+        ({"optim": "adamw_torch_fused"}, ""),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha"),
+        ({"loss_type": "dft"}, "loss"),
+        ({"truncation_mode": "keep_end"}, "truncation_mode"),
+    ],
+)
+def test_what_a_recipe_can_not_express_is_no_feature(
+    recorded: Callable[..., ProbeTrace], values: dict[str, object], setting: str
+) -> None:
+    trace = recorded(settle(**values))
+    found = unknown(trace)
+    assert list(found) == ([setting] if setting else [])
+    features = derived_features(trace)
+    for feature in DEPENDS_ON.get(setting, ()):
+        assert features.absent[feature] == f"{setting} is not known: {found[setting]}"
+
+
+def groups(trainer: Any, rate_of_b: float) -> list[dict[str, object]]:
+    """The LoRA matrices as parameters of an optimiser, those of B with a rate of their own."""
+    named = [(name, p) for name, p in trainer.model.named_parameters() if p.requires_grad]
+    first = [p for name, p in named if "lora_A" in name]
+    second = [p for name, p in named if "lora_B" in name]
+    # As create_loraplus_optimizer makes them: a group for embeddings without any.
+    return [{"params": first}, {"params": [], "lr": 1e-6}, {"params": second, "lr": rate_of_b}]
+
+
+def test_the_rates_of_an_optimiser_that_is_given_are_the_recipes(
+    recorded: Callable[..., ProbeTrace],
+) -> None:
+    def give(trainer: Any) -> None:
+        options: dict[str, Any] = {"lr": 3e-3, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.2}
+        trainer.optimizer = torch.optim.AdamW(groups(trainer, 3e-3), **options)
+
+    trace = recorded(give)
+    found = trace.info.recipe
+    assert unknown(trace) == {}
+    assert (found.learning_rate, found.weight_decay) == (3e-3, 0.2)
+    assert (found.adam_beta1, found.adam_beta2, found.adam_epsilon) == (0.8, 0.95, 1e-6)
+
+
+def test_matrices_with_rates_of_their_own_have_no_learning_rate(recorded: Callable[..., ProbeTrace]) -> None:
+    def give(trainer: Any) -> None:
+        trainer.optimizer = torch.optim.AdamW(groups(trainer, 4.8e-2), lr=3e-3)
+
+    assert "0.003 and 0.048" in unknown(recorded(give))["learning_rate"]
+
+
+def test_a_scheduler_that_is_given_leaves_schedule_and_warm_up_unknown(
+    recorded: Callable[..., ProbeTrace],
+) -> None:
+    def give(trainer: Any) -> None:
+        trainer.optimizer = torch.optim.AdamW(groups(trainer, 3e-3), lr=3e-3)
+        trainer.lr_scheduler = torch.optim.lr_scheduler.StepLR(trainer.optimizer, 5)
+
+    assert set(unknown(recorded(give))) == {"schedule", "warmup_ratio"}
+
+
+def test_a_recipe_that_is_given_tells_nothing_of_the_optimiser(recorded: Callable[..., ProbeTrace]) -> None:
+    change = settle(optim="sgd", lr_scheduler_type="inverse_sqrt")
+    assert set(unknown(recorded(change, recipe=SHORT))) == {"optimiser"}
+
+
+def test_a_quantized_base_is_named_with_its_bits(recorded: Callable[..., ProbeTrace]) -> None:
+    def quantize(trainer: Any) -> None:
+        # As transformers marks a base that bitsandbytes holds.
+        trainer.model.get_base_model().is_loaded_in_8bit = True
+        trainer.args.bf16 = True
+
+    assert recorded(quantize).info.recipe.precision == "8bit"
+
+
+def test_adapters_in_some_layers_only_leave_the_share_of_layers_unknown(
+    recorded: Callable[..., ProbeTrace], path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    def adapt(trainer: Any) -> None:
+        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], layers_to_transform=[0])
+        plain = AutoModelForCausalLM.from_pretrained(path)
+        trainer.model = trainer.model_wrapped = get_peft_model(plain, config)
+
+    assert "q_proj, v_proj" in unknown(recorded(adapt))["target_modules"]
+
+
+def test_a_run_with_another_optimiser_gets_no_forecast(path: Path, base: Base, tmp_path: Path) -> None:
+    recipe = RECIPE.replace(max_steps=102)
+    notes = RunNotes(base="tiny")
+    gate = Gate(make_predictor(), benchmark=make_exam(), notes=notes, stop=False)
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+    trainer.args.optim = "sgd"
+    trainer.train()
+    assert gate.assessment is not None and gate.decision == "UNSURE"
+    assert gate.assessment.forecast_absent == "recipes and forecasts mean AdamW, this run has SGD"
