@@ -274,6 +274,22 @@ def test_a_run_shorter_than_the_probe_is_probed_to_its_end(dataset: Dataset, ben
     assert "12 steps" in task.forecast_absent
 
 
+def test_what_is_foreseen_of_a_run_counts_the_rows_that_fit_the_base(
+    dataset: Dataset, bench: Workbench, tmp_path: Path
+) -> None:
+    rows = [
+        replace(row, prompt=" ".join([row.prompt] * 25) if row.row % 3 == 0 else row.prompt)
+        for row in dataset.examples[:45]
+    ]
+    recipe = RECIPE.replace(max_steps=None, epochs=0.5, max_length=512)
+    task = assess(replace(dataset, examples=rows), recipe, bench=bench)
+    assert task.trace is not None
+    made = task.trace.info
+    assert made.train_rows < 40
+    assert (task.task.train_rows, task.task.total_steps) == (made.train_rows, made.total_steps)
+    assert task.probe_pp == task.trace.cues[-1].accuracy_pp
+
+
 def test_a_run_that_the_probe_completed_is_judged_by_its_own_score(
     dataset: Dataset, bench: Workbench, tmp_path: Path
 ) -> None:

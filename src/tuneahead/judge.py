@@ -253,13 +253,14 @@ def _measure(dataset: Dataset, bench: Workbench) -> Measured:
 def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> tuple[Checkup, RunData]:
     from tuneahead.checks.check import RunLength, found
     from tuneahead.preflight import preflight
-    from tuneahead.training.encode import data_fingerprint, encode_examples, split_data
+    from tuneahead.training.encode import data_fingerprint, split_data
     from tuneahead.training.lora import layer_names
+    from tuneahead.training.probe import encode_rows
 
     began = time.perf_counter()
     refused: list[Finding] = []
     try:
-        encoded = encode_examples(dataset.examples, bench.base.tokenizer, recipe)
+        encoded = encode_rows(bench.base, dataset.examples, recipe)
     except ModelError as error:
         encoded, refused = [], [found("chat-template", "stop", error.message, error.remedy)]
     data = split_data(encoded, data_fingerprint(dataset.examples))

@@ -10,7 +10,7 @@ from tuneahead.benchmark.items import Benchmark
 from tuneahead.dataset import Example
 from tuneahead.errors import DataError
 from tuneahead.recipe import Recipe
-from tuneahead.training.encode import RunData, data_fingerprint, encode_examples, split_data
+from tuneahead.training.encode import Encoded, RunData, data_fingerprint, encode_examples, split_data
 from tuneahead.training.loop import train_stack
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base
@@ -34,13 +34,14 @@ class ProbeTask:
 
 
 def prepare_data(base: Base, examples: Sequence[Example], recipe: Recipe) -> RunData:
-    """Encode and split; rows without a trainable answer are left out (preflight names them).
+    """Encode and split; rows without a trainable answer are left out (preflight names them)."""
+    return split_data(encode_rows(base, examples, recipe), data_fingerprint(examples))
 
-    Rows are cut to the recipe's length, and to the base's window where that is shorter.
-    """
+
+def encode_rows(base: Base, examples: Sequence[Example], recipe: Recipe) -> list[Encoded]:
+    """Every row in tokens, cut to the recipe's length, and to the base's window where that is shorter."""
     fitting = recipe.replace(max_length=max(2, min(recipe.max_length, base.context_tokens)))
-    encoded = encode_examples(examples, base.tokenizer, fitting)
-    return split_data(encoded, data_fingerprint(examples))
+    return encode_examples(examples, base.tokenizer, fitting)
 
 
 def run_probes(
