@@ -78,6 +78,19 @@ def test_chat_templates_train_every_assistant_turn(tiny: Base) -> None:
     assert text_of(tiny, conversation.ids) == "redonebluetwo"
 
 
+@pytest.mark.parametrize("content", ["one two", "<end>", "assistant", " one"])
+def test_of_a_turn_without_a_question_the_content_is_trained_and_not_its_heading(
+    tiny: Base, content: str
+) -> None:
+    tiny.tokenizer.chat_template = (
+        "{% for m in messages %}: cat {{ m.role }} ? {{ m.content }} <eos>{% endfor %}"
+    )
+    (row,) = encode_examples([Example("", content, 1)], tiny.tokenizer, Recipe())
+    heading = tiny.tokenizer(": cat assistant ? ", add_special_tokens=False)["input_ids"]
+    assert row.ids[: len(heading)] == tuple(heading)
+    assert row.answer == (False,) * len(heading) + (True,) * (len(row.ids) - len(heading))
+
+
 def test_a_chat_recipe_without_a_chat_template_is_refused(tiny: Base) -> None:
     tiny.tokenizer.chat_template = None
     with pytest.raises(ModelError, match="no chat template"):
@@ -124,6 +137,20 @@ def test_turns_that_the_template_refuses_are_an_error_with_a_remedy(tiny: Base) 
     tiny.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(ModelError, match="refuses row 1: roles must alternate"):
         encode_examples([Example("red", "one", 1)], tiny.tokenizer, Recipe())
+
+
+@pytest.mark.parametrize("template", ["raw", "kept", "trimmed"])
+def test_an_option_with_a_leading_space_is_tokenised_as_training_does(tiny: Base, template: str) -> None:
+    if template != "raw":
+        content = "m.content | trim" if template == "trimmed" else "m.content"
+        tiny.tokenizer.chat_template = CHAT.replace("m.content", content)
+    recipe = Recipe(template="raw" if template == "raw" else "chat")
+    items = [ChoiceItem("1", "red", (" one", "two"), (0,))]
+    (tree,) = encode_benchmark(tiny, Benchmark("b", "accuracy", items), recipe.template).trees
+    for branch, option in zip(tree.branches, items[0].options, strict=True):
+        (row,) = encode_examples([Example("red", option, 1)], tiny.tokenizer, recipe)
+        trained = [token for token, on in zip(row.ids, row.answer, strict=True) if on]
+        assert trained[: len(branch)] == list(branch)
 
 
 def test_special_tokens_before_a_text_are_those_the_tokenizer_puts_there(tiny: Base) -> None:

@@ -75,6 +75,32 @@ def test_an_answer_ends_before_the_first_stop_text(tiny: Base) -> None:
     assert cut == [text.split(stop)[0].strip() for text in whole]
 
 
+def written(base: Base, prompt: str) -> list[str]:
+    """The words that a base writes after a prompt."""
+    ((text,),) = write_answers(base, [ids_of(base, prompt)], Asking(max_new_tokens=6, stop=()), None, [0])
+    return text.split()
+
+
+def test_an_answer_that_ends_as_the_chat_template_ends_a_turn_has_stopped(tmp_path: Path) -> None:
+    base = load_base(str(write_tiny_model(tmp_path)), device="cpu")
+    said = written(base, PROMPTS[1])
+    # The token that the base writes second ends an assistant's turn; tokenizers set such a token apart.
+    base.tokenizer.add_tokens(said[1], special_tokens=True)
+    turn = "{% if m.role == 'assistant' %}" + said[1] + "{% endif %}"
+    base.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}" + turn + "{% endfor %}"
+    items = [GenerationItem("1", PROMPTS[1], (said[0],))]
+    for metric in ("exact_match", "f1"):
+        benchmark = Benchmark("free", metric, items, Asking(template="chat", stop=()))  # type: ignore[arg-type]
+        assert score_benchmark(base, benchmark).score_pp == 100.0, metric
+
+
+def test_the_end_tokens_of_the_models_generation_end_an_answer(tiny: Base) -> None:
+    said = written(tiny, PROMPTS[1])
+    (token,) = ids_of(tiny, said[1])
+    tiny.model.generation_config.eos_token_id = [1, token]
+    assert written(tiny, PROMPTS[1]) == said[:1]
+
+
 def test_a_benchmark_of_written_answers_is_scored_by_its_metric(tiny: Base) -> None:
     said = generated(tiny, PROMPTS[0], 3)
     items = [GenerationItem("1", PROMPTS[0], (said, "x y")), GenerationItem("2", PROMPTS[1], ("q r s",))]

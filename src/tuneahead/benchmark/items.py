@@ -24,8 +24,9 @@ class ChoiceItem:
     """One multiple-choice question.
 
     ``prompt`` is the whole text before the answer; each option is appended to it after a
-    single space. ``gold`` holds the indices of the right options (one for accuracy, one or
-    more for MC2). ``question`` is what is asked, where examples or a description stand before it.
+    single space, unless one of them brings white space. ``gold`` holds the indices of the right
+    options (one for accuracy, one or more for MC2). ``question`` is what is asked, where examples or
+    a description stand before it.
     """
 
     item_id: str

@@ -67,15 +67,15 @@ def empty_answers(context: Context) -> Iterator[Finding]:
 
 
 def empty_prompts(context: Context) -> Iterator[Finding]:
-    """Rows without a prompt: plain text, trained as a statement."""
+    """Rows without a prompt: their answers are trained as statements."""
     survey = context.survey
     mask = survey.empty_prompt & ~survey.empty_answer
     if mask.any():
         yield found(
             "empty-prompts",
             "note",
-            f"{share(int(mask.sum()), len(survey))} have no prompt and are trained as plain text",
-            "nothing, if plain text is meant; else check which column holds the prompts",
+            f"{share(int(mask.sum()), len(survey))} have no prompt: their answers are trained as statements",
+            "nothing, if statements are meant; else check which column holds the prompts",
             rows=survey.row[mask],
         )
 

@@ -175,11 +175,13 @@ def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
     recipe = Recipe(max_length=max(2, min(512, base.context_tokens)))
     rows: list[AnswerTokens] = []
     tokens = 0
-    for row in encode_examples([trimmed(row, recipe.max_length) for row in drawn], base.tokenizer, recipe):
+    encoded = encode_examples([trimmed(row, recipe.max_length) for row in drawn], base.tokenizer, recipe)
+    for example, row in zip(drawn, encoded, strict=True):
         if row.answer_tokens == 0 or tokens > SAMPLE_TOKENS:
             continue
         tokens += len(row.ids)
-        rows.append(_last_answer(row))
+        # What a template or a tokenizer puts before a text is no prompt.
+        rows.append(_last_answer(row) if example.prompt else AnswerTokens((), row.ids))
     return rows
 
 

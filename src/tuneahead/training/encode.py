@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 MAX_HELDOUT_ROWS = 64
 _ALPACA = "### Instruction:\n{prompt}\n\n### Response:\n"
 _QA = "Question: {prompt}\nAnswer:"
+_CONTENT = "tuneahead"
+"""Stands for an assistant's content where a chat template is asked what it puts around one."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,22 @@ class Encoded:
     def answer_tokens(self) -> int:
         """Tokens whose loss counts (the first token of a sequence can't be predicted)."""
         return sum(self.answer[1:])
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a chat template puts between its generation prompt and an assistant's content, and after that.
+
+    ``trims`` says whether it takes the white space around the content off.
+    """
+
+    lead: str = ""
+    end: str = ""
+    trims: bool = False
+
+    def render(self, content: str) -> str:
+        """The content as training reads it after the generation prompt."""
+        return self.lead + (content.strip() if self.trims else content)
 
 
 @dataclass(frozen=True)
@@ -71,11 +90,8 @@ def encode_examples(
         return [_encode_chat(example, tokenizer, recipe.max_length) for example in examples]
     end = tokenizer.eos_token_id
     start = start_ids(tokenizer)
-    prompts, answers = (
-        zip(*(_render(e, render_prompt(tokenizer, e.prompt, template)) for e in examples), strict=True)
-        if examples
-        else ((), ())
-    )
+    prompts = [render_prompt(tokenizer, example.prompt, template) for example in examples]
+    answers = [after_prompt(p, example.answer) for p, example in zip(prompts, examples, strict=True)]
     prompt_ids = tokenise(tokenizer, prompts)
     answer_ids = tokenise(tokenizer, answers)
     encoded = []
@@ -122,9 +138,30 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, template: str
     return prompt
 
 
-def _render(example: Example, prompt: str) -> tuple[str, str]:
-    joined = not prompt or prompt[-1].isspace() or example.answer[:1].isspace()
-    return prompt, example.answer if joined else f" {example.answer}"
+def assistant_turn(tokenizer: PreTrainedTokenizerBase) -> Turn:
+    """The tokenizer's way with an assistant's turn, read off what its chat template renders."""
+    from jinja2 import TemplateError
+
+    asked = [{"role": "user", "content": _CONTENT}]
+    try:
+        opened = _chat_text(tokenizer, asked, generation=True)
+        plain, spaced = (
+            _chat_text(tokenizer, [*asked, {"role": "assistant", "content": content}], generation=False)
+            for content in (_CONTENT, f" {_CONTENT}")
+        )
+    except TemplateError:
+        return Turn()
+    lead, found, end = plain.removeprefix(opened).partition(_CONTENT)
+    if not found or not plain.startswith(opened):
+        return Turn()
+    # What is no space, such as an empty thought, is the template's own and no part of an option.
+    own = lead if lead.isspace() else ""
+    return Turn(own, end, trims=plain == spaced)
+
+
+def after_prompt(prompt: str, answer: str) -> str:
+    """The answer as it follows a prompt: after one space, or what white space either of them brings."""
+    return answer if not prompt or prompt[-1].isspace() or answer[:1].isspace() else f" {answer}"
 
 
 def _encode_chat(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
@@ -153,11 +190,21 @@ def _encode_turns(example: Example, tokenizer: PreTrainedTokenizerBase, max_leng
         trained = turn["role"] == "assistant" and bool(turn["content"].strip())
         if trained:
             # Everything up to the generation prompt belongs to the question.
-            opened = _chat_text(tokenizer, turns[:index], generation=True)
+            opened = (
+                _chat_text(tokenizer, turns[:index], generation=True) if index else _heading(tokenizer, turn)
+            )
             text = _append(tokenizer, text, opened, False, ids, answer)
         closed = _chat_text(tokenizer, turns[: index + 1], generation=False)
         text = _append(tokenizer, text, closed, trained, ids, answer)
     return Encoded(tuple(ids[:max_length]), tuple(answer[:max_length]), example.row)
+
+
+def _heading(tokenizer: PreTrainedTokenizerBase, turn: dict[str, str]) -> str:
+    """What the template puts before the content of a turn that opens a conversation."""
+    # Few templates render a generation prompt for no turns at all.
+    filled = _chat_text(tokenizer, [{**turn, "content": _CONTENT}], generation=False)
+    closed = _chat_text(tokenizer, [turn], generation=False)
+    return commonprefix([filled.partition(_CONTENT)[0], closed])
 
 
 def _append(

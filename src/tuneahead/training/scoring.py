@@ -23,7 +23,15 @@ from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, Generation
 from tuneahead.errors import BenchmarkError
 from tuneahead.training.allowed import obeys_masks, pack_for, window
 from tuneahead.training.batches import Packed
-from tuneahead.training.encode import Encoded, render_prompt, resolve_template, start_ids, tokenise
+from tuneahead.training.encode import (
+    Encoded,
+    after_prompt,
+    assistant_turn,
+    render_prompt,
+    resolve_template,
+    start_ids,
+    tokenise,
+)
 from tuneahead.training.heads import AnswerHead, answer_head
 from tuneahead.training.lines import ATTENTION_TOKENS, LARGE_BASE_ATTENTION_TOKENS
 from tuneahead.training.lora import AdapterStack, adapters_act
@@ -31,6 +39,7 @@ from tuneahead.training.losses import answer_logits, rows_nll
 from tuneahead.training.models import Base
 from tuneahead.training.threads import LARGE_BASE_TOKENS_PER_PASS, side_by_side
 from tuneahead.training.trees import Row, Tree, TreeBatch, grow_rows, passes
+from tuneahead.training.writing import end_tokens, write_answers
 
 TOKENS_PER_PASS = 12_288
 LOGITS = 2**28
@@ -46,6 +55,8 @@ class EncodedBenchmark:
     stops: tuple[int, ...]
     shared: bool = True
     """Whether the base lets options share their prompt's work."""
+    ends: frozenset[int] = frozenset()
+    """Tokens that end a written answer."""
 
 
 def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> EncodedBenchmark:
@@ -78,13 +89,14 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
                 + (", or lower max_new_tokens" if written else ""),
             )
         trees.append(tree)
-    stops = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
+    ends = end_tokens(base, template)
+    stops = set(ends)
     for text in ("\n", "."):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) == 1:
             stops.add(ids[0])
     shared = obeys_masks(base) and max(tree.length for tree in trees) <= window(base)
-    return EncodedBenchmark(benchmark, tuple(trees), tuple(sorted(stops)), shared)
+    return EncodedBenchmark(benchmark, tuple(trees), tuple(sorted(stops)), shared, ends)
 
 
 def _continuations(item: ChoiceItem | GenerationItem) -> tuple[str, ...]:
@@ -104,22 +116,24 @@ def _tokens(base: Base, benchmark: Benchmark, template: str) -> Iterator[tuple[l
     prompts = [render_prompt(tokenizer, item.prompt, template) for item in items]
     # A chat template brings its own beginning.
     start = [] if template == "chat" else start_ids(tokenizer)
+    turn = assistant_turn(tokenizer) if template == "chat" else None
     texts: list[str] = []
     for item, prompt in zip(items, prompts, strict=True):
         if asking.joined:
             texts.append(prompt.rstrip())
             texts += [f"{prompt}{asking.delimiter}{text}" for text in _continuations(item)]
         else:
-            lead = "" if template == "chat" or prompt[-1:].isspace() else " "
-            texts += [prompt, *(f"{lead}{text}" for text in _continuations(item))]
+            own = _continuations(item)
+            texts.append(prompt)
+            texts += [after_prompt(prompt, text) if turn is None else turn.render(text) for text in own]
     # All at once: one call for each text takes longer than scoring does on a small base.
     ids = iter(tokenise(tokenizer, texts))
-    own = str(tokenizer.bos_token or "")
+    begin = str(tokenizer.bos_token or "")
     for item, prompt in zip(items, prompts, strict=True):
         head, *tails = (next(ids) for _ in range(1 + len(_continuations(item))))
         if asking.joined:
             tails = [tail[len(head) :] for tail in tails]
-            yield (head if own and prompt.startswith(own) else [*start, *head]), tails
+            yield (head if begin and prompt.startswith(begin) else [*start, *head]), tails
         else:
             yield [*start, *head], tails
 
@@ -135,10 +149,8 @@ def score_stack(
 
         return [summarise_grades(benchmark, own) for own in harness_grades(base, benchmark, stack, slots)]
     if benchmark.metric in WRITTEN:
-        from tuneahead.training.writing import write_answers
-
         prompts = [tree.prompt for tree in encoded.trees]
-        written = write_answers(base, prompts, benchmark.asking, stack, slots)
+        written = write_answers(base, prompts, benchmark.asking, stack, slots, ends=encoded.ends)
         return [summarise_answers(benchmark, own) for own in written]
     if not encoded.shared:
         return _score_apart(base, encoded, stack, slots)

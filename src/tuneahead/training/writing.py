@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tuneahead.benchmark.items import Asking
 from tuneahead.training.allowed import obeys_masks
+from tuneahead.training.encode import assistant_turn, tokenise
 from tuneahead.training.heads import AnswerHead, answer_head
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base
@@ -24,20 +25,23 @@ def write_answers(
     asking: Asking,
     stack: AdapterStack | None,
     slots: Sequence[int],
+    *,
+    ends: Collection[int] = (),
 ) -> list[list[str]]:
     """The greedy answer of each of ``slots`` to each prompt, (slots, prompts); without ``stack`` the base's.
 
-    An answer ends before the first stop text, at the end token or after ``asking.max_new_tokens``; the
-    space around it is taken off.
+    An answer ends before the first stop text, at one of ``ends`` (without any: the base's end tokens) or
+    after ``asking.max_new_tokens``; the space around it is taken off.
     """
     width = max(1, len(slots)) if stack is not None else 1
+    ends = ends or end_tokens(base)
     answers = [[""] * len(prompts) for _ in range(width)]
     with stack.base_only() if stack is not None else nullcontext():
         padded = obeys_masks(base)
     with answer_head(base) as head, stack.using(slots) if stack is not None else nullcontext():
         for chosen in _batches(prompts, width, asking.max_new_tokens, padded=padded):
             rows = [prompts[i] for i in chosen] * width
-            texts = _write(base, head, rows, asking, cached=padded)
+            texts = _write(base, head, rows, asking, ends, cached=padded)
             for place, text in enumerate(texts):
                 answers[place // len(chosen)][chosen[place % len(chosen)]] = text
     return answers
@@ -60,7 +64,13 @@ def _batches(
 
 
 def _write(
-    base: Base, head: AnswerHead, rows: Sequence[tuple[int, ...]], asking: Asking, *, cached: bool
+    base: Base,
+    head: AnswerHead,
+    rows: Sequence[tuple[int, ...]],
+    asking: Asking,
+    ends: Collection[int],
+    *,
+    cached: bool,
 ) -> list[str]:
     length = max(len(row) for row in rows)
     fill = [length - len(row) for row in rows]
@@ -75,7 +85,7 @@ def _write(
         best, cache = _next(base, head, inputs, seen, cache, cached=cached)
         for place, token in enumerate(best.tolist()):
             if texts[place] is None:
-                texts[place] = _ended(base, written[place], token, asking)
+                texts[place] = _ended(base, written[place], token, asking, ends)
         if all(text is not None for text in texts):
             break
         seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
@@ -102,9 +112,21 @@ def _next(
     return best, output.past_key_values if cached else None
 
 
-def _ended(base: Base, tokens: list[int], token: int, asking: Asking) -> str | None:
+def end_tokens(base: Base, template: str = "raw") -> frozenset[int]:
+    """Tokens after which the base has said all: its own, and what ends a turn under the template ``chat``."""
+    tokenizer = base.tokenizer
+    own = getattr(getattr(base.model, "generation_config", None), "eos_token_id", None)
+    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list | tuple) else [own])} - {None}
+    if template == "chat":
+        closing = tokenise(tokenizer, [assistant_turn(tokenizer).end.lstrip()])[0][:1]
+        # A word may follow within an answer too; a token that is set apart may not.
+        ends.update(token for token in closing if token in tokenizer.added_tokens_decoder)
+    return frozenset(int(token) for token in ends)
+
+
+def _ended(base: Base, tokens: list[int], token: int, asking: Asking, ends: Collection[int]) -> str | None:
     """Add one token; the finished answer when it ends with it, else None."""
-    if token == base.tokenizer.eos_token_id:
+    if token in ends:
         return _text(base, tokens)
     tokens.append(token)
     text = str(base.tokenizer.decode(tokens, skip_special_tokens=True))
