@@ -31,7 +31,7 @@ class LiveAdapter(AdapterStack):
     ``values`` and ``grads`` are (1, parameters) copies in fp32: :meth:`pull`, after each update, and
     :meth:`pull_gradients` refresh them, and passes inside :meth:`using` write ``values`` back
     first, so that a meter may perturb the row and measure. Trained weights that are not LoRA
-    matrices are counted in ``others`` and left alone.
+    matrices are ``others``; :meth:`as_begun` alone touches them, with a copy that lies in main memory.
     """
 
     def __init__(self, base: Base, model: PeftModel) -> None:
@@ -57,7 +57,8 @@ class LiveAdapter(AdapterStack):
         self.pull()
         self.initial = self.values.clone()
         own = {id(matrix) for _, a, b in self.pairs for matrix in (a, b)}
-        self.others = sum(1 for p in model.parameters() if p.requires_grad and id(p) not in own)
+        self.others = tuple(p for p in model.parameters() if p.requires_grad and id(p) not in own)
+        self._others_begun = _copies(self.others)
 
     def pull(self) -> None:
         """Copy the live matrices into ``values``."""
@@ -110,11 +111,16 @@ class LiveAdapter(AdapterStack):
 
     @contextmanager
     def as_begun(self) -> Iterator[None]:
-        """Inside the block the matrices are those that the run began with, mostly the plain base."""
+        """Inside the block all trained weights are those that the run began with, mostly the plain base."""
+        now = _copies(self.others)
         with self.kept():
             self.values.copy_(self.initial)
-            self.push()
-            yield
+            try:
+                _write(self.others, self._others_begun)
+                self.push()
+                yield
+            finally:
+                _write(self.others, now)
 
     def active_mask(self, recipe: Recipe) -> Tensor:
         """Boolean (parameters,): which entries exist (ranks may differ from layer to layer)."""
@@ -127,6 +133,16 @@ class LiveAdapter(AdapterStack):
         for target, (name, live, _) in zip(self.targets, self.pairs, strict=True):
             a, b = self.views(self.values[slot], target)
             yield name, a[: live.shape[0]], b[:, : live.shape[0]]
+
+
+def _copies(weights: Sequence[Tensor]) -> list[Tensor]:
+    return [weight.detach().to("cpu", copy=True) for weight in weights]
+
+
+@torch.no_grad()
+def _write(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for weight, value in zip(weights, values, strict=True):
+        weight.copy_(value)
 
 
 def _forget_casts() -> None:

@@ -69,7 +69,7 @@ class LiveProbe:
         given = {UNKNOWN_SETTING + name for name in Recipe.model_fields} if recipe else ()
         self.absent = [note for note in notes if note[0] not in given]
         if self.adapter.others:
-            note = f"{self.adapter.others} trained tensors are no LoRA matrices and are not measured"
+            note = f"{len(self.adapter.others)} trained tensors are no LoRA matrices and are not measured"
             self.absent.append(("other weights", note))
         self.meter = GradientMeter(self.adapter)
         self.meter.start(0, self.recipe)
