@@ -13,6 +13,7 @@ from integrations.trainer_fixtures import RECIPE, columns, make_data, make_exam,
 from torch.utils.data import IterableDataset
 from training.training_fixtures import WORDS, write_tiny_model
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from tuneahead import preflight
 from tuneahead.errors import TuneAheadError
@@ -71,6 +72,26 @@ def test_a_good_run_passes_and_a_doomed_one_ends_with_a_checkpoint(
     gate.attach(trainer)
     trainer.train(resume_from_checkpoint=str(folder / "checkpoint-100"))
     assert trainer.state.global_step == 110
+
+
+def test_a_doomed_run_has_a_checkpoint_though_an_evaluation_finds_nothing_to_keep(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+) -> None:
+    class Breaks(TrainerCallback):
+        def on_step_begin(self, *arguments: Any, **rest: Any) -> None:
+            if arguments[1].global_step == 2:
+                for weight in rest["model"].parameters():
+                    weight.data.fill_(float("nan"))
+
+    recipe = RECIPE.replace(max_steps=7)
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate, Breaks()])
+    trainer.args.eval_strategy, trainer.args.eval_steps = IntervalStrategy.STEPS, 1
+    trainer.args.save_strategy, trainer.args.metric_for_best_model = SaveStrategy.BEST, "eval_loss"
+    trainer.args.greater_is_better = False
+    trainer.train()
+    assert gate.decision == "NO_GO" and trainer.state.global_step == 3
+    assert trainer.state.best_global_step < 3 and (tmp_path / "checkpoint-3").is_dir()
 
 
 def test_a_sure_failure_in_the_rows_stops_the_run_before_the_probe(

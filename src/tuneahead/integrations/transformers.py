@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import Trainer, TrainerControl
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from tuneahead.assessment import NAN, Assessment, Checkup, Costs, DataSummary, TaskInfo
 from tuneahead.conclusion import Task, conclude, stopped
@@ -87,10 +87,12 @@ class Gate(TraceRecorder):
         self._bench: Workbench | None = None
         self._findings: tuple[Finding, ...] = ()
         self._start = 0.0
+        self._unsaved = False
 
     def plan(self, base: Base, total_steps: int) -> None:
         """Cues, reference texts and flatness as an assessment of the same run would take them."""
         self.assessment, self.decision, self.run_id = None, None, ""
+        self._unsaved = False
         setup = Setup(base=base.name, benchmark=self.benchmark.name, probe_steps=self.probe_steps)
         predictor, absent = _predictor_for(self.predictor, base.name, self.benchmark.name)
         self._bench = Workbench(setup, base, self.benchmark, predictor, absent)
@@ -114,6 +116,21 @@ class Gate(TraceRecorder):
             self._attempt(lambda probe: self._announce(self._judge(probe)))
         finally:
             self._share(trainer, control)
+        self._unsaved = self.decision == "NO_GO" and self.stop
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
+    ) -> None:
+        """The checkpoint of a stopped run is written."""
+        self._unsaved = False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
+    ) -> None:
+        """Ask once more for a stopped run's checkpoint, where none was written."""
+        # Under save_strategy "best" an evaluation that is due at the same step has the last word.
+        if self._unsaved:
+            control.should_save = True
 
     def _check(self, probe: LiveProbe) -> None:
         from tuneahead.preflight import preflight
