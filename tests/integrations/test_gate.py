@@ -330,6 +330,41 @@ def test_packed_plain_text_has_no_prompt() -> None:
     assert all(all(row.answer) for row in found.rows) and found.answer_tokens == 6
 
 
+def test_padding_of_packed_rows_to_a_multiple_is_no_row() -> None:
+    collators = pytest.importorskip("trl.trainer.sft_trainer")
+    collate = collators.DataCollatorForLanguageModeling(
+        pad_token_id=0, padding_free=True, pad_to_multiple_of=8
+    )
+    texts = [[5, 6, 7], [5, 8], [5, 9, 4, 3, 2]]
+    found = read_rows([{"input_ids": text} for text in texts], collate)
+    assert [row.ids for row in found.rows] == [tuple(text) for text in texts]
+    assert found.identified and found.tokens == 10
+
+
+def test_rows_with_images_are_trained_on_and_not_asked_without_them(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+) -> None:
+    recipe = RECIPE.replace(max_steps=7)
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+    collate, loss = trainer.data_collator, trainer.compute_loss
+
+    def text_only(model: Any, inputs: dict[str, Any], **options: Any) -> Any:
+        return loss(model, {k: v for k, v in inputs.items() if k != "pixel_values"}, **options)
+
+    trainer.data_collator = lambda rows: {**collate(rows), "pixel_values": torch.zeros(len(rows), 3, 2, 2)}
+    trainer.compute_loss = text_only
+    trainer.train()
+    assert gate.trace is not None and gate.assessment is not None
+    absent, reason = (
+        dict(gate.trace.absent),
+        "rows hold images, and only their text can be asked of the model",
+    )
+    assert absent["held-out loss"] == absent["flatness"] == reason
+    assert gate.assessment.features.absent["reference_loss_nats"] == reason
+    assert len(gate.trace.visits.row) == 20 and gate.trace.cue_at(5) is not None
+
+
 def test_of_packed_data_the_rows_are_counted_and_not_the_lines(path: Path, tmp_path: Path) -> None:
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
     from peft import LoraConfig

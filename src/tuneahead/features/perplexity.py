@@ -37,6 +37,8 @@ _REFERENCE = (
 )
 _ALONE = ("answer_alone_loss_nats", "prompt_gain_nats", "prompt_gain_ratio")
 _SWAPPED = ("own_prompt_gain_nats", "own_prompt_gain_ratio")
+OF_THE_BASE = _REFERENCE + _ALONE + _SWAPPED
+"""Features that need the base itself."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,14 @@ def measure_perplexity(drawn: Drawn, base: Base | None) -> Measured:
     A sample of 128 rows, fewer where they exceed 8,192 tokens, under the template ``auto``;
     a chat template that refuses one of them is the reason for none.
     """
-    names = _REFERENCE + _ALONE + _SWAPPED
     if base is None:
-        return Measured(dict.fromkeys(names, "no base model was given"), {})
+        return Measured(dict.fromkeys(OF_THE_BASE, "no base model was given"), {})
     try:
         rows = sample_answers(drawn.answers, base)
     except ModelError as error:
-        return Measured(dict.fromkeys(names, error.message), {})
+        return Measured(dict.fromkeys(OF_THE_BASE, error.message), {})
     if not rows:
-        return Measured(dict.fromkeys(names, "no row has a trainable answer"), {})
+        return Measured(dict.fromkeys(OF_THE_BASE, "no row has a trainable answer"), {})
     losses = _losses(base, rows)
     values = loss_features(losses)
     samples: dict[str, Sample] = {}

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from tuneahead.training.models import Base
 
 _NAN = float("nan")
+_PICTURED = "rows hold images, and only their text can be asked of the model"
 
 
 class LiveProbe:
@@ -79,7 +80,9 @@ class LiveProbe:
         # Data sets and collators may draw: what to mask, how to augment.
         with same_draws():
             self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn)
-            heldout = _heldout_rows(trainer)
+            heldout, pictured = _heldout_rows(trainer)
+        self.pictured = _PICTURED if self.rows.pictured or pictured else ""
+        """Why the loss on rows is not measured outside of training, or empty."""
         self.given = bool(examples)
         self.examples = tuple(examples or decode_examples(self.rows.rows, base.tokenizer))
         self.data = RunData(self.rows.rows, heldout, data_fingerprint(self.examples))
@@ -139,7 +142,7 @@ class LiveProbe:
             if step in self.settings.cue_steps:
                 self.cues += self.cue_meter.take(self.adapter, [0], [step], [self.data.heldout])
             usable = [row for row in self.rows.rows if row.answer_tokens > 0][: flatness_rows(self.base)]
-            if step == self.settings.flatness_at and usable:
+            if step == self.settings.flatness_at and usable and not self.pictured:
                 (self.flatness,) = measure_flatness(
                     self.base, self.adapter, [0], [self.recipe], [usable], [step]
                 )
@@ -200,7 +203,7 @@ class LiveProbe:
         if self.settings.cue_benchmark is None:
             yield "benchmark cues", "no benchmark was given"
         if not self.data.heldout:
-            yield "held-out loss", "the Trainer has no map-style eval_dataset"
+            yield "held-out loss", self.pictured or "the Trainer has no map-style eval_dataset"
         if not self.settings.reference_texts:
             yield "reference loss", "no reference texts were given"
         if self.flatness is None:
@@ -216,6 +219,8 @@ class LiveProbe:
         at = self.settings.flatness_at
         if at is None:
             return "it was not asked for"
+        if self.pictured:
+            return self.pictured
         if not self.rows.answer_tokens:
             return self.rows.reason or "no row has a trained answer"
         return f"the run ended before step {at}"
@@ -249,15 +254,19 @@ class LiveProbe:
         return int(self.trainer.state.max_steps * self.recipe.rows_per_step)
 
 
-def _heldout_rows(trainer: Trainer) -> tuple[Encoded, ...]:
-    """The first rows of the evaluation set; none is taken out of the user's training rows."""
+def _heldout_rows(trainer: Trainer) -> tuple[tuple[Encoded, ...], bool]:
+    """The first rows of the evaluation set, none of the user's training rows, and whether they hold images.
+
+    Of rows with images none is given.
+    """
     dataset = trainer.eval_dataset
     if isinstance(dataset, dict):
         dataset = next(iter(dataset.values()), None)
     indexed = is_indexed(dataset)
     if dataset is None or not indexed:
-        return ()
+        return (), False
     # Only asked for its collator and its columns: iterating it would draw random numbers.
     loader = trainer.get_eval_dataloader(dataset)
     found = read_rows(loader.dataset, loader.collate_fn, MAX_HELDOUT_ROWS)
-    return tuple(row for row in found.rows if row.answer_tokens > 0)
+    usable = tuple(row for row in found.rows if row.answer_tokens > 0)
+    return () if found.pictured else usable, found.pictured

@@ -35,7 +35,7 @@ class TrainerRows:
     ``rows`` are those that are kept: all, or every second, fourth, ... of long data. ``keys`` are the
     hashes of all that were read, ``tokens`` and ``answer_tokens`` how many those hold. ``identified`` is
     False where items and rows are not one to one (packing), or where not all rows could be read; ``reason``
-    then says why.
+    then says why. Rows that are ``pictured`` hold images, which their tokens alone don't give.
     """
 
     rows: tuple[Encoded, ...]
@@ -44,6 +44,7 @@ class TrainerRows:
     keys: tuple[int, ...] = ()
     tokens: int = 0
     answer_tokens: int = 0
+    pictured: bool = False
 
 
 def read_rows(
@@ -61,6 +62,7 @@ def read_rows(
         batch = collate([dict(item) if isinstance(item, dict) else item for item in items])
         if "input_ids" not in batch:
             return TrainerRows((), False, "the collator's batches hold no input_ids")
+        kept.pictured |= any(name.startswith("pixel_values") for name in batch)
         found = list(batch_rows(batch))
         whole = whole and len(found) == len(items)
         for ids, answer in found:
@@ -79,6 +81,7 @@ class _Kept:
         self.rows: list[Encoded] = []
         self.keys: list[int] = []
         self.tokens = self.answer_tokens = 0
+        self.pictured = False
         self._every = 1
         self._held = 0
 
@@ -97,8 +100,15 @@ class _Kept:
             self._held = sum(len(row.ids) for row in self.rows)
 
     def result(self, reason: str) -> TrainerRows:
-        keys = tuple(self.keys)
-        return TrainerRows(tuple(self.rows), not reason, reason, keys, self.tokens, self.answer_tokens)
+        return TrainerRows(
+            tuple(self.rows),
+            not reason,
+            reason,
+            tuple(self.keys),
+            self.tokens,
+            self.answer_tokens,
+            self.pictured,
+        )
 
 
 def is_indexed(dataset: object) -> TypeGuard[Sequence[object]]:
@@ -155,8 +165,11 @@ def _spans(batch: Batch) -> list[tuple[int, int, int]]:
     lines, length = _cpu(batch, "input_ids").shape
     places = batch.get("position_ids")
     if lines == 1 and isinstance(places, Tensor) and places.ndim == 2 and "attention_mask" not in batch:
-        starts = torch.nonzero(places[0] == 0).flatten().tolist()
-        return [(0, a, b) for a, b in zip(starts, [*starts[1:], length], strict=True)]
+        further = torch.nonzero(places[0]).flatten().tolist()
+        # Padding to a multiple has place 0 too, and so would be rows of one token each.
+        stop = further[-1] + 1 if further else length
+        starts = torch.nonzero(places[0, :stop] == 0).flatten().tolist()
+        return [(0, a, b) for a, b in zip(starts, [*starts[1:], stop], strict=True)]
     return [(line, 0, length) for line in range(lines)]
 
 

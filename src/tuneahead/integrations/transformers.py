@@ -144,8 +144,6 @@ class Gate(TraceRecorder):
             self._announce(stopped(self._task(probe, nothing, 0.0), self.goal))
 
     def _judge(self, probe: LiveProbe) -> Assessment:
-        from tuneahead.features.catalogue import names_of
-        from tuneahead.features.extract import static_features
         from tuneahead.training.loop import RunResult
 
         assert self._bench is not None and self.trace is not None
@@ -154,17 +152,25 @@ class Gate(TraceRecorder):
         result = RunResult("trainer", self.trace, {}, {}, len(steps), spent, self.trace.info.failure)
         seconds = time.perf_counter() - self._start
         began = time.perf_counter()
-        # What the data looks like to the base has to be asked of the base, not of the trained adapter.
-        if probe.examples:
-            with probe.watching(), probe.adapter.as_begun():
-                static = static_features(
-                    probe.examples, base=probe.base, benchmarks=(self.benchmark,), total=probe.data_rows
-                )
-        else:
-            nothing = FeatureVector(dict.fromkeys(names_of("static"), NAN))
-            static = nothing.without(dict.fromkeys(nothing.values, probe.rows.reason or "no row was read"))
+        static = self._static(probe)
         task = self._task(probe, static, time.perf_counter() - began)
         return conclude(task, result, self._bench, self.goal, seconds)
+
+    def _static(self, probe: LiveProbe) -> FeatureVector:
+        from tuneahead.features.catalogue import names_of
+        from tuneahead.features.extract import static_features
+        from tuneahead.features.perplexity import OF_THE_BASE
+
+        if not probe.examples:
+            nothing = FeatureVector(dict.fromkeys(names_of("static"), NAN))
+            return nothing.without(dict.fromkeys(nothing.values, probe.rows.reason or "no row was read"))
+        base = None if probe.pictured else probe.base
+        # What the data looks like to the base has to be asked of the base, not of the trained adapter.
+        with probe.watching(), probe.adapter.as_begun():
+            static = static_features(
+                probe.examples, base=base, benchmarks=(self.benchmark,), total=probe.data_rows
+            )
+        return static.without(dict.fromkeys(OF_THE_BASE, probe.pictured)) if probe.pictured else static
 
     def _task(self, probe: LiveProbe, static: FeatureVector, seconds: float) -> Task:
         from tuneahead.columns import ColumnMapping
