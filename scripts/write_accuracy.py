@@ -14,7 +14,10 @@ from tuneahead.workbench import shipped_backtest
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- accuracy: written by scripts/write_accuracy.py -->", "<!-- end of accuracy -->"
 PROBE, AT_RANDOM = "Persistence (score at the probe)", "Mean of the training scores"
-MADE_WITH = "Made with `tuneahead backtest` from the shipped table; all tables are in [docs/results.md](docs/results.md)."
+MADE_WITH = (
+    "Made with `tuneahead backtest` from the shipped table; "
+    "all tables are in [docs/results.md](docs/results.md)."
+)
 LEFT_OUT = ("Base score", "Persistence + mean gain", "Seed-noise floor")
 
 

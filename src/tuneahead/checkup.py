@@ -199,12 +199,12 @@ def _count_tokens(
 def _lengths(rows: Sequence[Example], bench: Workbench, recipe: Recipe) -> list[tuple[int, int]]:
     """Tokens of each row, and those of them that are trained."""
     from tuneahead.checks.encoding import trimmed
-    from tuneahead.training.encode import encode_examples
+    from tuneahead.training.probe import encode_rows
 
     lengths: list[tuple[int, int]] = []
     for at in range(0, len(rows), _BATCH_ROWS):
         batch = [trimmed(row, recipe.max_length) for row in rows[at : at + _BATCH_ROWS]]
-        encoded = encode_examples(batch, bench.base.tokenizer, recipe)
+        encoded = encode_rows(bench.base, batch, recipe)
         lengths += [(len(row.ids), row.answer_tokens) for row in encoded]
     return lengths
 

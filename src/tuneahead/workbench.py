@@ -145,7 +145,7 @@ def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True, store: str
 
 def open_outline(setup: Setup) -> Workbench:
     """The benchmark, and of the base its tokenizer and layers; raises ModelError or BenchmarkError."""
-    from tuneahead.training.outline import outline_base
+    from tuneahead.training.models import outline_base
 
     if setup.base is None:
         raise ModelError(

@@ -18,6 +18,7 @@ from tuneahead.integrations.liveprobe import LiveProbe
 from tuneahead.integrations.recorder import RunNotes, TraceRecorder
 from tuneahead.verdict import Decision, Finding, Goal, first_stop
 from tuneahead.workbench import (
+    FITTED,
     PROBE_STEPS,
     Setup,
     Workbench,
@@ -274,4 +275,4 @@ def _predictor_for(predictor: Predictor | None, base: str, benchmark: str) -> tu
     if not absent:
         return predictor, ""
     keep = "keep your runs with Gate(store=RunStore('runs.sqlite')), record their scores, then"
-    return None, f"{absent}; {keep} {fit_command(benchmark)}"
+    return None, f"{absent}; {keep} {fit_command(benchmark)}, then Gate({FITTED!r}, ...)"

@@ -110,6 +110,21 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
     return Base(shown, model, tokenizer, weights_fingerprint(model), where)
 
 
+def outline_base(name: str) -> Base:
+    """A base without its weights, for checks that read only its tokenizer and the names of its layers.
+
+    ``name`` is that of :func:`load_base`. A GGUF file is converted first, which reads it whole. Raises
+    :class:`ModelError`.
+    """
+    shown, location = resolve_base(name)
+    with _load_errors(name):
+        config = _read_config(name, location)
+        tokenizer, empty = load_tokenizer(location), _empty_model(config)
+    _require_linear_layers(name, empty)
+    end_token(name, tokenizer, config)
+    return Base(shown, empty, tokenizer, fingerprint="", device="meta")
+
+
 def _read_config(name: str, location: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
