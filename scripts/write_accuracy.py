@@ -38,7 +38,7 @@ def accuracy(result: BacktestResult) -> str:
     rows = [row for row in reversed(table.rows) if row[0] not in LEFT_OUT and row[at["tasks"]]]
     measured = rows[0][at["tasks"]]
     head = (
-        f"On {result.tasks} real LoRA tasks of the [lab](docs/lab.md) ({result.data_sets} data sets, full "
+        f"On {result.tasks:,} real LoRA tasks of the [lab](docs/lab.md) ({result.data_sets} data sets, full "
         "runs of 300 to 1,500 steps,\nscore on an 824-question examination), every data set held out in turn"
         f"{'' if measured == result.tasks else f'; errors on the {measured} tasks with several seeds'}:\n"
     )
@@ -79,7 +79,7 @@ def in_words(result: BacktestResult) -> str:
     return f"""
         The paper reports an RMSE of 1.47 on its own runs; we do not reach that here. Seeds differ so
         little that an error of {show(floor)} would be possible, but more data lower ours slowly:
-        {show(curve[-2][1])} with {curve[-2][0]} past tasks, {show(curve[-1][1])} with {curve[-1][0]}.
+        {show(curve[-2][1])} with {curve[-2][0]:,} past tasks, {show(curve[-1][1])} with {curve[-1][0]:,}.
         ProxyLM, which really fine-tunes a smaller model on the tasks, errs by {show(proxy[0])} (on the
         {proxy[1]} tasks it was run for). Without benchmark cues during the probe the error is
         {show(cues[0])} instead of {show(cues[1])} (two cheap models). Where a data set may be on both
@@ -119,7 +119,7 @@ def over_all(result: BacktestResult) -> str:
     error = found[f"RMSE over all {result.tasks} tasks, points"]
     inside = found[f"90 % intervals cover, all {result.tasks} tasks, %"]
     return (
-        f"Over all {result.tasks} tasks, also those run under one seed, TuneAhead's error is {show(error)},\n"
+        f"Over all {result.tasks:,} tasks, also those run under one seed, TuneAhead's error is {show(error)},\n"
         f"and {percent(inside)} lie in their intervals."
     )
 
