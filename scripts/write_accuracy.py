@@ -119,8 +119,8 @@ def over_all(result: BacktestResult) -> str:
     error = found[f"RMSE over all {result.tasks} tasks, points"]
     inside = found[f"90 % intervals cover, all {result.tasks} tasks, %"]
     return (
-        f"Over all {result.tasks:,} tasks, also those run under one seed, TuneAhead's error is {show(error)},\n"
-        f"and {percent(inside)} lie in their intervals."
+        f"Over all {result.tasks:,} tasks, also those run under one seed, TuneAhead's error is "
+        f"{show(error)},\nand {percent(inside)} lie in their intervals."
     )
 
 
