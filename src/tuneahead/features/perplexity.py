@@ -181,8 +181,9 @@ def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
         if row.answer_tokens == 0 or tokens > SAMPLE_TOKENS:
             continue
         tokens += len(row.ids)
+        asked = example.prompt or len(example.messages or ()) > 1
         # What a template or a tokenizer puts before a text is no prompt.
-        rows.append(_last_answer(row) if example.prompt else AnswerTokens((), row.ids))
+        rows.append(_last_answer(row) if asked else AnswerTokens((), row.ids))
     return rows
 
 
