@@ -53,8 +53,9 @@ interval, the reasons, and a verdict: go, no go or unsure.
 
   tuneahead build --store lab.sqlite            many runs of the tiny lab base
 
-Results go to stdout, progress to stderr. Exit codes: 0 done, 1 internal error,
-2 wrong input or usage; with --exit-code also 3 for no go and 4 for unsure."""
+Results go to stdout, progress to stderr. Exit codes: 0 done, 1 internal
+error, 2 wrong input or usage; with --exit-code also 3 for no go, 4 for
+unsure."""
 
 app = typer.Typer(
     name="tuneahead",
