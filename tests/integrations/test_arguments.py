@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from integrations.trainer_fixtures import RECIPE, make_data, make_exam, make_predictor, make_trainer
-from training.training_fixtures import write_tiny_model
 
 from tuneahead.features.extract import derived_features
 from tuneahead.features.recipes import DEPENDS_ON, UNKNOWN_SETTING
@@ -17,19 +16,9 @@ from tuneahead.integrations.transformers import Gate, RunNotes, TraceRecorder
 from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace
 from tuneahead.training.measure import ProbeSettings
-from tuneahead.training.models import Base, load_base
+from tuneahead.training.models import Base
 
 SHORT = RECIPE.replace(max_steps=2)
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def base(path: Path) -> Base:
-    return load_base(str(path), device="cpu")
 
 
 @pytest.fixture

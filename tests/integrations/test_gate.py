@@ -11,7 +11,7 @@ import torch
 from accelerate.data_loader import IterableDatasetShard
 from integrations.trainer_fixtures import RECIPE, columns, make_data, make_exam, make_predictor, make_trainer
 from torch.utils.data import IterableDataset
-from training.training_fixtures import WORDS, write_tiny_model
+from training.training_fixtures import WORDS
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
@@ -27,16 +27,6 @@ from tuneahead.report import render_html
 from tuneahead.training.measure import CueMeter, GradientMeter
 from tuneahead.training.models import Base, load_base
 from tuneahead.verdict import Goal
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def base(path: Path) -> Base:
-    return load_base(str(path), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -244,43 +234,28 @@ def test_what_fails_in_a_loss_does_not_end_the_training(
     assert gate.probe is None and "compute_loss" not in trainer.__dict__
 
 
-def test_no_memory_for_the_first_questions_does_not_end_the_training(
+@pytest.mark.parametrize(
+    "place",
+    [(CueMeter, "take"), (GradientMeter, "start"), (preflight, "preflight")],
+    ids=["the first questions", "the meters", "the preflight"],
+)
+def test_no_memory_for_the_probe_does_not_end_the_training(
     path: Path,
     base: Base,
     predictor: Predictor,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
-
-    def full(*arguments: Any) -> None:
-        raise torch.OutOfMemoryError("out of memory")
-
-    monkeypatch.setattr(CueMeter, "take", full)
-    train_on(gate, path, base, tmp_path, caplog)
-    assert "the probe is given up, training goes on: out of memory" in caplog.text
-
-
-@pytest.mark.parametrize("place", ["the meters", "the preflight"])
-def test_no_memory_to_set_the_probe_up_does_not_end_the_training(
-    path: Path,
-    base: Base,
-    predictor: Predictor,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
+    place: tuple[object, str],
 ) -> None:
     gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
 
     def full(*arguments: Any, **options: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(
-        *((GradientMeter, "start") if place == "the meters" else (preflight, "preflight")), full
-    )
+    monkeypatch.setattr(*place, full)
     trainer = train_on(gate, path, base, tmp_path, caplog)
+    assert "the probe is given up, training goes on: out of memory" in caplog.text
     assert gate.probe is None and "compute_loss" not in trainer.__dict__
 
 

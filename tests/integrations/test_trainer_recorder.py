@@ -24,7 +24,7 @@ from integrations.trainer_fixtures import (
     make_trainer,
     row_order,
 )
-from training.training_fixtures import make_examples, write_tiny_model
+from training.training_fixtures import make_examples
 
 from tuneahead.errors import ModelError
 from tuneahead.integrations.live import undisturbed
@@ -38,11 +38,6 @@ from tuneahead.training.models import Base, load_base
 SETTINGS = ProbeSettings(
     record_steps=12, cue_steps=(0, 5, 12), cue_benchmark=make_exam(), reference_texts=TEXTS, flatness_at=12
 )
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
