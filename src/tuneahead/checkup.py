@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from tuneahead import __version__
 from tuneahead.assessment import Checkup, Costs, DataSummary
 from tuneahead.errors import ModelError
-from tuneahead.features.catalogue_static import STATIC_SECTIONS
 from tuneahead.judge import SILENT, Watch, open_bench
 from tuneahead.recipe import Recipe
 from tuneahead.report import words
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 2**20
 _BATCH_ROWS = 1_000
-_UNASKED = {row.name: words.NO_WEIGHTS for row in STATIC_SECTIONS["The base's opinion"]}
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ def examine(
     from tuneahead.checks.check import Context
     from tuneahead.checks.encoding import measure_tokens
     from tuneahead.features.extract import measure_static
+    from tuneahead.features.perplexity import OF_THE_BASE
     from tuneahead.features.rows import draw
     from tuneahead.preflight import run_checks, window_of
     from tuneahead.survey import take_survey
@@ -98,6 +97,7 @@ def examine(
     watch.stage("Measuring features")
     asked = opened.base if opened.setup.weights else None
     static = measure_static(drawn, survey, asked, (opened.benchmark,))
+    unasked = {} if asked else dict.fromkeys(OF_THE_BASE, words.NO_WEIGHTS)
     tokens: Mapping[str, _Tokens] = {}
     if measures is not None:
         tokens, measures = _count_tokens(drawn, measures, opened, chosen)
@@ -109,7 +109,7 @@ def examine(
         summary,
         chosen,
         findings,
-        static.features if asked else static.features.without(_UNASKED),
+        static.features.without(unasked),
         Costs(check_seconds=time.perf_counter() - began),
         base=opened.base.name,
         base_named=own is not None,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tuneahead.training.models import Base
 
 PROBE_STEPS = 100
-"""Length of the probes that shipped predictors learned from, in optimiser steps."""
+"""Length of the probes that shipped predictors learned from, in optimiser steps, and where none is said."""
 LEAST_PROBE_STEPS = 5
 MOST_CUE_ITEMS = 1000
 MOST_CUE_ANSWERS = 200

@@ -28,7 +28,7 @@ def choice_table(rows: FeatureTable, outcomes: Mapping[str, Outcome]) -> Table |
     Systems that left out one of these tasks are no candidates. Equal forecasts count as a choice at
     random among them.
     """
-    sets = data_sets(rows)
+    sets = rows.data_keys
     index = group_index(sets)
     counts = np.bincount(index, minlength=1)
     groups = [np.flatnonzero(index == one) for one in np.flatnonzero(counts >= LEAST_RECIPES)]
@@ -36,7 +36,7 @@ def choice_table(rows: FeatureTable, outcomes: Mapping[str, Outcome]) -> Table |
         return None
     asked = np.concatenate(groups)
     found = [
-        (outcome.system.label, _figures(rows, outcome.score_pp, groups))
+        (outcome.system.label, _figures(rows, outcome.score_pp, groups, sets))
         for outcome in outcomes.values()
         if np.isfinite(outcome.score_pp[asked]).all() and outcome.system.kind != "ablation"
     ]
@@ -54,9 +54,10 @@ def choice_table(rows: FeatureTable, outcomes: Mapping[str, Outcome]) -> Table |
     return Table("recipe choice", "Choosing a recipe, grouped", COLUMNS, worst_first, note)
 
 
-def _figures(rows: FeatureTable, forecast_pp: Floats, groups: Sequence[Rows]) -> Floats:
+def _figures(
+    rows: FeatureTable, forecast_pp: Floats, groups: Sequence[Rows], sets: tuple[str, ...]
+) -> Floats:
     """By data set: points given up, best picked, chance said, pairs in order, pairs, ``(groups, 5)``."""
-    sets = data_sets(rows)
     figures = []
     for group in groups:
         # The error between recipes is that of all other data sets.
@@ -66,12 +67,6 @@ def _figures(rows: FeatureTable, forecast_pp: Floats, groups: Sequence[Rows]) ->
         sd = sd_between_recipes(residual_pp, [sets[i] for i in others], tasks)
         figures.append(_of_one(rows.score_pp[group], forecast_pp[group], sd))
     return np.array(figures)
-
-
-def data_sets(rows: FeatureTable) -> list[str]:
-    """Each row's data set on its base and benchmark: only there are recipes chosen from."""
-    parts = zip(rows.bases, rows.benchmarks, rows.data_ids, strict=True)
-    return [" ".join(part) for part in parts]
 
 
 def _of_one(score_pp: Floats, forecast_pp: Floats, sd: float) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ from tuneahead.predictor.fitting import (
 )
 from tuneahead.predictor.intervals import Calibration
 from tuneahead.predictor.selection import TrailEntry
-from tuneahead.predictor.table import USUAL_PROBE_STEPS, FeatureTable, Floats, Rows
+from tuneahead.predictor.table import FeatureTable, Floats, Rows
 from tuneahead.predictor.tuning import (
     CONTEXT,
     Anchor,
@@ -36,6 +36,7 @@ from tuneahead.predictor.tuning import (
     design,
 )
 from tuneahead.verdict import Attribution, Forecast
+from tuneahead.workbench import PROBE_STEPS
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Origin:
     """How many of the rows are tasks of the predictor's own base, where other bases' runs helped."""
     learnt: tuple[str, ...] = ()
     """Every data set that the models were fitted to, each as its base and its identifier."""
-    probe_steps: int = USUAL_PROBE_STEPS
+    probe_steps: int = PROBE_STEPS
     """Length of the probes whose features it reads, in optimiser steps."""
 
 
@@ -303,10 +304,8 @@ def _require_probability(level: float) -> None:
 
 
 def _recipe_sd_pp(rows: FeatureTable, choice: Choice, own: Rows) -> float:
-    known = zip(rows.bases, rows.benchmarks, rows.data_ids, strict=True)
-    sets = [" ".join(one) for one in known]
     is_own = np.isin(np.arange(len(rows)), own)
-    return sd_of_own_or_all(rows.score_pp - choice.out_of_fold_pp, sets, rows.task_ids, is_own)
+    return sd_of_own_or_all(rows.score_pp - choice.out_of_fold_pp, rows.data_keys, rows.task_ids, is_own)
 
 
 def load_predictor(folder: str | Path) -> Predictor:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tuneahead.errors import PredictorError
 from tuneahead.predictor import fields
+from tuneahead.workbench import PROBE_STEPS
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -30,8 +31,6 @@ PROXY = "proxy_pp"
 OUTCOME_PREFIX = "outcome@"
 """Extra columns ``outcome@<benchmark>|<column>``: the outcome columns on a second benchmark."""
 _OUTCOME_COLUMNS = ("score_pp", "base_pp", "seeds", "seed_sd_pp")
-USUAL_PROBE_STEPS = 100
-"""Length of probes where a table or a predictor does not say it."""
 DATA_ROWS = "data_rows"
 FINAL_STEPS = "final_steps"
 PROBE_SECONDS = "probe_seconds"
@@ -81,7 +80,7 @@ class FeatureTable:
     groups: tuple[str, ...] = ()
     extras: Mapping[str, Floats] = field(default_factory=dict)
     repeats: FeatureTable | None = None
-    probe_steps: int = USUAL_PROBE_STEPS
+    probe_steps: int = PROBE_STEPS
 
     def __post_init__(self) -> None:
         rows = len(self.task_ids)
@@ -185,6 +184,12 @@ class FeatureTable:
         )
 
     @property
+    def data_keys(self) -> tuple[str, ...]:
+        """Each row's data set on its base and benchmark, ``(n,)``: only there are recipes chosen from."""
+        parts = zip(self.bases, self.benchmarks, self.data_ids, strict=True)
+        return tuple(" ".join(part) for part in parts)
+
+    @property
     def headroom_pp(self) -> Floats:
         """Points between chance and the top of each row's benchmark, ``(n,)``."""
         return 100.0 - np.nan_to_num(self.chance_pp)
@@ -217,7 +222,7 @@ def join_tables(tables: Sequence[FeatureTable]) -> FeatureTable:
         if table.probe_steps != first.probe_steps:
             raise PredictorError(
                 f"runs probed for {first.probe_steps} and for {table.probe_steps} steps can't be joined",
-                remedy=f"derive all from probes of one length (the packaged runs: {USUAL_PROBE_STEPS} steps)",
+                remedy=f"derive all from probes of one length (the packaged runs: {PROBE_STEPS} steps)",
             )
         if table.names != first.names:
             raise PredictorError(
@@ -317,7 +322,7 @@ def _table(arrow: Any) -> FeatureTable:
         values=np.column_stack(values) if values else np.zeros((arrow.num_rows, 0)),
         groups=fields.texts(header["groups"], "groups"),
         extras=extras,
-        probe_steps=fields.whole(header.get("probe_steps", USUAL_PROBE_STEPS), "the probe's steps", least=1),
+        probe_steps=fields.whole(header.get("probe_steps", PROBE_STEPS), "the probe's steps", least=1),
         **columns,
         **texts,
     )

@@ -91,9 +91,7 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
     where = choose_device(device)
     quantization = quantization_config(precision, where)
     shown, location = resolve_base(name)
-    with _load_errors(name):
-        config = _read_config(name, location)
-        tokenizer, empty = load_tokenizer(location), _empty_model(config)
+    config, tokenizer, empty = _read_outline(name, location)
     dtype = choose_dtype(precision, empty.num_parameters(), where)
     require_room(
         weight_bytes(empty, precision, dtype),
@@ -101,8 +99,7 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
         f"base {name!r} in {precision if quantization else dtype_name(dtype)}",
         "use a smaller base, --set precision=bf16, or 4bit on CUDA",
     )
-    _require_linear_layers(name, empty)
-    end_token(name, tokenizer, config)
+    _require_adaptable(name, config, tokenizer, empty)
     with _load_errors(name):
         model = _load_weights(location, config, dtype, where, quantization)
     torch.nn.Module.eval(model)
@@ -117,12 +114,26 @@ def outline_base(name: str) -> Base:
     :class:`ModelError`.
     """
     shown, location = resolve_base(name)
+    config, tokenizer, empty = _read_outline(name, location)
+    _require_adaptable(name, config, tokenizer, empty)
+    return Base(shown, empty, tokenizer, fingerprint="", device="meta")
+
+
+def _read_outline(
+    name: str, location: str
+) -> tuple[PretrainedConfig, PreTrainedTokenizerBase, PreTrainedModel]:
+    """Everything of a base that is known before its weights are read."""
     with _load_errors(name):
         config = _read_config(name, location)
-        tokenizer, empty = load_tokenizer(location), _empty_model(config)
+        return config, load_tokenizer(location), _empty_model(config)
+
+
+def _require_adaptable(
+    name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, empty: PreTrainedModel
+) -> None:
+    """Raises :class:`ModelError` for a base without linear layers or without a token that ends a text."""
     _require_linear_layers(name, empty)
     end_token(name, tokenizer, config)
-    return Base(shown, empty, tokenizer, fingerprint="", device="meta")
 
 
 def _read_config(name: str, location: str) -> PretrainedConfig:
