@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.svm import SVR
 
 from tuneahead.predictor import baselines
 from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, Estimate
@@ -147,3 +148,20 @@ def test_ablations_do_not_see_what_they_are_said_to_lack(train, test, estimates)
         values[:, [group in hidden for group in blank.groups]] = 1e6
         found = SYSTEMS[name].run(train, replace(blank, values=values), 0)
         np.testing.assert_array_equal(found.score_pp, estimates[name].score_pp)
+
+
+def test_support_vectors_find_the_width_of_a_smooth_function_of_many_columns(make_table):
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(180, 20))
+    score = 50.0 + values @ rng.normal(size=20)
+    names = tuple(f"column{i}" for i in range(20))
+    whole = replace(
+        make_table(180, 8), names=names, values=values, groups=("static",) * 20, score_pp=score, repeats=None
+    )
+    train, test = whole.select(np.arange(120)), whole.select(np.arange(120, 180))
+    found = rmse(baselines.svr(train, test, 0).score_pp, test.score_pp)
+    usual = [
+        SVR(C=cost, epsilon=0.5, gamma="scale").fit(train.values, train.score_pp).predict(test.values)
+        for cost in (1.0, 10.0, 100.0)
+    ]
+    assert found < 0.7 * min(rmse(predicted, test.score_pp) for predicted in usual)
