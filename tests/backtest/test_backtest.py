@@ -239,6 +239,7 @@ def test_a_second_benchmark_is_predicted_without_its_cue_scores(result):
 def test_another_base_is_predicted_from_scratch_and_from_few_rows(result):
     main = {row[0]: row for row in result.table("base small").rows}
     assert main["TuneAhead (default)"][1] < main["Persistence (score at the probe)"][1]
+    assert all(row[-1] is None for row in main.values()), "the paper's errors are of another base"
     rows = result.table("transfer small").rows
     assert [row[0] for row in rows] == [0, 10, 25, 50]
     own, scratch, warm = rows[0][:3]

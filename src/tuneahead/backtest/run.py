@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -14,14 +13,14 @@ from tuneahead.backtest.headline import headline_table
 from tuneahead.backtest.protocols import judge, protocol_tables
 from tuneahead.backtest.result import BacktestOptions, BacktestResult, Prediction
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
-from tuneahead.backtest.tables import Table, metric_table
+from tuneahead.backtest.tables import Table, metric_table, without_paper
 from tuneahead.errors import PredictorError
 from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, System
 from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.splits import folds_for
 from tuneahead.predictor.table import FeatureTable
 
-FURTHER = ("mean", "base", "ridge", "proxy_lm", "paper", "ours")
+FURTHER = ("mean", "base", "ridge", "svr", "proxy_lm", "paper", "ours")
 """Systems compared on second and third benchmarks; rules that read cue scores have none there."""
 
 
@@ -103,12 +102,10 @@ def _further(table: FeatureTable, options: BacktestOptions, seed: int) -> Table:
     plan = Plan(systems, folds_for(rows, "grouped", seed=seed, k=options.folds))
     found = run_plans(rows, {"grouped": plan}, seed=seed, workers=options.workers)["grouped"]
     judged = judge(rows, "grouped", found, seed)
-    scored = sorted(judged.scored.values(), key=lambda s: -s.metrics.rmse_pp)
-    # The paper's figures are of another benchmark than the one its errors are listed for.
-    plain = [replace(system, name="") for system in scored]
+    scored = without_paper(sorted(judged.scored.values(), key=lambda s: -s.metrics.rmse_pp))
     title = f"Held-out error on {name}, grouped"
     note = f"{judged.note} The cues during the probe were those of the first benchmark."
-    return metric_table(f"benchmark {name}", title, plain, judged.floor_pp, note)
+    return metric_table(f"benchmark {name}", title, scored, judged.floor_pp, note)
 
 
 def _systems(protocol: str, options: BacktestOptions) -> tuple[System, ...]:

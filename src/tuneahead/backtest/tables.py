@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuneahead.predictor.bootstrap import Span
 from tuneahead.predictor.metrics import Decisions, Metrics
@@ -113,6 +113,11 @@ class Scored:
     label: str
     metrics: Metrics
     reason: str = ""
+
+
+def without_paper(systems: Sequence[Scored]) -> list[Scored]:
+    """The systems without the paper's figures, which are of one base and one benchmark."""
+    return [replace(system, name="") for system in systems]
 
 
 METRIC_COLUMNS = (
