@@ -219,9 +219,64 @@ def test_a_baseline_that_predicts_more_tasks_than_ours_is_still_a_rival(table):
     rows_of = {row[0]: row for row in headline.rows}
     assert rows_of["RMSE below the best baseline's, %"][1] == pytest.approx(100 / 3)
     assert headline.note == (
-        "Best baseline: Mean of the training scores, 3.00."
+        "Best baseline: Mean of the training scores, 3.00; over all tasks Mean of the training scores, 3.00."
         " Measured on fewer tasks and no candidate: Base score."
     )
+
+
+def foretold(table: FeatureTable, errors: dict[str, np.ndarray]) -> dict[str, Outcome]:
+    systems = {system.name: system for system in (*BASELINES, OURS)}
+    score = table.score_pp
+    return {
+        name: Outcome(systems[name], score + error, score + error - 3.0, score + error + 3.0)
+        for name, error in errors.items()
+    }
+
+
+def test_over_all_tasks_the_best_baseline_is_the_best_of_all_tasks(table):
+    several = table.seeds >= 2
+    errors = {
+        "ours": np.full(len(table), 2.0),
+        "persistence": np.where(several, 4.0, 8.0),
+        "mean": np.full(len(table), 5.0),
+    }
+    headline = headline_table(judge(table, "grouped", foretold(table, errors), 0))
+    rows = {row[0]: row for row in headline.rows}
+    assert rows["RMSE below the best baseline's, %"][1] == pytest.approx(50.0)
+    assert rows["RMSE below the best baseline's, all 120 tasks, %"][1] == pytest.approx(60.0)
+    assert headline.note == (
+        "Best baseline: Persistence (score at the probe), 4.00;"
+        " over all tasks Mean of the training scores, 5.00."
+    )
+
+
+def test_the_gates_rule_stops_a_run_only_where_its_whole_interval_ends_below_the_goal(table):
+    found = foretold(table, {"ours": np.full(len(table), -2.0)})
+    judged = judge(table, "grouped", found, 0)
+    rows = {row[0]: row[1] for row in headline_table(judged).rows}
+    score = judged.rows.score_pp
+    goal = float(f"{round(float(np.quantile(score, 2 / 3)), 1):g}")
+    assert not any("seconds" in figure for figure in rows)
+    for rule, ahead in (("by the prediction", -2.0), ("by the interval's upper end, the gate's rule", 1.0)):
+        run = score + ahead >= goal
+        saved, kept = (
+            f"{name} at a goal of {goal:g}, {rule}, %" for name in ("compute saved", "good runs kept")
+        )
+        assert rows[saved] == pytest.approx(90.0 * np.mean(~run))
+        assert rows[kept] == pytest.approx(100.0 * np.mean(run[score >= goal]))
+
+
+def test_where_kinds_are_held_out_whole_intervals_are_drawn_over_kinds(table):
+    # Two kinds that differ: drawn by data set the interval would be narrow.
+    error = np.where(np.array(table.families) == "family0", 1.0, 9.0)
+    found = foretold(table, {"ours": error, "mean": error + 1.0})
+    kinds, sets = (judge(table, protocol, found, 0) for protocol in ("family-out", "grouped"))
+    assert kinds.scored["ours"].metrics.spans["rmse_pp"] == pytest.approx((1.0, 9.0))
+    low, high = sets.scored["ours"].metrics.spans["rmse_pp"]
+    assert 1.0 < low < high < 9.0
+    below = next(row for row in headline_table(kinds).rows if row[0] == "RMSE below the best baseline's, %")
+    assert below[2] == "10.0 to 50.0"
+    assert "drawn over kinds" in kinds.note
 
 
 def test_a_second_benchmark_is_predicted_without_its_cue_scores(result):

@@ -18,7 +18,6 @@ from tuneahead.predictor.metrics import (
     ranks,
     spearman,
     task_costs,
-    task_seconds,
 )
 
 
@@ -46,6 +45,12 @@ def test_ranks_share_ties_and_correlations_match_by_hand():
     assert pearson(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 7.0])) == pytest.approx(0.99339927)
     assert spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 100.0, 3.0])) == pytest.approx(0.5)
     assert math.isnan(spearman(np.ones(3), np.arange(3.0)))
+
+
+def test_a_constant_correlates_with_nothing_whatever_its_mean_is_rounded_to():
+    constant = np.full(142, 46.7233)
+    assert constant.mean() != constant[0], "its deviations from the mean are no zeros"
+    assert math.isnan(pearson(constant, np.arange(142.0))) and math.isnan(pearson(np.arange(142.0), constant))
 
 
 def test_bootstrap_interval_resamples_data_sets_not_rows():
@@ -79,7 +84,7 @@ def test_decision_figures_get_intervals_over_data_sets():
     rng = np.random.default_rng(1)
     measured = rng.normal(50, 10, 120)
     predicted = measured + rng.normal(0, 3, 120)
-    costs = Costs(np.full(120, 10.0), rng.uniform(50, 150, 120), np.zeros(120))
+    costs = Costs(np.full(120, 10.0), rng.uniform(50, 150, 120))
     found = decisions(predicted, measured, 55.0, costs, groups=[f"d{i // 3}" for i in range(120)])
     for name in ("compute_saved", "good_kept", "bad_caught"):
         low, high = found.spans[name]
@@ -100,29 +105,21 @@ def test_noise_floor_of_means_over_seeds(make_table):
 def test_decisions_pay_for_probes_and_continue_go_runs():
     predicted = np.array([60.0, 60.0, 40.0, 40.0])
     measured = np.array([58.0, 50.0, 57.0, 30.0])
-    costs = Costs(np.full(4, 10.0), np.array([100.0, 100.0, 200.0, 100.0]), np.zeros(4))
+    costs = Costs(np.full(4, 10.0), np.array([100.0, 100.0, 200.0, 100.0]))
     found = decisions(predicted, measured, 55.0, costs)
     # Run two in full (200), probe two (20), of 500: saved 280 / 500.
     assert found.compute_saved == pytest.approx(0.56)
-    # Questions at 5 a probe are paid for by all four: 20 more.
-    asked = decisions(predicted, measured, 55.0, replace(costs, questions=np.full(4, 5.0)))
-    assert asked.compute_saved == pytest.approx(0.52)
     assert (found.go, found.good_kept, found.bad_caught) == (0.5, 0.5, 0.5)
     assert (found.good, found.bad) == (2, 2)
     assert math.isnan(decisions(predicted, measured, 90.0).good_kept)
 
 
-def test_costs_are_steps_and_where_measured_seconds_with_the_questions_asked(make_table):
+def test_costs_are_optimiser_steps(make_table):
     table = make_table(6, 8)
     steps = task_costs(table)
-    assert steps is not None and steps.probe.tolist() == [100.0] * 6 and not steps.questions.any()
+    assert steps is not None and steps.probe.tolist() == [100.0] * 6
     short = task_costs(replace(table, probe_steps=50))
     assert short is not None and short.probe.tolist() == [50.0] * 6
-    assert task_seconds(table) is None
-    columns = {"probe_seconds": 3.0, "full_seconds": 30.0, "question_seconds": 2.0}
-    seconds = {name: np.full(6, value) for name, value in columns.items()}
-    timed = task_seconds(replace(table, extras={**table.extras, **seconds}))
-    assert timed is not None and timed.full.tolist() == [30.0] * 6 and timed.questions.tolist() == [2.0] * 6
     assert task_costs(replace(table, extras={})) is None
 
 
@@ -137,6 +134,14 @@ def test_the_cautious_margin_keeps_the_good_runs_of_other_data_sets() -> None:
     alone = cautious_pp(predicted[:1], measured[:1], 50.0, ["a"])
     assert alone.tolist() == [math.inf], "where nothing is known of good runs they are made"
     assert decisions(alone, measured[:1], 50.0).good_kept == 1.0
+
+
+def test_the_cautious_rule_makes_every_run_that_the_prediction_itself_would_make() -> None:
+    # Good runs were foretold far too good, so that the margin which keeps them would lower the forecasts.
+    predicted = np.array([60.0, 62.0, 58.0, 51.0, 40.0])
+    measured = np.array([50.5, 51.0, 52.0, 44.0, 30.0])
+    found = cautious_pp(predicted, measured, 50.0, ["a", "b", "c", "d", "e"])
+    assert (found >= predicted).all()
 
 
 def test_the_cautious_rule_keeps_about_as_many_good_runs_as_it_says() -> None:

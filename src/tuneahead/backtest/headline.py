@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from tuneahead.backtest.protocols import Judged, success_tau_pp
+from tuneahead.backtest.protocols import Judged, drawn_groups, success_tau_pp
+from tuneahead.backtest.runs import Outcome
 from tuneahead.backtest.tables import Cell, Table, span_text
 from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS
 from tuneahead.predictor.bootstrap import Span, group_spans
-from tuneahead.predictor.metrics import cautious_pp, decisions, task_costs, task_seconds
-from tuneahead.predictor.table import Floats
+from tuneahead.predictor.metrics import cautious_pp, decisions, task_costs
+from tuneahead.predictor.table import FeatureTable, Floats
 
 ALL_GROUPS = "full_quick"
 """The ablations' own yardstick: the cheap models on all groups of features."""
@@ -45,15 +47,6 @@ def headline_table(judged: Judged) -> Table:
     """Our figures under one protocol against the project's goals, which are the paper's figures and ours."""
     ours = judged.scored[OURS.name].metrics
     spans = ours.spans
-    rivals = [judged.scored[s.name] for s in BASELINES if s.name in judged.scored]
-    errors = {rival.name: _on_ours(judged, rival.name) for rival in rivals}
-    partial = [rival.label for rival in rivals if rival.metrics.n and errors[rival.name] is None]
-    best, error = min(
-        ((name, error) for name, error in errors.items() if error is not None),
-        key=lambda pair: pair[1],
-        default=("", math.nan),
-    )
-    below, below_span = _ratio(judged, OURS.name, best) if best else (math.nan, None)
     rows = [
         Aim(high=1.47).row("RMSE, points", ours.rmse_pp, span_text(spans.get("rmse_pp")), 1.47),
         Aim(low=95.1).row(
@@ -61,9 +54,7 @@ def headline_table(judged: Judged) -> Table:
         ),
         Aim(low=0.91).row("R2", ours.r2, span_text(spans.get("r2")), 0.99),
         Aim(high=1.25).row("RMSE over the seed-noise floor", _over(ours.rmse_pp, judged.floor_pp)),
-        Aim(low=30).row(
-            "RMSE below the best baseline's, %", 100 * (1 - below), below_span and _complement(below_span), 30
-        ),
+        *_below_rows(judged),
         Aim(88, 92).row(
             "90 % intervals cover, %", 100 * ours.coverage, span_text(spans.get("coverage"), 100)
         ),
@@ -71,43 +62,102 @@ def headline_table(judged: Judged) -> Table:
         *_ablation_rows(judged),
         *_decision_rows(judged),
     ]
-    notes = [f"Best baseline: {judged.scored[best].label}, {error:.2f}."] if best else []
-    if partial:
-        notes.append(f"Measured on fewer tasks and no candidate: {', '.join(partial)}.")
-    note = " ".join(notes)
     return Table(
-        f"headline {judged.protocol}", f"Headline figures, {judged.protocol}", COLUMNS, tuple(rows), note
+        f"headline {judged.protocol}",
+        f"Headline figures, {judged.protocol}",
+        COLUMNS,
+        tuple(rows),
+        _note(judged),
     )
 
 
-def _on_ours(judged: Judged, name: str) -> float | None:
-    """RMSE of a system on the tasks that ours predicts, in points; None where it leaves one of them out.
+@dataclass(frozen=True)
+class _Field:
+    """Tasks, every system's held-out predictions of them, and the groups that intervals are drawn over."""
 
-    Ours itself leaves out tasks without the score that it builds on, which most baselines do without.
-    """
-    ours, own = (judged.outcomes[key].score_pp - judged.rows.score_pp for key in (OURS.name, name))
-    error = own[np.isfinite(ours)]
-    return float(np.sqrt(np.mean(error**2))) if len(error) and np.isfinite(error).all() else None
+    rows: FeatureTable
+    outcomes: Mapping[str, Outcome]
+    groups: tuple[str, ...]
+
+    def best(self) -> tuple[str, float]:
+        """The baseline with the least error on the tasks that ours predicts; no name where there is none."""
+        errors = [(system.name, self.error_pp(system.name)) for system in BASELINES]
+        known = [(name, error) for name, error in errors if error is not None]
+        return min(known, key=lambda pair: pair[1], default=("", math.nan))
+
+    def error_pp(self, name: str) -> float | None:
+        """RMSE of a system on the tasks that ours predicts; None where it leaves one of them out.
+
+        Ours itself leaves out tasks without the score that it builds on, which most baselines do without.
+        """
+        if name not in self.outcomes:
+            return None
+        ours, own = (self.outcomes[key].score_pp - self.rows.score_pp for key in (OURS.name, name))
+        error = own[np.isfinite(ours)]
+        return float(np.sqrt(np.mean(error**2))) if len(error) and np.isfinite(error).all() else None
+
+    def ratio(self, name: str, other: str) -> tuple[float, Span | None]:
+        """RMSE of one system over another's on the same tasks, with its interval over groups."""
+        one, two = (self.outcomes[key].score_pp - self.rows.score_pp for key in (name, other))
+
+        def of_totals(totals: Floats) -> Floats:
+            return np.sqrt(totals[:, :1] / totals[:, 1:])
+
+        squares = np.column_stack([one**2, two**2])
+        known = np.asarray(np.isfinite(squares).all(1), bool)
+        groups = [group for group, there in zip(self.groups, known, strict=True) if there]
+        (span,) = group_spans(squares[known], groups, of_totals)
+        totals = np.sqrt(squares[known].mean(0))
+        return _over(float(totals[0]), float(totals[1])), span
+
+
+def _measured(judged: Judged) -> _Field:
+    return _Field(judged.rows, judged.outcomes, drawn_groups(judged.rows, judged.protocol))
+
+
+def _everything(judged: Judged) -> _Field | None:
+    """All tasks that were held out, where errors are measured on some of them."""
+    if judged.whole is None or judged.whole.n == len(judged.rows):
+        return None
+    return _Field(judged.all_rows, judged.all_outcomes, drawn_groups(judged.all_rows, judged.protocol))
+
+
+def _below_rows(judged: Judged) -> list[tuple[Cell, ...]]:
+    label = "RMSE below the best baseline's"
+    fields = {f"{label}, %": _measured(judged)}
+    whole = _everything(judged)
+    if whole is not None and judged.whole is not None:
+        fields[f"{label}, all {judged.whole.n} tasks, %"] = whole
+    rows = []
+    for figure, field in fields.items():
+        best, _ = field.best()
+        below, span = field.ratio(OURS.name, best) if best else (math.nan, None)
+        rows.append(Aim(low=30).row(figure, 100 * (1 - below), span and _complement(span)))
+    return rows
+
+
+def _note(judged: Judged) -> str:
+    labels = {system.name: system.label for system in BASELINES}
+    measured, whole = _measured(judged), _everything(judged)
+    notes = []
+    best, error = measured.best()
+    if best:
+        notes.append(f"Best baseline: {labels[best]}, {error:.2f}")
+        best, error = whole.best() if whole else ("", math.nan)
+        notes[0] += f"; over all tasks {labels[best]}, {error:.2f}." if best else "."
+    partial = [
+        label
+        for name, label in labels.items()
+        if name in judged.scored and judged.scored[name].metrics.n and measured.error_pp(name) is None
+    ]
+    if partial:
+        notes.append(f"Measured on fewer tasks and no candidate: {', '.join(partial)}.")
+    return " ".join(notes)
 
 
 def _over(value: float, by: float) -> float:
     """``value / by``; NaN where there is nothing to divide by, as where all seeds gave the same score."""
     return value / by if by else math.nan
-
-
-def _ratio(judged: Judged, name: str, other: str) -> tuple[float, Span | None]:
-    """RMSE of one system over another's on the same tasks, with its interval over data sets."""
-    one, two = (judged.outcomes[key].score_pp - judged.rows.score_pp for key in (name, other))
-
-    def ratio(totals: Floats) -> Floats:
-        return np.sqrt(totals[:, :1] / totals[:, 1:])
-
-    squares = np.column_stack([one**2, two**2])
-    known = np.asarray(np.isfinite(squares).all(1), bool)
-    groups = [group for group, there in zip(judged.rows.data_ids, known, strict=True) if there]
-    (span,) = group_spans(squares[known], groups, ratio)
-    totals = np.sqrt(squares[known].mean(0))
-    return _over(float(totals[0]), float(totals[1])), span
 
 
 def _complement(span: Span) -> str:
@@ -133,7 +183,7 @@ def _ablation_rows(judged: Judged) -> list[tuple[Cell, ...]]:
     for system in ABLATIONS:
         if system.name in papers and system.name in judged.scored and ALL_GROUPS in judged.scored:
             # Against the same cheap models on all groups: the default's models would flatter the ratio.
-            value, span = _ratio(judged, system.name, ALL_GROUPS)
+            value, span = _measured(judged).ratio(system.name, ALL_GROUPS)
             label = f"RMSE of {system.label.lower()} over that of all groups"
             rows.append(Aim(low=2).row(label, value, span_text(span), papers[system.name]))
     return rows
@@ -142,21 +192,20 @@ def _ablation_rows(judged: Judged) -> list[tuple[Cell, ...]]:
 def _decision_rows(judged: Judged) -> list[tuple[Cell, ...]]:
     part, predicted = judged.rows, judged.outcomes[OURS.name].score_pp
     tau = success_tau_pp(part.score_pp)
-    costs, seconds = task_costs(part), task_seconds(part)
-    cautious = cautious_pp(predicted, part.score_pp, tau, part.data_ids)
+    costs, groups = task_costs(part), drawn_groups(part, judged.protocol)
+    rules = {
+        "by the prediction": predicted,
+        "by the interval's upper end, the gate's rule": judged.outcomes[OURS.name].high_pp,
+        "by the prediction, cautious": cautious_pp(predicted, part.score_pp, tau, groups),
+    }
     rows = []
-    for rule, upper in (("", predicted), (", cautious", cautious)):
-        found = decisions(upper, part.score_pp, tau, costs, groups=part.data_ids)
+    for rule, upper in rules.items():
+        found = decisions(upper, part.score_pp, tau, costs, groups=groups)
         for figure, name, share, paper in (
             ("compute saved", "compute_saved", found.compute_saved, 58.4),
             ("good runs kept", "good_kept", found.good_kept, 94.5),
         ):
             span = span_text(found.spans.get(name), 100)
-            label = f"{figure} at a goal of {tau:g}{rule}, %"
+            label = f"{figure} at a goal of {tau:g}, {rule}, %"
             rows.append(Aim(low=paper).row(label, 100 * share, span, paper))
-        if seconds is not None:
-            timed = decisions(upper, part.score_pp, tau, seconds, groups=part.data_ids)
-            span = span_text(timed.spans.get("compute_saved"), 100)
-            label = f"seconds saved there, what the probe asks included{rule}, %"
-            rows.append((label, 100 * timed.compute_saved, span, None, None, None))
     return rows

@@ -34,11 +34,13 @@ def measured_rows(rows: FeatureTable) -> Mask:
 
 @dataclass(frozen=True)
 class Judged:
-    """The outcomes of one protocol on the tasks that errors are measured on."""
+    """The outcomes of one protocol on the tasks that errors are measured on, and on all tasks."""
 
     protocol: str
     rows: FeatureTable
     outcomes: Mapping[str, Outcome]
+    all_rows: FeatureTable
+    all_outcomes: Mapping[str, Outcome]
     scored: Mapping[str, Scored]
     floor_pp: float
     note: str
@@ -60,22 +62,29 @@ def judge(rows: FeatureTable, protocol: str, outcomes: Mapping[str, Outcome], se
         protocol,
         part,
         {name: outcome.select(measured) for name, outcome in outcomes.items()},
-        {name: _scored(part, measured, outcome, seed) for name, outcome in outcomes.items()},
+        rows,
+        outcomes,
+        {name: _scored(part, measured, outcome, (protocol, seed)) for name, outcome in outcomes.items()},
         noise_floor_pp(rows.select(np.flatnonzero(measured & held))),
         _protocol_note(protocol, rows, measured),
-        None if ours is None else _on(rows, np.arange(len(rows)), ours, seed),
-        () if ours is None or protocol != "family-out" else _by_kind(rows, ours, seed),
+        None if ours is None else _on(rows, np.arange(len(rows)), ours, (protocol, seed)),
+        () if ours is None or protocol != "family-out" else _by_kind(rows, ours, (protocol, seed)),
     )
 
 
-def _by_kind(rows: FeatureTable, ours: Outcome, seed: int) -> tuple[tuple[str, Metrics], ...]:
+def drawn_groups(rows: FeatureTable, protocol: str) -> tuple[str, ...]:
+    """What is held out whole, by row: intervals are drawn over it."""
+    return rows.families if protocol == "family-out" else rows.data_ids
+
+
+def _by_kind(rows: FeatureTable, ours: Outcome, drawn: tuple[str, int]) -> tuple[tuple[str, Metrics], ...]:
     families = np.array(rows.families)
-    found = [(name, _on(rows, np.flatnonzero(families == name), ours, seed)) for name in np.unique(families)]
+    found = [(name, _on(rows, np.flatnonzero(families == name), ours, drawn)) for name in np.unique(families)]
     return tuple(sorted(((str(name), m) for name, m in found if m.n), key=lambda pair: -pair[1].rmse_pp))
 
 
-def _on(rows: FeatureTable, which: Rows, outcome: Outcome, seed: int) -> Metrics:
-    return _scored(rows.select(which), which, outcome, seed).metrics
+def _on(rows: FeatureTable, which: Rows, outcome: Outcome, drawn: tuple[str, int]) -> Metrics:
+    return _scored(rows.select(which), which, outcome, drawn).metrics
 
 
 def protocol_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
@@ -106,18 +115,23 @@ def _worst_first(system: Scored) -> float:
     return -system.metrics.rmse_pp if system.metrics.n else -np.inf
 
 
-def _scored(part: FeatureTable, measured: Mask | Rows, outcome: Outcome, seed: int) -> Scored:
+def _scored(part: FeatureTable, measured: Mask | Rows, outcome: Outcome, drawn: tuple[str, int]) -> Scored:
+    """``drawn``: the protocol whose groups the bootstrap draws, and its seed."""
+    protocol, seed = drawn
+    groups = drawn_groups(part, protocol)
     found = outcome.select(measured)
     low, high = (found.low_pp, found.high_pp) if outcome.has_interval else (None, None)
-    metrics = measure(found.score_pp, part.score_pp, low=low, high=high, groups=part.data_ids, seed=seed)
+    metrics = measure(found.score_pp, part.score_pp, low=low, high=high, groups=groups, seed=seed)
     return Scored(outcome.system.name, outcome.system.label, metrics, outcome.reason)
 
 
 def _protocol_note(protocol: str, rows: FeatureTable, measured: Mask) -> str:
     what = {
         "grouped": "No data set is on both sides of a fold; every task is held out once.",
-        "random": "One random split as in the paper; data sets may be on both sides.",
-        "family-out": "Each kind of data is held out whole; every task is held out once.",
+        "random": "One random split as in the paper, tasks run under several seeds first into its test part;"
+        " data sets may be on both sides.",
+        "family-out": "Each kind of data is held out whole; every task is held out once. Intervals are drawn"
+        " over kinds.",
     }[protocol]
     if measured.all():
         return what
@@ -128,7 +142,7 @@ def _protocol_note(protocol: str, rows: FeatureTable, measured: Mask) -> str:
 
 def _decision_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
     part, protocol, outcomes = judged.rows, judged.protocol, judged.outcomes
-    costs = task_costs(part)
+    costs, groups = task_costs(part), drawn_groups(part, protocol)
     quartiles = np.nanquantile(part.score_pp, (0.25, 0.5, 0.75))
     taus = options.taus_pp or tuple(
         sorted({PAPER_TAU_PP, success_tau_pp(part.score_pp), *(round(float(q), 1) for q in quartiles)})
@@ -140,16 +154,17 @@ def _decision_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
             rules[label] = outcomes[name].score_pp
     found = []
     for tau in taus:
-        cautious = cautious_pp(ours.score_pp, part.score_pp, tau, part.data_ids)
+        cautious = cautious_pp(ours.score_pp, part.score_pp, tau, groups)
         found += [
-            (label, decisions(upper, part.score_pp, tau, costs, groups=part.data_ids))
+            (label, decisions(upper, part.score_pp, tau, costs, groups=groups))
             for label, upper in {**rules, "default, cautious": cautious}.items()
         ]
     note = (
-        "Run when the prediction (or the interval's upper end) reaches tau; cautious: the prediction and the"
-        " margin that keeps 95 % of the good runs of all other data sets. Compute is counted in optimiser"
-        " steps: those of every probe are paid for, and a run that goes on continues from its probe. What the"
-        " benchmark's questions during the probe cost is not in it."
+        "Run when the prediction reaches tau (the paper's rule) or the interval's upper end does (the gate's"
+        " rule); cautious: the prediction and the margin, 0 at least, that keeps 95 % of the good runs of all"
+        f" other {'kinds of data' if protocol == 'family-out' else 'data sets'}. Compute is counted in"
+        " optimiser steps: those of every probe are paid for, and a run that goes on continues from its"
+        " probe. What the benchmark's questions during the probe cost is not in it."
     )
     if protocol == "random":
         note += " Paper, tau 55: 58.4 % saved, 94.5 % of good runs kept."

@@ -52,7 +52,8 @@ def ranks(values: Floats) -> Floats:
 
 def pearson(a: Floats, b: Floats) -> float:
     """Correlation of two vectors; NaN when either is constant or shorter than two."""
-    if len(a) < 2:
+    # The deviations of a constant from its mean may be rounding errors instead of zeros.
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return NAN
     a, b = a - a.mean(), b - b.mean()
     scale = math.sqrt(float(a @ a) * float(b @ b))
@@ -163,15 +164,10 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Costs:
-    """Cost of each task's probe steps and of all its steps, ``(n,)``, in one unit.
-
-    ``questions`` is what asking the benchmark's items during the probe costs beside its steps: a gate pays
-    for them, and a run that nobody judges does not. Zeros where the unit is steps.
-    """
+    """Each task's optimiser steps in its probe and in all, ``(n,)``."""
 
     probe: Floats
     full: Floats
-    questions: Floats
 
 
 def decisions(
@@ -194,7 +190,7 @@ def decisions(
     spent, full = np.full(len(go), NAN), np.full(len(go), NAN)
     if costs is not None and keep.any():
         full = costs.full[keep]
-        spent = costs.questions[keep] + np.where(go, full, np.minimum(costs.probe[keep], full))
+        spent = np.where(go, full, np.minimum(costs.probe[keep], full))
         saved = 1.0 - float(np.sum(spent) / np.sum(full))
     spans = {}
     if groups:
@@ -224,9 +220,10 @@ def cautious_pp(
 ) -> Floats:
     """Predictions plus the margin that keeps the share ``kept`` of the runs that reach ``tau_pp``: ``(n,)``.
 
-    Each data set's margin is learnt from the held-out predictions of all others, so that the rule "run
-    when this reaches tau" is judged on runs it was not made from. Infinite where no other data set's run
-    reaches tau: nothing is known of such runs, and they are made.
+    Each group's margin (a data set's, say) is learnt from the held-out predictions of all others, so that
+    the rule "run when this reaches tau" is judged on runs it was not made from. It is never below 0: the
+    rule stops no run that the prediction itself would make. Infinite where no other group's run reaches
+    tau: nothing is known of such runs, and they are made.
     """
     index = group_index(groups)
     short = np.where(measured_pp >= tau_pp, tau_pp - predicted_pp, np.nan)
@@ -235,7 +232,7 @@ def cautious_pp(
         others = short[(index != group) & np.isfinite(short)]
         if len(others):
             own = index == group
-            raised[own] = predicted_pp[own] + np.quantile(others, kept, method="higher")
+            raised[own] = predicted_pp[own] + max(0.0, float(np.quantile(others, kept, method="higher")))
     return raised
 
 
@@ -246,12 +243,4 @@ def task_costs(table: FeatureTable) -> Costs | None:
     steps = table.extra(FINAL_STEPS)
     if not np.isfinite(steps).all():
         return None
-    return Costs(np.full(len(table), float(table.probe_steps)), steps, np.zeros(len(table)))
-
-
-def task_seconds(table: FeatureTable) -> Costs | None:
-    """Costs in measured seconds, with what was asked during the probe; None unless every row has them."""
-    from tuneahead.predictor.table import FULL_SECONDS, PROBE_SECONDS, QUESTION_SECONDS
-
-    columns = [table.extra(name) for name in (PROBE_SECONDS, FULL_SECONDS, QUESTION_SECONDS)]
-    return Costs(*columns) if np.isfinite(columns).all() else None
+    return Costs(np.full(len(table), float(table.probe_steps)), steps)
