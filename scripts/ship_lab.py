@@ -97,10 +97,11 @@ def retest(name: str, workers: int) -> None:
     if table_fingerprint(whole) != stored.table_fingerprint:
         raise SystemExit(f"the stored backtest is of another table of {MAIN}: run it on {MAIN} first")
     main = whole.scored()
-    other = read_table(shipped_table(name)).scored()
-    fresh = base_tables(main, other, name, BacktestOptions(workers=workers), stored.seed)
+    other = read_table(shipped_table(name))
+    fresh = base_tables(main, other.scored(), name, BacktestOptions(workers=workers), stored.seed)
     by_name = {**{table.name: table for table in stored.tables}, **{table.name: table for table in fresh}}
-    result = replace(stored, tables=tuple(by_name.values()))
+    fingerprints = {**stored.base_fingerprints, name: table_fingerprint(other)}
+    result = replace(stored, tables=tuple(by_name.values()), base_fingerprints=fingerprints)
     shipped_backtest().write_text(result.to_json() + "\n", encoding="utf-8")
     print(f"backtest on {name} written")
 

@@ -53,10 +53,19 @@ def test_the_shipped_table_is_derived_from_the_archived_traces(records: list[Run
             assert kept == pytest.approx(value, rel=1e-6, abs=1e-9, nan_ok=True), (record.run_id, name)
 
 
-def test_the_shipped_predictor_knows_its_own_rows_better_than_persistence() -> None:
+def test_our_shipped_held_out_predictions_err_by_a_third_less_than_persistence() -> None:
     table = read_table(shipped_table())
-    forecast = load_predictor(shipped_predictor()).predict_table(table)
-    assert rmse(forecast.score_pp, table.score_pp) < rmse(table.probe_pp, table.score_pp)
+    found = {p.task_id: p.predicted_pp for p in read_result(shipped_backtest()).predictions["grouped"]}
+    predicted = np.array([found[task] for task in table.task_ids])
+    assert 3 * rmse(predicted, table.score_pp) < 2 * rmse(table.probe_pp, table.score_pp)
+
+
+def test_the_shipped_predictor_was_fitted_to_the_shipped_table() -> None:
+    table, predictor = read_table(shipped_table()), load_predictor(shipped_predictor())
+    assert predictor.origin.rows == len(table)
+    fitted = rmse(predictor.predict_table(table).score_pp, table.score_pp)
+    held_out = {p.task_id: p.predicted_pp for p in read_result(shipped_backtest()).predictions["grouped"]}
+    assert fitted < rmse(np.array([held_out[task] for task in table.task_ids]), table.score_pp)
 
 
 def test_the_shipped_backtest_is_of_the_shipped_table_and_its_rules_give_the_same_again() -> None:
@@ -74,6 +83,17 @@ def test_the_shipped_backtest_is_of_the_shipped_table_and_its_rules_give_the_sam
         for new, old in zip(row, stored[row[0]], strict=True):
             if isinstance(new, float) and old is not None:
                 assert new == pytest.approx(old, rel=1e-6, abs=1e-6), row[0]
+
+
+def test_the_shipped_backtest_on_other_bases_is_of_their_shipped_tables() -> None:
+    result = read_result(shipped_backtest())
+    stored = result.base_fingerprints
+    # Results of older versions don't say which tables they were made from.
+    tested = {table.name.removeprefix("transfer ") for table in result.tables if "transfer " in table.name}
+    assert set(stored) in (set(), tested)
+    for name, fingerprint in stored.items():
+        now = table_fingerprint(read_table(shipped_table(name)))
+        assert fingerprint == now, f"run scripts/ship_lab.py --base {name} --backtest again"
 
 
 def test_our_shipped_held_out_predictions_have_the_error_that_the_table_states() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tuneahead.backtest.protocols import judge
@@ -28,7 +30,8 @@ def base_tables(
 
     A data set that is tested on the other base is never trained on, not on the home base either.
     """
-    return [_from_scratch(other, name, options, seed), _few_rows(home, other, name, options, seed)]
+    tables = (_from_scratch(other, name, options, seed), _few_rows(home, other, name, options, seed))
+    return [replace(table, protocol="grouped") for table in tables]
 
 
 def _from_scratch(other: FeatureTable, name: str, options: BacktestOptions, seed: int) -> Table:

@@ -9,9 +9,9 @@ import numpy as np
 from tuneahead.backtest.protocols import measured_rows
 from tuneahead.backtest.result import BacktestOptions
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
-from tuneahead.backtest.tables import Cell, Table
+from tuneahead.backtest.tables import Cell, Table, show
 from tuneahead.predictor.baselines import BASELINES, OURS
-from tuneahead.predictor.metrics import measure, rmse
+from tuneahead.predictor.metrics import measure, noise_floor_pp, rmse
 from tuneahead.predictor.splits import Fold, draw_data_sets, folds_for
 from tuneahead.predictor.table import FeatureTable, Rows
 
@@ -47,12 +47,17 @@ def learning_curve(
     test = np.concatenate([fold.test for fold in used])
     cells = [_curve_row(int(key[len(LEARNING) :]), outcome, rows, test) for key, outcome in curve.items()]
     cells.append(_curve_row(len(used[0].train), grouped[OURS.name], rows, test))
+    floor_pp = noise_floor_pp(rows.select(test))
+    several = int((rows.seeds[test] > 1).sum())
     note = (
-        f"Fitted on whole data sets of the training folds, measured on {len(test)} held-out tasks;"
-        f" persistence there: {rmse(rows.probe_pp[test], rows.score_pp[test]):.2f}."
+        f"Fitted on whole data sets of the training folds, measured on {len(test)} held-out tasks,"
+        f" {several} of them with several seeds; persistence there:"
+        f" {rmse(rows.probe_pp[test], rows.score_pp[test]):.2f}, seed-noise floor there: {show(floor_pp)}."
     )
-    columns = ("training tasks", "RMSE", "coverage %", "width")
-    return Table("learning curve", "Error by number of past runs", columns, tuple(cells), note)
+    columns = ("training tasks", "RMSE", "coverage %", "width", "seed-noise floor")
+    cells = [(*row, floor_pp) for row in cells]
+    title = "Error by number of past runs"
+    return Table("learning curve", title, columns, tuple(cells), note, protocol="grouped")
 
 
 def _curve_row(size: int, outcome: Outcome, rows: FeatureTable, test: Rows) -> tuple[Cell, ...]:
@@ -75,4 +80,5 @@ def probe_lengths(options: BacktestOptions, seed: int) -> Table:
         persistence = rmse(found[simple.name].score_pp[measured], truth)
         cells.append((steps, m.rmse_pp, m.r2, 100.0 * m.within_3, m.width_pp, persistence))
     columns = ("probe steps", "RMSE", "R2", "within 3 pp %", "width", "persistence RMSE")
-    return Table("probe length", "Error by length of the probe, grouped", columns, tuple(cells))
+    title = "Error by length of the probe, grouped"
+    return Table("probe length", title, columns, tuple(cells), protocol="grouped")

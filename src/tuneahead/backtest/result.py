@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuneahead.backtest.tables import Cell, Table
@@ -50,7 +50,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class BacktestResult:
-    """Everything a backtest found. ``predictions`` are ours for held-out tasks, by protocol."""
+    """Everything a backtest found. ``predictions`` are ours for held-out tasks, by protocol.
+
+    ``table_fingerprint`` is that of the table, ``base_fingerprints`` are those of other bases' tables.
+    """
 
     tasks: int
     data_sets: int
@@ -58,6 +61,7 @@ class BacktestResult:
     tables: tuple[Table, ...]
     predictions: Mapping[str, tuple[Prediction, ...]]
     table_fingerprint: str = ""
+    base_fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     def table(self, name: str) -> Table:
         """The table of that name; raises :class:`PredictorError` when there is none."""
@@ -68,12 +72,10 @@ class BacktestResult:
         raise PredictorError(f"the backtest has no table {name!r}", remedy=f"it has {known}")
 
     def of_protocols(self, protocols: Sequence[str]) -> BacktestResult:
-        """The tables of some protocols and those that belong to none."""
-        dropped = set(PROTOCOLS) - set(protocols)
-        tables = tuple(table for table in self.tables if not table.name.endswith(tuple(dropped)))
-        return BacktestResult(
-            self.tasks, self.data_sets, self.seed, tables, self.predictions, self.table_fingerprint
-        )
+        """The tables and predictions of some protocols."""
+        tables = tuple(table for table in self.tables if table.protocol in (*protocols, ""))
+        predictions = {name: found for name, found in self.predictions.items() if name in protocols}
+        return replace(self, tables=tables, predictions=predictions)
 
     def to_markdown(self) -> str:
         """All tables, one below the other."""
@@ -88,6 +90,7 @@ class BacktestResult:
             "data_sets": self.data_sets,
             "seed": self.seed,
             "table_fingerprint": self.table_fingerprint,
+            "base_fingerprints": dict(self.base_fingerprints),
             "tables": [table.to_record() for table in self.tables],
             "predictions": {
                 protocol: [
@@ -128,6 +131,12 @@ def _result(record: Mapping[str, object]) -> BacktestResult:
             for protocol, rows in predictions.items()
         },
         table_fingerprint=fields.text(record["table_fingerprint"], "table_fingerprint"),
+        base_fingerprints={
+            name: fields.text(found, f"fingerprint of {name}")
+            for name, found in fields.mapping(
+                record.get("base_fingerprints", {}), "base_fingerprints"
+            ).items()
+        },
     )
 
 
@@ -149,7 +158,8 @@ def _table(found: object) -> Table:
     )
     if any(len(row) != len(columns) for row in rows):
         raise ValueError(f"a row of {name} has other columns than the table")
-    return Table(name, title, columns, rows, note)
+    protocol = fields.text(entry.get("protocol", ""), f"protocol of {name}")
+    return Table(name, title, columns, rows, note, protocol)
 
 
 def _cell(found: object) -> Cell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,11 +50,11 @@ def backtest(
     tables: list[Table] = []
     for protocol in protocols:
         judged = judge(rows, protocol, found[protocol], seed)
-        if OURS.name in judged.scored:
-            tables.append(headline_table(judged))
-        tables += protocol_tables(judged, chosen)
+        made = [headline_table(judged)] if OURS.name in judged.scored else []
+        made += protocol_tables(judged, chosen)
         choice = choice_table(rows, found[protocol]) if protocol == "grouped" else None
-        tables += [] if choice is None else [choice]
+        made += [] if choice is None else [choice]
+        tables += [replace(one, protocol=protocol) for one in made]
     if sizes:
         curve = {key: found[key][OURS.name] for key in sizes}
         tables.append(learning_curve(rows, plans, curve, found["grouped"]))
@@ -71,6 +72,7 @@ def backtest(
         tables=tuple(tables),
         predictions={protocol: _predictions(rows, o) for protocol, o in ours.items() if o is not None},
         table_fingerprint=table_fingerprint(table),
+        base_fingerprints={name: table_fingerprint(other) for name, other in chosen.other_bases.items()},
     )
 
 
@@ -86,11 +88,12 @@ def _predictions(rows: FeatureTable, outcome: Outcome) -> tuple[Prediction, ...]
 def _further_or_why(table: FeatureTable, options: BacktestOptions, seed: int) -> Table:
     """Errors on a second benchmark, or why there are none: it may have been scored on a run or two only."""
     try:
-        return _further(table, options, seed)
+        return replace(_further(table, options, seed), protocol="grouped")
     except PredictorError as error:
         name = table.benchmarks[0]
         row = (name, len(table.scored()), error.message)
-        return Table(f"benchmark {name}", f"Not measured on {name}", ("benchmark", "tasks", "why"), (row,))
+        columns = ("benchmark", "tasks", "why")
+        return Table(f"benchmark {name}", f"Not measured on {name}", columns, (row,), protocol="grouped")
 
 
 def _further(table: FeatureTable, options: BacktestOptions, seed: int) -> Table:

@@ -26,13 +26,17 @@ PAPER_RMSE_PP: Mapping[str, float] = {
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table. A cell is text, a number, or None where nothing was measured."""
+    """A titled table. A cell is text, a number, or None where nothing was measured.
+
+    ``protocol`` says how the tasks were held out that it is about.
+    """
 
     name: str
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    protocol: str = ""
 
     def to_markdown(self) -> str:
         """A GitHub table under a heading, numbers right-aligned, with the note below."""
@@ -55,6 +59,7 @@ class Table:
             "columns": list(self.columns),
             "rows": rows,
             "note": self.note,
+            "protocol": self.protocol,
         }
 
 
@@ -81,7 +86,7 @@ def narrowed(table: Table, width: int) -> Table:
     rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
     note = f"Left out for want of width (--markdown has all): {', '.join(dropped)}."
     columns = tuple(table.columns[i] for i in kept)
-    return Table(table.name, table.title, columns, rows, f"{table.note} {note}".strip())
+    return replace(table, columns=columns, rows=rows, note=f"{table.note} {note}".strip())
 
 
 def _characters(table: Table, kept: Sequence[int]) -> int:
@@ -207,4 +212,10 @@ def trail_table(trail: Sequence[TrailEntry]) -> Table:
     columns = ("feature", "step", "mean SHAP pp", "direction", "reason")
     rows = tuple((e.feature, e.step, e.importance_pp, e.direction, e.reason) for e in trail)
     kept = sum(entry.step == "kept" for entry in trail)
-    return Table("selection", "Feature selection", columns, rows, f"{kept} of {len(trail)} features kept.")
+    return Table(
+        "selection",
+        "Feature selection, random split",
+        columns,
+        rows,
+        f"{kept} of {len(trail)} features kept.",
+    )
