@@ -279,6 +279,15 @@ def test_where_kinds_are_held_out_whole_intervals_are_drawn_over_kinds(table):
     assert "drawn over kinds" in kinds.note
 
 
+def test_the_note_says_what_proxy_lm_learnt_from_and_how_ours_errs_where_it_is_measured(table):
+    with_proxy = np.arange(len(table)) < 80
+    rows = replace(table, extras={**table.extras, "proxy_pp": np.where(with_proxy, table.score_pp, np.nan)})
+    errors = {"ours": np.where(with_proxy, 2.0, 7.0), "proxy_lm": np.where(with_proxy, 3.0, np.nan)}
+    note = judge(rows, "grouped", foretold(rows, errors), 0).note
+    assert "ProxyLM learns from those of 80 tasks with a proxy run" in note
+    assert "on the 40 that it is measured on TuneAhead (default) errs by 2.00." in note
+
+
 def test_a_second_benchmark_is_predicted_without_its_cue_scores(result):
     rows = {row[0]: row for row in result.table("benchmark truth").rows}
     assert set(rows) == {

@@ -9,11 +9,11 @@ import pytest
 from sklearn.svm import SVR
 
 from tuneahead.predictor import baselines
-from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, Estimate
+from tuneahead.predictor.baselines import ABLATIONS, BASELINES, BESIDE_PROXY, OURS, Estimate
 from tuneahead.predictor.metrics import rmse
 from tuneahead.predictor.table import FeatureTable
 
-SYSTEMS = {system.name: system for system in (*BASELINES, OURS, *ABLATIONS)}
+SYSTEMS = {system.name: system for system in (*BASELINES, OURS, BESIDE_PROXY, *ABLATIONS)}
 
 
 def enriched(table: FeatureTable, seed: int = 0) -> FeatureTable:
@@ -56,7 +56,7 @@ def test_every_system_predicts_every_row_on_the_scale(estimates, test):
         assert ((found.score_pp >= 0) & (found.score_pp <= 100)).all(), (name, found.reason)
 
 
-@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"ours"}))
+@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"ours", "ours_beside_proxy"}))
 def test_no_system_reads_a_held_out_outcome(name, train, test, estimates):
     blind = replace(test, score_pp=np.full(60, np.nan), seed_sd_pp=np.full(60, np.nan), seeds=np.ones(60))
     found = SYSTEMS[name].run(train, blind, 0)
@@ -135,6 +135,17 @@ def test_proxy_rows_that_were_not_run_stay_empty_and_say_so(train, test):
     found = baselines.proxy_lm(train, replace(test, extras={**test.extras, "proxy_pp": proxy}), 0)
     assert np.flatnonzero(np.isnan(found.score_pp)).tolist() == list(range(7))
     assert found.reason == "tasks without a proxy run are left out", "a fold knows only its own number"
+
+
+def test_beside_the_proxy_ours_learns_from_tasks_with_a_proxy_run_alone(train, test):
+    known = np.arange(len(train)) < 60
+    extras = {**train.extras, "proxy_pp": np.where(known, train.extra("proxy_pp"), np.nan)}
+    others_spoilt = np.where(known, train.score_pp, 0.0)
+    found = [
+        BESIDE_PROXY.run(replace(train, extras=extras, score_pp=score), test, 0).score_pp
+        for score in (train.score_pp, others_spoilt)
+    ]
+    np.testing.assert_array_equal(*found)
 
 
 def test_ablations_do_not_see_what_they_are_said_to_lack(train, test, estimates):

@@ -17,9 +17,10 @@ from tuneahead.predictor.metrics import (
     decisions,
     measure,
     noise_floor_pp,
+    rmse,
     task_costs,
 )
-from tuneahead.predictor.table import FeatureTable, Floats, Mask, Rows
+from tuneahead.predictor.table import PROXY, FeatureTable, Floats, Mask, Rows
 
 PAPER_TAU_PP = 55.0
 SUCCESS_SHARE = 1 / 3
@@ -66,7 +67,7 @@ def judge(rows: FeatureTable, protocol: str, outcomes: Mapping[str, Outcome], se
         outcomes,
         {name: _scored(part, measured, outcome, (protocol, seed)) for name, outcome in outcomes.items()},
         noise_floor_pp(rows.select(np.flatnonzero(measured & held))),
-        _protocol_note(protocol, rows, measured),
+        _protocol_note(protocol, rows, measured) + _proxy_note(rows, outcomes, measured),
         None if ours is None else _on(rows, np.arange(len(rows)), ours, (protocol, seed)),
         () if ours is None or protocol != "family-out" else _by_kind(rows, ours, (protocol, seed)),
     )
@@ -123,6 +124,22 @@ def _scored(part: FeatureTable, measured: Mask | Rows, outcome: Outcome, drawn: 
     low, high = (found.low_pp, found.high_pp) if outcome.has_interval else (None, None)
     metrics = measure(found.score_pp, part.score_pp, low=low, high=high, groups=groups, seed=seed)
     return Scored(outcome.system.name, outcome.system.label, metrics, outcome.reason)
+
+
+def _proxy_note(rows: FeatureTable, outcomes: Mapping[str, Outcome], measured: Mask) -> str:
+    """How many tasks ProxyLM learns from, and our error on those that it is measured on."""
+    proxy, ours = outcomes.get("proxy_lm"), outcomes.get(OURS.name)
+    if proxy is None or ours is None:
+        return ""
+    both = measured & np.isfinite(proxy.score_pp) & np.isfinite(ours.score_pp)
+    if not both.any():
+        return ""
+    trained = int(np.isfinite(rows.extra(PROXY)).sum())
+    return (
+        f" ProxyLM learns from those of {trained} tasks with a proxy run that are not held out; on the"
+        f" {int(both.sum())} that it is measured on {OURS.label} errs by"
+        f" {rmse(ours.score_pp[both], rows.score_pp[both]):.2f}."
+    )
 
 
 def _protocol_note(protocol: str, rows: FeatureTable, measured: Mask) -> str:

@@ -210,6 +210,15 @@ def proxy_lm(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
     return replace(found, score_pp=score, reason=left_out or found.reason)
 
 
+def ours_beside_proxy(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """Our predictor with no more tasks to learn from than ProxyLM: those whose proxy was fine-tuned."""
+    known, reachable = (np.isfinite(table.extra(PROXY)) for table in (train, test))
+    if known.sum() < MIN_TRAINING_ROWS or not reachable.any():
+        return not_run(test, f"the proxy model was fine-tuned on {int(known.sum())} training tasks")
+    found = _preset_system("default")(train.select(np.flatnonzero(known)), test, seed)
+    return replace(found, score_pp=np.where(reachable, found.score_pp, np.nan), trail=())
+
+
 def cosmos_like(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
     """COSMOS-like: a ridge regression on the data set's embedding and a light proxy, the probe's loss curve.
 
@@ -329,6 +338,7 @@ BASELINES: tuple[System, ...] = (
     System("paper", "Paper preset (24 features + recipe)", "regressor", _preset_system("paper")),
 )
 OURS = System("ours", "TuneAhead (default)", "ours", _preset_system("default"))
+BESIDE_PROXY = System("ours_beside_proxy", "TuneAhead, on ProxyLM's tasks alone", "ours", ours_beside_proxy)
 ABLATIONS: tuple[System, ...] = (
     System(
         "full_quick", "All groups", "ablation", _ablation("static", "dynamic", "recipe", "cue", preset=QUICK)
