@@ -57,16 +57,18 @@ def row_map(visits: RowVisits) -> RowMap:
     return RowMap(row.astype(np.int32), mean, np.sqrt(variance), count)
 
 
+def measured_visits(visits: RowVisits) -> RowVisits:
+    """The visits whose loss is finite and that have an answer to be confident of."""
+    known = np.isfinite(visits.nll_nats) & (visits.tokens > 0)
+    return RowVisits(visits.step[known], visits.row[known], visits.nll_nats[known], visits.tokens[known])
+
+
 def row_features(trace: ProbeTrace) -> dict[str, Value]:
     """Shares of easy, ambiguous and hard rows, spread over rows, and how much of the data was seen."""
-    visits, steps = trace.visits, len(trace.steps)
+    visits, steps = measured_visits(trace.visits), len(trace.steps)
     names = _CONFIDENCE + _REPEATED + _SPREAD + _SEEN
-    finite = np.isfinite(visits.nll_nats) & (visits.tokens > 0)
-    if not finite.any():
+    if not len(visits.row):
         return dict.fromkeys(names, "the visits of training rows were not recorded")
-    visits = RowVisits(
-        visits.step[finite], visits.row[finite], visits.nll_nats[finite], visits.tokens[finite]
-    )
     by_row, seen = row_map(visits), visit_confidence(visits)
     last = {int(row): at for at, row in enumerate(visits.row)}
     latest = seen[list(last.values())]

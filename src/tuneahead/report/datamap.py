@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneahead.features.cartography import EASY, HARD, row_map
+from tuneahead.features.cartography import EASY, HARD, measured_visits, row_map
 from tuneahead.trace import ProbeTrace
 
 FEWEST_ROWS = 10
@@ -48,13 +48,14 @@ class DataMap:
 
 
 def data_map(trace: ProbeTrace) -> DataMap | None:
-    """The map of a trace, or None when it visited fewer than ten rows."""
-    found = row_map(trace.visits)
+    """The map of a trace, or None when fewer than ten rows have a measured visit."""
+    visits = measured_visits(trace.visits)
+    found = row_map(visits)
     again = found.visits >= 2
     if int(again.sum()) >= max(FEWEST_ROWS, len(found.row) // 2):
         return DataMap(found.row[again], found.confidence[again], found.variability[again], True)
     if len(found.row) < FEWEST_ROWS:
         return None
-    _, first = np.unique(trace.visits.row, return_index=True)
-    steps = np.asarray(trace.visits.step, float)[first] + 1
+    _, first = np.unique(visits.row, return_index=True)
+    steps = np.asarray(visits.step, float)[first] + 1
     return DataMap(found.row, found.confidence, steps, False)

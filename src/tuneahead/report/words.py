@@ -36,7 +36,9 @@ def signed_pp(value: float) -> str:
     if not math.isfinite(value):
         return "n/a"
     text = number_pp(value)
-    return text if text.startswith("−") else "±0.0" if text == "0.0" else f"+{text}"
+    if text in ("0.0", "−0.0"):
+        return "±0.0"
+    return text if text.startswith("−") else f"+{text}"
 
 
 def duration(seconds: float) -> str:
@@ -217,9 +219,10 @@ def _name(column: str) -> str:
 
 def rounded(value: float) -> str:
     """A large count to three digits, as in ``104 million``."""
+    known = float(f"{value:.3g}")
     for size, name in ((1e9, " billion"), (1e6, " million"), (1e3, " thousand")):
-        if value >= size:
-            return f"{value / size:.3g}{name}"
+        if known >= size:
+            return f"{known / size:g}{name}"
     return f"{value:.0f}"
 
 
