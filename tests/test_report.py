@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from tuneahead.errors import TuneAheadError
 from tuneahead.features.sampling import Sample
 from tuneahead.features.vector import FeatureVector
 from tuneahead.report import plots, render_html, words, write_html
+from tuneahead.report.curves import curves
 from tuneahead.report.datamap import data_map
 from tuneahead.report.view import report_view
 from tuneahead.trace import RowVisits
@@ -59,6 +62,13 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
+
+
+def unsure_assessment() -> Assessment:
+    """An interval that is the whole scale, as with fewer than nine data sets."""
+    found = made_assessment()
+    assert found.forecast is not None
+    return replace(found, forecast=replace(found.forecast, low_pp=0.0, high_pp=100.0))
 
 
 def stopped() -> Assessment:
@@ -152,6 +162,19 @@ def test_rows_seen_once_are_mapped_by_the_step_of_their_visit() -> None:
     assert "drawn at the step" in Page(render_html(replace(made_assessment(), trace=once))).text
 
 
+def test_visits_without_a_finite_loss_or_an_answer_are_not_on_the_map() -> None:
+    visits = RowVisits(
+        step=np.arange(20, dtype=np.int32),
+        row=np.arange(20, dtype=np.int32),
+        nll_nats=np.where(np.arange(20) == 3, np.nan, np.log(10)).astype(np.float32),
+        tokens=np.where(np.arange(20) == 5, 0, 1).astype(np.int32),
+    )
+    found = data_map(replace(made_trace(), visits=visits))
+    assert found is not None
+    assert found.row.tolist() == [row for row in range(20) if row not in (3, 5)]
+    assert np.isfinite(found.confidence).all()
+
+
 def test_a_trace_with_few_visits_has_no_map() -> None:
     trace = made_trace()
     visits = RowVisits(*(getattr(trace.visits, name)[:5] for name in ("step", "row", "nll_nats", "tokens")))
@@ -182,6 +205,25 @@ def test_an_axis_without_padding_ends_at_its_data() -> None:
 def test_a_scale_of_equal_values_still_has_a_width() -> None:
     scale = plots.scale_over([5.0, 5.0, math.nan])
     assert scale.low < 5.0 < scale.high
+
+
+def test_scores_that_hardly_differ_are_drawn_close_and_no_axis_passes_the_ends_of_the_scale() -> None:
+    near = plots.scale_over([46.7, 46.9], least=plots.NARROWEST_PP, floor=0.0, ceiling=100.0)
+    assert near.high - near.low == pytest.approx(plots.NARROWEST_PP)
+    for values in ([0.0, 1.0], [99.0, 100.0], [0.0, 100.0]):
+        scale = plots.scale_over(values, least=plots.NARROWEST_PP, floor=0.0, ceiling=100.0)
+        assert scale.low >= 0.0 and scale.high <= 100.0
+        assert scale.high - scale.low >= plots.NARROWEST_PP
+    row = plots.ScoreRow("Forecast", 97.0, "forecast", 90.0, 100.0)
+    assert "104" not in plots.score_chart([row], []) and "102" not in plots.score_chart([row], [])
+
+
+def test_curves_of_a_probe_that_hardly_moved_are_flat() -> None:
+    trace = made_trace()
+    cues = tuple(replace(cue, reference_loss_nats=1.92 + 0.0005 * at) for at, cue in enumerate(trace.cues))
+    chart = next(found for found in curves(replace(trace, cues=cues)) if "Forgetting" in found)
+    heights = [float(y) for y in re.findall(r'cy="([0-9.]+)%"', chart)]
+    assert len(heights) == len(cues) and max(heights) - min(heights) < 10
 
 
 def test_a_line_with_an_absent_value_has_a_gap() -> None:
@@ -218,6 +260,19 @@ def test_durations_are_written_as_people_say_them(seconds: float, text: str) -> 
     assert words.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(999, "999"), (104_400_000, "104 million"), (999_700, "1 million"), (999_400, "999 thousand")],
+)
+def test_large_counts_are_rounded_before_their_unit_is_chosen(count: float, text: str) -> None:
+    assert words.rounded(count) == text
+
+
+def test_points_that_print_as_zero_have_no_side() -> None:
+    assert [words.signed_pp(points) for points in (-0.04, 0.0, 0.04)] == ["±0.0"] * 3
+    assert [words.signed_pp(points) for points in (-0.06, 0.06)] == ["−0.1", "+0.1"]
+
+
 def test_rows_are_named_and_the_rest_counted() -> None:
     assert words.rows_text(Finding("c", "warn", "m", "r", 10, (3, 5, 9))) == "rows 3, 5, 9 and 7 more"
     assert words.rows_text(Finding("c", "warn", "m", "r", 1, (3,))) == "row 3"
@@ -239,24 +294,52 @@ def test_the_map_holds_confidence_and_spread_of_rows_seen_twice() -> None:
     assert found.hardest() == []
 
 
+MEASURE = """
+onload = () => {
+  const page = document.getElementById('page').contentDocument;
+  const all = (css) => [...page.querySelectorAll(css)].filter((e) => e.getBoundingClientRect().width > 0);
+  const touching = [];
+  for (const axis of all('.x-ticks')) {
+    const ticks = [...axis.children].map((e) => e.getBoundingClientRect()).filter((box) => box.width > 0);
+    ticks.slice(1).forEach((box, i) => {
+      if (box.left < ticks[i].right + 2) touching.push(axis.textContent);
+    });
+  }
+  const cut = all('.figures dd').filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.textContent);
+  document.querySelector('pre').textContent = JSON.stringify({
+    cards: all('.card').filter((e) => e.getBoundingClientRect().height > 50).length,
+    shapes: all('svg rect, svg circle, svg polyline').length,
+    wide: page.documentElement.scrollWidth, touching, cut,
+  });
+};
+"""
+"""Says of the framed page what is drawn, how wide it is, and which labels touch or are cut off."""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("made", [made_assessment, made_checkup])
+@pytest.mark.parametrize("width", [320, 390, 1280])
+@pytest.mark.parametrize("made", [made_assessment, unsure_assessment, made_checkup])
 def test_a_real_browser_draws_the_page(
     tmp_path: Path, width: int, made: Callable[[], Assessment | Checkup]
 ) -> None:
-    page = write_html(made(), tmp_path / "report.html")
-    picture = tmp_path / "report.png"
+    # A frame is as narrow as it is told; a browser's window is not.
+    frame = f'<iframe id="page" style="width: {width}px" srcdoc="{escape(render_html(made()))}"></iframe>'
+    page = tmp_path / "framed.html"
+    page.write_text(f"<!doctype html>{frame}<pre></pre><script>{MEASURE}</script>", encoding="utf-8")
     flags = [
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
-        f"--window-size={width},2000",
-        f"--screenshot={picture}",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
     ]
-    subprocess.run(["chromium", *flags, page.as_uri()], check=True, capture_output=True, timeout=120)
-    assert picture.stat().st_size > 50_000  # an empty page is a few kB
+    done = subprocess.run(["chromium", *flags, page.as_uri()], check=True, capture_output=True, timeout=120)
+    drawn = re.search(r"<pre>(.*)</pre>", done.stdout.decode())
+    assert drawn is not None
+    found = json.loads(unescape(drawn[1]))
+    assert found["cards"] >= 3 and found["shapes"] >= 2, "the page is drawn"
+    assert found["wide"] <= width and found["touching"] == [] and found["cut"] == []
 
 
 def test_the_page_of_a_checkup_is_well_formed_and_states_errors() -> None:

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from tuneahead.assessment import Assessment
 from tuneahead.report import words
-from tuneahead.report.plots import Chart, Mark, Series, line_chart, number, number_pp
+from tuneahead.report.plots import (
+    NARROWEST_NATS,
+    NARROWEST_PP,
+    Chart,
+    Mark,
+    Series,
+    line_chart,
+    number,
+    number_pp,
+)
 from tuneahead.trace import ProbeTrace
 
 SMOOTHING_STEPS = 9
@@ -78,7 +87,8 @@ def _loss(trace: ProbeTrace) -> Markup:
         )
         first, last = held[0].heldout_loss_nats, held[-1].heldout_loss_nats
         reading += f"; held-out loss from {number(first)} to {number(last)}"
-    return line_chart(Chart("Loss", "nats per answer token", reading + ".", floor=0.0), series)
+    chart = Chart("Loss", "nats per answer token", reading + ".", floor=0.0, least=NARROWEST_NATS)
+    return line_chart(chart, series)
 
 
 def _gradient(trace: ProbeTrace) -> Markup:
@@ -107,7 +117,7 @@ def _benchmark(trace: ProbeTrace) -> Markup:
     # MC2 is a mean probability, no share of the items.
     unit = f"MC2 over {items}, %" if metric == "mc2" else f"% of {items}"
     unit += f"; dotted: chance {number_pp(chance)}" if marks else ""
-    chart = Chart("Benchmark cue", unit, reading, marks=marks)
+    chart = Chart("Benchmark cue", unit, reading, floor=0.0, ceiling=100.0, least=NARROWEST_PP, marks=marks)
     return line_chart(
         chart, [Series(_METRICS.get(metric, metric), [float(c.step) for c in cues], y, "line-1", True)]
     )
@@ -117,5 +127,5 @@ def _reference(trace: ProbeTrace) -> Markup:
     cues = [cue for cue in trace.cues if math.isfinite(cue.reference_loss_nats)]
     y = [cue.reference_loss_nats for cue in cues]
     reading = f"Loss on reference text from {number(y[0])} to {number(y[-1])}; rising means forgetting."
-    chart = Chart("Forgetting", "loss on reference text", reading)
+    chart = Chart("Forgetting", "loss on reference text", reading, floor=0.0, least=NARROWEST_NATS)
     return line_chart(chart, [Series("reference", [float(c.step) for c in cues], y, "line-1", True)])

@@ -14,6 +14,8 @@ from markupsafe import Markup, escape
 
 NARROWEST_PP = 12.0
 """Scores closer than this are drawn close: a point of difference must not look like ten."""
+NARROWEST_NATS = 0.1
+"""Losses closer than this are drawn close."""
 STROKE_PATH = (
     '<svg x="0" y="0" width="100%" height="100%" viewBox="0 0 100 100" preserveAspectRatio="none" '
     'aria-hidden="true"><polyline class="{css}" vector-effect="non-scaling-stroke" points="{points}"/></svg>'
@@ -55,19 +57,26 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
 
 
 def scale_over(
-    values: Iterable[float], *, pad_fraction: float = 0.08, floor: float | None = None, least: float = 0.0
+    values: Iterable[float],
+    *,
+    pad_fraction: float = 0.08,
+    least: float = 0.0,
+    floor: float = -math.inf,
+    ceiling: float = math.inf,
 ) -> Scale:
-    """A scale that holds every finite value with some air, at least ``least`` wide."""
+    """A scale that holds every finite value with some air, at least ``least`` wide.
+
+    Its air ends at ``floor`` and ``ceiling``; what is missing of the least width is added at the other end.
+    """
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return Scale(0.0, 1.0)
     low, high = min(finite), max(finite)
     air = (high - low) * pad_fraction if high > low else max(abs(high) * 0.1, 0.5)
     air = max(air, (least - (high - low)) / 2)
-    low = low - air
-    if floor is not None:
-        low = max(floor, low)
-    return Scale(low, high + air)
+    low, high = min(low, max(floor, low - air)), max(high, min(ceiling, high + air))
+    short = max(0.0, least - (high - low))
+    return Scale(max(floor, low - short), high) if high == ceiling else Scale(low, min(ceiling, high + short))
 
 
 def number(value: float) -> str:
@@ -107,7 +116,8 @@ class Mark:
 def score_chart(rows: Sequence[ScoreRow], marks: Sequence[Mark]) -> Markup:
     """Scores in percentage points as one dot a row on a common axis, the goal as a line across."""
     values = [v for row in rows for v in (row.value_pp, row.low_pp, row.high_pp)]
-    scale = scale_over([*values, *(mark.value for mark in marks)], pad_fraction=0.12, least=NARROWEST_PP)
+    values += [mark.value for mark in marks]
+    scale = scale_over(values, pad_fraction=0.12, least=NARROWEST_PP, floor=0.0, ceiling=100.0)
     lines = [_grid(scale, "x")]
     for mark in marks:
         x = scale.percent(mark.value)
@@ -215,13 +225,18 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Title, unit and reading of a line chart; ``floor`` is a value the axis need not go below."""
+    """Title, unit and reading of a line chart.
+
+    ``floor`` and ``ceiling`` are values that the axis need not go past, ``least`` is its least width.
+    """
 
     title: str
     unit: str
     reading: str
     x_label: str = "optimiser step"
-    floor: float | None = None
+    floor: float = -math.inf
+    ceiling: float = math.inf
+    least: float = 0.0
     marks: tuple[Mark, ...] = ()
 
 
@@ -229,7 +244,7 @@ def line_chart(chart: Chart, series: Sequence[Series]) -> Markup:
     """Lines over a common axis, with the chart's reading as its text alternative."""
     x_scale = scale_over([x for one in series for x in one.x], pad_fraction=0.0)
     values = [y for one in series for y in one.y] + [mark.value for mark in chart.marks]
-    y_scale = scale_over(values, floor=chart.floor)
+    y_scale = scale_over(values, least=chart.least, floor=chart.floor, ceiling=chart.ceiling)
     parts = [_grid(y_scale, "y")]
     for mark in chart.marks:
         at = 100 - y_scale.percent(mark.value)
