@@ -257,7 +257,10 @@ def test_the_gates_rule_stops_a_run_only_where_its_whole_interval_ends_below_the
     score = judged.rows.score_pp
     goal = float(f"{round(float(np.quantile(score, 2 / 3)), 1):g}")
     assert not any("seconds" in figure for figure in rows)
-    for rule, ahead in (("by the prediction", -2.0), ("by the interval's upper end, the gate's rule", 1.0)):
+    for rule, ahead in (
+        ("by the prediction (the paper's rule)", -2.0),
+        ("by the upper end (the gate's rule)", 1.0),
+    ):
         run = score + ahead >= goal
         saved, kept = (
             f"{name} at a goal of {goal:g}, {rule}, %" for name in ("compute saved", "good runs kept")

@@ -194,9 +194,9 @@ def _decision_rows(judged: Judged) -> list[tuple[Cell, ...]]:
     tau = success_tau_pp(part.score_pp)
     costs, groups = task_costs(part), drawn_groups(part, judged.protocol)
     rules = {
-        "by the prediction": predicted,
-        "by the interval's upper end, the gate's rule": judged.outcomes[OURS.name].high_pp,
-        "by the prediction, cautious": cautious_pp(predicted, part.score_pp, tau, groups),
+        "by the prediction (the paper's rule)": predicted,
+        "by the upper end (the gate's rule)": judged.outcomes[OURS.name].high_pp,
+        "by the cautious rule": cautious_pp(predicted, part.score_pp, tau, groups),
     }
     rows = []
     for rule, upper in rules.items():
