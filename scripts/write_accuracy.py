@@ -158,10 +158,10 @@ def stopping(result: BacktestResult) -> str:
         for figure in ("compute saved", "good runs kept")
     ]
     return wrapped(f"""
-        Stopping bad runs, at the goal that a third of the runs reach: the gate stops what lies below it with the
-        whole interval, which saves {shares[0]} of all optimiser steps and keeps {shares[1]} of the good runs; stopping
-        whatever is forecast below it, as in the paper, would save {shares[2]} and keep {shares[3]} (paper: 58.4 %
-        and 94.5 %).
+        Stopping bad runs, at the goal that a third of the runs reach: the gate stops what lies below it
+        with the whole interval, which saves {shares[0]} of all optimiser steps and keeps {shares[1]} of
+        the good runs; stopping whatever is forecast below it, as in the paper, would save {shares[2]} and
+        keep {shares[3]} (paper: 58.4 % and 94.5 %).
     """)
 
 
