@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,56 @@ def test_runs_that_begin_alike_are_told_apart_and_a_copy_is_left_out(tmp_path: P
     assert (again.added, again.present) == (0, 2)
     (reason,) = again.left_out
     assert "lr2" in reason and "lr1" in reason and "a copy, or nothing tells the two runs apart" in reason
+
+
+def sweep(folder: Path, *schedules: str) -> None:
+    """Runs that log every 10 steps, score at the end and have their warm-up, up to step 100, in common."""
+    for number, schedule in enumerate(schedules):
+        loss = [3 - 0.001 * s - (0.0001 * number * (s - 100) if s > 100 else 0) for s in range(10, 1001, 10)]
+        logged = [{"step": 10 * i, "loss": value} for i, value in enumerate(loss, start=1)]
+        score = {"step": 1000, "eval_exam": 0.4 + 0.2 * number}
+        run = {"max_steps": 1000, "global_step": 1000, "log_history": [*logged, score]}
+        write_state(folder / schedule, 0, **run, settings={"lr_scheduler_type": schedule})
+
+
+def test_runs_of_a_sweep_that_share_their_warm_up_are_two_and_keep_their_own_scores(tmp_path: Path) -> None:
+    sweep(tmp_path / "runs", "linear", "cosine")
+    together = RunStore(tmp_path / "together.sqlite")
+    found = import_runs(tmp_path / "runs", together, EXAM)
+    assert (found.added, found.scored, found.left_out) == (2, 2, ())
+    assert sorted(r.scores["exam"] for r in together.records()) == pytest.approx([40, 60])
+    apart = RunStore(tmp_path / "apart.sqlite")
+    import_runs(tmp_path / "runs" / "linear", apart, LogReading())
+    second = import_runs(tmp_path / "runs" / "cosine", apart, EXAM)
+    assert (second.added, second.present, second.scored) == (1, 0, 1)
+    assert [dict(r.scores) for r in apart.records()] == [{}, {"exam": pytest.approx(60)}]
+
+
+def test_a_run_stored_in_its_warm_up_is_not_taken_for_one_with_another_schedule(tmp_path: Path) -> None:
+    sweep(tmp_path / "runs", "linear", "cosine")
+    state = tmp_path / "runs" / "linear" / "run0" / "trainer_state.json"
+    whole = state.read_text()
+    change(state, lambda s: s.update(log_history=s["log_history"][:8]))
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(state, store, LogReading())
+    other = import_runs(tmp_path / "runs" / "cosine", store, EXAM)
+    assert (other.added, other.present) == (1, 0)
+    state.write_text(whole)
+    grown = import_runs(tmp_path / "runs", store, EXAM)
+    assert (grown.added, grown.present, grown.scored) == (0, 2, 1)
+    scores = {record.recipe.schedule: record.scores["exam"] for record in store.records()}
+    assert scores == {"linear": pytest.approx(40), "cosine": pytest.approx(60)}
+
+
+def test_a_score_read_with_another_base_or_data_set_is_not_put_on_a_known_run(tmp_path: Path) -> None:
+    write_state(tmp_path / "runs", 0)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading())
+    state = tmp_path / "runs" / "run0" / "trainer_state.json"
+    change(state, lambda s: s["log_history"].append({"step": 20, "eval_exam": 0.5}))
+    other = import_runs(tmp_path / "runs", store, replace(EXAM, base="other/base"))
+    assert (other.added, other.scored, other.unchanged) == (0, 0, 1) and only(store).scores == {}
+    assert import_runs(tmp_path / "runs", store, EXAM).scored == 1
 
 
 ONE_PROCESS = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from tuneahead.errors import DataError, StoreError
+from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.history import mlflow, trainerstate
 from tuneahead.history.loggedrun import LoggedRun, LogReading, id_of, record_of
 from tuneahead.history.runrecord import RunRecord
+from tuneahead.history.settings import LOGGED_FIELDS
 from tuneahead.history.store import RunStore
 
 __all__ = ["ImportSummary", "LogReading", "import_runs"]
@@ -59,7 +63,7 @@ def import_runs(
     _check(reading)
     found, errors, chosen = _read_all(Path(path), reading, unit)
     kept = store if isinstance(store, RunStore) else RunStore(store)
-    records = _as_known(found, kept.done_ids())
+    records = _as_known(found, kept)
     added = [kept.add(record) for record in records]
     # What is there is never edited, so a known run is told of as it is stored.
     stored = [r if new else kept.get(r.run_id) for r, new in zip(records, added, strict=True)]
@@ -123,11 +127,13 @@ def _read_all(path: Path, reading: LogReading, unit: str) -> tuple[list[_Read], 
 
 
 def _once(runs: list[LoggedRun], errors: list[DataError]) -> list[LoggedRun]:
-    """The runs, of those with one name the one that got furthest; the others join the ``errors``."""
+    """The runs, without those whose log is the beginning of another's: they join the ``errors``."""
     furthest: dict[str, LoggedRun] = {}
-    for run in sorted(runs, key=_last_step, reverse=True):
-        first = furthest.setdefault(run.key, run)
-        if first is not run:
+    for run in sorted(runs, key=lambda run: (len(run.earlier), _last_step(run)), reverse=True):
+        first = furthest.get(run.key)
+        if first is None:
+            furthest.update((name, run) for name in (run.key, *run.earlier) if name not in furthest)
+        else:
             what = f"logged what {first.source} did: a copy, or nothing tells the two runs apart"
             errors.append(DataError(what, path=run.source, remedy="give one of them"))
     return [run for run in runs if furthest[run.key] is run]
@@ -137,15 +143,34 @@ def _last_step(run: LoggedRun) -> int:
     return max((max(found, default=0) for found in run.values.values()), default=0)
 
 
-def _as_known(found: list[_Read], stored: set[str]) -> list[RunRecord]:
+def _as_known(found: list[_Read], store: RunStore) -> list[RunRecord]:
     """The records, those that were stored while their log was shorter by the identifier they have there."""
+    stored = store.done_ids()
     free = stored - {read.record.run_id for read in found}
     records = []
     for record, earlier in ((read.record, read.earlier) for read in found):
-        known = next((name for name in earlier if name in free and record.run_id not in stored), None)
+        names = [name for name in earlier if name in free] if record.run_id not in stored else []
+        known = next((name for name in names if _may_be_one(store.get(name), record)), None)
         free.discard(known or "")
         records.append(record if known is None else replace(record, run_id=known))
     return records
+
+
+def _may_be_one(known: RunRecord, record: RunRecord) -> bool:
+    """Whether nothing tells a stored run from one that begins like it: no setting, no value of a step."""
+    silent = {name.removeprefix(UNKNOWN_SETTING) for run in (known, record) for name, _ in run.trace.absent}
+    # The largest rate that was logged grows with the log.
+    told = set(LOGGED_FIELDS) - silent - {"learning_rate"}
+    if any(getattr(known.recipe, name) != getattr(record.recipe, name) for name in told):
+        return False
+    one, other = known.trace, record.trace
+    count = min(len(one.steps), len(other.steps))
+    columns = ("loss_sum_nats", "grad_norm", "learning_rate")
+    pairs = [(getattr(one.steps, name)[:count], getattr(other.steps, name)[:count]) for name in columns]
+    held = {cue.step: cue.heldout_loss_nats for cue in one.cues}
+    both = [(held[cue.step], cue.heldout_loss_nats) for cue in other.cues if cue.step in held]
+    pairs.append((np.array([a for a, _ in both]), np.array([b for _, b in both])))
+    return not any((np.isfinite(a) & np.isfinite(b) & (a != b)).any() for a, b in pairs)
 
 
 def _logged_runs(path: Path) -> Iterator[LoggedRun | DataError]:
@@ -189,6 +214,8 @@ def _unit(runs: list[LoggedRun], reading: LogReading, unit: str) -> str:
 
 
 def _score_known(store: RunStore, record: RunRecord, known: RunRecord) -> bool:
+    if (record.base, record.data_id) != (known.base, known.data_id):
+        return False
     late = {name: pp for name, pp in record.scores.items() if name not in known.scores}
     for name, pp in late.items():
         store.record_score(record.run_id, name, pp)

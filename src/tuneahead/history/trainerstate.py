@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -62,28 +63,32 @@ def read_state(path: Path) -> LoggedRun:
 
 
 def _keys(total: int, history: Sequence[Mapping[str, object]], base: object, folder: Path) -> list[str]:
-    """The run's name, then those it had while its log was shorter.
+    """The run's name, then those it had while its log was shorter, that of the longest log first.
 
-    Three entries name a run wherever it lies. Fewer may be those of another run too (the first loss of two
-    runs that differ in the learning rate), so the folder's name is added; a log that measured nothing is
-    known by its place alone.
+    A whole log names a run wherever it lies: the runs of a sweep may log the same until their warm-up ends.
+    Fewer than three entries may be those of another run too (the first loss of two runs that differ in the
+    learning rate), so the folder's name is added; a log that measured nothing is known by its place alone.
     """
     keys = []
-    for count in range(min(_FIRST_ENTRIES, len(history)), 0, -1):
+    for count in range(1, min(_FIRST_ENTRIES, len(history)) + 1):
         first = history[:count]
         if any(_tells(entry) for entry in first):
             name = () if count == _FIRST_ENTRIES else (folder.name,)
             keys.append(content_key("trainer", total, first, base, *name))
-    if len(keys) == _FIRST_ENTRIES:
-        # It measured from the start: what lay in its folder without a log was another run.
-        return keys
-    return [*keys, content_key("trainer", total, "no log", str(folder))]
+    if len(keys) < _FIRST_ENTRIES:
+        # Where it measured from the start, what lay in its folder without a log was another run.
+        keys.insert(0, content_key("trainer", total, "no log", str(folder)))
+    digest = hashlib.sha256(keys[-1].encode())
+    for entry in history[_FIRST_ENTRIES:]:
+        digest.update(content_key(entry).encode())
+        keys.append(f"trainer {digest.hexdigest()}")
+    return keys[::-1]
 
 
 def _tells(entry: Mapping[str, object]) -> bool:
     """Whether an entry holds what two runs hardly share: a measured number, and none of a diverged run."""
     found = (value for name, value in entry.items() if name not in _SHARED)
-    return any(isinstance(value, int | float) and math.isfinite(value) and value != 0 for value in found)
+    return any(isinstance(value, int | float) and 0 < abs(value) < math.inf for value in found)
 
 
 def _settings(*folders: Path) -> dict[str, object]:
