@@ -389,6 +389,42 @@ def test_a_score_read_with_another_base_or_data_set_is_not_put_on_a_known_run(tm
     assert import_runs(tmp_path / "runs", store, EXAM).scored == 1
 
 
+@pytest.mark.parametrize(("best", "root"), [("checkpoint-best", None), ("checkpoint-500", 500)])
+def test_of_a_run_s_states_the_one_at_the_highest_step_counts(
+    best: str, root: int | None, tmp_path: Path
+) -> None:
+    logged = [{"step": s, "loss": 3 - 0.001 * s} for s in range(100, 1001, 100)]
+    last = {"step": 1000, "eval_exam": 0.5}
+    for name, step in ((best, 500), ("checkpoint-1000", 1000), ("", root)):
+        if step is not None:
+            (tmp_path / "out" / name).mkdir(parents=True, exist_ok=True)
+            history = [entry for entry in (*logged, last) if entry["step"] <= step]
+            state = {"max_steps": 1000, "global_step": step, "log_history": history}
+            (tmp_path / "out" / name / "trainer_state.json").write_text(json.dumps(state))
+    store = RunStore(tmp_path / "s.sqlite")
+    found = import_runs(tmp_path / "out", store, replace(EXAM, base="org/base"))
+    assert (found.added, found.scored) == (1, 1)
+    assert dict(only(store).trace.info.versions)["import"].endswith("checkpoint-1000/trainer_state.json")
+
+
+def test_the_run_s_own_state_counts_before_a_checkpoint_of_the_same_step(tmp_path: Path) -> None:
+    run = write_state(tmp_path / "runs", 0)
+    shutil.copytree(run, run / "checkpoint-20")
+    change(run / "trainer_state.json", lambda s: s["log_history"].append({"step": 20, "eval_exam": 0.5}))
+    assert import_runs(run, RunStore(tmp_path / "s.sqlite"), EXAM).scored == 1
+
+
+def test_a_metric_that_is_no_number_costs_the_run_only_where_it_is_the_score(tmp_path: Path) -> None:
+    logged = [{"step": s, "loss": 3.0 - s} for s in range(1, 20)]
+    matrix = {"step": 20, "loss": 0.1, "eval_exam": 0.5, "eval_confusion": [[1, 2], [3, 4]]}
+    write_state(tmp_path / "runs", 0, log_history=[*logged, matrix])
+    store = RunStore(tmp_path / "s.sqlite")
+    assert import_runs(tmp_path / "runs", store, EXAM).left_out == ()
+    assert only(store).scores == {"exam": pytest.approx(50)}
+    with pytest.raises(DataError, match="log entry 20: eval_confusion is"):
+        import_runs(tmp_path / "runs", store, replace(EXAM, score="eval_confusion"))
+
+
 ONE_PROCESS = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 
 

@@ -101,7 +101,7 @@ def _read_all(path: Path, reading: LogReading, unit: str) -> tuple[list[_Read], 
     """Every run as it is stored, what could not be read, and the unit of the scores."""
     runs: list[LoggedRun] = []
     errors: list[DataError] = []
-    for found in _logged_runs(path):
+    for found in _logged_runs(path, reading.score):
         (errors if isinstance(found, DataError) else runs).append(found)  # type: ignore[arg-type]
     chosen = _unit(runs, reading, unit)
     reading = replace(reading, scale=100.0 if chosen == "fraction" else 1.0)
@@ -173,7 +173,7 @@ def _may_be_one(known: RunRecord, record: RunRecord) -> bool:
     return not any((np.isfinite(a) & np.isfinite(b) & (a != b)).any() for a, b in pairs)
 
 
-def _logged_runs(path: Path) -> Iterator[LoggedRun | DataError]:
+def _logged_runs(path: Path, score: str) -> Iterator[LoggedRun | DataError]:
     if not path.exists():
         raise StoreError(f"there is no {path}", remedy="name a folder of runs, mlruns, or an MLflow database")
     if mlflow.is_database(path):
@@ -190,7 +190,7 @@ def _logged_runs(path: Path) -> Iterator[LoggedRun | DataError]:
         )
     for state in states:
         try:
-            yield trainerstate.read_state(state)
+            yield trainerstate.read_state(state, score)
         except DataError as error:
             yield error
 

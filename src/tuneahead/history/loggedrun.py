@@ -34,6 +34,11 @@ _BASES = (
     "_name_or_path",
 )
 _DATA = ("dataset", "dataset_name", "data_path", "train_file", "dataset_path")
+READ_VALUES = (
+    *("loss", "grad_norm", "learning_rate", "epoch", "eval_loss"),
+    *("train_runtime", "train_samples_per_second"),
+)
+"""Logged names that a record is made of, besides the score."""
 _TELLING = {UNKNOWN_SETTING + name for name in ("learning_rate", "batch_size", "lora_rank")}
 """Runs that differ in one of these are no seeds of one task, so runs are only where all are known."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneahead.errors import DataError
-from tuneahead.history.loggedrun import LoggedRun, content_key
+from tuneahead.history.loggedrun import READ_VALUES, LoggedRun, content_key
 from tuneahead.recipe import MOST_STEPS
 from tuneahead.yamltext import read_yaml
 
@@ -23,23 +23,37 @@ _SHARED = ("step", "epoch", "learning_rate")
 
 
 def run_folders(path: Path) -> list[Path]:
-    """The newest state of every run under ``path``: its own, or that of its last checkpoint."""
+    """The state of every run under ``path`` that got furthest: its own, or that of a checkpoint."""
     states = [path] if path.is_file() else sorted(path.rglob(STATE))
     runs: dict[Path, list[Path]] = {}
     for state in states:
         folder = state.parent
-        runs.setdefault(folder.parent if folder.name.startswith("checkpoint-") else folder, []).append(state)
-    return [max(own, key=_steps_by_name) for _, own in sorted(runs.items())]
+        runs.setdefault(folder.parent if _is_checkpoint(folder) else folder, []).append(state)
+    return [own[0] if len(own) == 1 else max(own, key=_reached) for _, own in sorted(runs.items())]
 
 
-def _steps_by_name(state: Path) -> float:
-    number = state.parent.name.removeprefix("checkpoint-")
-    # The state in the run's own folder is written at the end.
-    return float(number) if number.isdecimal() else float("inf")
+def _is_checkpoint(folder: Path) -> bool:
+    return folder.name.startswith("checkpoint-")
 
 
-def read_state(path: Path) -> LoggedRun:
-    """One run from its state and the settings files beside it; errors name file and entry."""
+def _reached(state: Path) -> tuple[float, bool]:
+    """Step of a state, and whether it is the run's own: of two at one step that one was written last.
+
+    A state that can't be read counts by its folder's name, so that a damaged newest one is reported.
+    """
+    own = not _is_checkpoint(state.parent)
+    try:
+        return _whole(_json(state).get("global_step"), state, "global_step"), own
+    except DataError:
+        number = state.parent.name.removeprefix("checkpoint-")
+        return (math.inf if own else float(number) if number.isdecimal() else -1), own
+
+
+def read_state(path: Path, score: str = "") -> LoggedRun:
+    """One run from its state and the settings files beside it; errors name file and entry.
+
+    Only ``score`` and what a trace is made of must be numbers: other metrics that are none are passed over.
+    """
     state = _json(path)
     history = state.get("log_history")
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
@@ -49,9 +63,10 @@ def read_state(path: Path) -> LoggedRun:
     for number, entry in enumerate(history, start=1):
         step = _whole(entry.get("step"), path, "step", number)
         for name, value in entry.items():
-            if name != "step" and value is not None:
+            needed = name == score or name in READ_VALUES
+            if name != "step" and value is not None and (needed or _is_number(value)):
                 values.setdefault(name, {})[step] = _value(value, path, name, number)
-    folder = path.parent.parent if path.parent.name.startswith("checkpoint-") else path.parent
+    folder = path.parent.parent if _is_checkpoint(path.parent) else path.parent
     done = _whole(state.get("global_step", total), path, "global_step")
     for name, value in _results(folder).items():
         values.setdefault(name, {})[done] = value
@@ -149,6 +164,14 @@ def _value(value: object, path: Path, name: str, entry: int | None = None) -> fl
     except ValueError:
         what = f"{_where(entry)}{name} is {value!r}, not a number"
         raise DataError(what, path=path, remedy="correct or remove this entry of the log") from None
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 def _where(entry: int | None) -> str:
