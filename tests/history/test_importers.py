@@ -470,6 +470,28 @@ def test_the_batch_of_one_process_is_no_batch_of_the_run(
 
 
 @pytest.mark.parametrize(
+    ("adapter", "scale"),
+    [
+        ({"use_rslora": True}, 2.0),
+        ({"use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}, 0.25),
+        ({"use_rslora": "True", "rank_pattern": {"q_proj": 8}}, math.nan),
+        ({"alpha_pattern": {"q_proj": 8}}, math.nan),
+    ],
+)
+def test_an_imported_adapter_has_the_scale_that_acted_or_none(
+    adapter: dict[str, object], scale: float, tmp_path: Path
+) -> None:
+    run = write_state(tmp_path / "runs", 0)
+    (run / "adapter_config.json").write_text(json.dumps({"r": 64, "lora_alpha": 16, **adapter}))
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading())
+    vector = derived_features(only(store).trace)
+    assert vector["lora_scale"] == pytest.approx(scale, nan_ok=True)
+    assert math.isnan(scale) == ("layers have their own by" in vector.absent.get("lora_scale", ""))
+    assert math.isnan(vector["lora_rank_log2"]) == bool(adapter.get("rank_pattern"))
+
+
+@pytest.mark.parametrize(
     ("settings", "shared", "length"),
     [
         ({"max_length": 20, "transformers_version": "4.57.1"}, {}, None),

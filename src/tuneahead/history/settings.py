@@ -42,6 +42,9 @@ _ROUNDED = 0.005
 _WHOLE = ("batch_size", "gradient_accumulation_steps", "lora_rank", "max_length", "seed")
 LOGGED_FIELDS = (*_SETTINGS, "schedule", "warmup_ratio", "target_modules")
 """Fields of a recipe that a log may give; those of a stored run that it did not give are listed as absent."""
+_RANK_STABLE = ("use_rslora", "peft_use_rslora")
+_PATTERNS = {"rank_pattern": ("lora_rank", "lora_alpha"), "alpha_pattern": ("lora_alpha",)}
+"""Settings that give some layers a rank or alpha of their own, and the fields that they leave untold."""
 _SCHEDULES = {
     "linear": "linear",
     "cosine": "cosine",
@@ -72,8 +75,9 @@ def recipe_of(
     settings = _without_generation(settings)
     # A clipping of None is not told from a setting that is not given.
     known = {name: value for name, value in shared.items() if name in LOGGED_FIELDS and value is not None}
-    fields = {**_logged(settings, log), **known}
-    unknown = {name: _SILENT for name in LOGGED_FIELDS if name not in fields}
+    fields, uneven = _acting_lora(settings, _logged(settings, log))
+    fields |= known
+    unknown = {name: uneven.get(name, _SILENT) for name in LOGGED_FIELDS if name not in fields}
     if "batch_size" in unknown:
         batch = _batch_of_all(settings, fields.get("gradient_accumulation_steps"), log)
         if isinstance(batch, int):
@@ -115,6 +119,28 @@ def _logged(settings: Mapping[str, object], log: LogSource) -> dict[str, object]
     if modules:
         fields["target_modules"] = modules
     return fields
+
+
+def _acting_lora(
+    settings: Mapping[str, object], fields: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """The fields with the alpha that acts, and why those are left out that layers have each for themselves.
+
+    A recipe's scale is alpha / rank, that of rslora alpha / sqrt(rank).
+    """
+    uneven: dict[str, str] = {}
+    for pattern, names in _PATTERNS.items():
+        if str(settings.get(pattern)) not in (*_NONE, "{}"):
+            uneven |= dict.fromkeys(names, f"layers have their own by {pattern}")
+    alpha, rank = fields.get("lora_alpha"), fields.get("lora_rank")
+    acting = {name: value for name, value in fields.items() if name not in uneven}
+    if "lora_alpha" in acting and first_text(settings, _RANK_STABLE).lower() == "true":
+        if isinstance(alpha, float) and isinstance(rank, int) and rank > 0:
+            acting["lora_alpha"] = alpha * math.sqrt(rank)
+        else:
+            del acting["lora_alpha"]
+            uneven["lora_alpha"] = "the run has rslora, and the log gives no rank to tell its scale"
+    return acting, uneven
 
 
 def _schedule(settings: Mapping[str, object]) -> str:
