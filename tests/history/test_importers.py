@@ -575,6 +575,21 @@ def test_losses_of_every_step_are_kept_whether_a_logger_counts_from_0_or_1(
     assert len(losses) == 20 and losses == pytest.approx([3 - 0.01 * i for i in range(20)])
 
 
+def test_an_entry_at_a_late_step_makes_no_huge_trace(tmp_path: Path) -> None:
+    logged = [{"step": 1_999_990, "loss": 1.0, "learning_rate": 1e-4}, {"step": 100, "eval_exam": 0.5}]
+    write_state(tmp_path / "runs", 0, max_steps=2_000_000, log_history=logged)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, EXAM)
+    trace = only(store).trace
+    assert len(trace.to_bytes()) < 200_000 and trace.info.total_steps == 2_000_000
+    assert dict(trace.absent)["loss"] == "logged about every 1999990 steps, as a mean over them"
+    assert derived_features(trace.truncate(100))["probe_score_pp"] == pytest.approx(50)
+    store.record_score(only(store).run_id, "exam", 50.0)
+    assert len(store.table(benchmark="exam", probe_steps=1000)) == 1
+    with pytest.raises(StoreError, match="probed for fewer than 1001 steps"):
+        store.table(benchmark="exam", probe_steps=1001)
+
+
 def test_a_loss_before_training_is_no_loss_of_a_step_and_a_gap_is_seen(tmp_path: Path) -> None:
     whole = [{"step": step, "loss": float(9 - step)} for step in range(5)]
     write_state(tmp_path / "runs", 0, max_steps=4, log_history=whole)

@@ -24,6 +24,8 @@ from tuneahead.trace import Cue, Floats, ProbeTrace, RowVisits, StepColumns, Tra
 NAN = math.nan
 DONE_SHARE = 0.98
 """A score counts as final when it was taken after this share of all steps."""
+GAPPED_STEPS = 1000
+"""Steps kept of a log that has gaps: more than any probe, and no entry at a late step makes a huge trace."""
 _MOST_ROWS = 10**12
 _BASES = (
     "base",
@@ -224,20 +226,21 @@ def _rows(run: LoggedRun, recipe: Recipe, unknown: Sequence[tuple[str, str]]) ->
 def _columns(run: LoggedRun) -> tuple[StepColumns, list[tuple[str, str]]]:
     """Values of each step, NaN where none was logged, and why what is absent is absent."""
     loss, norm, rate = _by_step(run)
-    count = max((*loss, *norm, *rate), default=0)
+    last = max((*loss, *norm, *rate), default=0)
+    # All steps lie in 1 to the last, so that their number says whether one is missing.
+    count = last if last in (len(loss), len(norm)) else min(last, GAPPED_STEPS)
     nothing = np.full(count, np.nan, np.float32)
     columns: dict[str, Floats] = {}
     absent = []
     for what, found in (("loss", loss), ("gradient norm", norm)):
-        # All steps lie in 1 to count, so that their number says whether one is missing.
-        every = len(found) == count > 0
+        every = len(found) == last > 0
         if not every:
-            gap = round(count / len(found)) if found else 0
+            gap = round(last / len(found)) if found else 0
             why = f"logged about every {gap} steps, as a mean over them" if found else "the log has none"
             absent.append((what, why))
         columns[what] = _column(found, count) if every else nothing
     # At every step or none: where a logged loss is not a number, one was measured all the same.
-    tokens = np.ones(count, np.float32) if len(loss) == count else nothing
+    tokens = np.ones(count, np.float32) if len(loss) == last else nothing
     if np.isfinite(columns["loss"]).any():
         why = "the log holds the mean loss of each step: steps count alike, whatever their number of tokens"
         absent.append(("answer tokens", why))

@@ -14,6 +14,7 @@ from tuneahead.errors import StoreError
 from tuneahead.features.catalogue import CATALOGUE, CATALOGUE_VERSION
 from tuneahead.features.extract import derived_features
 from tuneahead.features.vector import FeatureVector
+from tuneahead.history.loggedrun import GAPPED_STEPS
 from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.store import RunStore
 from tuneahead.predictor.table import (
@@ -72,8 +73,10 @@ def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task
 def _tells_nothing(record: RunRecord, probe_steps: int) -> bool:
     if not probe_steps:
         return False
-    # An imported log has gaps by nature, and its features are absent where it has them.
-    is_short = record.origin in _PROBED and len(record.trace.steps) < probe_steps
+    # An imported log has gaps by nature, and its features are absent where it has them; but one that was cut
+    # for them is short all the same.
+    recorded = len(record.trace.steps)
+    is_short = recorded < probe_steps and (record.origin in _PROBED or recorded == GAPPED_STEPS)
     return is_short or record.trace.info.total_steps <= probe_steps
 
 
