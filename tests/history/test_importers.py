@@ -23,6 +23,7 @@ from tuneahead.features.catalogue import names_of
 from tuneahead.features.extract import derived_features
 from tuneahead.features.recipes import DEPENDS_ON, measure_recipe
 from tuneahead.history.importers import LogReading, import_runs
+from tuneahead.history.loggedrun import id_of
 from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.store import RunStore
 from tuneahead.predictor.predictor import Predictor, load_predictor
@@ -233,6 +234,36 @@ def test_mlflow_runs_come_from_its_files_and_from_its_database(
     assert first.created.startswith("20") and first.created.endswith("+00:00")
     again = import_runs(path, store, EXAM)
     assert (again.added, again.present, len(store)) == (0, 3, 3)
+
+
+@pytest.mark.parametrize("kind", ["mlruns", "database"])
+@pytest.mark.parametrize(("time", "final", "base"), [(1001, {}, 61), (1005, {}, {}), (1040, 61, {})])
+def test_a_score_that_mlflow_got_without_a_step_is_placed_by_its_time_or_left_out(
+    kind: str, time: int, final: object, base: object, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    path = request.getfixturevalue(kind)
+    if kind == "mlruns":
+        meta = next(file for file in sorted(path.glob("*/*/meta.yaml")) if "status: 3" in file.read_text())
+        name, losses = meta.parent.name, meta.parent / "metrics" / "loss"
+        values = [line.split()[1] for line in losses.read_text().splitlines()]
+        losses.write_text("".join(f"{1000 + i} {value} {i}\n" for i, value in enumerate(values, start=1)))
+        (losses.parent / "eval" / "exam").write_text(f"{time} 0.61 0\n")
+    else:
+        connection = sqlite3.connect(path)
+        with connection:
+            (name,) = connection.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'").fetchone()
+            connection.execute("DELETE FROM metrics WHERE run_uuid = ? AND key = 'eval/exam'", (name,))
+            connection.execute("UPDATE metrics SET timestamp = 1000 + step WHERE run_uuid = ?", (name,))
+            row = "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan) "
+            connection.execute(f"{row} VALUES ('eval/exam', 0.61, ?, ?, 0, 0)", (time, name))
+        connection.close()
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(path, store, EXAM)
+    record = store.get(id_of(f"mlflow {name}"))
+    assert record.scores == ({"exam": pytest.approx(final)} if final else {})
+    assert record.base_scores == ({"exam": pytest.approx(base)} if base else {})
+    told = dict(record.trace.absent).get("eval_exam", "")
+    assert ("runs record" in told) == (not final and not base)
 
 
 def test_a_broken_file_is_named_with_its_row_and_the_others_come_in(mlruns: Path, tmp_path: Path) -> None:

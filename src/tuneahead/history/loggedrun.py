@@ -26,6 +26,7 @@ DONE_SHARE = 0.98
 """A score counts as final when it was taken after this share of all steps."""
 GAPPED_STEPS = 1000
 """Steps kept of a log that has gaps: more than any probe, and no entry at a late step makes a huge trace."""
+_NO_STEP = "logged without a step while the run trained; log it with its step, or give it with 'runs record'"
 _MOST_ROWS = 10**12
 _BASES = (
     "base",
@@ -51,7 +52,8 @@ class LoggedRun:
 
     ``key`` names the run for good, so that it is known again, ``earlier`` are the names it had while it
     had logged less; ``source`` says where it was read.
-    ``values`` maps each logged name to its values by optimiser step (0 is before training).
+    ``values`` maps each logged name to its values by optimiser step (0 is before training). Of the names in
+    ``unplaced`` nobody can tell at which step they were taken.
     """
 
     key: str
@@ -62,6 +64,7 @@ class LoggedRun:
     folder: str = ""
     created: str = ""
     earlier: tuple[str, ...] = ()
+    unplaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,8 @@ def _log_source(run: LoggedRun) -> LogSource:
 
 def _scores(run: LoggedRun, reading: LogReading) -> dict[int, float]:
     """Benchmark score by step, in points."""
-    found = {s: reading.scale * v for s, v in run.values.get(reading.score, {}).items() if math.isfinite(v)}
+    logged = {} if reading.score in run.unplaced else run.values.get(reading.score, {})
+    found = {step: reading.scale * value for step, value in logged.items() if math.isfinite(value)}
     wrong = next((pp for pp in found.values() if not 0 <= pp <= 100), None)
     if wrong is not None:
         raise DataError(
@@ -188,6 +192,8 @@ def _trace(
     absent += [
         (name, "a log holds no such measurement") for name in ("row visits", "reference loss", "flatness")
     ]
+    if reading.score in run.unplaced:
+        absent.append((reading.score, _NO_STEP))
     items = "the log holds scores of the benchmark, not its items"
     absent.append(("benchmark cues", items if reading.score else "no benchmark score was named"))
     info = TraceInfo(

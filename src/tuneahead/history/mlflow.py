@@ -12,16 +12,21 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from tuneahead.errors import DataError
 from tuneahead.history.loggedrun import LoggedRun, counts_from_zero
 from tuneahead.recipe import MOST_STEPS
 from tuneahead.yamltext import read_yaml
 
+_Found = TypeVar("_Found")
+_OF_STEPS = ("loss", "grad_norm", "learning_rate", "eval_loss")
 _FINISHED = ("3", "FINISHED")
 _REMEDY = "give the folder 'mlruns' or the database file that MLflow wrote"
 Settings = dict[str, object]
 Values = dict[str, dict[int, float]]
+Times = dict[str, tuple[float, float]]
+"""When each metric was logged first and last."""
 
 
 def is_file_store(path: Path) -> bool:
@@ -71,12 +76,13 @@ def _file_run(folder: Path) -> LoggedRun | None:
             if file.is_file():
                 settings[file.relative_to(folder / kind).as_posix()] = _text(file).strip()
     values: Values = {}
+    times: Times = {}
     for file in sorted((folder / "metrics").rglob("*")):
         if file.is_file():
-            values[file.relative_to(folder / "metrics").as_posix()] = _series(file)
-    return _logged(
-        str(meta.get("run_id") or folder.name), str(folder), settings, values, meta.get("start_time")
-    )
+            name = file.relative_to(folder / "metrics").as_posix()
+            values[name], times[name] = _series(file)
+    run = str(meta.get("run_id") or folder.name)
+    return _logged(run, str(folder), settings, _named(values), _named(times), meta.get("start_time"))
 
 
 def _meta(path: Path) -> dict[str, object]:
@@ -96,20 +102,22 @@ def _text(path: Path) -> str:
         raise DataError(f"can't be read: {error}", path=path, remedy="check the file") from None
 
 
-def _series(path: Path) -> dict[int, float]:
-    """Lines of 'time value step' as values by step, the last one counting."""
+def _series(path: Path) -> tuple[dict[int, float], tuple[float, float]]:
+    """Lines of 'time value step' as values by step, the last one counting, and the first and last time."""
     found: dict[int, float] = {}
+    times: list[float] = []
     for row, line in enumerate(_text(path).splitlines(), start=1):
         parts = line.split()
         if not parts:
             continue
         try:
-            value, step = float(parts[1]), _step(parts[2] if len(parts) > 2 else 0)
+            time, value, step = float(parts[0]), float(parts[1]), _step(parts[2] if len(parts) > 2 else 0)
         except (ValueError, IndexError):
             what = f"{line[:80]!r} is no line of 'time value step'"
             raise DataError(what, path=path, row=row, remedy="correct or remove this line") from None
         found[step] = value
-    return found
+        times.append(time)
+    return found, (min(times, default=math.nan), max(times, default=math.nan))
 
 
 def read_database(path: Path) -> Iterator[LoggedRun | DataError]:
@@ -136,17 +144,26 @@ def _database_run(connection: sqlite3.Connection, path: Path, name: str, began: 
         query = f"SELECT key, value FROM {table} WHERE run_uuid = ?"
         settings |= {str(key): value for key, value in connection.execute(query, (name,))}
     values: Values = {}
+    times: Times = {}
     rows = connection.execute(
-        "SELECT key, step, value, is_nan FROM metrics WHERE run_uuid = ? ORDER BY timestamp", (name,)
+        "SELECT key, step, value, is_nan, timestamp FROM metrics WHERE run_uuid = ? ORDER BY timestamp",
+        (name,),
     )
-    for key, step, value, is_nan in rows:
+    for key, step, value, is_nan, time in rows:
         try:
             number = math.nan if is_nan else float(value)
             values.setdefault(str(key), {})[_step(step)] = number
+            times[str(key)] = (times.get(str(key), (float(time),))[0], float(time))
         except (TypeError, ValueError):
             what = f"metric {key} is {value!r} at step {step!r}"
             raise DataError(what, path=source, remedy="correct or delete this entry") from None
-    return _logged(name, source, settings, values, began)
+    return _logged(name, source, settings, _named(values), _named(times), began)
+
+
+def _named(found: dict[str, _Found]) -> dict[str, _Found]:
+    """What was found of each metric, under its own name and under that of a Trainer."""
+    # Loggers write eval/accuracy or eval_accuracy for the same thing.
+    return {key.replace("train/", "").replace("eval/", "eval_"): one for key, one in found.items()} | found
 
 
 def _step(value: object) -> int:
@@ -167,17 +184,36 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _logged(name: str, source: str, settings: Settings, values: Values, began: object) -> LoggedRun:
-    # Loggers write eval/accuracy or eval_accuracy for the same thing.
-    named = {key.replace("train/", "").replace("eval/", "eval_"): found for key, found in values.items()}
-    logged = [step for key in ("loss", "grad_norm", "eval_loss") for step in named.get(key, {})]
+def _placed(values: Values, times: Times, last: int) -> tuple[Values, tuple[str, ...]]:
+    """The values, those logged without a step where they belong, and the names of which that can't be told.
+
+    MLflow puts at step 0 what has no step. It is the base's if it was logged before the first loss, and the
+    last step's if after the last.
+    """
+    placed, unplaced = dict(values), []
+    began, ended = next((times[name] for name in _OF_STEPS if name in times), (math.nan, math.nan))
+    for name, found in values.items():
+        if set(found) != {0} or name in _OF_STEPS or not last:
+            continue
+        time = times[name][1]
+        if time >= ended:
+            placed[name] = {last: found[0]}
+        elif not time <= began:
+            unplaced.append(name)
+    return placed, tuple(unplaced)
+
+
+def _logged(
+    name: str, source: str, settings: Settings, values: Values, times: Times, began: object
+) -> LoggedRun:
+    logged = [step for key in ("loss", "grad_norm", "eval_loss") for step in values.get(key, {})]
     planned = str(settings.get("max_steps", ""))
     if planned.isdecimal() and len(planned) > len(str(MOST_STEPS)):
         what = f"max_steps is {planned[:40]}, more than {MOST_STEPS:,}"
         raise DataError(what, path=source, remedy="correct or remove this setting")
     last = max(logged, default=0)
-    if counts_from_zero(named, last + 1):
-        last = max(last, max(named["loss"]) + 1)
+    if counts_from_zero(values, last + 1):
+        last = max(last, max(values["loss"]) + 1)
     total = int(planned) if planned.isdecimal() and int(planned) > 0 else last
     if total < 1:
         raise DataError(
@@ -190,4 +226,5 @@ def _logged(name: str, source: str, settings: Settings, values: Values, began: o
         # A time that no calendar has says nothing, and nothing else depends on it.
         with contextlib.suppress(OverflowError, ValueError, OSError):
             created = datetime.fromtimestamp(began / 1000, UTC).isoformat(timespec="seconds")
-    return LoggedRun(f"mlflow {name}", source, settings, named | values, total, created=created)
+    placed, unplaced = _placed(values, times, last)
+    return LoggedRun(f"mlflow {name}", source, settings, placed, total, created=created, unplaced=unplaced)
