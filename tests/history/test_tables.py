@@ -200,6 +200,24 @@ def test_data_assessed_on_two_benchmarks_keep_their_likeness_to_each(tmp_path: P
         assert table.values[:, table.names.index("benchmark_similarity")].tolist() == [likeness]
 
 
+def test_features_of_another_benchmark_s_items_are_absent_and_the_others_stay(tmp_path: Path) -> None:
+    """Or a predictor would learn from one benchmark's cues and be given another's."""
+    store, made = RunStore(tmp_path / "runs.sqlite"), made_assessment()
+    static = {"examples_log10": 2.5, "benchmark_similarity": 0.75, "option_coverage_fraction": 0.5}
+    values = {**made.features.values, **static}
+    name = record_run(replace(made, features=replace(made.features, values=values)), store)
+    for benchmark in ("lab-exam", "truth"):
+        store.record_score(name, benchmark, 60.0)
+    own, other = (table_from_store(store, benchmark=benchmark) for benchmark in ("lab-exam", "truth"))
+    of_items = [*own.of_group("cue"), "benchmark_similarity", "option_coverage_fraction"]
+    assert np.isfinite(own.with_features(["probe_score_pp", "margin_mean_nats", *static]).values).all()
+    assert np.isnan(other.with_features(of_items).values).all()
+    rest = [name for name in own.names if name not in of_items]
+    np.testing.assert_array_equal(other.with_features(rest).values, own.with_features(rest).values)
+    further = own.of_benchmark("truth")
+    np.testing.assert_array_equal(further.values, own.values)
+
+
 def test_static_features_of_generated_data_are_measured_once(tmp_path: Path) -> None:
     base, exam = load_base("lab", device="cpu"), lab_exam()
     spec = DatasetSpec(3, "clean", 0.0, 60, load_world().subjects[:4])

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.errors import StoreError
-from tuneahead.features.catalogue import CATALOGUE, CATALOGUE_VERSION
+from tuneahead.features.catalogue import CATALOGUE, CATALOGUE_VERSION, names_of
+from tuneahead.features.catalogue_static import STATIC_SECTIONS
 from tuneahead.features.extract import derived_features
 from tuneahead.features.vector import FeatureVector
 from tuneahead.history.loggedrun import GAPPED_STEPS
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 EMBEDDING_VERSION = "embedding-1"
 EMBEDDING_SIZE = 16
+_LIKENESS = tuple(row.name for row in STATIC_SECTIONS["Likeness to the benchmark"])
 _PROBED = ("assess", "trainer")
 """Origins of runs that a probe of ours recorded for as many steps as it was asked for."""
 
@@ -225,10 +227,18 @@ def static_version(benchmark: str) -> str:
 
 
 def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int) -> FeatureVector:
-    versions = (static_version(benchmark), CATALOGUE_VERSION)
-    kept = (store.static(record.data_id, record.base, version) for version in versions)
-    static = next((vector for vector in kept if vector is not None), None)
+    """Features of a run's probe and data; what another benchmark's items gave is absent, as it is no
+    feature that an assessment on this one would measure.
+    """
     derived = derived_features(record.trace.truncate(probe_steps))
+    static = store.static(record.data_id, record.base, static_version(benchmark))
+    last = store.static(record.data_id, record.base, CATALOGUE_VERSION) if static is None else None
+    probed_on = record.trace.info.benchmark
+    if probed_on != benchmark:
+        why = f"the probe was asked {probed_on}, not {benchmark}"
+        derived = derived.without(dict.fromkeys(names_of("cue"), why))
+        last = last and last.without(dict.fromkeys(_LIKENESS, why))
+    static = static or last
     return derived if static is None else static.merged(derived)
 
 
