@@ -23,7 +23,7 @@ from tuneahead.features.catalogue import names_of
 from tuneahead.features.extract import derived_features
 from tuneahead.features.recipes import DEPENDS_ON, measure_recipe
 from tuneahead.history.importers import LogReading, import_runs
-from tuneahead.history.loggedrun import id_of
+from tuneahead.history.loggedrun import content_key, id_of
 from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.store import RunStore
 from tuneahead.predictor.predictor import Predictor, load_predictor
@@ -407,6 +407,27 @@ def test_a_run_stored_in_its_warm_up_is_not_taken_for_one_with_another_schedule(
     assert (grown.added, grown.present, grown.scored) == (0, 2, 1)
     scores = {record.recipe.schedule: record.scores["exam"] for record in store.records()}
     assert scores == {"linear": pytest.approx(40), "cosine": pytest.approx(60)}
+
+
+@pytest.mark.parametrize(("schedule", "added"), [("linear", 0), ("cosine", 1)])
+def test_a_run_stored_under_its_first_entries_is_known_only_by_a_log_that_agrees_with_it(
+    schedule: str, added: int, tmp_path: Path
+) -> None:
+    """As stores hold runs that were imported when three entries named a run."""
+    sweep(tmp_path / "runs", "linear", "cosine")
+    for state in tmp_path.glob("runs/*/*/trainer_state.json"):
+        state.with_name("training_args.json").unlink()
+        rate = 2e-4 if "linear" in str(state) else 3e-4
+        change(state, lambda s, rate=rate: s["log_history"][50].update(learning_rate=rate))
+    read = replace(EXAM, base="org/base")
+    whole, store = RunStore(tmp_path / "whole.sqlite"), RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs" / "linear", whole, read)
+    state = json.loads((tmp_path / "runs/linear/run0/trainer_state.json").read_text())
+    first = id_of(content_key("trainer", 1000, state["log_history"][:3], None))
+    store.add(replace(only(whole), run_id=first, scores={}))
+    found = import_runs(tmp_path / "runs" / schedule, store, read)
+    assert (found.added, found.present, found.scored) == (added, 1 - added, 1)
+    assert ("exam" in store.get(first).scores) == (not added)
 
 
 def test_a_score_read_with_another_base_or_data_set_is_not_put_on_a_known_run(tmp_path: Path) -> None:

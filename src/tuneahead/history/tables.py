@@ -103,10 +103,10 @@ def table_from_store(
     Features come from the first seed's trace, cut to ``probe_steps``, and those of ``repeats`` from the
     further seeds'; the score is the mean over seeds. ``proxies`` is a store of the same tasks run on a
     smaller base (for ProxyLM). Static features are those kept in the store (see :func:`complete_statics`),
-    absent otherwise. Outcomes on other benchmarks the runs were scored on become extra columns
-    (``FeatureTable.of_benchmark``). A probe of :func:`~tuneahead.assess` or of a Gate that was shorter than
-    ``probe_steps`` is left out, for its features are those of another stage of the run; so is one of a run
-    that had no further steps. Raises :class:`StoreError` when no task is left.
+    absent otherwise, as is what a probe measured on another benchmark. Outcomes on other benchmarks the runs
+    were scored on become extra columns (``FeatureTable.of_benchmark``). A probe of
+    :func:`~tuneahead.assess` or of a Gate that was shorter than ``probe_steps`` is left out, for its features
+    are those of another stage of the run; so is one of a run that had no further steps. Raises :class:`StoreError` when no task is left.
     """
     tasks = tasks_of(store, benchmark, probe_steps)
     if not tasks:
@@ -227,8 +227,9 @@ def static_version(benchmark: str) -> str:
 
 
 def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int) -> FeatureVector:
-    """Features of a run's probe and data; what another benchmark's items gave is absent, as it is no
-    feature that an assessment on this one would measure.
+    """Features of a run's probe and data.
+
+    What another benchmark's items gave is absent: an assessment on this one would measure something else.
     """
     derived = derived_features(record.trace.truncate(probe_steps))
     static = store.static(record.data_id, record.base, static_version(benchmark))
