@@ -409,6 +409,16 @@ def test_a_run_stored_in_its_warm_up_is_not_taken_for_one_with_another_schedule(
     assert scores == {"linear": pytest.approx(40), "cosine": pytest.approx(60)}
 
 
+def test_an_earlier_checkpoint_of_a_known_run_is_that_run(tmp_path: Path) -> None:
+    sweep(tmp_path / "runs", "linear", "cosine")
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, EXAM)
+    shutil.move(tmp_path / "runs" / "cosine", tmp_path / "moved")
+    change(tmp_path / "moved/run0/trainer_state.json", lambda s: s["log_history"].pop())
+    found = import_runs(tmp_path / "moved", store, LogReading())
+    assert (found.added, found.present, len(store)) == (0, 1, 2)
+
+
 @pytest.mark.parametrize(("schedule", "added"), [("linear", 0), ("cosine", 1)])
 def test_a_run_stored_under_its_first_entries_is_known_only_by_a_log_that_agrees_with_it(
     schedule: str, added: int, tmp_path: Path

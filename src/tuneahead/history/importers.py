@@ -13,7 +13,7 @@ import numpy as np
 from tuneahead.errors import DataError, StoreError
 from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.history import mlflow, trainerstate
-from tuneahead.history.loggedrun import LoggedRun, LogReading, id_of, record_of
+from tuneahead.history.loggedrun import BEGINNINGS, LoggedRun, LogReading, id_of, record_of
 from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.settings import LOGGED_FIELDS
 from tuneahead.history.store import RunStore
@@ -144,16 +144,27 @@ def _last_step(run: LoggedRun) -> int:
 
 
 def _as_known(found: list[_Read], store: RunStore) -> list[RunRecord]:
-    """The records, those that were stored while their log was shorter by the identifier they have there."""
+    """The records, those that were stored with a shorter or longer log by the identifier they have there."""
     stored = store.done_ids()
+    new = {read.record.run_id for read in found} - stored
     free = stored - {read.record.run_id for read in found}
+    longer = _beginnings(store) if new else {}
     records = []
     for record, earlier in ((read.record, read.earlier) for read in found):
-        names = [name for name in earlier if name in free] if record.run_id not in stored else []
+        begun = (longer.get(record.run_id, ""), *earlier) if record.run_id in new else ()
+        names = [name for name in begun if name in free]
         known = next((name for name in names if _may_be_one(store.get(name), record)), None)
         free.discard(known or "")
         records.append(record if known is None else replace(record, run_id=known))
     return records
+
+
+def _beginnings(store: RunStore) -> dict[str, str]:
+    """Stored runs by the identifiers that they had while they had logged less."""
+    found: dict[str, str] = {}
+    for record in store.records():
+        found |= dict.fromkeys(dict(record.trace.info.versions).get(BEGINNINGS, "").split(), record.run_id)
+    return found
 
 
 def _may_be_one(known: RunRecord, record: RunRecord) -> bool:

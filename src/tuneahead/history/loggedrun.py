@@ -26,6 +26,8 @@ DONE_SHARE = 0.98
 """A score counts as final when it was taken after this share of all steps."""
 GAPPED_STEPS = 1000
 """Steps kept of a log that has gaps: more than any probe, and no entry at a late step makes a huge trace."""
+BEGINNINGS = "log"
+"""Under this name a trace holds the identifiers that its run had while it had logged less."""
 _NO_STEP = "logged without a step while the run trained; log it with its step, or give it with 'runs record'"
 _MOST_ROWS = 10**12
 _BASES = (
@@ -209,7 +211,7 @@ def _trace(
         benchmark=reading.benchmark,
         chance_pp=reading.chance_pp,
         metric="harness",
-        versions=(("import", run.source),),
+        versions=(("import", run.source), (BEGINNINGS, " ".join(map(id_of, run.earlier)))),
     )
     no_ints = np.zeros(0, np.int32)
     nothing = RowVisits(no_ints, no_ints, np.zeros(0, np.float32), no_ints)

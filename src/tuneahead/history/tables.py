@@ -106,7 +106,8 @@ def table_from_store(
     absent otherwise, as is what a probe measured on another benchmark. Outcomes on other benchmarks the runs
     were scored on become extra columns (``FeatureTable.of_benchmark``). A probe of
     :func:`~tuneahead.assess` or of a Gate that was shorter than ``probe_steps`` is left out, for its features
-    are those of another stage of the run; so is one of a run that had no further steps. Raises :class:`StoreError` when no task is left.
+    are those of another stage of the run; so is one of a run that had no further steps. Raises
+    :class:`StoreError` when no task is left.
     """
     tasks = tasks_of(store, benchmark, probe_steps)
     if not tasks:
