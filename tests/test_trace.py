@@ -134,6 +134,11 @@ def test_a_trace_from_before_the_metric_was_recorded_reads_as_accuracy() -> None
     assert trace_from_bytes(mc2.to_bytes()).info.metric == "mc2"
 
 
+def test_a_cue_with_57_of_100_items_right_scores_57_points() -> None:
+    margin = np.where(np.arange(100) < 57, 1, -1).astype(np.float32)
+    assert Cue(0, 1.0, 2.0, margin, margin).score_pp("accuracy") == 57.0
+
+
 def test_a_cue_is_scored_by_its_benchmark_s_metric() -> None:
     right, margin = np.array([0.5, 0.25, 0.75, 1.0], np.float32), np.array([1, -1, -2, 3], np.float32)
     cue = Cue(0, 1.0, 2.0, right, margin)

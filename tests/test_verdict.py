@@ -42,6 +42,25 @@ def test_a_goal_that_counts_from_an_unknown_base_is_unsure_and_says_so() -> None
     assert decide(unknown, Goal(minimum_pp=55.0)).decision == "GO"
 
 
+def test_a_goal_is_reached_by_the_very_score_that_base_and_gain_add_up_to() -> None:
+    found = replace(forecast(40.3, 60.0), base_pp=0.1)
+    assert 0.1 + 40.2 > 40.3
+    assert decide(found, Goal(gain_pp=40.2)).decision == "GO"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (54.96, 65.0, "(54.96 to 65.00) straddles the goal of 55.00"),
+        (45.0, 54.9996, "(45.0000 to 54.9996) stays below the goal of 55.0000"),
+        (54.9, 65.0, "(54.9 to 65.0) straddles the goal of 55.0"),
+        (55.0, 65.0, "(55.0 to 65.0) reaches the goal of 55.0"),
+    ],
+)
+def test_a_verdict_tells_the_bound_that_decided_it_from_the_goal(low: float, high: float, said: str) -> None:
+    assert said in decide(forecast(low, high), Goal(minimum_pp=55)).reason
+
+
 def test_unknown_inputs_make_it_unsure_and_a_stop_makes_it_no_go() -> None:
     unsure = decide(forecast(60, 70, known=False), Goal(minimum_pp=50))
     assert unsure.decision == "UNSURE" and "learning rate" in unsure.reason

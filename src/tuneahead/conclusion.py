@@ -22,8 +22,10 @@ from tuneahead.verdict import (
     Forecast,
     Goal,
     Verdict,
+    apart,
     decide,
     first_stop,
+    reaches,
 )
 from tuneahead.workbench import Workbench
 
@@ -137,16 +139,17 @@ def _measured(draft: Assessment) -> Assessment:
     """The probe was the whole run: its own score is set against the goal, and nothing is foretold."""
     threshold = draft.goal.threshold_pp(draft.base_pp)
     absent = f"the probe was the whole run of {draft.task.total_steps:,} steps"
-    scores = f"{absent}, which scores {draft.probe_pp:.1f}"
+    wanted, reached = apart(threshold, draft.probe_pp)
+    scores = f"{absent}, which scores {reached}"
     if math.isnan(draft.final_pp):
         of = f"{draft.items_asked:,} of the benchmark's {draft.task.benchmark_items:,} items"
         reason = f"{scores} on {of}: ask them all"
         return _unforeseen(draft, absent, "UNSURE", reason)
     if math.isnan(threshold):
         return _unforeseen(draft, absent, "UNSURE", UNKNOWN_GOAL)
-    if draft.probe_pp >= threshold:
-        return _unforeseen(draft, absent, "GO", f"{scores} and reaches the goal of {threshold:.1f}")
-    return _unforeseen(draft, absent, "NO_GO", f"{scores} and stays below the goal of {threshold:.1f}")
+    if reaches(draft.probe_pp, threshold):
+        return _unforeseen(draft, absent, "GO", f"{scores} and reaches the goal of {wanted}")
+    return _unforeseen(draft, absent, "NO_GO", f"{scores} and stays below the goal of {wanted}")
 
 
 def _unforeseen(

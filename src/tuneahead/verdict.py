@@ -9,6 +9,8 @@ from typing import Literal
 
 Decision = Literal["GO", "NO_GO", "UNSURE"]
 Severity = Literal["stop", "warn", "note"]
+SAME_PP = 1e-9
+"""Scores no further apart are the same: a base and a gain add up to a goal with a rounding error."""
 UNKNOWN_GOAL = "the goal counts from the base's score, which was not measured: give a minimum score"
 
 
@@ -98,6 +100,19 @@ def first_stop(findings: Iterable[Finding]) -> Finding | None:
     return next((finding for finding in findings if finding.severity == "stop"), None)
 
 
+def reaches(score_pp: float, threshold_pp: float) -> bool:
+    """Whether a score is at or above the score to reach."""
+    return score_pp >= threshold_pp - SAME_PP
+
+
+def apart(goal_pp: float, *scores_pp: float) -> list[str]:
+    """The goal, then the scores, as text: one decimal, or as many as tell every other score from the goal."""
+    others = [score for score in scores_pp if abs(score - goal_pp) > SAME_PP]
+    wide = (n for n in range(1, 9) if f"{goal_pp:.{n}f}" not in [f"{score:.{n}f}" for score in others])
+    decimals = next(wide, 9)
+    return [f"{pp:.{decimals}f}" for pp in (goal_pp, *scores_pp)]
+
+
 def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -> Verdict:
     """GO when the whole interval reaches the goal, NO_GO when none of it does, else UNSURE.
 
@@ -111,16 +126,16 @@ def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -
         return Verdict("NO_GO", stop.message, threshold)
     if math.isnan(threshold):
         return Verdict("UNSURE", UNKNOWN_GOAL, threshold)
-    if threshold > 100:
-        return Verdict("NO_GO", f"the goal of {threshold:.1f} is beyond 100, the highest score", threshold)
-    span = f"{forecast.low_pp:.1f} to {forecast.high_pp:.1f}"
+    if not reaches(100, threshold):
+        beyond, _ = apart(threshold, 100)
+        return Verdict("NO_GO", f"the goal of {beyond} is beyond 100, the highest score", threshold)
+    wanted, low, high = apart(threshold, forecast.low_pp, forecast.high_pp)
+    span = f"{low} to {high}"
     if not forecast.in_distribution:
         names = ", ".join(forecast.outside[:3]) or "some inputs"
         return Verdict("UNSURE", f"{names} lie outside the runs the predictor knows", threshold)
-    if forecast.low_pp >= threshold:
-        return Verdict("GO", f"the whole interval ({span}) reaches the goal of {threshold:.1f}", threshold)
-    if forecast.high_pp < threshold:
-        return Verdict(
-            "NO_GO", f"the whole interval ({span}) stays below the goal of {threshold:.1f}", threshold
-        )
-    return Verdict("UNSURE", f"the interval ({span}) straddles the goal of {threshold:.1f}", threshold)
+    if reaches(forecast.low_pp, threshold):
+        return Verdict("GO", f"the whole interval ({span}) reaches the goal of {wanted}", threshold)
+    if not reaches(forecast.high_pp, threshold):
+        return Verdict("NO_GO", f"the whole interval ({span}) stays below the goal of {wanted}", threshold)
+    return Verdict("UNSURE", f"the interval ({span}) straddles the goal of {wanted}", threshold)
