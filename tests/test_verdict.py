@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tuneahead.errors import TuneAheadError
 from tuneahead.verdict import Finding, Forecast, Goal, decide
 
 
@@ -27,6 +28,23 @@ def test_a_gain_counts_from_the_base_and_no_goal_means_no_worse_than_the_base() 
     assert Goal().threshold_pp(40) == 40
     assert decide(forecast(41, 44), Goal()).decision == "GO"
     assert decide(forecast(41, 44), Goal(gain_pp=3)).decision == "UNSURE"
+
+
+@pytest.mark.parametrize(
+    ("minimum_pp", "gain_pp", "said"),
+    [
+        (50.0, 3.0, "both given"),
+        (math.nan, None, "nan is not a score"),
+        (101.0, None, "101 is not a score"),
+        (0.57, None, "give 57 if that is meant"),
+        (None, math.nan, "nan is not a gain"),
+    ],
+)
+def test_a_goal_that_no_score_can_mean_is_refused(
+    minimum_pp: float | None, gain_pp: float | None, said: str
+) -> None:
+    with pytest.raises(TuneAheadError, match=said):
+        Goal(minimum_pp, gain_pp)
 
 
 def test_a_goal_beyond_100_is_never_reached() -> None:

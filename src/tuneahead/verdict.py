@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from tuneahead.errors import TuneAheadError
+
 Decision = Literal["GO", "NO_GO", "UNSURE"]
 Severity = Literal["stop", "warn", "note"]
 SAME_PP = 1e-9
@@ -37,16 +39,47 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Goal:
-    """What makes the run worth it: a minimum score, or a minimum gain over the base, in points."""
+    """What makes the run worth it: a minimum score, or a minimum gain over the base, in points.
+
+    Raises :class:`TuneAheadError` as :func:`require_goal` does.
+    """
 
     minimum_pp: float | None = None
     gain_pp: float | None = None
+
+    def __post_init__(self) -> None:
+        require_goal(self.minimum_pp, self.gain_pp)
 
     def threshold_pp(self, base_pp: float) -> float:
         """The score to reach; without any goal no worse than the base. NaN where it counts from NaN."""
         if self.minimum_pp is not None:
             return self.minimum_pp
         return base_pp + (self.gain_pp or 0.0)
+
+
+def require_goal(
+    minimum_pp: float | None, gain_pp: float | None, names: tuple[str, str] = ("minimum_pp", "gain_pp")
+) -> None:
+    """Check a goal, whose two kinds messages call by ``names``.
+
+    Raises :class:`TuneAheadError` when both kinds are given or one is impossible.
+    """
+    minimum, gain = names
+    if minimum_pp is not None and gain_pp is not None:
+        raise TuneAheadError(f"{minimum} and {gain} were both given", remedy="give one of them")
+    if minimum_pp is not None and not 0 <= minimum_pp <= 100:
+        raise TuneAheadError(
+            f"{minimum} {minimum_pp:g} is not a score", remedy="scores are points from 0 to 100"
+        )
+    if minimum_pp is not None and 0 < minimum_pp < 1:
+        raise TuneAheadError(
+            f"{minimum} {minimum_pp:g} is less than one point of 100",
+            remedy=f"scores are points from 0 to 100: give {100 * minimum_pp:g} if that is meant",
+        )
+    if gain_pp is not None and not -100 <= gain_pp <= 100:
+        raise TuneAheadError(
+            f"{gain} {gain_pp:g} is not a gain", remedy="give points over the base, such as 3"
+        )
 
 
 @dataclass(frozen=True)

@@ -179,18 +179,9 @@ def read_mapping(pairs: list[str] | None) -> ColumnMapping | None:
 
 def read_goal(minimum_pp: float | None, gain_pp: float | None) -> Goal:
     """The goal; raises :class:`TuneAheadError` when both kinds are given or one is impossible."""
-    from tuneahead.verdict import Goal
+    from tuneahead.verdict import Goal, require_goal
 
-    if minimum_pp is not None and gain_pp is not None:
-        raise TuneAheadError("--goal and --gain were both given", remedy="give one of them")
-    if minimum_pp is not None and not 0 <= minimum_pp <= 100:
-        raise TuneAheadError(
-            f"--goal {minimum_pp:g} is not a score", remedy="scores are points from 0 to 100"
-        )
-    if gain_pp is not None and not -100 <= gain_pp <= 100:
-        raise TuneAheadError(
-            f"--gain {gain_pp:g} is not a gain", remedy="give points over the base, such as 3"
-        )
+    require_goal(minimum_pp, gain_pp, ("--goal", "--gain"))
     return Goal(minimum_pp, gain_pp)
 
 
