@@ -40,6 +40,27 @@ def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence(
     assert rouge_grader()(reference, written) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("reference", "written", "expected"),
+    [
+        ("Москва столица", "москва, столица!", 1.0),
+        ("東京都", "東京", 4 / 5),  # each character a word: precision 2/2, recall 2/3
+        ("Python на русском", "python", 2 / 4),
+    ],
+)
+def test_rouge_l_knows_words_of_every_script(reference: str, written: str, expected: float) -> None:
+    assert rouge_grader()(reference, written) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["The CAT_sat, on 2 mats!", "Das Café für Übung — naïve m² “ﬁn”…", "?!"])
+def test_rouge_l_of_latin_letters_is_the_package_s_own(text: str) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    other = "the cat on mats und das caf 2"
+    theirs = RougeScorer(["rougeL"]).score(text, other)["rougeL"].fmeasure
+    assert rouge_grader()(text, other) == theirs
+
+
 def test_the_best_reference_counts_and_the_score_is_the_mean_in_points() -> None:
     items = [
         GenerationItem("1", "?", ("London", "in 1912"), "a"),

@@ -12,9 +12,13 @@ import numpy as np
 from tuneahead.benchmark.choice import BenchmarkScore, summarise_grades
 from tuneahead.benchmark.items import Benchmark, GenerationItem
 from tuneahead.errors import BenchmarkError
+from tuneahead.words import split_words
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ROUGE_WORDS = re.compile("[a-z0-9]+").findall
+# Letters and digits beyond Latin, its extensions and the modifiers among them.
+_OTHER_SCRIPTS = re.compile(r"[^\W\u0000-\u036f\u1e00-\u1eff\u2000-\u2bff\ufb00-\ufb06\uff00-\uff5e]")
 Grade = Callable[[str, str], float]
 
 
@@ -55,7 +59,10 @@ def _words(text: str) -> list[str]:
 
 
 def rouge_grader() -> Grade:
-    """ROUGE-L F-measure (Lin 2004) as the package ``rouge-score`` computes it, without stemming."""
+    """ROUGE-L F-measure (Lin 2004) as the package ``rouge-score`` computes it, without stemming.
+
+    The package knows Latin letters and digits only; words of other scripts are split as in training data.
+    """
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
@@ -63,5 +70,15 @@ def rouge_grader() -> Grade:
             "ROUGE-L needs the package rouge-score",
             remedy="install it: pip install 'tuneahead[rouge]'",
         ) from None
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    scorer = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_RougeTokenizer())
     return lambda reference, written: float(scorer.score(reference, written)["rougeL"].fmeasure)
+
+
+class _RougeTokenizer:
+    """What ``rouge-score`` asks for words; those of Latin letters are the ones it would find itself."""
+
+    def tokenize(self, text: str) -> list[str]:
+        if not _OTHER_SCRIPTS.search(text):
+            return _ROUGE_WORDS(text.lower())
+        parts = ([word] if _OTHER_SCRIPTS.search(word) else _ROUGE_WORDS(word) for word in split_words(text))
+        return [word for part in parts for word in part]
