@@ -25,6 +25,7 @@ from tuneahead.training.models import Base, load_base
 from tuneahead.training.scoring import encode_benchmark, score_benchmark, score_stack
 from tuneahead.workbench import cue_items, find_benchmark
 
+FILTERS = ("first-word", "as-it-is")
 Samples = dict[str, list[dict[str, Any]]]
 
 
@@ -77,6 +78,11 @@ def test_the_harness_scores_written_answers_with_its_own_filters(
         score = score_benchmark(base, benchmark)
         assert score.item_pp.tolist() == values(samples, "written", "exact_match", answer_filter)
     assert 0 < np.mean(values(samples, "written", "exact_match", "first-word")) < 100
+
+
+def test_scores_under_two_answer_filters_are_two_benchmarks(files: dict[str, Path]) -> None:
+    named = [harness_benchmark(str(files["written"]), f"exact_match,{name}") for name in FILTERS]
+    assert len({benchmark.fingerprint for benchmark in named}) == 2
 
 
 @pytest.mark.parametrize("name", ["examples", "written"])

@@ -91,6 +91,8 @@ class Benchmark:
     def fingerprint(self) -> str:
         """Hash of the metric, the way of asking and every item: benchmarks agree exactly when this does."""
         harness = "" if self.harness is None else self.harness.metric
+        if self.harness is not None and self.harness.filter != "none":
+            harness += f",{self.harness.filter}"
         digest = hashlib.sha256(f"{self.metric} {self.asking} {harness}".encode())
         for item in self.items:
             digest.update(repr(item).encode())
