@@ -10,6 +10,7 @@ from pathlib import Path
 from tuneahead.benchmark.items import (
     ANSWER_METRICS,
     CHOICE_METRICS,
+    WRITTEN,
     Asking,
     Benchmark,
     ChoiceItem,
@@ -33,8 +34,8 @@ def read_benchmark(path: str | Path) -> Benchmark:
 
     Items with ``options`` are scored by accuracy (MC2 where an item has several right ones), items
     with ``answers`` by exact match. A first line such as ``{"metric": "f1", "max_new_tokens": 32}`` chooses
-    another metric (``accuracy``, ``acc_norm``, ``mc2``; ``exact_match``, ``f1``, ``rouge_l``) and says when
-    a written answer ends (``stop`` is a list of texts). Raises :class:`BenchmarkError` with file and line on
+    another metric (``accuracy``, ``acc_norm``, ``mc2``; ``exact_match``, ``f1``, ``rouge_l``) and, for the
+    last two, says when a written answer ends (``stop`` is a list of texts). Raises :class:`BenchmarkError` with file and line on
     anything that can't be asked: one option, equal options, no gold, an empty prompt, mixed kinds; and for a
     file with the name of a built-in benchmark.
     """
@@ -103,6 +104,12 @@ def _header(loaded: Mapping[str, object], where: str) -> _Header:
     unknown = sorted(loaded.keys() - {"metric", "max_new_tokens", "stop"})
     if unknown:
         raise BenchmarkError(f"{where}: unknown field {unknown[0]!r} beside the metric", remedy=remedy)
+    idle = next((name for name in ("max_new_tokens", "stop") if name in loaded), None)
+    if idle and metric not in WRITTEN:
+        raise BenchmarkError(
+            f"{where}: {idle} does nothing under {metric}, for which no answer is written out",
+            remedy=f"leave it out, or use one of {', '.join(WRITTEN)}",
+        )
     tokens, stop = (
         loaded.get("max_new_tokens", Asking().max_new_tokens),
         loaded.get("stop", list(Asking().stop)),
@@ -147,7 +154,9 @@ def _item(loaded: Mapping[str, object], where: str, number: str) -> ChoiceItem |
         options = _texts(loaded.get("options", loaded.get("choices")), where, "options")
         if len(options) < 2:
             raise BenchmarkError(f"{where}: {len(options)} option, at least two are needed", remedy=_HELP)
-        twice = next((text for i, text in enumerate(options) if text in options[:i]), None)
+        # Space around an option is no part of what it says, and often none of its tokens either.
+        bare = [text.strip() for text in options]
+        twice = next((text for i, text in enumerate(bare) if text in bare[:i]), None)
         if twice is not None:
             raise BenchmarkError(
                 f"{where}: option {twice!r} is there twice",
