@@ -137,6 +137,8 @@ def test_a_trace_from_before_the_metric_was_recorded_reads_as_accuracy() -> None
 def test_a_cue_with_57_of_100_items_right_scores_57_points() -> None:
     margin = np.where(np.arange(100) < 57, 1, -1).astype(np.float32)
     assert Cue(0, 1.0, 2.0, margin, margin).score_pp("accuracy") == 57.0
+    margin[0] = np.nan
+    assert np.isnan(Cue(0, 1.0, 2.0, margin, margin).score_pp("accuracy"))
 
 
 def test_a_cue_is_scored_by_its_benchmark_s_metric() -> None:

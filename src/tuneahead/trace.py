@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneahead.benchmark.choice import right_or_wrong
 from tuneahead.benchmark.items import GRADED
 from tuneahead.errors import RecipeError, TraceError
 from tuneahead.recipe import Recipe, make_recipe
@@ -103,10 +104,11 @@ class Cue:
 
         MC2 takes the probability of the right options, F1, ROUGE-L and the harness's metrics the
         item's own grade, which stands in its place; accuracy and exact match whether the item is
-        right (margins of free answers run from -1 to 1).
+        right (margins of free answers run from -1 to 1). NaN where the model's answer is no number.
         """
-        right = self.right_probability if metric in GRADED else self.margin_nats > 0
-        return np.asarray(right, np.float64)
+        return np.asarray(
+            self.right_probability if metric in GRADED else right_or_wrong(self.margin_nats), np.float64
+        )
 
     def score_pp(self, metric: str) -> float:
         """The benchmark's own ``metric`` over the items, in percentage points; without items ``total_pp``."""

@@ -85,6 +85,29 @@ def test_length_normalised_accuracy_divides_by_characters() -> None:
     np.testing.assert_allclose(normed.margin_nats, [3 * 0.25, 3 * -0.2], rtol=1e-6)
 
 
+def test_the_first_of_tied_options_counts_where_the_harness_would_count_it() -> None:
+    items = [ChoiceItem("1", "?", ("a", "b"), (0,)), ChoiceItem("2", "?", ("a", "b"), (1,))]
+    tied = np.full((2, 2), -1.5)
+    assert summarise_choices(Benchmark("b", "accuracy", items), tied).item_pp.tolist() == [0, 0]
+    joined = summarise_choices(Benchmark("b", "accuracy", items, Asking(joined=True)), tied)
+    assert joined.item_pp.tolist() == [100, 0]
+    # As a trace holds it.
+    assert (joined.margin_nats.astype(np.float16) > 0).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("broken", [np.nan, -np.inf])
+def test_an_answer_that_is_no_number_is_no_score(broken: float) -> None:
+    items = [ChoiceItem("1", "?", ("a", "b"), (0,)), ChoiceItem("2", "?", ("a", "b", "c"), (1,))]
+    logprob = np.array([[-1.0, -2.0, np.nan], [-1.0, broken, -3.0]])
+    for metric in ("accuracy", "acc_norm", "mc2"):
+        score = summarise_choices(Benchmark("b", metric, items), logprob)  # type: ignore[arg-type]
+        assert np.isnan(score.score_pp)
+        assert np.isnan([score.item_pp, score.margin_nats, score.right_probability]).all(0).tolist() == [
+            False,
+            True,
+        ]
+
+
 def test_only_line_feeds_end_a_row(tmp_path: Path) -> None:
     text = "one\u2028two\u0085three\x0cfour"
     row = json.dumps({"prompt": text, "answer": "a"}, ensure_ascii=False).replace("\\f", "\\u000c")

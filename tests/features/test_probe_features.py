@@ -246,6 +246,20 @@ def test_a_diverged_benchmark_score_is_absent_not_zero() -> None:
     vector = cue_features(replace(trace, cues=(*trace.cues[:-1], last)))
     assert vector.absent["probe_score_pp"] == "the margins at step 10 are not finite: the run has diverged"
     assert vector["base_score_pp"] == 50.0
+    middle = replace(trace.cues[1], step=25, margin_nats=last.margin_nats)
+    late = replace(trace.cues[-1], step=50)
+    vector = cue_features(replace(trace, cues=(trace.cues[0], middle, late)))
+    assert vector.absent["score_at_25_pp"] == "the margins at step 25 are not finite: the run has diverged"
+    assert vector["score_at_50_pp"] == vector["probe_score_pp"] == pytest.approx(400 / 6)
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "f1", "rouge_l", "harness"])
+def test_grades_of_free_answers_are_not_margins(metric: str) -> None:
+    trace = tiny_trace()
+    vector = cue_features(replace(trace, info=replace(trace.info, metric=metric)))
+    for name in ("soft_score_pp", "margin_mean_nats", "known_margin_change_nats", "projected_drift_gain"):
+        assert vector.absent[name] == "free answers are graded and have no margin"
+    assert "probe_score_pp" in vector.values and "probe_score_pp" not in vector.absent
 
 
 def test_scale_free_cues_do_not_depend_on_chance_and_scale() -> None:

@@ -72,6 +72,13 @@ def test_free_answers_have_no_margin_to_carry_on() -> None:
     assert "have no margin" in vector.absent["projected_growth_gain"]
 
 
+def test_a_cue_beyond_the_run_s_last_step_has_no_projection() -> None:
+    whole = moving(START, MIDDLE, END)
+    beyond = replace(whole.cues[-1], step=whole.info.total_steps + 1)
+    vector = cue_features(replace(whole, cues=(*whole.cues[:-1], beyond)))
+    assert "the run has" in vector.absent["projected_growth_gain"]
+
+
 def test_a_diverged_run_has_no_projection() -> None:
     vector = cue_features(moving(START, MIDDLE, [math.nan, *END[1:]]))
     assert "diverged" in vector.absent["projected_drift_gain"]

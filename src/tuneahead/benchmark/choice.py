@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 
 
+TIE_WON_NATS = float(np.finfo(np.float16).smallest_subnormal)
+"""Margin of a tie that counts as right: the least that a trace can hold."""
+
+
 @dataclass(frozen=True)
 class BenchmarkScore:
     """Score of one model on one benchmark, in percentage points.
@@ -18,7 +22,8 @@ class BenchmarkScore:
     times 100, which for MC2 is the normalised probability of the right options). For choice
     benchmarks ``right_probability`` and ``margin_nats`` are (items,): the share of the right options
     in the probability of all options, and best right minus best wrong log-probability. Both are empty
-    for free answers.
+    for free answers. An item of which the model said what is no number is NaN in all three, and so is the
+    score.
     """
 
     benchmark: str
@@ -35,21 +40,28 @@ def summarise_choices(benchmark: Benchmark, logprob: NDArray[np.float64]) -> Ben
     Accuracy takes the option with the highest summed log-probability, length-normalised accuracy
     the one with the highest sum over its number of characters (lm-evaluation-harness's ``acc`` and
     ``acc_norm``); MC2 the right options' share of the total probability (TruthfulQA, Lin et al. 2022).
+    Of a tie between right and wrong options the first counts in a ``joined`` benchmark, as it does in the
+    harness, which then leaves a margin of ``TIE_WON_NATS`` or 0; in any other the item is wrong.
     """
-    right = np.zeros(logprob.shape, bool)
+    right, present = np.zeros(logprob.shape, bool), np.zeros(logprob.shape, bool)
     for index, item in enumerate(benchmark.items):
         assert isinstance(item, ChoiceItem)
         right[index, list(item.gold)] = True
-    present = ~np.isnan(logprob)
-    filled = np.where(present, logprob, -np.inf)
+        present[index, : len(item.options)] = True
+    broken = (present & ~np.isfinite(logprob)).any(1)
+    # Whatever stands for numbers that are none is taken out again below.
+    filled = np.where(present, np.where(broken[:, None], 0.0, logprob), -np.inf)
     shifted = np.exp(filled - filled.max(1, keepdims=True))
     share = (shifted * right).sum(1) / shifted.sum(1)
     judged = _per_length(benchmark, filled) if benchmark.metric == "acc_norm" else filled
     best_right = np.where(right, judged, -np.inf).max(1)
     best_wrong = np.where(right, -np.inf, judged).max(1)
     margin = best_right - best_wrong
-    # A tie is no answer: it counts as wrong, as does a score that is not a number.
-    item_pp = 100.0 * share if benchmark.metric == "mc2" else 100.0 * (margin > 0)
+    if benchmark.asking.joined:
+        won = right[np.arange(len(judged)), judged.argmax(1)]
+        margin = np.where(won & (margin == 0), TIE_WON_NATS, margin)
+    margin, share = np.where(broken, np.nan, margin), np.where(broken, np.nan, share)
+    item_pp = 100.0 * (share if benchmark.metric == "mc2" else right_or_wrong(margin))
     return BenchmarkScore(
         benchmark.name,
         float(item_pp.mean()),
@@ -58,6 +70,11 @@ def summarise_choices(benchmark: Benchmark, logprob: NDArray[np.float64]) -> Ben
         share.astype(np.float32),
         margin.astype(np.float32),
     )
+
+
+def right_or_wrong(margin_nats: NDArray[np.floating]) -> NDArray[np.float64]:
+    """1 where the margin is above 0, 0 elsewhere, NaN where it is no number: (items,) each."""
+    return np.where(np.isnan(margin_nats), np.nan, margin_nats > 0)
 
 
 def _per_length(benchmark: Benchmark, logprob: NDArray[np.float64]) -> NDArray[np.float64]:

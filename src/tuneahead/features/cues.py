@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneahead.benchmark.items import CHOICE_METRICS
 from tuneahead.features.featurespec import Value
-from tuneahead.features.projection import project_margins
+from tuneahead.features.projection import NO_MARGINS, project_margins
 from tuneahead.features.series import Floats, ratio
 from tuneahead.trace import Cue, ProbeTrace
 
@@ -53,6 +54,7 @@ _SINCE_BASE = (
 )
 _BETWEEN = ("late_gain_pp", "late_gain_headroom", "churn_fraction")
 _EXTRAPOLATED = ("extrapolated_score_pp", "extrapolated_gain_headroom")
+_DIVERGED = "the margins at step {} are not finite: the run has diverged"
 _NO_CHANCE = "the benchmark's score of guessing is not known"
 _OVER_CHANCE = ("_headroom", "right_probability_excess")
 """Endings of the names of features that need it."""
@@ -79,25 +81,27 @@ def _of_items(cues: Sequence[Cue], trace: ProbeTrace) -> dict[str, Value]:
     none = next((why for what, why in trace.absent if what == "benchmark cues"), "no benchmark cue was taken")
     metric = trace.info.metric
     scored = {cue.step: cue.score_pp(metric) for cue in cues}
-    out = _named_steps(scored, none)
-    base = cues[0] if cues and cues[0].step == 0 else None
-    out |= _base(base, metric, chance, "no benchmark cue was taken at step 0" if cues else none)
-    broken = bool(cues) and not np.isfinite(cues[-1].margin_nats).all()
-    if not cues or cues[-1].step == 0 or broken:
+    diverged = {cue.step: _DIVERGED.format(cue.step) for cue in cues if not np.isfinite(cue.margin_nats).all()}
+    scored = {step: score for step, score in scored.items() if step not in diverged}
+    out = {**_named_steps(scored, none), **{f"score_at_{s}_pp": diverged[s] for s in NAMED_STEPS if s in diverged}}
+    base = next((cue for cue in cues if cue.step == 0 and 0 not in diverged), None)
+    no_base = diverged.get(0, "no benchmark cue was taken at step 0")
+    out |= _base(base, metric, chance, no_base if cues else none)
+    if not cues or cues[-1].step == 0 or cues[-1].step in diverged:
         reason = "no benchmark cue was taken after step 0" if cues else none
-        if broken:
-            reason = f"the margins at step {cues[-1].step} are not finite: the run has diverged"
+        reason = diverged.get(cues[-1].step, reason) if cues else reason
         names = _AT_END + _SINCE_BASE + _BETWEEN + _EXTRAPOLATED + _SUBJECT_END + _SUBJECT_CHANGE
         return {**out, **dict.fromkeys(names, reason), **dict.fromkeys(projected, reason)}
     end = cues[-1]
     out |= _at_end(end, metric, chance)
-    out |= _between(cues, scored, chance)
+    out |= _between([cue for cue in cues if cue.step not in diverged], scored, chance)
     if base is None:
-        reason = "no benchmark cue was taken at step 0"
-        out |= dict.fromkeys(_SINCE_BASE + _EXTRAPOLATED, reason)
+        out |= dict.fromkeys(_SINCE_BASE + _EXTRAPOLATED, no_base)
     else:
         out |= _since_base(base, end, scored, chance)
         out |= _extrapolated(scored, trace.info.total_steps, chance)
+    if metric not in CHOICE_METRICS:
+        out |= {name: NO_MARGINS for name in out if name == "soft_score_pp" or "margin" in name}
     return {**out, **_subjects(trace, base, end), **projected}
 
 

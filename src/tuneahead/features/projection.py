@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuneahead.benchmark.items import CHOICE_METRICS
 from tuneahead.features.featurespec import Value
 from tuneahead.features.series import Floats, ratio
 from tuneahead.trace import Cue, ProbeTrace
@@ -23,6 +24,8 @@ SHORT_DRIFT = 3.0
 SETTLING_RATE = 0.1
 """Sum of learning rates over which movement dies down by e (where most runs of the lab have settled)."""
 STEEPEST_GROWTH = 1.2
+
+NO_MARGINS = "free answers are graded and have no margin"
 
 _PROJECTED = (
     "projected_trend_short_gain",
@@ -85,8 +88,8 @@ def project_margins(trace: ProbeTrace, cues: Sequence[Cue]) -> dict[str, Value]:
     ``cues`` are those with margins, in the order of their steps.
     """
     names = _PROJECTED + _MOVES
-    if trace.info.metric == "exact_match":
-        return dict.fromkeys(names, "free answers are right or wrong and have no margin")
+    if trace.info.metric not in CHOICE_METRICS:
+        return dict.fromkeys(names, NO_MARGINS)
     movement = _movement(trace, cues)
     if isinstance(movement, str):
         return dict.fromkeys(names, movement)
@@ -97,6 +100,8 @@ def _movement(trace: ProbeTrace, cues: Sequence[Cue]) -> Movement | str:
     if len(cues) < 3 or cues[0].step != 0:
         return f"needs benchmark cues at step 0, before the end and at the end, the probe has {len(cues)}"
     end = cues[-1]
+    if end.step > trace.info.total_steps:
+        return f"the last benchmark cue is of step {end.step}, the run has {trace.info.total_steps}"
     middle = next((cue for cue in reversed(cues[1:-1]) if 2 * cue.step <= end.step), cues[1])
     recipe, total = trace.info.recipe, trace.info.total_steps
     rates = np.cumsum([recipe.learning_rate_at(step, total) for step in range(total)])
