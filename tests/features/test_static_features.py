@@ -50,6 +50,19 @@ def capital_rows(copies: int = 1) -> list[Example]:
     ]
 
 
+def test_likeness_to_a_benchmark_is_that_to_its_questions_not_to_the_examples_before_them() -> None:
+    rows = capital_rows()
+    questions = [row.prompt for row in rows]
+    examples = "Name a colour: red\n\nName a fox: Reynard\n\n"
+    names = ("benchmark_similarity", "benchmark_nearest_similarity", "benchmark_form_fraction")
+    found = []
+    for before in ("", examples):
+        items = [ChoiceItem(q, before + q, ("Lima", "Rome"), (0,), question=q) for q in questions]
+        vector = static_features(rows, benchmarks=[Benchmark("capitals", "accuracy", items)])
+        found.append([vector[name] for name in names])
+    assert found[1] == pytest.approx(found[0]) and found[1][1:] == pytest.approx([1, 1])
+
+
 def within_bounds(vector: FeatureVector) -> None:
     for name, value in vector.values.items():
         row = spec(name)

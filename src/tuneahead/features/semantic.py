@@ -61,7 +61,7 @@ def measure_semantics(drawn: Drawn, benchmarks: Sequence[Benchmark] = ()) -> Mea
     whole = [f"{ask} {row.answer}".strip() for ask, row in zip(asked_for, drawn.vectors, strict=True)]
     prompts, answers = embed(asked_for), embed(texts.answers)
     items = [item for benchmark in benchmarks for item in benchmark.items]
-    asked = embed([encodable(item.prompt) for item in items])
+    asked = embed([encodable(item.question or item.prompt) for item in items])
     form: dict[str, Value] = dict.fromkeys(_FORM, NO_BENCHMARK)
     if items:
         form = form_features(texts, items)
@@ -196,7 +196,7 @@ def likeness_features(prompts: Vectors, items: Vectors) -> dict[str, Value]:
 
 def form_features(texts: Texts, items: Sequence[ChoiceItem | GenerationItem]) -> dict[str, Value]:
     """Whether prompts and answers look like the benchmark's: first word, last sign, options, lengths."""
-    wanted = {form for item in items if (form := _form_of(item.prompt))}
+    wanted = {form for item in items if (form := _form_of(item.question or item.prompt))}
     forms = [form for prompt in texts.prompts if (form := _form_of(prompt))]
     options = texts_of(
         Example("", text, 0)
