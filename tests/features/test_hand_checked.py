@@ -27,7 +27,9 @@ from tuneahead.features.semantic import (
     pair_features,
 )
 from tuneahead.features.text import measure_text
+from tuneahead.recipe import Recipe
 from tuneahead.survey import take_survey
+from tuneahead.training.encode import encode_examples
 from tuneahead.training.models import Base
 
 # ------ the probe: ten steps, see feature_fixtures.tiny_trace
@@ -476,6 +478,22 @@ def test_answers_of_a_conversation_are_read_with_all_turns_before_them(tiny_base
     assert found["reference_loss_nats"] == pytest.approx(mean(*early, *late), rel=2e-5)
     assert found["answer_alone_loss_nats"] == pytest.approx(mean(*alone), rel=2e-5)
     assert found["prompt_gain_nats"] == pytest.approx(mean(*alone) - mean(*late), rel=2e-5)
+
+
+def test_a_text_without_a_prompt_is_read_as_it_is_trained(tiny_base: Base) -> None:
+    tokenizer = copy.deepcopy(tiny_base.tokenizer)
+    tokenizer.chat_template = TURNS
+    base = replace(tiny_base, tokenizer=tokenizer)
+    rows = [Example("", "one two three", 1), Example("", "moon sun", 2)]
+    recipe = Recipe(max_length=64)
+    trained = encode_examples(rows, tokenizer, recipe)
+    opened = [row.answer.index(True) for row in trained]
+    assert all(opened)
+    scored = [_score(base, row.ids[:n], row.ids[n:]) for row, n in zip(trained, opened, strict=True)]
+    found = measure_perplexity(draw(rows, 2), base)
+    mean = sum(s.nll for s in scored) / sum(row.answer_tokens for row in trained)
+    assert found.values["reference_loss_nats"] == pytest.approx(mean, rel=2e-5)
+    assert found.values["prompt_gain_nats"] == "no row has a prompt"
 
 
 @pytest.mark.parametrize("opening", [(), (7, 8, 9, 6) * 6])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,12 +45,14 @@ OF_THE_BASE = _REFERENCE + _ALONE + _SWAPPED
 class AnswerTokens:
     """One row in tokens: what comes before the last answer, and that answer.
 
-    ``earlier`` marks the tokens of ``before`` that are answers themselves, in a conversation.
+    ``earlier`` marks the tokens of ``before`` that are answers themselves, in a conversation. A row is
+    ``asked`` when ``before`` holds a prompt: what a template or a tokenizer puts before a text is none.
     """
 
     before: tuple[int, ...]
     answer: tuple[int, ...]
     earlier: tuple[bool, ...] = ()
+    asked: bool = True
 
     @property
     def encoded(self) -> Encoded:
@@ -181,18 +183,16 @@ def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
         if row.answer_tokens == 0 or tokens > SAMPLE_TOKENS:
             continue
         tokens += len(row.ids)
-        asked = example.prompt or len(example.messages or ()) > 1
-        # What a template or a tokenizer puts before a text is no prompt.
-        rows.append(_last_answer(row) if asked else AnswerTokens((), row.ids))
+        rows.append(_last_answer(row, asked=bool(example.prompt) or len(example.messages or ()) > 1))
     return rows
 
 
-def _last_answer(row: Encoded) -> AnswerTokens:
+def _last_answer(row: Encoded, *, asked: bool) -> AnswerTokens:
     stop = len(row.ids) - row.answer[::-1].index(True)
     start = stop
     while start and row.answer[start - 1]:
         start -= 1
-    return AnswerTokens(row.ids[:start], row.ids[start:stop], row.answer[:start])
+    return AnswerTokens(row.ids[:start], row.ids[start:stop], row.answer[:start], asked)
 
 
 def answer_losses(
@@ -270,11 +270,11 @@ def reference_features(own: AnswerLosses) -> dict[str, Value]:
 def _losses(base: Base, rows: Sequence[AnswerTokens]) -> PromptLosses:
     special = frozenset(int(i) for i in base.tokenizer.all_special_ids)
     own = answer_losses(base, rows, special)
-    asked = np.array([bool(row.before) for row in rows])
+    asked = np.array([row.asked for row in rows])
     # In what a prompt saves, both sides count the same tokens.
-    last = [AnswerTokens(row.before, row.answer) for row in rows]
+    last = [replace(row, earlier=()) for row in rows]
     given = answer_losses(base, last, special) if any(any(row.earlier) for row in rows) else own
-    with_prompt = [row for row in last if row.before]
+    with_prompt = [row for row in last if row.asked]
 
     def spread(found: AnswerLosses) -> AnswerLosses:
         whole = given.chosen(slice(None))
