@@ -107,5 +107,5 @@ def test_a_prompt_that_is_the_trunk_itself_is_read_at_its_end(tiny: Base) -> Non
 def _sums(base: Base, trees: list[Tree], rows: list[Row]) -> np.ndarray:
     batch = TreeBatch(trees, rows, base.pad_id, base.device)
     with torch.no_grad(), scoring.answer_head(base) as head:
-        sums, _ = batch.run(base, head, 1, ())
+        sums, _ = batch.run(base, head, 1, None)
     return sums[0][np.argsort(batch.trees)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,7 @@ from tuneahead.training.encode import (
     start_ids,
     tokenise,
 )
+from tuneahead.training.endings import Endings
 from tuneahead.training.heads import AnswerHead, answer_head
 from tuneahead.training.lines import ATTENTION_TOKENS, LARGE_BASE_ATTENTION_TOKENS
 from tuneahead.training.lora import AdapterStack, adapters_act
@@ -52,7 +53,8 @@ class EncodedBenchmark:
 
     benchmark: Benchmark
     trees: tuple[Tree, ...]
-    stops: tuple[int, ...]
+    endings: Endings | None = None
+    """What must follow a free answer that is matched exactly."""
     shared: bool = True
     """Whether the base lets options share their prompt's work."""
     ends: frozenset[int] = frozenset()
@@ -67,10 +69,12 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
     tokenizer = base.tokenizer
     if benchmark.harness is not None:
         # The harness tokenises for itself, when it scores.
-        return EncodedBenchmark(benchmark, (), (), shared=False)
+        return EncodedBenchmark(benchmark, (), shared=False)
     template = resolve_template(template or benchmark.asking.template, tokenizer)
     generates = benchmark.metric == "exact_match"
     written = benchmark.metric in WRITTEN
+    ends = end_tokens(base, template)
+    endings = Endings(tokenizer, ends) if generates else None
     trees = []
     for item, (head, tails) in zip([*benchmark.items], _tokens(base, benchmark, template), strict=True):
         texts = _continuations(item)
@@ -80,6 +84,8 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
                 remedy="give every item a prompt and non-empty options",
             )
         tree = Tree(tuple(head), () if written else tuple(tuple(tail) for tail in tails), generates)
+        if endings is not None:
+            tree = replace(tree, read_past=endings.read_past)
         answer = benchmark.asking.max_new_tokens if written else max(len(tail) for tail in tails)
         if len(head) + answer > base.context_tokens:
             raise BenchmarkError(
@@ -89,14 +95,8 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
                 + (", or lower max_new_tokens" if written else ""),
             )
         trees.append(tree)
-    ends = end_tokens(base, template)
-    stops = set(ends)
-    for text in ("\n", "."):
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) == 1:
-            stops.add(ids[0])
     shared = obeys_masks(base) and max(tree.length for tree in trees) <= window(base)
-    return EncodedBenchmark(benchmark, tuple(trees), tuple(sorted(stops)), shared, ends)
+    return EncodedBenchmark(benchmark, tuple(trees), endings, shared, ends)
 
 
 def _continuations(item: ChoiceItem | GenerationItem) -> tuple[str, ...]:
@@ -170,9 +170,7 @@ def _score_apart(
     base: Base, encoded: EncodedBenchmark, stack: AdapterStack | None, slots: Sequence[int]
 ) -> list[BenchmarkScore]:
     """The same scores with a row for every branch: for bases in which branches can't share a row."""
-    single = [
-        Tree(tree.prompt, (branch,), tree.keep_last) for tree in encoded.trees for branch in tree.branches
-    ]
+    single = [replace(tree, branches=(branch,)) for tree in encoded.trees for branch in tree.branches]
     flat_logprob, flat_matched = _score_trees(base, encoded, single, stack, slots)
     width = len(flat_logprob)
     branches = max(len(tree.branches) for tree in encoded.trees)
@@ -202,7 +200,7 @@ def _score_trees(
 
     def run(head: AnswerHead, rows: Sequence[Row]) -> None:
         batch = TreeBatch(trees, rows, base.pad_id, base.device)
-        sums, hits = batch.run(base, head, width, encoded.stops)
+        sums, hits = batch.run(base, head, width, encoded.endings)
         logprob[:, batch.trees, : sums.shape[2]] = sums
         matched[:, batch.trees] = hits
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tuneahead.training.endings import Endings
 from tuneahead.training.heads import AnswerHead
 from tuneahead.training.lines import SHORTEST_PREFIX, common_beginning
 from tuneahead.training.models import Base
@@ -25,6 +26,7 @@ WORTH_A_PASS = 512
 """Tokens from which a pass costs in proportion to them, also on a tiny base."""
 MOST_FILL = 1.1
 """Filled places a pass may have, as a multiple of its tokens, once it is worth a pass."""
+_END, _PAST = -1, -2
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class Tree:
     branches: tuple[tuple[int, ...], ...]
     keep_last: bool
     """Whether the last token of a branch is an input too (needed to see what follows it)."""
+    read_past: tuple[int, ...] = ()
+    """Put after a branch whose last token is kept, to see what would follow (at most one token)."""
 
     @property
     def inputs(self) -> list[tuple[int, ...]]:
         """Branch tokens that enter the model."""
-        return [branch if self.keep_last else branch[:-1] for branch in self.branches]
+        return [(*branch, *self.read_past) if self.keep_last else branch[:-1] for branch in self.branches]
 
     @property
     def length(self) -> int:
@@ -127,7 +131,7 @@ class _Read:
     branch: int
     position: int
     token: int
-    """The token that is there; -1 at the end, where the base should stop."""
+    """The token that is there; ``_END`` where the base should stop, ``_PAST`` after what is read past it."""
 
 
 class TreeBatch:
@@ -168,7 +172,9 @@ class TreeBatch:
                             _Read(number, own, branch, root if offset == 0 else at + offset - 1, token)
                         )
                     if tree.keep_last:
-                        reads.append(_Read(number, own, branch, stop - 1, -1))
+                        last = stop - 1 - len(tree.read_past)
+                        reads.append(_Read(number, own, branch, last, _END))
+                        reads += [_Read(number, own, branch, stop - 1, _PAST) for _ in tree.read_past]
                     at = stop
                 tree_at[number, start:at] = own
             first += len(row.trees)
@@ -187,7 +193,7 @@ class TreeBatch:
         self.unique, self.lookup = np.unique(flat, return_inverse=True)
 
     def run(
-        self, base: Base, head: AnswerHead, width: int, stops: Sequence[int]
+        self, base: Base, head: AnswerHead, width: int, endings: Endings | None
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Log-probability sums (width, trees, branches) and greedy matches (width, trees)."""
         rows, length = self.ids.shape
@@ -210,12 +216,18 @@ class TreeBatch:
         best = logits.argmax(-1)[:, lookup]  # (width, reads)
         log_z = torch.logsumexp(logits, -1)
         chosen = logits[:, lookup, target.clamp(min=0)] - log_z[:, lookup]
-        hit = np.where(
-            self.tokens >= 0,
-            (best == target).cpu().numpy(),
-            torch.isin(best, torch.tensor(stops, device=self.device)).cpu().numpy(),
-        )
+        hit = np.where(self.tokens >= 0, (best == target).cpu().numpy(), self._ended(best, endings))
         return self._collect(chosen.cpu().double().numpy(), hit)
+
+    def _ended(self, best: Tensor, endings: Endings | None) -> NDArray[np.bool_]:
+        """Whether the base stops, (width, reads), at the reads for the end; true at all others."""
+        ended = np.ones(tuple(best.shape), bool)
+        at = np.flatnonzero(self.tokens == _END)
+        if endings is not None:
+            past = at + len(endings.read_past)
+            following, after = (best[:, torch.from_numpy(i).to(self.device)].cpu().numpy() for i in (at, past))
+            ended[:, at] = endings.ended(following, after)
+        return ended
 
     def _collect(
         self, chosen: NDArray[np.float64], hit: NDArray[np.bool_]
