@@ -109,6 +109,14 @@ def test_an_outcome_lies_above_or_below_its_forecast() -> None:
         assert f"the full run scored {said}" in costs_line(replace(found, outcome=outcome)).plain
 
 
+def test_a_length_that_is_the_least_is_said_to_be_that() -> None:
+    made = made_assessment()
+    found = replace(made, costs=replace(made.costs, full_run_seconds=7200.0, full_run_is_least=True))
+    target = console(200)
+    print_ranking(target, ["a.yaml"], [found])
+    assert "would take at least 2 h 00 min" in costs_line(found).plain and "at least 2 h" in shown(target)
+
+
 def test_a_price_has_times_shown_in_money() -> None:
     made = made_assessment()
     found = replace(made, costs=replace(made.costs, full_run_seconds=7200.0, price_per_hour=2.49))

@@ -66,6 +66,7 @@ class TaskInfo:
 class Costs:
     """Wall-clock seconds; ``full_run_seconds`` is foreseen from the probe's own steps.
 
+    It is the least it can be where ``full_run_is_least``: in probes that shared a processor's passes.
     ``price_per_hour`` of the machine is in the user's currency, NaN where it was not given.
     """
 
@@ -73,6 +74,7 @@ class Costs:
     probe_seconds: float = NAN
     full_run_seconds: float = NAN
     price_per_hour: float = NAN
+    full_run_is_least: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def _load(text: str, kind: str, wanted: type[_Saved], command: str) -> _Saved:
         if document.get("schema") != SCHEMA:
             raise ValueError(f"schema {document.get('schema')}, this version reads {SCHEMA}")
         return typing.cast(_Saved, _decode(wanted, document[kind]))
-    except (ValueError, KeyError, TypeError, RecursionError, TraceError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, TraceError) as error:
         raise TuneAheadError(
             f"not a saved {kind}: {error}", remedy=f"give a file that '{command}' wrote"
         ) from None

@@ -99,6 +99,7 @@ def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, second
             task.checkup.costs,
             probe_seconds=seconds,
             full_run_seconds=_full_run_seconds(result, task.info.total_steps),
+            full_run_is_least=result.width > 1 and _on_processor(result),
         ),
     )
     if draft.complete and not trace.info.failure and math.isfinite(probe_pp):
@@ -128,6 +129,10 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
         return draft.trace.info.failure
     if bench.predictor is None:
         return bench.predictor_absent
+    cues = [] if draft.trace is None else draft.trace.cues
+    for cue in cues:
+        if cue.step in (0, draft.task.probe_steps) and math.isnan(cue.score_pp(bench.benchmark.metric)):
+            return f"the benchmark's score at step {cue.step} is not a finite number"
     known = bench.predictor.origin.probe_steps
     if draft.task.probe_steps != known:
         return f"the probe has {draft.task.probe_steps} steps, the predictor knows probes of {known}"
@@ -216,6 +221,15 @@ def _hard_rows(task: Task, result: RunResult) -> tuple[int, ...]:
 
 
 def _full_run_seconds(result: RunResult, total_steps: int) -> float:
-    """Foreseen length of the full run: the mean of the probe's steps after the first few, times all steps."""
+    """Foreseen length of the full run: the mean of the probe's steps after the first few, times all steps.
+
+    Of a pass that several runs shared a processor needs each run's share alone, and somewhat more; any
+    other device takes hardly less time for one run than for all.
+    """
     steps = result.trace.steps.seconds
-    return float(steps[min(5, len(steps) - 1) :].mean()) * total_steps if len(steps) else NAN
+    shared = 1.0 if _on_processor(result) else result.width
+    return float(steps[min(5, len(steps) - 1) :].mean()) * shared * total_steps if len(steps) else NAN
+
+
+def _on_processor(result: RunResult) -> bool:
+    return result.trace.info.device == "cpu"

@@ -128,7 +128,8 @@ def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[
             "n/a" if forecast is None else _points(forecast.score_pp),
             "" if forecast is None else f"{_points(forecast.low_pp)} to {_points(forecast.high_pp)}",
             *((_chance(chance),) if known else ()),
-            _time_and_price(one.costs.full_run_seconds, one.costs),
+            ("at least " if one.costs.full_run_is_least else "")
+            + _time_and_price(one.costs.full_run_seconds, one.costs),
             Text(words.VERDICTS[decision], style=COLOURS[decision]),
         )
     console.print(table)
@@ -309,7 +310,7 @@ def costs_line(assessment: Assessment) -> Text:
     if math.isfinite(costs.full_run_seconds):
         parts.append(
             f"the full run of {counted(assessment.task.total_steps, 'step')} would take "
-            f"about {_time_and_price(costs.full_run_seconds, costs)}"
+            f"{'at least' if costs.full_run_is_least else 'about'} {_time_and_price(costs.full_run_seconds, costs)}"
         )
     if parts and math.isfinite(costs.price_per_hour):
         parts[-1] += f" at {costs.price_per_hour:,g} an hour"

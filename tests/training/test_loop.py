@@ -205,6 +205,8 @@ def test_a_slot_takes_the_next_run_when_its_own_has_ended(tiny: Base) -> None:
     data = prepare_data(tiny, make_examples(30), RECIPE)
     results = list(train_stack(tiny, [Job(str(i), data, r) for i, r in enumerate(recipes)], PLAIN, width=2))
     assert sorted(r.job_id for r in results) == list("01234")
+    # The last to end had the base to itself for a while.
+    assert [r.width for r in results[:-1]] == [2.0] * 4 and 1.0 < results[-1].width < 2.0
     for result in results:
         recipe = recipes[int(result.job_id)]
         alone = run_one(tiny, data, recipe)

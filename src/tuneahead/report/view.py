@@ -153,7 +153,7 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
     if math.isfinite(costs.full_run_seconds):
         out.append(
             Figure(
-                "Full run would take",
+                "Full run would take" + (" at least" if costs.full_run_is_least else ""),
                 words.duration(costs.full_run_seconds),
                 "",
                 _with_price(f"{assessment.task.total_steps:,} steps", costs.full_run_seconds, costs),

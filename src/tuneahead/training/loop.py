@@ -246,6 +246,7 @@ class _Trainer:
         for slot in self.slots:
             slot.step += 1
             slot.seconds += share
+            slot.widths.append(len(self.slots))
 
     def _update(self, place: int, slot: Slot, norm: float, loss: float) -> None:
         if not (np.isfinite(norm) and np.isfinite(loss)):
@@ -319,7 +320,8 @@ class _Trainer:
             state = checkpoint_of(slot, place, self.stack, self.meter, trace)
             write_checkpoint(job.checkpoint_dir, state)
         cost = slot.seconds + scoring + sum(cue.seconds for cue in slot.cues)
-        return RunResult(job.job_id, trace, scores, subjects, slot.step, cost, slot.failure)
+        width = float(np.mean(slot.widths or [1]))
+        return RunResult(job.job_id, trace, scores, subjects, slot.step, cost, slot.failure, width)
 
     def _encode(self, benchmark: Benchmark) -> EncodedBenchmark:
         cues = self.cues.benchmark

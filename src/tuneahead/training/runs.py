@@ -35,7 +35,10 @@ class Job:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left: its trace, its scores in percentage points, its cost."""
+    """What a run left: its trace, its scores in percentage points, its cost.
+
+    ``width`` is how many runs shared a pass on average: seconds are each run's share of them.
+    """
 
     job_id: str
     trace: ProbeTrace
@@ -44,6 +47,7 @@ class RunResult:
     steps: int
     seconds: float
     failure: str = ""
+    width: float = 1.0
 
 
 @dataclass
@@ -57,6 +61,7 @@ class Slot:
     generator: torch.Generator
     step: int = 0
     seconds: float = 0.0
+    widths: list[int] = field(default_factory=list)
     rows: StepRows = field(default_factory=StepRows)
     cues: list[Cue] = field(default_factory=list)
     flatness: Flatness | None = None
