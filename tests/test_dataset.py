@@ -24,6 +24,7 @@ from tuneahead.dataset import (
     Example,
     ExampleFile,
     Message,
+    fingerprint,
     iter_examples,
     read_examples,
 )
@@ -652,3 +653,8 @@ def test_arbitrary_bytes_give_examples_or_a_data_error(
         assert read_examples(path).rows > 0
     except DataError as error:
         assert error.remedy and str(path) in str(error)
+
+
+def test_a_row_made_by_hand_with_half_a_surrogate_pair_has_no_fingerprint() -> None:
+    with pytest.raises(DataError, match=r"row 7 holds .ud800, half of a surrogate pair"):
+        fingerprint([Example("a", "b\ud800", 7)])

@@ -150,3 +150,8 @@ def test_a_cue_is_scored_by_its_benchmark_s_metric() -> None:
     assert answered.score_pp("exact_match") == pytest.approx(200 / 3)
     none = np.zeros(0, np.float32)
     assert np.isnan(Cue(0, 1.0, 2.0, none, none).score_pp("mc2"))
+
+
+def test_a_cue_of_an_infinite_step_is_refused() -> None:
+    with pytest.raises(TraceError, match="not a probe trace"):
+        trace_from_bytes(with_header(lambda header: header["cues"][0].update(step=float("inf"))))

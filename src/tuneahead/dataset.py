@@ -140,7 +140,14 @@ class _Digest:
         parts = [example.prompt, example.answer]
         for turn in example.messages or ():
             parts += (turn.role, turn.content)
-        encoded = [part.encode() for part in parts]
+        try:
+            encoded = [part.encode() for part in parts]
+        except UnicodeEncodeError as error:
+            code = f"\\u{ord(error.object[error.start]):04x}"
+            raise DataError(
+                f"row {example.row} holds {code}, half of a surrogate pair",
+                remedy="correct this row, or leave it out",
+            ) from None
         # Lengths first: without them ("ab", "c") and ("a", "bc") would hash alike.
         lengths = " ".join([str(len(part)) for part in encoded])
         self._hash.update(lengths.encode() + b"\n" + b"".join(encoded))

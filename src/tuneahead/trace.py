@@ -237,7 +237,15 @@ def trace_from_bytes(blob: bytes) -> ProbeTrace:
         header = json.loads(json.loads(blob[8 : 8 + size])["__metadata__"]["tuneahead"])
         arrays: Mapping[str, NDArray[np.generic]] = load(blob)
         return _assemble(header, arrays)
-    except (SafetensorError, RecipeError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (
+        SafetensorError,
+        RecipeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise TraceError(
             f"not a probe trace of schema {SCHEMA}: {error}", remedy="run the probe again"
         ) from None

@@ -62,7 +62,7 @@ class Words:
 class WordHasher:
     """Turns texts into :class:`Words`; keeps the hashes of frequent words between calls.
 
-    Words are runs of letters, their marks and digits after NFKC and case folding, so that
+    Words are runs of letters, their marks, digits and underscores after NFKC and case folding, so that
     punctuation, case and spacing don't count. Hashes are 64 bits of BLAKE2b, the same on every machine.
     """
 
