@@ -119,12 +119,13 @@ _TEXTS = (
     ),
     _row(
         name="heldout_start_nats", unit="nats/token", low=0, high=_INF, direction=-1,
-        formula="the base's loss on the held-out rows (cue at step 0)",
+        formula="the base's loss on the held-out rows (cue at step 0); of a base of 50 M parameters or more "
+        "on the first 24 of them in the data's order",
         sentence="the base's loss on held-out rows is {value}", remedy=_MISMATCH,
     ),
     _row(
         name="heldout_end_nats", unit="nats/token", low=0, high=_INF, direction=-1,
-        formula="loss on the held-out rows at the last cue",
+        formula="loss on the same held-out rows at the last cue",
         sentence="the loss on held-out rows ends at {value}", remedy=_LEARN,
     ),
     _free(

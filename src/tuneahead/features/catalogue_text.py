@@ -28,8 +28,8 @@ _SIZE = (
     _row(
         name="length_mean_words", estimate="mean",
         unit="words", low=0, high=_INF, direction=0, source=_GLOBAL, paper=True,
-        formula="mean words of prompt and answer; words are lower-case runs of letters and digits, the same "
-        "whatever the base", sentence="a row has {value} on average", remedy=_SHORT,
+        formula="mean words of prompt and answer; words are lower-case runs of letters, digits and "
+        "underscores, the same whatever the base", sentence="a row has {value} on average", remedy=_SHORT,
     ),
     _row(
         name="length_variance_words2", estimate="mean",
