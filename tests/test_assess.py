@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -14,6 +15,7 @@ from made_assessment import made_assessment, made_table
 
 from tuneahead import conclusion
 from tuneahead.assessment import Assessment, Outcome, assessment_from_json
+from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.checkup import check
 from tuneahead.dataset import Dataset, read_examples
 from tuneahead.errors import PredictorError, RecipeError, StoreError, TuneAheadError
@@ -32,9 +34,10 @@ from tuneahead.recipe import Recipe
 from tuneahead.record import record_run
 from tuneahead.report import render_html
 from tuneahead.report.words import lead
+from tuneahead.training.loop import RunResult
 from tuneahead.training.models import load_base
 from tuneahead.verdict import Attribution, Fix, Forecast, Goal
-from tuneahead.workbench import Setup, Workbench
+from tuneahead.workbench import Setup, Workbench, cue_items
 
 
 def same_but_trace(a: Assessment, b: Assessment) -> bool:
@@ -319,6 +322,46 @@ def test_a_completed_run_of_unknown_start_is_not_held_against_a_gain() -> None:
     verdict = conclusion._measured(replace(done, goal=Goal(gain_pp=1.0))).verdict
     assert verdict.decision == "UNSURE" and "give a minimum score" in verdict.reason
     assert conclusion._measured(replace(done, goal=Goal(minimum_pp=40.0))).verdict.decision == "GO"
+
+
+def test_a_run_among_others_is_foreseen_to_take_as_long_alone_as_its_device_lets_it() -> None:
+    trace = made_assessment().trace
+    assert trace is not None
+    seconds = np.full(len(trace.steps), 0.5, np.float32)
+    trace = replace(trace, steps=replace(trace.steps, seconds=seconds))
+    gpu = replace(trace, info=replace(trace.info, device="cuda"))
+    for made, expected in ((trace, 500.0), (gpu, 4000.0)):
+        result = RunResult("a", made, {}, {}, len(seconds), 50.0, width=8.0)
+        assert conclusion._full_run_seconds(result, 1000) == pytest.approx(expected)
+
+
+def test_a_benchmark_whose_score_is_no_number_gives_no_forecast(found: Assessment, bench: Workbench) -> None:
+    assert found.trace is not None
+    base, *others = found.trace.cues
+    broken = replace(base, margin_nats=np.full_like(base.margin_nats, np.nan))
+    draft = replace(found, trace=replace(found.trace, cues=(broken, *others)))
+    reason = conclusion._no_forecast(draft, replace(bench, predictor=fitted()))
+    assert reason == "the benchmark's score at step 0 is not a finite number"
+
+
+def test_a_number_too_long_for_a_float_is_no_saved_assessment() -> None:
+    text = json.loads(made_assessment().to_json())
+    text["assessment"]["base_pp"] = 10**400
+    with pytest.raises(TuneAheadError, match="not a saved assessment"):
+        assessment_from_json(json.dumps(text))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_cue_items_of_a_file_that_alternates_come_from_both_kinds(bench: Workbench, large: bool) -> None:
+    items = tuple(ChoiceItem(str(i), "?", ("a", "b"), (0,), ("en", "de")[i % 2]) for i in range(2000))
+    base = copy.copy(bench.base)
+    base.__dict__["is_large"] = large
+    asked = cue_items(Benchmark("mine", "accuracy", items), base).items
+    assert len(asked) == (200 if large else 1000)
+    assert 0.4 < np.mean([item.subject == "en" for item in asked]) < 0.6
+    # Steps at which the built-in benchmark was asked in the runs that predictors learned from.
+    built_in = cue_items(Benchmark("lab-exam", "accuracy", items), base).items
+    assert {int(b.item_id) - int(a.item_id) for a, b in itertools.pairwise(built_in)} == {10 if large else 2}
 
 
 def test_an_interval_is_no_narrower_than_one_item() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ LEAST_PROBE_STEPS = 5
 MOST_CUE_ITEMS = 1000
 MOST_CUE_ANSWERS = 200
 """Items asked in passing whose answers are written out, at the price of a pass for every token."""
+CUE_SEED = 41
 LARGE_BASE_CUE_ITEMS = 200
 LARGE_BASE_CUE_STEPS = (0, 50, 100)
 TASK_FILES = (".yaml", ".yml")
@@ -105,21 +107,38 @@ def cue_steps(base: Base) -> tuple[int, ...]:
 
 
 def cue_items(benchmark: Benchmark, base: Base | None = None) -> Benchmark:
-    """The items asked in passing: all of them, or an even selection of a longer benchmark.
+    """The items asked in passing: all of them, or one of every equal stretch of a longer benchmark.
 
+    It is drawn by a fixed seed, since a file may repeat a pattern (two languages in turn, say) at whose
+    pace an even selection would always meet the same one; of the built-in benchmarks, which have none, it
+    stands at the same place of each stretch.
     A large base is asked some 200: three cues of the whole lab-exam would take longer than the probe.
     """
+    from tuneahead.benchmark.files import BUILT_IN
     from tuneahead.benchmark.items import WRITTEN
 
     count = len(benchmark.items)
     stride = round(count / LARGE_BASE_CUE_ITEMS)
+    built_in = benchmark.name in BUILT_IN
     if base is not None and base.is_large and stride > 1:
+        if not built_in:
+            return _drawn(benchmark, count // stride)
         # Of the lab's exam: 206 questions, ten a subject, on which SmolLM2 scores 40.8 (all: 41.1).
         return replace(benchmark, items=tuple(benchmark.items[stride // 4 :: stride]))  # type: ignore[arg-type]
     most = MOST_CUE_ANSWERS if benchmark.metric in (*WRITTEN, "harness") else MOST_CUE_ITEMS
     if count <= most:
         return benchmark
+    if not built_in:
+        return _drawn(benchmark, most)
     kept = tuple(benchmark.items[i * count // most] for i in range(most))
+    return replace(benchmark, items=kept)  # type: ignore[arg-type]
+
+
+def _drawn(benchmark: Benchmark, size: int) -> Benchmark:
+    """One item drawn from each of ``size`` equal stretches."""
+    draw, count = random.Random(CUE_SEED), len(benchmark.items)
+    places = [draw.randrange(i * count // size, (i + 1) * count // size) for i in range(size)]
+    kept = tuple(benchmark.items[place] for place in places)
     return replace(benchmark, items=kept)  # type: ignore[arg-type]
 
 

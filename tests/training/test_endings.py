@@ -74,7 +74,7 @@ def test_a_full_stop_is_read_past_where_answers_are_scored(tiny: Base) -> None:
         trees.append(Tree(tuple(prompt), (tuple(answer),), True, endings.read_past))
         stopped += follow == stop
         hits.append(follow == base.tokenizer.eos_token_id or (follow == stop and not goes_on))
-    assert 0 < sum(hits) and 0 < stopped < 60
+    assert sum(hits) > 0 and 0 < stopped < 60
     items = [GenerationItem(str(i), "?", ("!",)) for i in range(60)]
     encoded = EncodedBenchmark(Benchmark("free", "exact_match", items), tuple(trees), endings)
     for shared in (True, False):

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 
-
 TIE_WON_NATS = float(np.finfo(np.float16).smallest_subnormal)
 """Margin of a tie that counts as right: the least that a trace can hold."""
 

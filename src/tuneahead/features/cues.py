@@ -81,9 +81,14 @@ def _of_items(cues: Sequence[Cue], trace: ProbeTrace) -> dict[str, Value]:
     none = next((why for what, why in trace.absent if what == "benchmark cues"), "no benchmark cue was taken")
     metric = trace.info.metric
     scored = {cue.step: cue.score_pp(metric) for cue in cues}
-    diverged = {cue.step: _DIVERGED.format(cue.step) for cue in cues if not np.isfinite(cue.margin_nats).all()}
+    diverged = {
+        cue.step: _DIVERGED.format(cue.step) for cue in cues if not np.isfinite(cue.margin_nats).all()
+    }
     scored = {step: score for step, score in scored.items() if step not in diverged}
-    out = {**_named_steps(scored, none), **{f"score_at_{s}_pp": diverged[s] for s in NAMED_STEPS if s in diverged}}
+    out = {
+        **_named_steps(scored, none),
+        **{f"score_at_{s}_pp": diverged[s] for s in NAMED_STEPS if s in diverged},
+    }
     base = next((cue for cue in cues if cue.step == 0 and 0 not in diverged), None)
     no_base = diverged.get(0, "no benchmark cue was taken at step 0")
     out |= _base(base, metric, chance, no_base if cues else none)

@@ -225,7 +225,9 @@ class TreeBatch:
         at = np.flatnonzero(self.tokens == _END)
         if endings is not None:
             past = at + len(endings.read_past)
-            following, after = (best[:, torch.from_numpy(i).to(self.device)].cpu().numpy() for i in (at, past))
+            following, after = (
+                best[:, torch.from_numpy(i).to(self.device)].cpu().numpy() for i in (at, past)
+            )
             ended[:, at] = endings.ended(following, after)
         return ended
 
