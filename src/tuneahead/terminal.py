@@ -308,9 +308,10 @@ def costs_line(assessment: Assessment) -> Text:
     if math.isfinite(costs.probe_seconds):
         parts.append(f"The probe took {_time_and_price(costs.probe_seconds, costs)}")
     if math.isfinite(costs.full_run_seconds):
+        least = "at least" if costs.full_run_is_least else "about"
         parts.append(
             f"the full run of {counted(assessment.task.total_steps, 'step')} would take "
-            f"{'at least' if costs.full_run_is_least else 'about'} {_time_and_price(costs.full_run_seconds, costs)}"
+            f"{least} {_time_and_price(costs.full_run_seconds, costs)}"
         )
     if parts and math.isfinite(costs.price_per_hour):
         parts[-1] += f" at {costs.price_per_hour:,g} an hour"

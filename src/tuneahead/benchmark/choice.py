@@ -47,9 +47,9 @@ def summarise_choices(benchmark: Benchmark, logprob: NDArray[np.float64]) -> Ben
         assert isinstance(item, ChoiceItem)
         right[index, list(item.gold)] = True
         present[index, : len(item.options)] = True
-    broken = (present & ~np.isfinite(logprob)).any(1)
+    broken = np.any(present & ~np.isfinite(logprob), axis=1, keepdims=True)
     # Whatever stands for numbers that are none is taken out again below.
-    filled = np.where(present, np.where(broken[:, None], 0.0, logprob), -np.inf)
+    filled = np.where(present, np.where(broken, 0.0, logprob), -np.inf)
     shifted = np.exp(filled - filled.max(1, keepdims=True))
     share = (shifted * right).sum(1) / shifted.sum(1)
     judged = _per_length(benchmark, filled) if benchmark.metric == "acc_norm" else filled
@@ -59,7 +59,7 @@ def summarise_choices(benchmark: Benchmark, logprob: NDArray[np.float64]) -> Ben
     if benchmark.asking.joined:
         won = right[np.arange(len(judged)), judged.argmax(1)]
         margin = np.where(won & (margin == 0), TIE_WON_NATS, margin)
-    margin, share = np.where(broken, np.nan, margin), np.where(broken, np.nan, share)
+    margin, share = np.where(broken[:, 0], np.nan, margin), np.where(broken[:, 0], np.nan, share)
     item_pp = 100.0 * (share if benchmark.metric == "mc2" else right_or_wrong(margin))
     return BenchmarkScore(
         benchmark.name,

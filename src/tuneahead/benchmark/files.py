@@ -35,9 +35,9 @@ def read_benchmark(path: str | Path) -> Benchmark:
     Items with ``options`` are scored by accuracy (MC2 where an item has several right ones), items
     with ``answers`` by exact match. A first line such as ``{"metric": "f1", "max_new_tokens": 32}`` chooses
     another metric (``accuracy``, ``acc_norm``, ``mc2``; ``exact_match``, ``f1``, ``rouge_l``) and, for the
-    last two, says when a written answer ends (``stop`` is a list of texts). Raises :class:`BenchmarkError` with file and line on
-    anything that can't be asked: one option, equal options, no gold, an empty prompt, mixed kinds; and for a
-    file with the name of a built-in benchmark.
+    last two, says when a written answer ends (``stop`` is a list of texts). Raises :class:`BenchmarkError`
+    with file and line on anything that can't be asked: one option, equal options, no gold, an empty prompt,
+    mixed kinds; and for a file with the name of a built-in benchmark.
     """
     source = Path(path)
     if source.stem in BUILT_IN:

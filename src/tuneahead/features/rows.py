@@ -35,7 +35,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Texts:
-    """Prompts and answers of some rows, and their words (lower-case runs of letters, digits and underscores)."""
+    """Prompts and answers of some rows, and their words: lower-case runs of letters, digits, underscores."""
 
     prompts: tuple[str, ...]
     answers: tuple[str, ...]
