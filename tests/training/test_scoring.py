@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,15 @@ def test_exact_match_equals_greedy_generation(tiny: Base) -> None:
         hits.append(encoded == out and follow == tiny.tokenizer.eos_token_id)
     score = score_benchmark(tiny, Benchmark("free", "exact_match", items))
     np.testing.assert_array_equal(score.item_pp > 0, hits)
+
+
+def test_logits_that_are_no_numbers_give_no_score(tiny: Base) -> None:
+    base = replace(tiny, model=copy.deepcopy(tiny.model))
+    with torch.no_grad():
+        base.model.get_input_embeddings().weight.fill_(float("nan"))
+    free = Benchmark("free", "exact_match", [GenerationItem("1", "red", ("blue",))])
+    for benchmark in (choices(), free):
+        assert np.isnan(score_benchmark(base, benchmark).score_pp)
 
 
 def test_each_slot_is_scored_with_its_own_adapter(tiny: Base) -> None:

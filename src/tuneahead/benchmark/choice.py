@@ -86,11 +86,6 @@ def _per_length(benchmark: Benchmark, logprob: NDArray[np.float64]) -> NDArray[n
     return logprob / length
 
 
-def summarise_matches(benchmark: Benchmark, matched: NDArray[np.bool_]) -> BenchmarkScore:
-    """Score exact matches (items,) of greedy free answers."""
-    return summarise_grades(benchmark, matched.astype(float))
-
-
 def summarise_grades(benchmark: Benchmark, grades: NDArray[np.float64]) -> BenchmarkScore:
     """Score items that each have a grade from 0 to 1, (items,)."""
     item_pp = 100.0 * grades

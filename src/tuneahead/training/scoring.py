@@ -16,7 +16,6 @@ from tuneahead.benchmark.choice import (
     BenchmarkScore,
     summarise_choices,
     summarise_grades,
-    summarise_matches,
 )
 from tuneahead.benchmark.generation import summarise_answers
 from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, GenerationItem
@@ -162,7 +161,9 @@ def _summarise(
     benchmark: Benchmark, logprob: NDArray[np.float64], matched: NDArray[np.bool_]
 ) -> list[BenchmarkScore]:
     if benchmark.metric == "exact_match":
-        return [summarise_matches(benchmark, own) for own in matched]
+        # Every item has a first answer. Logits that are no numbers match nothing, which is no wrong answer.
+        grades = np.where(np.isfinite(logprob[:, :, 0]), matched, np.nan)
+        return [summarise_grades(benchmark, own) for own in grades]
     return [summarise_choices(benchmark, own) for own in logprob]
 
 
