@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -427,6 +428,23 @@ def test_a_run_and_a_score_are_forgotten(tuneahead: Run, store: tuple[Path, str]
     assert f"{name}: the score on lab-exam is forgotten (was 50.00)" in said
     assert "holds 0 runs" in tuneahead(*arguments).stdout
     assert json.loads(tuneahead("runs", "list", "--store", path, "--json").stdout) == []
+
+
+def test_a_run_that_can_not_be_read_hides_no_other_and_can_be_forgotten(
+    tuneahead: Run, store: tuple[Path, str]
+) -> None:
+    path, name = store
+    RunStore(path).add(replace(RunStore(path).get(name), run_id="later"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE runs SET trace = x'00' WHERE run_id = 'later'")
+    said = tuneahead("runs", "list", "--store", path)
+    assert name in said.stdout and "unreadable" in said.stdout
+    assert f"tuneahead runs forget later --store {path}" in said.stderr
+    listed = json.loads(tuneahead("runs", "list", "--store", path, "--json").stdout)
+    assert [one["run"] for one in listed] == [name, "later"] and "later" in listed[1]["unreadable"]
+    for command in (["runs", "show", "later"], ["fit"]):
+        assert "runs forget later" in tuneahead(*command, "--store", path, code=2).stderr
+    assert "later is forgotten" in tuneahead("runs", "forget", "lat", "--store", path).stdout
 
 
 def test_an_impossible_score_is_not_recorded(tuneahead: Run, store: tuple[Path, str]) -> None:

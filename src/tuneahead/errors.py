@@ -60,6 +60,14 @@ class StoreError(TuneAheadError):
     """The history of runs can't be opened, read or written."""
 
 
+class UnreadableRunError(StoreError):
+    """One run of a store, ``run_id``, can't be read; the others can."""
+
+    def __init__(self, message: str, *, run_id: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.run_id = run_id
+
+
 class BuildError(TuneAheadError):
     """Runs can't be made where they were to be made."""
 

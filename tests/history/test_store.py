@@ -6,7 +6,9 @@ import math
 import multiprocessing
 import os
 import sqlite3
+import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tuneahead.errors import StoreError
+from tuneahead.errors import StoreError, UnreadableRunError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.store import RunStore
@@ -178,6 +180,17 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     assert len(RunStore(path)) == 1 and path.stat().st_size > 0
 
 
+def test_a_new_file_that_another_process_is_writing_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    other = sqlite3.connect(path, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    later = threading.Timer(0.5, other.rollback)
+    later.start()
+    assert RunStore(path).add(make_record())
+    later.join()
+    other.close()
+
+
 def test_a_store_of_a_later_schema_is_refused(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs.sqlite")
     with sqlite3.connect(store.path) as connection:
@@ -218,6 +231,33 @@ def test_a_score_or_a_run_is_forgotten_and_nothing_else(tmp_path: Path) -> None:
     assert store.get("r1").scores == {}
 
 
+@pytest.mark.parametrize(
+    ("column", "cell", "why"),
+    [
+        ("trace", "text", "type str, not bytes"),
+        ("trace", b"no trace", "not a probe trace of schema 1"),
+        ("recipe", "{", "Expecting property name"),
+        ("recipe", '{"of_later": 1}', "of_later"),
+        ("seed", "text", "invalid literal"),
+    ],
+)
+def test_a_run_that_can_not_be_read_is_named_and_can_be_forgotten(
+    column: str, cell: object, why: str, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    for name in ("r1", "r2"):
+        store.add(make_record(name))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute(f"UPDATE runs SET {column} = ? WHERE run_id = 'r1'", (cell,))
+    with pytest.raises(UnreadableRunError, match=why) as caught:
+        list(store.records())
+    assert caught.value.run_id == "r1" and f"run 'r1' in {store.path}" in caught.value.message
+    assert f"tuneahead runs forget r1 --store {store.path}" in caught.value.remedy
+    assert store.forget("r1", "exam") == 55.5
+    store.forget("r1")
+    assert [record.run_id for record in store.records()] == ["r2"]
+
+
 def test_a_folder_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is a folder, not a store"):
         RunStore(tmp_path)
@@ -242,5 +282,7 @@ def test_only_a_store_that_nobody_writes_to_is_read_as_one_that_never_changes(
     try:
         assert store._address().endswith("?immutable=1") == closed
         assert not closed or len(store) == 1
+        with pytest.raises(StoreError, match="readonly") if closed else nullcontext():
+            store.require_writable()
     finally:
         folder.chmod(0o755)

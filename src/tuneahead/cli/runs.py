@@ -12,9 +12,11 @@ import typer
 from tuneahead.cli.options import AsJson, StoreFile
 from tuneahead.cli.runview import print_import, print_run, print_runs, summary_of
 from tuneahead.counts import counted
-from tuneahead.errors import StoreError
+from tuneahead.errors import StoreError, UnreadableRunError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from tuneahead.history.runrecord import RunRecord
     from tuneahead.history.store import RunStore
 
@@ -31,13 +33,23 @@ def list_runs(
 ) -> None:
     """List stored runs."""
     history = open_store(store)
-    records = history.records(history.run_ids()[-limit:])
+    records = _each(history, history.run_ids()[-limit:])
     if as_json:
         print(json.dumps([summary_of(record) for record in records], indent=1))
     else:
         print_runs(records)
     if len(history) > limit:
         print(f"{len(history) - limit:,} earlier; see --limit", file=sys.stderr)
+
+
+def _each(history: RunStore, run_ids: Sequence[str]) -> Iterator[RunRecord | UnreadableRunError]:
+    """The runs named, each by itself: one that can't be read hides no other."""
+    for run_id in run_ids:
+        try:
+            yield history.get(run_id)
+        except UnreadableRunError as error:
+            print(error, file=sys.stderr)
+            yield error
 
 
 @runs.command("show")
@@ -115,16 +127,17 @@ def forget_run(
     as_json: AsJson = False,
 ) -> None:
     """Delete a run, or one of its scores, from a store."""
-    history, record = _open_run(store, run_id)
-    history.forget(record.run_id, benchmark)
+    history = open_store(store)
+    name = history.find_id(run_id)
+    was = history.forget(name, benchmark)
     if as_json:
-        said = {"run": record.run_id, "benchmark": benchmark or None, "runs_left": len(history)}
+        said = {"run": name, "benchmark": benchmark or None, "runs_left": len(history)}
         print(json.dumps(said, indent=1))
-    elif benchmark:
-        print(f"{record.run_id}: the score on {benchmark} is forgotten (was {record.scores[benchmark]:.2f})")
+    elif was is not None:
+        print(f"{name}: the score on {benchmark} is forgotten (was {was:.2f})")
     else:
         left = counted(len(history), "run")
-        print(f"{record.run_id} is forgotten, {store} holds {left}")
+        print(f"{name} is forgotten, {store} holds {left}")
 
 
 @runs.command("import")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tuneahead.cli.options import open_console
 from tuneahead.counts import counted
+from tuneahead.errors import UnreadableRunError
 
 if TYPE_CHECKING:
     from tuneahead.history.importers import ImportSummary
@@ -17,7 +18,7 @@ _SHORT = 6
 """Digits of a data set's identifier that a table shows."""
 
 
-def print_runs(records: Iterable[RunRecord]) -> None:
+def print_runs(records: Iterable[RunRecord | UnreadableRunError]) -> None:
     """Print a line for each run."""
     from rich import box
     from rich.table import Table
@@ -37,7 +38,9 @@ def print_runs(records: Iterable[RunRecord]) -> None:
     open_console().print(table)
 
 
-def _cells(record: RunRecord) -> tuple[str, ...]:
+def _cells(record: RunRecord | UnreadableRunError) -> tuple[str, ...]:
+    if isinstance(record, UnreadableRunError):
+        return (record.run_id, "", "", "", "", "", "", "unreadable")
     return (
         *(record.run_id, record.created[:10], record.base, record.data_id[:_SHORT], record.family),
         f"{len(record.trace.steps):,} of {record.trace.info.total_steps:,}",
@@ -86,8 +89,13 @@ def print_import(found: ImportSummary, store: Path, score: str, benchmark: str) 
         print(f"absent in {count:,}: {', '.join(names)} ({why})")
 
 
-def summary_of(record: RunRecord) -> dict[str, object]:
-    """A run as JSON values; settings that a log did not give are under ``unknown``, with the reason."""
+def summary_of(record: RunRecord | UnreadableRunError) -> dict[str, object]:
+    """A run as JSON values; settings that a log did not give are under ``unknown``, with the reason.
+
+    Of a run that can't be read: its identifier, and why under ``unreadable``.
+    """
+    if isinstance(record, UnreadableRunError):
+        return {"run": record.run_id, "unreadable": record.message}
     recipe, unknown = _recipe(record)
     return {
         "run": record.run_id,

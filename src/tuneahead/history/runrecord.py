@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tuneahead.errors import TraceError
 from tuneahead.recipe import Recipe, make_recipe
 from tuneahead.trace import ProbeTrace, trace_from_bytes
 
@@ -75,11 +76,15 @@ def score_rows(record: RunRecord, created: str) -> list[tuple[str, str, str, str
 
 
 def run_record(row: Sequence[object], scores: Sequence[tuple[str, str, str, float]]) -> RunRecord:
-    """A run from its cells and those of its scores: benchmark, subject, kind, points."""
+    """A run from its cells and those of its scores: benchmark, subject, kind, points.
+
+    Raises :class:`TraceError`, :class:`RecipeError` or ValueError where a cell can't be read.
+    """
     values = dict(zip(COLUMNS.replace(" ", "").split(","), row, strict=True))
     recipe = make_recipe(json.loads(str(values["recipe"])))
     blob = values["trace"]
-    assert isinstance(blob, bytes)
+    if not isinstance(blob, bytes):
+        raise TraceError(f"the trace is of type {type(blob).__name__}, not bytes")
     seconds = float(str(values["seconds"]))
     subjects: dict[str, dict[str, float]] = {}
     for name, subject, kind, pp in scores:

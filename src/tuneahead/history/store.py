@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sqlite3
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneahead.errors import StoreError
+from tuneahead.errors import RecipeError, StoreError, TraceError, UnreadableRunError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.history.runrecord import COLUMNS, RunRecord, run_record, run_row, score_rows
 
@@ -47,6 +49,7 @@ CREATE TABLE IF NOT EXISTS statics (
 _OWN = {"meta", "runs", "scores", "statics"}
 _NEW = f"BEGIN IMMEDIATE; {_TABLES} INSERT OR IGNORE INTO meta VALUES ('schema', '{SCHEMA}'); COMMIT;"
 """One transaction: a process that opens the file meanwhile finds all of it or nothing."""
+_CREATING_SECONDS = 30.0
 _WRITABLE = 0o222
 _MOST_SHOWN = 5
 
@@ -77,14 +80,23 @@ class RunStore:
         with self._connect() as connection:
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
             if not tables:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.executescript(_NEW)
+                _create(connection)
             found = self._schema(connection, tables or _OWN)
         if found != str(SCHEMA):
             raise StoreError(
                 f"{self.path} has schema {found}, this version reads {SCHEMA}",
                 remedy="use the version of tuneahead that wrote it, or start a new store",
             )
+
+    def require_writable(self) -> None:
+        """Before any work whose results are to be kept: raises :class:`StoreError` where none can be.
+
+        Waits up to a minute for another writer.
+        """
+        with self._connect() as connection:
+            # To BEGIN IMMEDIATE alone SQLite says yes where it can only read.
+            connection.execute("UPDATE meta SET value = value")
+            connection.rollback()
 
     def _schema(self, connection: sqlite3.Connection, tables: set[str]) -> str:
         query = "SELECT value FROM meta WHERE key = 'schema'"
@@ -151,10 +163,13 @@ class RunStore:
         return set(self.run_ids())
 
     def get(self, run_id: str) -> RunRecord:
-        """One run; raises :class:`StoreError` when there is none of that name."""
+        """One run; raises :class:`StoreError` when there is none of that name or it can't be read."""
         for record in self.records([run_id]):
             return record
-        raise StoreError(
+        raise self._no_run(run_id)
+
+    def _no_run(self, run_id: str) -> StoreError:
+        return StoreError(
             f"no run {run_id!r} in {self.path}", remedy="list the runs with: tuneahead runs list"
         )
 
@@ -164,7 +179,10 @@ class RunStore:
             return [str(row[0]) for row in connection.execute("SELECT run_id FROM runs ORDER BY rowid")]
 
     def records(self, run_ids: Sequence[str] | None = None) -> Iterator[RunRecord]:
-        """All runs in the order they were stored, or those named."""
+        """All runs in the order they were stored, or those named.
+
+        Raises :class:`UnreadableRunError` at the first that can't be read.
+        """
         wanted = self.run_ids() if run_ids is None else run_ids
         with self._connect() as connection:
             for run_id in wanted:
@@ -173,7 +191,21 @@ class RunStore:
                     scores = connection.execute(
                         "SELECT benchmark, subject, kind, score_pp FROM scores WHERE run_id = ?", (run_id,)
                     ).fetchall()
-                    yield run_record(row, scores)
+                    yield self._record(run_id, row, scores)
+
+    def _record(
+        self, run_id: str, row: Sequence[object], scores: Sequence[tuple[str, str, str, float]]
+    ) -> RunRecord:
+        try:
+            return run_record(row, scores)
+        except (TraceError, RecipeError, ValueError, RecursionError) as error:
+            why = error.message if isinstance(error, (TraceError, RecipeError)) else str(error)
+            raise UnreadableRunError(
+                f"run {run_id!r} in {self.path} can't be read: {why}",
+                run_id=run_id,
+                remedy="use the version of tuneahead that wrote it, or delete it: "
+                f"tuneahead runs forget {shlex.quote(run_id)} --store {shlex.quote(str(self.path))}",
+            ) from None
 
     def record_score(self, run_id: str, benchmark: str, score_pp: float) -> None:
         """Add or replace the true score of a run that is in the store, in percentage points (0 to 100)."""
@@ -189,7 +221,7 @@ class RunStore:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._connect() as connection:
             if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
-                raise StoreError(f"no run {run_id!r} in {self.path}", remedy="list them: tuneahead runs list")
+                raise self._no_run(run_id)
             connection.execute(
                 "INSERT OR REPLACE INTO scores VALUES (?, ?, '', 'final', ?, ?)",
                 (run_id, benchmark, score_pp, now),
@@ -203,9 +235,7 @@ class RunStore:
         if begin in found or len(found) == 1:
             return begin if begin in found else found[0]
         if not found:
-            raise StoreError(
-                f"no run {begin!r} in {self.path}", remedy="list the runs with: tuneahead runs list"
-            )
+            raise self._no_run(begin)
         shown = ", ".join(found[:_MOST_SHOWN]) + (", ..." if len(found) > _MOST_SHOWN else "")
         raise StoreError(
             f"{len(found):,} runs in {self.path} begin with {begin!r}: {shown}",
@@ -218,23 +248,29 @@ class RunStore:
             rows = connection.execute("SELECT DISTINCT benchmark FROM scores ORDER BY 1").fetchall()
         return tuple(str(row[0]) for row in rows)
 
-    def forget(self, run_id: str, benchmark: str = "") -> None:
-        """Delete a run with its scores, or only its final score on ``benchmark``.
+    def forget(self, run_id: str, benchmark: str = "") -> float | None:
+        """Delete a run with its scores, or only its final score on ``benchmark``; returns that score.
 
-        Static features stay: they are of the data set. Raises :class:`StoreError` when there is nothing of
-        that name.
+        A run that can't be read is deleted like any other. Static features stay: they are of the data set.
+        Raises :class:`StoreError` when there is nothing of that name.
         """
-        if benchmark not in ("", *self.get(run_id).scores):
-            raise StoreError(
-                f"run {run_id!r} has no score on {benchmark!r}", remedy=f"see: tuneahead runs show {run_id}"
-            )
         with self._connect() as connection:
-            if benchmark:
-                where = "run_id = ? AND benchmark = ? AND kind = 'final'"
-                connection.execute(f"DELETE FROM scores WHERE {where}", (run_id, benchmark))
-                return
-            connection.execute("DELETE FROM scores WHERE run_id = ?", (run_id,))
-            connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+            if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
+                raise self._no_run(run_id)
+            if not benchmark:
+                connection.execute("DELETE FROM scores WHERE run_id = ?", (run_id,))
+                connection.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+                return None
+            where, names = "run_id = ? AND benchmark = ? AND kind = 'final'", (run_id, benchmark)
+            query = f"SELECT score_pp FROM scores WHERE {where} AND subject = ''"
+            row = connection.execute(query, names).fetchone()
+            if row is None:
+                raise StoreError(
+                    f"run {run_id!r} has no score on {benchmark!r}",
+                    remedy=f"see: tuneahead runs show {run_id}",
+                )
+            connection.execute(f"DELETE FROM scores WHERE {where}", names)
+        return float(row[0])
 
     def table(self, *, benchmark: str = "lab-exam", probe_steps: int = 100) -> FeatureTable:
         """The table a predictor learns from; see :func:`tuneahead.history.tables.table_from_store`."""
@@ -271,6 +307,21 @@ class RunStore:
         keys = [(str(data_id), str(base), str(version)) for data_id, base, version in rows]
         found = [(key, self.static(*key)) for key in keys if key[0] in data_ids]
         return [(*key, vector) for key, vector in found if vector is not None]
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    """Make the tables, while other processes may be at the same."""
+    deadline = time.monotonic() + _CREATING_SECONDS
+    while True:
+        try:
+            # The switch to WAL does not wait for its turn, whatever the connection's timeout.
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.executescript(_NEW)
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _nobody_writes(path: Path) -> bool:
