@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from made_assessment import made_assessment, made_table
 
-from tuneahead.assessment import Assessment, read_assessment
+from tuneahead.assessment import Assessment, Outcome, read_assessment
 from tuneahead.cli import main
 from tuneahead.cli.options import read_recipe_options
 from tuneahead.errors import TuneAheadError
@@ -22,7 +22,7 @@ from tuneahead.history.store import RunStore
 from tuneahead.lab.exam import lab_exam
 from tuneahead.predictor.predictor import load_predictor
 from tuneahead.predictor.table import write_table
-from tuneahead.record import record_run
+from tuneahead.record import record_run, run_id
 from tuneahead.trace import trace_from_bytes
 from tuneahead.workbench import Setup
 
@@ -595,6 +595,38 @@ def test_a_probed_run_is_kept_before_it_is_shown_and_before_the_full_run(
     assert len(RunStore(verified)) == 1
 
 
+def test_a_score_that_can_not_be_kept_is_shown_and_told_with_the_command_that_records_it(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, store = made_assessment(), tmp_path / "s.sqlite"
+    assessing(monkeypatch, found)
+
+    def verified(*arguments: object, **options: object) -> Assessment:
+        store.write_text("no database any more, " * 100)
+        return replace(found, outcome=Outcome(55.5, 120, 1.0))
+
+    monkeypatch.setattr("tuneahead.judge.verify", verified)
+    said = tuneahead("assess", data, "--store", store, "--verify", "--json", code=2)
+    assert json.loads(said.stdout)["assessment"]["outcome"]["score_pp"] == 55.5
+    name = run_id(found)
+    assert "the full run scored 55.50, which was not kept" in said.stderr
+    assert f"runs record {name} --score 55.5 --benchmark lab-exam --store {store}" in said.stderr
+
+
+def test_an_assessment_that_can_not_be_kept_is_shown(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, store = assessing(monkeypatch, made_assessment()), tmp_path / "s.sqlite"
+
+    def meanwhile(setup: Setup, **options: object) -> None:
+        store.write_text("no database any more, " * 100)
+
+    monkeypatch.setattr("tuneahead.workbench.open_workbench", meanwhile)
+    said = tuneahead("assess", data, "--store", store, "--verify", code=2)
+    assert "58.3" in said.stdout and "the run was not kept" in said.stderr
+    assert done == ["probe"], "no full run"
+
+
 def test_the_verdict_is_told_before_the_full_run_begins(
     tuneahead: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -629,6 +661,14 @@ def test_a_store_that_can_not_be_used_is_refused_before_any_training(
     other.write_text("this is not a database, " * 100)
     assert "not a database" in tuneahead("assess", data, "--store", other, code=2).stderr
     assert "overwritten" in tuneahead("assess", data, "--store", data, code=2).stderr
+    closed = data.with_name("closed.sqlite")
+    record_run(made_assessment(), RunStore(closed))
+    with sqlite3.connect(closed) as connection:
+        # What a full disk does to the first row that is written.
+        connection.execute(
+            "CREATE TRIGGER full BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+        )
+    assert "disk is full" in tuneahead("assess", data, "--store", closed, code=2).stderr
     assert done == []
 
 

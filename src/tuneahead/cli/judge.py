@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuneahead.cli import options as opt
+from tuneahead.cli.keeping import keep, keep_outcome, open_history
 from tuneahead.cli.options import open_console
 from tuneahead.errors import TuneAheadError
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tuneahead.assessment import Assessment
-    from tuneahead.history.store import RunStore
     from tuneahead.recipe import Recipe
 
 EXIT_CODES = {"GO": 0, "NO_GO": 3, "UNSURE": 4}
@@ -90,7 +90,7 @@ def assess(
     steps = require_probe_steps(probe_steps)
     setup = Setup(base, benchmark, predictor, steps, chosen.precision, device, opt.read_price(price))
     # Before any training: a store that can't be used is refused while nothing is lost.
-    history = None if store is None else _open_history(store)
+    history = None if store is None else open_history(store)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if verify else None
         bar = stack.enter_context(ProgressBar())
@@ -98,16 +98,16 @@ def assess(
         bench = open_workbench(setup, store=str(store or RUNS))
         found = run_assess(dataset, chosen, goal=wanted, bench=bench, checkpoint_dir=folder, watch=bar)
         goes_on = verify and found.trace is not None and not found.trace.info.failure
-        if history is not None:
-            _keep(found, history, scored_later=not goes_on)
-        if goes_on:
+        unkept = None if history is None else keep(found, history, scored_later=not goes_on)
+        if goes_on and unkept is None:
             _announce(found, adapter)
             found = run_verify(
                 found, dataset, bench=bench, checkpoint_dir=folder, save_dir=adapter, watch=bar
             )
-            if history is not None:
-                _keep_outcome(found, history)
+            unkept = None if history is None else keep_outcome(found, history)
     _show(found, as_json, html)
+    if unkept is not None:
+        raise unkept
     if exit_code:
         raise typer.Exit(EXIT_CODES[found.verdict.decision])
 
@@ -273,44 +273,6 @@ def _show(found: Assessment, as_json: bool, html: Path | None) -> None:
         _print(open_console(), found)
     if html is not None:
         print(f"report: {write_html(found, html)}", file=sys.stderr)
-
-
-def _open_history(path: Path) -> RunStore:
-    from tuneahead.history.store import RunStore
-
-    return RunStore(path)
-
-
-def _keep(found: Assessment, history: RunStore, *, scored_later: bool) -> None:
-    """Keep a probed run before anything is shown or trained further: what fails later can't lose it."""
-    from tuneahead.record import record_run, run_id
-
-    if found.trace is None:
-        print(f"not kept in {history.path}: there was no probe", file=sys.stderr)
-        return
-    known = run_id(found) in history.done_ids()
-    name = record_run(found, history)
-    what = f"run {name} was there already," if known else f"kept as run {name}"
-    print(f"{what} in {history.path}", file=sys.stderr)
-    if math.isfinite(found.final_pp):
-        print(
-            f"the probe was the whole run: its score of {found.final_pp:.2f} is kept with it", file=sys.stderr
-        )
-    elif scored_later:
-        place = f"--benchmark {found.task.benchmark} --store {history.path}"
-        print(
-            f"once the full run is scored: tuneahead runs record {name} --score POINTS {place}",
-            file=sys.stderr,
-        )
-
-
-def _keep_outcome(found: Assessment, history: RunStore) -> None:
-    """Add the score of the full run to its kept probe."""
-    from tuneahead.record import record_run
-
-    name = record_run(found, history)
-    if found.outcome is not None and math.isfinite(found.outcome.score_pp):
-        print(f"run {name} has its score now: {found.outcome.score_pp:.2f}", file=sys.stderr)
 
 
 def _print(console: Console, found: Assessment) -> None:

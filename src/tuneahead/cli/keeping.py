@@ -1,0 +1,77 @@
+"""Keeping what an assessment found in a store: nothing that was computed is lost to a store that fails."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneahead.errors import StoreError
+
+if TYPE_CHECKING:
+    from tuneahead.assessment import Assessment
+    from tuneahead.history.store import RunStore
+
+
+def open_history(path: Path) -> RunStore:
+    """A store that can be written to; raises :class:`StoreError` for any other, before any training."""
+    from tuneahead.history.store import RunStore
+
+    history = RunStore(path)
+    history.require_writable()
+    return history
+
+
+def keep(found: Assessment, history: RunStore, *, scored_later: bool) -> StoreError | None:
+    """Keep a probed run before anything is shown or trained further: what fails later can't lose it.
+
+    Returns what came between, to be raised once the assessment is shown.
+    """
+    from tuneahead.record import record_run, run_id
+
+    if found.trace is None:
+        print(f"not kept in {history.path}: there was no probe", file=sys.stderr)
+        return None
+    try:
+        known = run_id(found) in history.done_ids()
+        name = record_run(found, history)
+    except StoreError as error:
+        return StoreError(f"the run was not kept: {error.message}", remedy=error.remedy)
+    what = f"run {name} was there already," if known else f"kept as run {name}"
+    print(f"{what} in {history.path}", file=sys.stderr)
+    if math.isfinite(found.final_pp):
+        print(
+            f"the probe was the whole run: its score of {found.final_pp:.2f} is kept with it", file=sys.stderr
+        )
+    elif scored_later:
+        command = _record_command(found, history, "POINTS")
+        print(f"once the full run is scored: {command}", file=sys.stderr)
+    return None
+
+
+def keep_outcome(found: Assessment, history: RunStore) -> StoreError | None:
+    """Add the score of the full run to its kept probe; returns what came between, as :func:`keep` does."""
+    from tuneahead.record import record_run
+
+    try:
+        name = record_run(found, history)
+    except StoreError as error:
+        if not math.isfinite(found.final_pp):
+            return error
+        # A score of 1 or less would be taken for a fraction.
+        points = f"{found.final_pp:.6g}" + (" --points" if found.final_pp <= 1 else "")
+        return StoreError(
+            f"the full run scored {found.final_pp:.2f}, which was not kept: {error.message}",
+            remedy=f"{error.remedy}, then: {_record_command(found, history, points)}",
+        )
+    if found.outcome is not None and math.isfinite(found.outcome.score_pp):
+        print(f"run {name} has its score now: {found.outcome.score_pp:.2f}", file=sys.stderr)
+    return None
+
+
+def _record_command(found: Assessment, history: RunStore, points: str) -> str:
+    from tuneahead.record import run_id
+
+    place = f"--benchmark {found.task.benchmark} --store {history.path}"
+    return f"tuneahead runs record {run_id(found)} --score {points} {place}"
