@@ -9,130 +9,31 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
-import sqlite3
-import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead.errors import RecipeError, StoreError, TraceError, UnreadableRunError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.history.runrecord import COLUMNS, RunRecord, run_record, run_row, score_rows
+from tuneahead.history.storefile import StoreFile
 
 if TYPE_CHECKING:
     from tuneahead.predictor.table import FeatureTable
 
-SCHEMA = 1
-_TABLES = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS runs (
-    run_id TEXT PRIMARY KEY, task_id TEXT NOT NULL, data_id TEXT NOT NULL, family TEXT NOT NULL,
-    base TEXT NOT NULL, seed INTEGER NOT NULL, recipe TEXT NOT NULL, trace BLOB NOT NULL,
-    data_spec TEXT NOT NULL, seconds REAL NOT NULL, steps INTEGER NOT NULL, failure TEXT NOT NULL,
-    origin TEXT NOT NULL, created TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS runs_by_task ON runs (task_id);
-CREATE TABLE IF NOT EXISTS scores (
-    run_id TEXT NOT NULL, benchmark TEXT NOT NULL, subject TEXT NOT NULL, kind TEXT NOT NULL,
-    score_pp REAL NOT NULL, created TEXT NOT NULL,
-    PRIMARY KEY (run_id, benchmark, subject, kind)
-);
-CREATE TABLE IF NOT EXISTS statics (
-    data_id TEXT NOT NULL, base TEXT NOT NULL, version TEXT NOT NULL, vector TEXT NOT NULL,
-    PRIMARY KEY (data_id, base, version)
-);
-"""
-_OWN = {"meta", "runs", "scores", "statics"}
-_NEW = f"BEGIN IMMEDIATE; {_TABLES} INSERT OR IGNORE INTO meta VALUES ('schema', '{SCHEMA}'); COMMIT;"
-"""One transaction: a process that opens the file meanwhile finds all of it or nothing."""
-_CREATING_SECONDS = 30.0
-_WRITABLE = 0o222
 _MOST_SHOWN = 5
 
 
-class RunStore:
+class RunStore(StoreFile):
     """A history in one file; safe for several processes at once.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     len(RunStore(Path(folder) / "runs.sqlite"))
     0
     """
-
-    def __init__(self, path: str | Path) -> None:
-        """Open a store, or make one in a new or empty file; raises :class:`StoreError` for any other file.
-
-        A store that is there is only read, so that one on a read-only disk can be opened.
-        """
-        self.path = Path(path)
-        if self.path.is_dir():
-            raise StoreError(f"{path} is a folder, not a store of runs", remedy="name the SQLite file in it")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"can't create {self.path}: {error.strerror}", remedy="check the folder"
-            ) from None
-        with self._connect() as connection:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-            if not tables:
-                _create(connection)
-            found = self._schema(connection, tables or _OWN)
-        if found != str(SCHEMA):
-            raise StoreError(
-                f"{self.path} has schema {found}, this version reads {SCHEMA}",
-                remedy="use the version of tuneahead that wrote it, or start a new store",
-            )
-
-    def require_writable(self) -> None:
-        """Before any work whose results are to be kept: raises :class:`StoreError` where none can be.
-
-        Waits up to a minute for another writer.
-        """
-        with self._connect() as connection:
-            # To BEGIN IMMEDIATE alone SQLite says yes where it can only read.
-            connection.execute("UPDATE meta SET value = value")
-            connection.rollback()
-
-    def _schema(self, connection: sqlite3.Connection, tables: set[str]) -> str:
-        query = "SELECT value FROM meta WHERE key = 'schema'"
-        row = connection.execute(query).fetchone() if tables >= _OWN else None
-        if row is None:
-            raise StoreError(
-                f"{self.path} is an SQLite file of another program, not a history of runs",
-                remedy="name another file with --store; a new one is made where there is none",
-            )
-        return str(row[0])
-
-    @contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
-        # One connection an operation: nothing is shared between threads or forked processes.
-        connection = None
-        try:
-            connection = sqlite3.connect(self._address(), timeout=60, uri=True)
-            with connection:
-                yield connection
-        except sqlite3.Error as error:
-            raise StoreError(f"history {self.path}: {error}", remedy=self._remedy()) from None
-        finally:
-            if connection is not None:
-                connection.close()
-
-    def _address(self) -> str:
-        address = self.path.absolute().as_uri()
-        beside = self.path.with_name(self.path.name + "-wal")
-        # SQLite keeps files beside a store even to read it, unless told that nobody can write there.
-        closed = self.path.is_file() and not beside.exists() and _nobody_writes(self.path)
-        return f"{address}?immutable=1" if closed else address
-
-    def _remedy(self) -> str:
-        if self.path.is_file() and not os.access(self.path.parent, os.W_OK):
-            return "copy the file to a folder of your own: others may write to it there, and you may not"
-        return "check free disk space and that the file is a run store"
 
     def __len__(self) -> int:
         with self._connect() as connection:
@@ -307,28 +208,3 @@ class RunStore:
         keys = [(str(data_id), str(base), str(version)) for data_id, base, version in rows]
         found = [(key, self.static(*key)) for key in keys if key[0] in data_ids]
         return [(*key, vector) for key, vector in found if vector is not None]
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    """Make the tables, while other processes may be at the same."""
-    deadline = time.monotonic() + _CREATING_SECONDS
-    while True:
-        try:
-            # The switch to WAL does not wait for its turn, whatever the connection's timeout.
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.executescript(_NEW)
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
-def _nobody_writes(path: Path) -> bool:
-    """Whether neither this process nor any other can write to the file or beside it."""
-    if os.access(path.parent, os.W_OK):
-        return False
-    # Windows has no statvfs.
-    if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
-        return True
-    return not (path.stat().st_mode | path.parent.stat().st_mode) & _WRITABLE
