@@ -20,6 +20,7 @@ from tuneahead.build.execute import BuildOptions, BuildProgress, execute, run_ch
 from tuneahead.build.plan import TaskPlan, lab_plan, runs_of
 from tuneahead.errors import ModelError, StoreError
 from tuneahead.history.store import RunStore
+from tuneahead.training.measure import ProbeSettings
 
 
 def small_plan() -> list[TaskPlan]:
@@ -112,6 +113,19 @@ def test_a_build_goes_on_and_gives_up_only_the_run_that_cannot_be_made(killed: t
         assert record.trace.cues[0].accuracy_pp == pytest.approx(record.base_scores["lab-exam"])
         assert len(record.subject_scores["lab-exam"]) > 15
         assert np.isfinite(record.trace.steps.grad_norm).all()
+
+
+def test_runs_of_one_chunk_read_their_rows_as_their_own_recipes_say() -> None:
+    from tuneahead.training.models import load_base
+
+    spec, recipe = small_plan()[0].spec, small_plan()[0].recipe.replace(max_steps=1)
+    recipes = (recipe, recipe.replace(max_length=24, template="alpaca"))
+    chunk = runs_of([TaskPlan(spec, recipe) for recipe in recipes])
+    settings = ProbeSettings(record_steps=1, cue_steps=(0,), flatness_at=None)
+    made = dict(run_chunk(load_base("lab", device="cpu"), chunk, 2, settings=settings))
+    first, second = (made[run].trace.cues[0].heldout_loss_nats for run in chunk)
+    # Before any training only the rows differ.
+    assert first != pytest.approx(second, rel=0.01)
 
 
 def test_a_run_whose_worker_died_too_often_is_given_up_and_made_again_alike(

@@ -229,12 +229,13 @@ def run_chunk(
         width = max(1, min(width, ROWS_PER_PASS // chunk[0].task.recipe.batch_size))
     recorded = settings or (large_base_settings(base) if base.is_large else lab_settings())
     finals = final_benchmarks(base)
-    prepared: dict[str, RunData] = {}
+    prepared: dict[tuple[str, str, int], RunData] = {}
     jobs = []
     for run in chunk:
-        if run.task.data_id not in prepared:
-            prepared[run.task.data_id] = lab_data(base, run.task)
-        jobs.append(Job(run.run_id(base.name), prepared[run.task.data_id], run.recipe, finals))
+        key = (run.task.data_id, run.recipe.template, run.recipe.max_length)
+        if key not in prepared:
+            prepared[key] = lab_data(base, run.task)
+        jobs.append(Job(run.run_id(base.name), prepared[key], run.recipe, finals))
     by_id = {run.run_id(base.name): run for run in chunk}
     for result in train_stack(base, jobs, recorded, width=width, on_step=on_step):
         yield by_id[result.job_id], result
