@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tuneahead.build import execute as building
-from tuneahead.build.execute import BuildOptions, BuildProgress, execute, run_chunk
+from tuneahead.build import builder as building
+from tuneahead.build.builder import BuildProgress
+from tuneahead.build.execute import BuildOptions, BuildSummary, execute, run_chunk
 from tuneahead.build.plan import TaskPlan, lab_plan, runs_of
 from tuneahead.errors import ModelError, StoreError
 from tuneahead.history.store import RunStore
@@ -43,26 +45,37 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """The store of a build that was killed when its first run was stored, and its session."""
-    folder = tmp_path_factory.mktemp("killed")
+@contextmanager
+def started_build(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A build in a session of its own whose first run is stored and whose second has long to go."""
     store, script = folder / "runs.sqlite", folder / "build.py"
     script.write_text(SCRIPT.format(folder=str(Path(__file__).parent), store=str(store)))
-    build = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+    command = [sys.executable, str(script)]
+    # Into a file: a pipe would be read until the last worker has ended.
+    with (folder / "stderr").open("w") as stderr:
+        build = subprocess.Popen(command, start_new_session=True, stderr=stderr)
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not (store.exists() and len(RunStore(store))):
             time.sleep(0.2)
+        yield build, store
     finally:
-        os.kill(build.pid, signal.SIGKILL)
+        build.kill()
         build.wait()
-    yield store, build.pid
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The store of a build that was killed when its first run was stored, and its session."""
+    with started_build(tmp_path_factory.mktemp("killed")) as (build, store):
+        assert _alive(build.pid), "its processes are seen"
+    return store, build.pid
 
 
 def test_kill_9_loses_no_finished_run_and_leaves_no_worker(killed: tuple[Path, int]) -> None:
     store, session = killed
-    assert len(RunStore(store)) == 1
+    (record,) = RunStore(store).records()
+    assert set(record.scores) == {"lab-exam", "lab-truth", "lab-generation"}
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and _alive(session):
         time.sleep(0.2)
@@ -87,6 +100,8 @@ class WorkerKiller:
         if progress.runs_done == self.runs_done and not self.killed:
             (worker,) = multiprocessing.active_children()
             assert worker.pid is not None
+            # Killed right at its word, it might still hold the lock of the queue.
+            time.sleep(0.1)
             os.kill(worker.pid, signal.SIGKILL)
             self.killed = True
 
@@ -161,13 +176,6 @@ def test_runs_of_a_worker_that_dies_after_the_deadline_are_left_for_the_next_bui
     assert summary.setbacks[0].endswith("runs left for the next build: 1")
 
 
-def test_runs_of_a_chunk_that_keeps_killing_its_worker_are_tried_alone_once() -> None:
-    left = runs_of(small_plan())
-    assert building.attempts_left(1, left) == [(2, left)]
-    assert building.attempts_left(2, left) == [(2, [run]) for run in left]
-    assert building.attempts_left(2, left[:1]) == building.attempts_left(1, []) == []
-
-
 def test_a_base_that_does_not_exist_stops_the_build_at_once(tmp_path: Path) -> None:
     options = BuildOptions(str(tmp_path / "no-base"), workers=1)
     with pytest.raises(ModelError, match="there is no folder"):
@@ -188,3 +196,32 @@ def test_a_build_without_probes_leaves_scores_and_no_trace(tmp_path: Path) -> No
         assert set(record.scores) == {"lab-exam", "lab-truth", "lab-generation"}
         assert len(record.trace.steps.grad_norm) == 0 and not record.trace.cues
         assert len(record.trace.to_bytes()) < 20_000
+    with pytest.raises(StoreError, match="has final scores and no probe"):
+        execute(small_plan()[:2], store, BuildOptions(workers=1))
+    assert execute(small_plan()[:2], store, BuildOptions(workers=1, probes=False)).present == 2
+
+
+def test_runs_that_another_build_stored_meanwhile_are_not_made_again(tmp_path: Path) -> None:
+    store, plan = tmp_path / "runs.sqlite", small_plan()[:2]
+    options = BuildOptions(workers=1, width=1, runs_per_chunk=1)
+    others: list[BuildSummary] = []
+    told: list[BuildProgress] = []
+
+    def build_the_rest_elsewhere(progress: BuildProgress) -> None:
+        told.append(progress)
+        if progress.runs_done == 1 and not others:
+            others.append(execute(plan, store, options))
+
+    summary = execute(plan, store, options, build_the_rest_elsewhere)
+    (other,) = others
+    assert (other.stored, other.present) == (1, 1) == (summary.stored, summary.present)
+    assert (told[-1].runs_done, told[-1].steps_done, told[-1].steps_total) == (2, 10, 10)
+
+
+def test_ctrl_c_ends_a_build_and_its_workers_say_nothing(tmp_path: Path) -> None:
+    with started_build(tmp_path) as (build, store):
+        assert len(RunStore(store)) == 1
+        os.killpg(build.pid, signal.SIGINT)
+        build.wait(timeout=60)
+    said = (tmp_path / "stderr").read_text()
+    assert said.count("Traceback") == 1 and "Process" not in said, "the builder's own alone"

@@ -12,9 +12,9 @@ import logging
 import os
 import queue
 import socket
-import tempfile
+import sqlite3
 from collections import defaultdict
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tuneahead.build.crew import Chunk, Worker
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _MESSAGES = "messages"
 _ANSWER_SECONDS = 10.0
+_DRAIN_SECONDS = 0.5
 
 
 class ClusterCrew:
@@ -38,7 +39,7 @@ class ClusterCrew:
     Raises :class:`BuildError` without Ray, without a cluster at the address, or without a processor in it.
     """
 
-    def __init__(self, store_path: Path, options: BuildOptions) -> None:
+    def __init__(self, store: RunStore, options: BuildOptions) -> None:
         self.options = options
         self._ray = _connect(options.cluster)
         processors = int(self._ray.cluster_resources().get("CPU", 0))
@@ -50,7 +51,7 @@ class ClusterCrew:
         self.most_workers = min(options.workers, processors)
         # The desk stays with the builder, where the cluster's other machines can't take it along.
         self._desk = self._ray.remote(_Desk).options(num_cpus=0, **_here(self._ray)).remote()
-        self.messages = _Homecoming(_Box(self._ray, self._desk, _MESSAGES), RunStore(store_path))
+        self.messages = _Homecoming(_Box(self._ray, self._desk, _MESSAGES), store)
         self._started = 0
 
     def start(self, number: int) -> tuple[Worker, Outbox[Chunk | None]]:
@@ -61,6 +62,10 @@ class ClusterCrew:
         task = self._ray.remote(_work_away).options(num_cpus=1, max_retries=0)
         made = task.remote(number, self._desk, box, self.options)
         return _AwayWorker(self._ray, made), _Box(self._ray, self._desk, box)
+
+    def close(self) -> None:
+        """See :class:`~.crew.Crew`."""
+        self.messages.drain()
 
 
 class _AwayWorker:
@@ -82,9 +87,11 @@ class _AwayWorker:
         return "the worker ended"
 
     def stop(self, *, at_once: bool) -> None:
-        if at_once and self.is_alive():
-            self.ray.cancel(self.made, force=True)
-        self.ray.wait([self.made], timeout=30)
+        # Of a cluster that is gone the workers are too.
+        with suppress(ConnectionError, self.ray.exceptions.RayError):
+            if at_once and self.is_alive():
+                self.ray.cancel(self.made, force=True)
+            self.ray.wait([self.made], timeout=30)
 
 
 class _Desk:
@@ -116,17 +123,39 @@ class _Box(Generic[T]):
         self.name = name
 
     def put(self, item: T) -> None:
-        self.ray.get(self.desk.put.remote(self.name, item))
+        self._ask("put", item)
 
     def get(self, *, timeout: float) -> T:
-        found = self.ray.get(self.desk.get.remote(self.name, timeout))
+        found = self._ask("get", timeout)
         if not found:
             raise queue.Empty
         item: T = found[0]
         return item
 
     def empty(self) -> bool:
-        return bool(self.ray.get(self.desk.empty.remote(self.name)))
+        return bool(self._ask("empty"))
+
+    def _ask(self, what: str, *arguments: object) -> Any:
+        try:
+            return self.ray.get(getattr(self.desk, what).remote(self.name, *arguments))
+        except (ConnectionError, self.ray.exceptions.RayError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise BuildError(
+                f"the Ray cluster can't be reached any more ({type(error).__name__}: {first})",
+                remedy="start the build again: runs that are stored are not made again",
+            ) from None
+
+
+class _MemoryStore(RunStore):
+    """A worker's own store: in memory, for the disk of a machine of the cluster may be full."""
+
+    def __init__(self) -> None:
+        # It lasts as long as a connection to it is open.
+        self._lasting = sqlite3.connect(self._address(), uri=True)
+        super().__init__("runs of this worker")
+
+    def _address(self) -> str:
+        return "file:tuneahead?mode=memory&cache=shared"
 
 
 class _Sending:
@@ -142,6 +171,10 @@ class _Sending:
             record = self.store.get(str(content))
             message = ("run", number, (record, self.store.statics([record.data_id])))
         self.box.put(message)
+        if kind == "chunk":
+            # All of them are at home: here they would only fill the memory.
+            for run_id in self.store.run_ids():
+                self.store.forget(run_id)
 
 
 class _Homecoming:
@@ -164,17 +197,23 @@ class _Homecoming:
     def empty(self) -> bool:
         return self.box.empty()
 
+    def drain(self) -> None:
+        """Store the runs that came in and were not taken."""
+        with suppress(BuildError, queue.Empty):
+            while True:
+                self.get(timeout=_DRAIN_SECONDS)
+
 
 def _work_away(number: int, desk: Any, box: str, options: BuildOptions) -> None:
     """A worker's life on a machine of the cluster, with a store of its own that ends with it."""
     import ray
+    import ray.exceptions
 
     os.environ.update(ONE_THREAD)
-    with tempfile.TemporaryDirectory(prefix="tuneahead-") as folder:
-        path = Path(folder) / "runs.sqlite"
-        sending = _Sending(_Box(ray, desk, _MESSAGES), RunStore(path))
-        # Ray ends the tasks of a builder that is gone; a worker that outlives its node's Ray ends itself.
-        work(number, _Box(ray, desk, box), sending, path, options, os.getppid())
+    store = _MemoryStore()
+    sending = _Sending(_Box(ray, desk, _MESSAGES), store)
+    # Ray ends the tasks of a builder that is gone; a worker that outlives its node's Ray ends itself.
+    work(number, _Box(ray, desk, box), sending, store, options, os.getppid())
 
 
 def _connect(address: str) -> Any:
@@ -216,9 +255,9 @@ def _no_cluster(address: str, error: Exception) -> BuildError:
 
 
 def _here(ray: Any) -> dict[str, object]:
-    """Options that bind an actor to this program's machine, where that is one of the cluster."""
+    """Options that bind an actor to this program's machine, or to the head of a cluster it is no part of."""
     if ray.util.client.ray.is_connected():
-        return {}
+        return {"resources": {"node:__internal_head__": 0.001}}
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     node = ray.get_runtime_context().get_node_id()

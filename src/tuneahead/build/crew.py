@@ -6,11 +6,11 @@ import multiprocessing
 import os
 import signal
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tuneahead.build.plan import RunPlan
 from tuneahead.build.worker import ONE_THREAD, Inbox, Message, Outbox, work
+from tuneahead.history.store import RunStore
 
 if TYPE_CHECKING:
     from tuneahead.build.execute import BuildOptions
@@ -45,12 +45,15 @@ class Crew(Protocol):
     def start(self, number: int) -> tuple[Worker, Outbox[Chunk | None]]:
         """A new worker, and where the chunks go that it is to make; None sends it home."""
 
+    def close(self) -> None:
+        """Once every worker has ended: store what they had said and nobody heard."""
+
 
 class LocalCrew:
     """Worker processes of this machine, which write to the store themselves."""
 
-    def __init__(self, store_path: Path, options: BuildOptions) -> None:
-        self.store_path = store_path
+    def __init__(self, store: RunStore, options: BuildOptions) -> None:
+        self.store = store
         self.options = options
         self.most_workers = options.workers
         self._context = multiprocessing.get_context("spawn")
@@ -59,8 +62,8 @@ class LocalCrew:
     def start(self, number: int) -> tuple[Worker, Outbox[Chunk | None]]:
         """See :class:`Crew`."""
         tasks: multiprocessing.Queue[Chunk | None] = self._context.Queue()
-        arguments = (number, tasks, self.messages, self.store_path, self.options, os.getpid())
-        process = self._context.Process(target=work, args=arguments, daemon=True)
+        arguments = (number, tasks, self.messages, self.store, self.options, os.getpid())
+        process = self._context.Process(target=_work_here, args=arguments, daemon=True)
         before = {name: os.environ.pop(name, None) for name in ONE_THREAD}
         # The child inherits these, which torch reads as it loads; the parent keeps its own.
         os.environ.update(ONE_THREAD)
@@ -73,6 +76,22 @@ class LocalCrew:
                 else:
                     os.environ[name] = value
         return _LocalWorker(process), tasks
+
+    def close(self) -> None:
+        """See :class:`Crew`. These workers stored their runs before they said so."""
+
+
+def _work_here(
+    number: int,
+    tasks: Inbox[Chunk | None],
+    messages: Outbox[Message],
+    store: RunStore,
+    options: BuildOptions,
+    parent: int,
+) -> None:
+    # Ctrl+C reaches every process of the terminal; the builder ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    work(number, tasks, messages, store, options, parent)
 
 
 class _LocalWorker:

@@ -7,7 +7,6 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tuneahead.build.plan import DataSpec, RunPlan, TaskPlan, rows_of
@@ -30,7 +29,7 @@ REPORT_SECONDS = 2.0
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 """A worker's environment: one thread each, and waiting threads must not spin."""
 Message = tuple[str, int, object]
-"""Kind, the worker's number, and: nothing (ready, chunk), a count (steps), a run's identifier
+"""Kind, the worker's number, and: nothing (ready, chunk, again), a count (steps), a run's identifier
 (stored), the identifier and the reason (failed), or the exception that ends the build (error)."""
 Received = TypeVar("Received", covariant=True)
 Sent = TypeVar("Sent", contravariant=True)
@@ -57,7 +56,7 @@ def work(
     number: int,
     tasks: Inbox[list[RunPlan] | None],
     messages: Outbox[Message],
-    store_path: Path,
+    store: RunStore,
     options: BuildOptions,
     parent: int,
 ) -> None:
@@ -70,7 +69,7 @@ def work(
     try:
         base = load_base(options.base)
         meter = _StepMeter(number, messages, parent)
-        maker = _Maker(base, RunStore(store_path), options, meter)
+        maker = _Maker(base, store, options, meter)
         messages.put(("ready", number, None))
         while (chunk := _next(tasks, meter)) is not None:
             maker.make(chunk)
@@ -101,10 +100,15 @@ class _Maker:
         self.base_scores = _base_scores(base)
 
     def make(self, chunk: Sequence[RunPlan]) -> None:
-        """Make a chunk's runs together; if that fails, those not yet stored one by one.
+        """Make a chunk's runs that are not stored yet together; if that fails, one by one.
 
         A run that fails alone is reported with the reason. Raises :class:`StoreError` only.
         """
+        # Another build may have made them while the base was loaded.
+        done = self.store.done_ids()
+        chunk = [run for run in chunk if run.run_id(self.base.name) not in done]
+        if not chunk:
+            return
         try:
             # Before the runs: while they train, their adapters would answer for the base.
             for run in chunk:
@@ -122,10 +126,9 @@ class _Maker:
         if len(chunk) == 1:
             self.meter.report("failed", (chunk[0].run_id(self.base.name), reason))
             return
-        done = self.store.done_ids()
+        self.meter.restart()
         for run in chunk:
-            if run.run_id(self.base.name) not in done:
-                self.make([run])
+            self.make([run])
 
     def _keep_static(self, run: RunPlan) -> None:
         """Measure real questions now: later they can't be made again from their spec."""
@@ -156,6 +159,11 @@ class _StepMeter:
     def flush(self) -> None:
         self.report("steps", self.steps)
         self.steps, self.last = 0, time.monotonic()
+
+    def restart(self) -> None:
+        """Say that what was made of unfinished runs is void."""
+        self.steps = 0
+        self.report("again", None)
 
     def report(self, kind: str, content: object) -> None:
         self.messages.put((kind, self.number, content))
