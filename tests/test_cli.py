@@ -15,6 +15,7 @@ import pytest
 from made_assessment import made_assessment, made_table
 
 from tuneahead.assessment import Assessment, Outcome, read_assessment
+from tuneahead.build.execute import BuildProgress, BuildSummary
 from tuneahead.cli import main
 from tuneahead.cli.options import read_recipe_options
 from tuneahead.errors import TuneAheadError
@@ -625,6 +626,20 @@ def test_an_assessment_that_can_not_be_kept_is_shown(
     said = tuneahead("assess", data, "--store", store, "--verify", code=2)
     assert "58.3" in said.stdout and "the run was not kept" in said.stderr
     assert done == ["probe"], "no full run"
+
+
+def test_a_build_tells_how_far_it_is_where_stderr_is_no_terminal(
+    tuneahead: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(plan: object, store: Path, options: object, show: Callable[..., None]) -> BuildSummary:
+        show(BuildProgress(1, 2, 50, 100, 60.0, ("a worker died",)))
+        return BuildSummary(2, 0)
+
+    monkeypatch.setattr("tuneahead.build.execute.execute", execute)
+    RunStore(tmp_path / "s.sqlite")
+    said = tuneahead("build", "--store", tmp_path / "s.sqlite", "--json")
+    assert "a worker died\n1 of 2 runs, 1 min left" in said.stderr
+    assert json.loads(said.stdout)["stored"] == 2
 
 
 def test_the_verdict_is_told_before_the_full_run_begins(

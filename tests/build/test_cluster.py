@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tuneahead.build.execute import BuildOptions, BuildProgress, execute
+from tuneahead.build.builder import BuildProgress
+from tuneahead.build.cluster import ClusterCrew, _MemoryStore
+from tuneahead.build.execute import BuildOptions, execute
 from tuneahead.build.plan import TaskPlan, lab_plan, runs_of
 from tuneahead.errors import BuildError, ModelError
+from tuneahead.features.vector import FeatureVector
 from tuneahead.history.store import RunStore
 
 ray = pytest.importorskip("ray")
@@ -76,6 +79,39 @@ def test_a_base_that_the_machines_cannot_load_stops_the_build(cluster: None, tmp
     with pytest.raises(ModelError):
         execute(small_plan()[:1], tmp_path / "runs.sqlite", BuildOptions(str(base), 1, cluster="auto"))
     assert not workers()
+
+
+def test_a_run_that_came_home_and_was_not_taken_is_stored_in_the_end(cluster: None, tmp_path: Path) -> None:
+    store, other = RunStore(tmp_path / "runs.sqlite"), RunStore(tmp_path / "made.sqlite")
+    execute(small_plan()[:1], other.path, BuildOptions(workers=1))
+    (record,) = other.records()
+    crew = ClusterCrew(store, BuildOptions(cluster="auto"))
+    crew.messages.box.put(("run", 0, (record, [])))
+    crew.close()
+    assert store.run_ids() == [record.run_id]
+
+
+def test_a_desk_that_is_lost_is_an_error_that_says_what_to_do(cluster: None, tmp_path: Path) -> None:
+    crew = ClusterCrew(RunStore(tmp_path / "runs.sqlite"), BuildOptions(cluster="auto"))
+    assert crew.messages.empty()
+    # Where a builder that is no part of the cluster leaves its desk.
+    assert "node:__internal_head__" in ray.cluster_resources()
+    ray.kill(crew._desk)
+    with pytest.raises(BuildError, match="can't be reached any more") as caught:
+        crew.messages.get(timeout=1)
+    assert "start the build again" in caught.value.remedy
+    crew.close()
+
+
+def test_the_store_of_a_worker_on_the_cluster_needs_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = _MemoryStore()
+    store.add_static("d1", "lab", "1", FeatureVector({"x": 1.5}))
+    kept = store.static("d1", "lab", "1")
+    assert kept is not None and kept["x"] == 1.5
+    assert len(store) == 0 and not list(tmp_path.iterdir())
 
 
 def test_without_a_cluster_at_the_address_the_error_says_what_to_start(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import TextIO
 
 from tuneahead.build.execute import BuildProgress
 
@@ -11,19 +12,24 @@ LINE_SECONDS = 60.0
 
 
 class ProgressLines:
-    """Prints a line a minute, and what happened to workers as soon as it is known."""
+    """Prints a line a minute, and what happened to workers as soon as it is known.
 
-    def __init__(self) -> None:
+    To ``stream``, or stdout.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream
         self.last = 0.0
         self.told = 0
 
     def __call__(self, progress: BuildProgress) -> None:
         """Print what is new."""
         for setback in progress.setbacks[self.told :]:
-            print(setback, flush=True)
+            print(setback, file=self.stream, flush=True)
         self.told = len(progress.setbacks)
         if time.monotonic() - self.last > LINE_SECONDS:
             self.last = time.monotonic()
             left = progress.seconds_left / 60
             text = "" if math.isnan(left) else f", {left:.0f} min left"
-            print(f"{progress.runs_done} of {progress.runs_total} runs{text}", flush=True)
+            said = f"{progress.runs_done} of {progress.runs_total} runs{text}"
+            print(said, file=self.stream, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -72,13 +73,18 @@ def build(
     """Make many small full runs in the lab to learn from; start it again to go on."""
     from tuneahead.build.execute import BuildOptions, BuildProgress, execute
     from tuneahead.build.plan import lab_plan
+    from tuneahead.build.printing import ProgressLines
     from tuneahead.cli.progress import ProgressBar
 
     plan = lab_plan(datasets, recipes, seed=seed, seeds=tuple(range(seeds)))
     with ProgressBar() as bar:
         bar.stage("Starting workers")
 
+        lines = None if sys.stderr.isatty() else ProgressLines(sys.stderr)
+
         def show(progress: BuildProgress) -> None:
+            if lines is not None:
+                lines(progress)
             text = f"{progress.runs_done:,} of {progress.runs_total:,} runs, steps"
             bar.measure(text, progress.steps_done, progress.steps_total)
 
