@@ -100,8 +100,6 @@ class WorkerKiller:
         if progress.runs_done == self.runs_done and not self.killed:
             (worker,) = multiprocessing.active_children()
             assert worker.pid is not None
-            # Killed right at its word, it might still hold the lock of the queue.
-            time.sleep(0.1)
             os.kill(worker.pid, signal.SIGKILL)
             self.killed = True
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
+from collections import deque
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Protocol
 
@@ -57,12 +60,13 @@ class LocalCrew:
         self.options = options
         self.most_workers = options.workers
         self._context = multiprocessing.get_context("spawn")
-        self.messages: multiprocessing.Queue[Message] = self._context.Queue()
+        self.messages = _Pipes()
 
     def start(self, number: int) -> tuple[Worker, Outbox[Chunk | None]]:
         """See :class:`Crew`."""
         tasks: multiprocessing.Queue[Chunk | None] = self._context.Queue()
-        arguments = (number, tasks, self.messages, self.store, self.options, os.getpid())
+        heard, said = self._context.Pipe(duplex=False)
+        arguments = (number, tasks, said, self.store, self.options, os.getpid())
         process = self._context.Process(target=_work_here, args=arguments, daemon=True)
         before = {name: os.environ.pop(name, None) for name in ONE_THREAD}
         # The child inherits these, which torch reads as it loads; the parent keeps its own.
@@ -75,6 +79,9 @@ class LocalCrew:
                     del os.environ[name]
                 else:
                     os.environ[name] = value
+            # The worker has its own: once that is gone too, the pipe says so.
+            said.close()
+        self.messages.add(heard)
         return _LocalWorker(process), tasks
 
     def close(self) -> None:
@@ -84,14 +91,64 @@ class LocalCrew:
 def _work_here(
     number: int,
     tasks: Inbox[Chunk | None],
-    messages: Outbox[Message],
+    said: Connection,
     store: RunStore,
     options: BuildOptions,
     parent: int,
 ) -> None:
     # Ctrl+C reaches every process of the terminal; the builder ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    work(number, tasks, messages, store, options, parent)
+    work(number, tasks, _Voice(said), store, options, parent)
+
+
+class _Voice:
+    """A worker's end of its pipe."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
+
+    def put(self, message: Message) -> None:
+        try:
+            self.pipe.send(message)
+        except BrokenPipeError:
+            # Nobody hears any more: the builder is gone.
+            raise SystemExit(1) from None
+
+
+class _Pipes:
+    """What workers say, each through a pipe of its own: one killed while it speaks silences no other."""
+
+    def __init__(self) -> None:
+        self.pipes: list[Connection] = []
+        self.heard: deque[Message] = deque()
+
+    def add(self, pipe: Connection) -> None:
+        """Hear another worker."""
+        self.pipes.append(pipe)
+
+    def get(self, *, timeout: float) -> Message:
+        """See :class:`~.worker.Inbox`."""
+        if not self.heard:
+            self._hear(timeout)
+        if not self.heard:
+            raise queue.Empty
+        return self.heard.popleft()
+
+    def empty(self) -> bool:
+        """See :class:`~.worker.Inbox`."""
+        self._hear(0)
+        return not self.heard
+
+    def _hear(self, timeout: float) -> None:
+        ready = wait(self.pipes, timeout)
+        for pipe in [one for one in self.pipes if one in ready]:
+            try:
+                message: Message = pipe.recv()
+                self.heard.append(message)
+            except (EOFError, OSError):
+                # The worker has ended, perhaps in the middle of a message.
+                self.pipes.remove(pipe)
+                pipe.close()
 
 
 class _LocalWorker:
