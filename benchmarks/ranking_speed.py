@@ -18,7 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from tuneahead.judge import probe
 from tuneahead.kept import cache_folder
@@ -46,17 +49,29 @@ def main() -> None:
 
 def measure(base: str) -> dict[str, float]:
     """Seconds of one and of eight, and the parts of one probe."""
+    return {**of_commands(base), **of_probe(base)}
+
+
+def of_commands(base: str) -> dict[str, float]:
+    """Seconds of the clock of one assessment and of a ranking of eight recipes."""
     with tempfile.TemporaryDirectory() as scratch:
         files = [recipe_file(Path(scratch), place, rate) for place, rate in enumerate(RATES[base])]
-        one = timed("assess", base, files[len(files) // 2 :][:1])
-        eight = timed("rank", base, files)
-    recipe = Recipe(learning_rate=RATES[base][len(files) // 2], **SHAPE)  # type: ignore[arg-type]
-    trace = probe(DATA, recipe, bench=open_workbench(Setup(base=base), forecasts=False))
-    steps, questions = float(trace.steps.seconds.sum()), sum(cue.seconds for cue in trace.cues)
+        one, eight = timed("assess", base, files[4:5]), timed("rank", base, files)
     return {
         "assess_seconds": round(one, 1),
         "rank_eight_seconds": round(eight, 1),
         "eight_over_one": round(eight / one, 2),
+    }
+
+
+def of_probe(base: str) -> dict[str, float]:
+    """Seconds of the steps and of the questions of one probe."""
+    recipe = Recipe(learning_rate=RATES[base][4], **SHAPE)  # type: ignore[arg-type]
+    opened = open_workbench(Setup(base=base), forecasts=False)
+    with nothing_kept() as cache, patch.dict(os.environ, {"TUNEAHEAD_CACHE": cache}):
+        trace = probe(DATA, recipe, bench=opened)
+    steps, questions = float(trace.steps.seconds.sum()), sum(cue.seconds for cue in trace.cues)
+    return {
         "probe_step_seconds": round(steps, 2),
         "probe_question_seconds": round(questions, 2),
         "questions_over_steps": round(questions / steps, 2),
@@ -70,13 +85,20 @@ def recipe_file(folder: Path, place: int, rate: float) -> Path:
     return path
 
 
-def timed(command: str, base: str, recipes: list[Path]) -> float:
-    """Seconds of the clock of one command; models converted before are found, measured features are not."""
+@contextmanager
+def nothing_kept() -> Iterator[str]:
+    """A cache in which models converted before are found, and nothing that was measured."""
     with tempfile.TemporaryDirectory() as cache:
         for converted in cache_folder().glob("gguf-*"):
             Path(cache, converted.name).symlink_to(converted)
-        given = [part for recipe in recipes for part in ("--recipe", str(recipe))]
-        call = [sys.executable, "-m", "tuneahead", command, str(DATA), *given, "--base", base, "--json"]
+        yield cache
+
+
+def timed(command: str, base: str, recipes: list[Path]) -> float:
+    """Seconds of the clock of one command."""
+    given = [part for recipe in recipes for part in ("--recipe", str(recipe))]
+    call = [sys.executable, "-m", "tuneahead", command, str(DATA), *given, "--base", base, "--json"]
+    with nothing_kept() as cache:
         began = time.perf_counter()
         environment = {**os.environ, "TUNEAHEAD_CACHE": cache}
         subprocess.run(call, check=True, stdout=subprocess.DEVNULL, env=environment)

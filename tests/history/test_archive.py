@@ -110,6 +110,13 @@ def test_features_of_data_sets_that_nobody_can_make_again_go_along(tmp_path: Pat
     assert other.static("d1", "lab", "1") is None, "measured again from its spec"
     written = (folder / "features.parquet").read_bytes()
     assert write_archive(other, folder) == 0 and (folder / "features.parquet").read_bytes() == written
+    again = FeatureVector({"examples": 61.0, "parse_depth_mean": math.nan}, {"parse_depth_mean": "no words"})
+    other.add_static("questions", "lab", "1", again)
+    write_archive(other, folder)
+    third = RunStore(tmp_path / "third.sqlite")
+    restore(folder, third)
+    kept = third.static("questions", "lab", "1")
+    assert kept is not None and kept.values["examples"] == 61.0, "measured again, archived again"
     (folder / "features.parquet").write_bytes(b"torn")
     with pytest.raises(StoreError, match="can't be read"):
         restore(folder, other)

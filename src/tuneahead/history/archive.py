@@ -123,20 +123,26 @@ def _write(path: Path, columns: dict[str, list[object]]) -> None:
 
 
 def _write_features(store: RunStore, folder: Path) -> None:
-    """The features of data sets that nobody can measure again without their rows."""
+    """The last measured features of data sets that nobody can measure again without their rows."""
     specs = {record.data_id: record.data_spec for record in store.records()}
     lasting = {data_id for data_id, spec in specs.items() if spec and not can_be_made(spec)}
     kept = {(data_id, base, version): vector for data_id, base, version, vector in _read_features(folder)}
     new = {(data_id, base, version): vector for data_id, base, version, vector in store.statics(lasting)}
-    if new.keys() <= kept.keys():
+    # As text, for an absent value is unequal to itself.
+    if all(key in kept and _text(kept[key]) == _text(vector) for key, vector in new.items()):
         return
     rows = sorted((kept | new).items())
     columns: dict[str, list[object]] = {
         name: [key[place] for key, _ in rows] for place, name in enumerate(_FEATURE_KEY)
     }
-    columns["values"] = [json.dumps(dict(vector.values)) for _, vector in rows]
-    columns["absent"] = [json.dumps(dict(vector.absent)) for _, vector in rows]
+    texts = [_text(vector) for _, vector in rows]
+    columns["values"] = [values for values, _ in texts]
+    columns["absent"] = [absent for _, absent in texts]
     _write(folder / _FEATURES, columns)
+
+
+def _text(vector: FeatureVector) -> tuple[str, str]:
+    return json.dumps(dict(vector.values)), json.dumps(dict(vector.absent))
 
 
 def _read_features(folder: Path) -> Iterator[tuple[str, str, str, FeatureVector]]:
