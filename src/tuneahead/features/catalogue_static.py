@@ -22,7 +22,7 @@ _STRAY = "look at the rows that resemble no other: they may belong to another ta
 _VARY = "vary the wording, or add rows from other sources"
 _PAIRS = "check that answers belong to their prompts: a shifted column looks like this"
 _MISMATCH = "rephrase prompts and answers closer to what the base was trained on, or use its chat template"
-_KNOWN = "the base gives many of these answers already: replace those rows by ones it gets wrong"
+_KNOWN = "rows whose answers the base gives already teach it little: replace them by ones that it gets wrong"
 
 _VECTORS = (
     _free(
