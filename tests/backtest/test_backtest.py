@@ -403,7 +403,7 @@ def test_a_tables_fingerprint_knows_everything_that_a_backtest_reads(table):
     changed = [
         *(replace(table, **{name: getattr(table, name) + 1.0}) for name in ("chance_pp", "seed_sd_pp")),
         *(replace(table, **{name: ("other",) * len(table)}) for name in ("sources", "benchmarks")),
-        replace(table, extras={"full_seconds": table.extras["final_steps"]}),
+        replace(table, extras={"data_rows": table.extras["final_steps"]}),
         replace(table.select(range(119)), repeats=table.select([119])),
     ]
     assert len({table_fingerprint(one) for one in (table, *changed)}) == 1 + len(changed)

@@ -23,10 +23,7 @@ from tuneahead.predictor.table import (
     DATA_ROWS,
     EMBEDDING_PREFIX,
     FINAL_STEPS,
-    FULL_SECONDS,
-    PROBE_SECONDS,
     PROXY,
-    QUESTION_SECONDS,
     SIMILARITY_PREFIX,
     FeatureTable,
     Floats,
@@ -247,21 +244,15 @@ def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int
 def _extras(
     store: RunStore, tasks: Sequence[Task], probes: Sequence[ProbeTrace], same: Sequence[bool]
 ) -> dict[str, NDArray[np.float64]]:
-    columns: dict[str, list[float]] = {
-        name: [] for name in (DATA_ROWS, FINAL_STEPS, PROBE_SECONDS, QUESTION_SECONDS, FULL_SECONDS)
-    }
+    columns: dict[str, list[float]] = {DATA_ROWS: [], FINAL_STEPS: []}
     steps = sorted({cue.step for probe in probes for cue in probe.cues})
     kept = [store.static(task.first.data_id, task.first.base, EMBEDDING_VERSION) for task in tasks]
     others = sorted({name for vector in kept if vector is not None for name in vector.values})
     for probe, on, vector in zip(probes, same, kept, strict=True):
-        rows, steps_in_all = probe.info.train_rows, probe.info.total_steps
+        rows = probe.info.train_rows
         # A log that does not tell the number of rows has 0.
         columns[DATA_ROWS].append(float(rows + probe.info.heldout_rows) if rows else np.nan)
-        columns[FINAL_STEPS].append(float(steps_in_all))
-        seconds = np.asarray(probe.steps.seconds, float)
-        columns[PROBE_SECONDS].append(float(seconds.sum()))
-        columns[QUESTION_SECONDS].append(float(sum(cue.seconds for cue in probe.cues)))
-        columns[FULL_SECONDS].append(float(seconds.mean()) * steps_in_all if len(seconds) else np.nan)
+        columns[FINAL_STEPS].append(float(probe.info.total_steps))
         for step in steps:
             cue = probe.cue_at(step)
             score = cue.score_pp(probe.info.metric) if cue and on else np.nan

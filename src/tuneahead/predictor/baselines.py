@@ -197,26 +197,31 @@ def proxy_lm(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
 
     Source: arXiv 2406.09334. Rows whose proxy was not trained are not predicted.
     """
-    known = np.isfinite(train.extra(PROXY))
-    reachable = np.isfinite(test.extra(PROXY))
-    if known.sum() < MIN_TRAINING_ROWS or not reachable.any():
-        return not_run(test, f"the proxy model was fine-tuned on {int(known.sum())} training tasks")
-    names = train.of_group("static", "recipe")
-    tables = [with_extras(table, names, {PROXY: table.extra(PROXY)}) for table in (train, test)]
-    found = regress(tables[0].select(np.flatnonzero(known)), tables[1], tables[0].names, RESTRICTED, seed)
-    score = np.where(reachable, found.score_pp, np.nan)
-    # No number: the reason is told once for all folds, and this is one of them.
-    left_out = "" if reachable.all() else "tasks without a proxy run are left out"
-    return replace(found, score_pp=score, reason=left_out or found.reason)
+
+    def model(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+        names = train.of_group("static", "recipe")
+        train, test = (with_extras(table, names, {PROXY: table.extra(PROXY)}) for table in (train, test))
+        return regress(train, test, train.names, RESTRICTED, seed)
+
+    return _where_proxied(model, train, test, seed)
 
 
 def ours_beside_proxy(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
     """Our predictor with no more tasks to learn from than ProxyLM: those whose proxy was fine-tuned."""
+    return replace(_where_proxied(_preset_system("default"), train, test, seed), trail=())
+
+
+def _where_proxied(model: Run, train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """What ``model`` learns from, and says of, the tasks whose proxy was fine-tuned."""
     known, reachable = (np.isfinite(table.extra(PROXY)) for table in (train, test))
     if known.sum() < MIN_TRAINING_ROWS or not reachable.any():
         return not_run(test, f"the proxy model was fine-tuned on {int(known.sum())} training tasks")
-    found = _preset_system("default")(train.select(np.flatnonzero(known)), test, seed)
-    return replace(found, score_pp=np.where(reachable, found.score_pp, np.nan), trail=())
+    found = model(train.select(np.flatnonzero(known)), test, seed)
+    # No number: the reason is told once for all folds, and this is one of them.
+    left_out = "" if reachable.all() else "tasks without a proxy run are left out"
+    return replace(
+        found, score_pp=np.where(reachable, found.score_pp, np.nan), reason=left_out or found.reason
+    )
 
 
 def cosmos_like(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:

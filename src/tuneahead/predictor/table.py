@@ -33,11 +33,6 @@ OUTCOME_PREFIX = "outcome@"
 _OUTCOME_COLUMNS = ("score_pp", "base_pp", "seeds", "seed_sd_pp")
 DATA_ROWS = "data_rows"
 FINAL_STEPS = "final_steps"
-PROBE_SECONDS = "probe_seconds"
-"""Extra columns: seconds of a probe's optimiser steps, of what was asked during it, and of all steps of
-the run if they take as long as the probe's on average."""
-QUESTION_SECONDS = "question_seconds"
-FULL_SECONDS = "full_seconds"
 
 _COLUMNS = ("score_pp", "base_pp", "probe_pp", "chance_pp", "seeds", "seed_sd_pp")
 _TEXTS = ("task_ids", "data_ids", "families", "sources", "bases", "benchmarks")
