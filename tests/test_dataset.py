@@ -119,6 +119,8 @@ def test_row_is_the_line_for_text_tables_and_the_record_otherwise(tmp_path: Path
         ({"id": 1, "document": "long", "summary": "short"}, "prompt-answer", "long", "short"),
         ({"article": "long", "highlights": "short"}, "prompt-answer", "long", "short"),
         ({"dialogue": "A: Hi", "summary": "short"}, "prompt-answer", "A: Hi", "short"),
+        ({"text": "Great!", "output": "positive"}, "prompt-answer", "Great!", "positive"),
+        ({"source": "Hello", "target": "Hallo"}, "prompt-answer", "Hello", "Hallo"),
         ({"prompt": "n", "answer": 1.10}, "prompt-answer", "n", "1.1"),
         ({"prompt": "n", "answer": True}, "prompt-answer", "n", "true"),
     ],
@@ -129,6 +131,25 @@ def test_common_column_names_are_recognised(
     data = read_examples(_write(tmp_path, "a.jsonl", _jsonl([row])))
     assert (data.format, _pairs(data)) == (format_name, [(prompt, answer)])
     assert data.examples[0].messages is None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"input": "p", "output": "a", "source": "wiki"},
+        {"user": "p", "assistant": "a", "source": "wiki"},
+        {"text": "p", "answer": "a", "source": "wiki"},
+        {"article": "p", "summary": "a", "source": "wiki"},
+    ],
+)
+def test_a_source_beside_a_prompt_is_not_read(tmp_path: Path, row: dict[str, object]) -> None:
+    data = read_examples(_write(tmp_path, "a.jsonl", _jsonl([row])))
+    assert _pairs(data) == [("p", "a")] and data.use.unused == ("source",) and not data.use.rivals
+
+
+def test_documents_compete_for_the_prompt(tmp_path: Path) -> None:
+    path = _write(tmp_path, "a.jsonl", _jsonl([{"text": "p", "content": "q", "output": "a"}]))
+    assert read_examples(path).use.rivals == (("prompt", "content"),)
 
 
 def test_a_column_without_a_name_is_read_for_no_part(tmp_path: Path) -> None:
@@ -445,8 +466,9 @@ def test_a_mapping_that_does_not_fit_lists_the_columns(tmp_path: Path) -> None:
     assert "no column 'frage' (seen: q1, a1)" in str(_error(path, ColumnMapping(prompt="frage", answer="a1")))
     assert "names q1" in str(_error(path, ColumnMapping(prompt="q1")))
     assert "names a1, q1" in str(_error(path, ColumnMapping(text="q1", messages="a1")))
-    labels = _write(tmp_path, "b.jsonl", _jsonl([{"text": "p", "label": 1}]))
-    assert "seen: text, label" in str(_error(labels))
+    for name in ("label", "Labels"):
+        labels = _write(tmp_path, "b.jsonl", _jsonl([{"text": "p", name: 1}]))
+        assert f"seen: text, {name}" in str(_error(labels))
 
 
 GOOD = '{"prompt": "p", "answer": "a"}\n'

@@ -15,6 +15,7 @@ from tuneahead.columnuse import (
     INPUT_NAMES,
     MESSAGE_NAMES,
     PROMPT_NAMES,
+    SOURCE_NAMES,
     SUMMARY_NAMES,
     SYSTEM_NAMES,
     TEXT_NAMES,
@@ -160,11 +161,13 @@ def _guess(record: Record) -> tuple[str, ColumnMapping] | None:
     if prompt and answer:
         alpaca = prompt.strip().lower() == "instruction" and answer.strip().lower() == "output"
         return "alpaca" if alpaca else "prompt-answer", ColumnMapping(prompt=prompt, answer=answer)
-    document, summary = first(DOCUMENT_NAMES), first(SUMMARY_NAMES)
-    if document and summary:
-        return "prompt-answer", ColumnMapping(prompt=document, answer=summary)
+    summary = first(SUMMARY_NAMES) or answer
+    for asked, told in ((first(DOCUMENT_NAMES), summary), (first(SOURCE_NAMES), answer)):
+        if asked and told:
+            return "prompt-answer", ColumnMapping(prompt=asked, answer=told)
     text = first(TEXT_NAMES)
-    if text and "label" not in names:
+    # Of a text and its class the text is what is asked.
+    if text and not {"label", "labels"} & names.keys():
         return "text", ColumnMapping(text=text)
     return None
 
