@@ -225,17 +225,17 @@ def test_a_prompt_and_its_completion_kept_as_json_text_are_turns(tmp_path: Path)
     assert _pairs(read_examples(lists)) == [("[1, 2]", "[3]"), ("[]", "[]")]
 
 
-@pytest.mark.parametrize("weight", [0, 0.0])
-def test_an_answer_of_weight_zero_is_refused(tmp_path: Path, weight: float) -> None:
+@pytest.mark.parametrize(("key", "no"), [("weight", 0), ("weight", 0.0), ("train", False), ("loss", False)])
+def test_an_answer_that_is_not_to_be_learnt_is_refused(tmp_path: Path, key: str, no: float) -> None:
     turns = [
-        {"role": "user", "content": "p", "weight": 0},
-        {"role": "assistant", "content": "a", "weight": 1},
+        {"role": "user", "content": "p", key: no},
+        {"role": "assistant", "content": "a", key: type(no)(1)},
     ]
     path = _write(tmp_path, "a.jsonl", _jsonl([{"messages": turns}]))
     assert _pairs(read_examples(path)) == [("p", "a")]
-    unwanted = [*turns, {"role": "assistant", "content": "b", "weight": weight}]
+    unwanted = [*turns, {"role": "assistant", "content": "b", key: no}]
     error = _error(_write(tmp_path, "b.jsonl", _jsonl([{"messages": turns}, {"messages": unwanted}])))
-    assert "turn 3 of 'messages' has weight 0" in str(error) and error.row == 2
+    assert f"turn 3 of 'messages' has {key} {no}".lower() in str(error).lower() and error.row == 2
 
 
 def test_rows_that_are_single_turns_are_refused(tmp_path: Path) -> None:
@@ -271,6 +271,28 @@ def test_unpaired_preferences_are_refused_where_an_answer_is_unwanted(tmp_path: 
     assert _pairs(read_examples(wanted)) == [("p", "good")]
     late = _error(_write(tmp_path, "c.jsonl", _jsonl(rows[:1] * 300 + rows)))
     assert "preference data: label is false" in str(late) and late.row == 302
+
+
+@pytest.mark.parametrize("label", ["label", "kto_tag"])
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "-m messages=messages"),
+        ({"conversations": [{"from": "gpt", "value": "a"}]}, "-m messages=conversations"),
+        ({"instruction": "p", "output": "a"}, "-m prompt=instruction -m answer=output"),
+        ({"Prompt": "p", "response": "a"}, "-m prompt=Prompt -m answer=response"),
+    ],
+)
+def test_an_unwanted_answer_is_refused_in_every_format(
+    tmp_path: Path, row: dict[str, object], options: str, label: str
+) -> None:
+    path = _write(tmp_path, "a.jsonl", _jsonl([row, {**row, label: True}, {**row, label: False}]))
+    error = _error(path)
+    assert f"{label} is false" in str(error) and error.row == 3 and error.remedy.endswith(f": {options}")
+    mapping = read_mapping([option.strip() for option in options.split("-m ") if option])
+    assert [example.answer for example in read_examples(path, mapping=mapping)] == ["a", "a", "a"]
+    class_of = _write(tmp_path, "b.jsonl", _jsonl([{**row, label: "false"}, {**row, label: "mixed"}]))
+    assert len(read_examples(class_of)) == 2
 
 
 @pytest.mark.parametrize(

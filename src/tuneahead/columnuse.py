@@ -17,6 +17,7 @@ TEXT_NAMES = ("text", "content", "document")
 DOCUMENT_NAMES = ("document", "article", "text", "content", "dialogue")
 SUMMARY_NAMES = ("summary", "highlights")
 SYSTEM_NAMES = ("system", "system_prompt")
+LABEL_NAMES = ("label", "kto_tag")
 _RIVALS = {
     # A user beside a prompt says where the row is from.
     "prompt": tuple(name for name in PROMPT_NAMES if name != "user"),

@@ -13,6 +13,7 @@ from tuneahead.columnuse import (
     ANSWER_NAMES,
     DOCUMENT_NAMES,
     INPUT_NAMES,
+    LABEL_NAMES,
     MESSAGE_NAMES,
     PROMPT_NAMES,
     SOURCE_NAMES,
@@ -82,7 +83,7 @@ def _find(
         )
     (name, columns), _ = votes.most_common(1)[0]
     columns, others = _with_optional(columns, sample)
-    return Layout(name, columns, path, others=others, labelled=_is_labelled(sample))
+    return Layout(name, columns, path, others=others, label=_label(sample))
 
 
 def _refuse_turns(sample: Sequence[tuple[int, Record]], path: Path) -> None:
@@ -100,10 +101,15 @@ def _refuse_turns(sample: Sequence[tuple[int, Record]], path: Path) -> None:
         )
 
 
-def _is_labelled(sample: Sequence[tuple[int, Record]]) -> bool:
-    """Whether a ``label`` marks answers as wanted or not: TRL's unpaired preferences, for KTO."""
-    marks = [str(record.get("label")).lower() for _, record in sample if "completion" in record]
-    return len(marks) == len(sample) and set(marks) <= {"true", "false"}
+def _label(sample: Sequence[tuple[int, Record]]) -> str:
+    """The column that marks answers as wanted or not, as unpaired preferences for KTO have it; else empty."""
+    names = dict.fromkeys(str(key) for _, record in sample for key in record)
+    for name in names:
+        if name.strip().lower() in LABEL_NAMES:
+            marks = {str(record[name]).lower() for _, record in sample if record.get(name) is not None}
+            if marks and marks <= {"true", "false"}:
+                return name
+    return ""
 
 
 def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: Path, how: str) -> Layout:
