@@ -542,6 +542,13 @@ def test_bytes_that_are_not_utf8_are_named_by_row_and_byte(tmp_path: Path) -> No
     assert _error(tmp_path / "a.parquet").row == 2
 
 
+def test_the_remedy_for_bytes_that_are_not_utf8_restores_what_a_spreadsheet_wrote(tmp_path: Path) -> None:
+    rows = "prompt,answer\nPrice?,“5 €” – naïve\n"
+    remedy = _error(_write(tmp_path, "a.csv", rows.encode("cp1252"))).remedy
+    encoding = remedy.partition("iconv -f ")[2].split()[0]
+    assert rows.encode("cp1252").decode(encoding) == rows
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

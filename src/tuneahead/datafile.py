@@ -228,5 +228,6 @@ def undecodable(source: Source, row: int | None, error: UnicodeDecodeError) -> D
         f"byte 0x{seen} (number {error.start + 1}) is not valid {source.encoding.upper()}",
         path=source.path,
         row=row,
-        remedy="convert the file, for example: iconv -f LATIN1 -t UTF-8 FILE > NEW",
+        # Latin-1 takes every byte, and makes control characters of the quotes and dashes of spreadsheets.
+        remedy="convert the file, for example: iconv -f CP1252 -t UTF-8 FILE > NEW",
     )
