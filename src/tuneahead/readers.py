@@ -177,13 +177,32 @@ def _cell(cell: Any) -> object:
         return Unreadable(str(error))
 
 
-def _shortest_floats(pa: Any, batch: Any) -> Any:
-    """Floats of 32 bits as the shortest numbers that stand for them: 0.1, not 0.10000000149011612."""
+def _shortest_floats(pa: Any, batch: Any, deep: bool) -> Any:
+    """Floats of 32 bits as the shortest numbers that stand for them: 0.1, not 0.10000000149011612.
+
+    ``deep`` takes those within lists and structures too. Vectors are many numbers, and never read as text.
+    """
     for at, column in enumerate(batch.schema):
-        if column.type == pa.float32():
-            shortest = batch.column(at).cast(pa.string()).cast(pa.float64())
-            batch = batch.set_column(at, column.name, shortest)
+        text = _with_floats(pa, column.type, pa.string(), deep)
+        if text != column.type:
+            double = _with_floats(pa, column.type, pa.float64(), deep)
+            batch = batch.set_column(at, column.name, batch.column(at).cast(text).cast(double))
     return batch
+
+
+def _with_floats(pa: Any, kind: Any, floats: Any, deep: bool) -> Any:
+    """An Arrow type with ``floats`` in place of floats of 32 bits."""
+    if kind == pa.float32():
+        return floats
+    if not deep:
+        return kind
+    if pa.types.is_struct(kind):
+        return pa.struct([inner.with_type(_with_floats(pa, inner.type, floats, deep)) for inner in kind])
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        inner = _with_floats(pa, kind.value_type, floats, deep)
+        return kind if inner == kind.value_type else pa.large_list(inner)
+    return kind
 
 
 def _parquet_rows(source: Source, exact: bool) -> Rows:
@@ -200,7 +219,7 @@ def _parquet_rows(source: Source, exact: bool) -> Rows:
         with pq.ParquetFile(source.path) as file:
             _refuse_twins(source, file.schema_arrow.names)
             for raw in file.iter_batches(batch_size=2048):
-                batch = _shortest_floats(pa, raw)
+                batch = _shortest_floats(pa, raw, exact)
                 try:
                     records = batch.to_pylist()
                 except (UnicodeDecodeError, *_UNREADABLE):
