@@ -225,6 +225,17 @@ def test_a_prompt_and_its_completion_kept_as_json_text_are_turns(tmp_path: Path)
     assert _pairs(read_examples(lists)) == [("[1, 2]", "[3]"), ("[]", "[]")]
 
 
+def test_turns_in_the_notation_of_python_are_refused(tmp_path: Path) -> None:
+    user, bot = [{"role": "user", "content": "hi"}], [{"role": "assistant", "content": "ho"}]
+    pair = [["prompt", "completion"], [str(user), str(bot)]]
+    for table in (pair, [["messages"], [str(user + bot)]], [["text"], [str(user + bot)]]):
+        error = _error(_write(tmp_path, "a.csv", _csv(table)))
+        assert "a list of turns as Python writes it" in str(error) and error.row == 2
+        assert "json.dumps" in error.remedy
+    code = _write(tmp_path, "b.csv", _csv([["prompt", "answer"], ["How are turns written?", str(user)]]))
+    assert _pairs(read_examples(code)) == [("How are turns written?", str(user))]
+
+
 @pytest.mark.parametrize(("key", "no"), [("weight", 0), ("weight", 0.0), ("train", False), ("loss", False)])
 def test_an_answer_that_is_not_to_be_learnt_is_refused(tmp_path: Path, key: str, no: float) -> None:
     turns = [
@@ -576,6 +587,7 @@ def test_the_remedy_for_bytes_that_are_not_utf8_restores_what_a_spreadsheet_wrot
         ("a.parquet", b"PAR1 cut", "damaged Parquet file"),
         ("a.parquet", b"nothing", "not a Parquet file"),
         ("a.jsonl", b"\x1f\x8b\x08\x00", "gzip"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
         ("a.jsonl", bytes(range(256)) * 9, "is binary"),
         ("a.jsonl", GOOD.encode("utf-16-le"), "without a byte order mark"),
         ("a.jsonl", GOOD.encode("utf-32"), "UTF-32"),
@@ -596,6 +608,17 @@ def test_folders_pipes_and_missing_or_locked_files_say_why(tmp_path: Path) -> No
     locked.chmod(0)
     if not os.access(locked, os.R_OK):
         assert "chmod" in _error(locked).remedy
+
+
+def test_what_datasets_saves_to_disk_is_named_with_its_remedy(tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["p"], "answer": ["a"]})
+    path = tmp_path / "data-00000-of-00001.arrow"
+    with pa.ipc.new_stream(str(path), table.schema) as stream:
+        stream.write_table(table)
+    _write(tmp_path, "state.json", "{}")
+    assert "is an Arrow stream" in str(_error(path))
+    for saved in (path, tmp_path):
+        assert "load_from_disk(FOLDER).to_parquet" in _error(saved).remedy
 
 
 def test_rows_across_chunk_borders_of_a_large_array_are_whole(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ _KNOWN = "system, user, assistant and tool (also human, gpt, function_call, obse
 _TRAINED = ("weight", "train", "loss")
 """Keys of a turn that say whether it is learnt: of OpenAI, Axolotl and ms-swift."""
 _NOT = ("0", "0.0", "false")
+_PYTHON_TURNS = re.compile(r"\s*\[\s*\{'(?:role|from|content|value)':")
 _MISSING = object()
 NAME_THE_COLUMNS = (
     "name the columns, as in -m prompt=Frage -m answer=Antwort, or -m messages=COLUMN, or -m text=COLUMN "
@@ -80,11 +82,12 @@ class Layout:
         if self.label and str(record.get(self.label)).lower() == "false":
             raise self._unwanted(row)
         if columns.text:
-            return Example("", self._text(row, record, columns.text), row)
+            text = self._as_text(row, columns.text, self._json_value(row, record, columns.text))
+            return Example("", text, row)
         if columns.messages:
-            turns = self._turns(row, self._value(row, record, columns.messages), columns.messages)
+            turns = self._turns(row, self._json_value(row, record, columns.messages), columns.messages)
             return self._conversation(row, record, turns)
-        prompt = self._value(row, record, columns.prompt)
+        prompt = self._json_value(row, record, columns.prompt)
         answer = self._value(row, record, columns.answer)
         if (both := _turns_of(prompt, answer)) is not None:
             return self._conversation(row, record, self._turns(row, both, columns.prompt))
@@ -194,8 +197,17 @@ class Layout:
             raise self._error(row, f"has no column {column!r}, unlike other rows (its columns: {seen})")
         return value
 
-    def _text(self, row: int, record: Record, column: str) -> str:
-        return self._as_text(row, column, self._value(row, record, column))
+    def _json_value(self, row: int, record: Record, column: str) -> object:
+        value = self._value(row, record, column)
+        if is_python_turns(value):
+            raise DataError(
+                f"column {column!r} holds a list of turns as Python writes it, not JSON",
+                path=self.path,
+                row=row,
+                remedy="write it with json.dumps; or in pandas the whole table: "
+                "to_json('NEW.jsonl', orient='records', lines=True)",
+            )
+        return value
 
     def _optional(self, row: int, record: Record, part: str) -> str:
         for column in (getattr(self.columns, part), *self.others.get(part, ())):
@@ -238,6 +250,11 @@ def as_turns(value: object) -> object:
             if isinstance(found, list):
                 return found
     return value
+
+
+def is_python_turns(value: object) -> bool:
+    """Whether a text is a list of turns in Python's notation, with single quotes, which is no JSON."""
+    return isinstance(value, str) and _PYTHON_TURNS.match(value) is not None
 
 
 def as_pairs(value: object) -> list[list[object]] | None:

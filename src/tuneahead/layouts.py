@@ -8,7 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from tuneahead.columns import NAME_THE_COLUMNS, ROLES, ColumnMapping, Layout, Record, as_pairs, as_turns
+from tuneahead.columns import (
+    NAME_THE_COLUMNS,
+    ROLES,
+    ColumnMapping,
+    Layout,
+    Record,
+    as_pairs,
+    as_turns,
+    is_python_turns,
+)
 from tuneahead.columnuse import (
     ANSWER_NAMES,
     DOCUMENT_NAMES,
@@ -175,7 +184,9 @@ def _guess(record: Record) -> tuple[str, ColumnMapping] | None:
     # Of a text and its class the text is what is asked.
     if text and not {"label", "labels"} & names.keys():
         return "text", ColumnMapping(text=text)
-    return None
+    # So that what is wrong with them is told.
+    written = next((names[n] for n in MESSAGE_NAMES if n in names and is_python_turns(record[names[n]])), "")
+    return ("messages", ColumnMapping(messages=written)) if written else None
 
 
 def _with_optional(
