@@ -380,6 +380,22 @@ def test_an_error_about_columns_says_how_they_were_told_apart(tmp_path: Path) ->
     assert "fields were" not in str(_error(_write(tmp_path, "d.tsv", "alpha\tbeta\np\tq\n")))
 
 
+def test_the_delimiter_is_seen_below_blank_lines(tmp_path: Path) -> None:
+    data = read_examples(_write(tmp_path, "a.csv", "\n\r\n\nprompt;answer\np;a, b\n"))
+    assert _pairs(data) == [("p", "a, b")] and data.examples[0].row == 5
+
+
+def test_a_space_before_a_quotation_mark_of_csv_is_refused(tmp_path: Path) -> None:
+    for text, row in (('prompt,answer\np,a\np, "b"\n', 3), ('"prompt", "answer"\n"p", "a"\n', 1)):
+        error = _error(_write(tmp_path, "a.csv", text))
+        assert error.row == row and "a space stands before a quotation mark" in str(error)
+    rows = [("p", ' "b"'), (' "p"', 'so, "b"')]
+    quoted = _write(tmp_path, "b.csv", _csv([["prompt", "answer"], *map(list, rows)]))
+    assert _pairs(read_examples(quoted)) == rows
+    spoken = _write(tmp_path, "c.csv", 'prompt,answer\np, "yes" she said\n')
+    assert _pairs(read_examples(spoken)) == [("p", ' "yes" she said')]
+
+
 @pytest.mark.parametrize("text", ["prompt,answer\rp,a\rq,b\r", "prompt,answer\np,a\nq,b\rr,c\n"])
 def test_carriage_returns_alone_are_named(tmp_path: Path, text: str) -> None:
     error = _error(_write(tmp_path, "a.csv", text))
