@@ -46,7 +46,8 @@ TAIL = """
 Their files are no recipes: copy the settings below under the names of this page. What is left (model, data,
 folders, evaluation) is given elsewhere or has no meaning here. A file with other names is refused with all of
 them in one message. Named alike: `learning_rate`, `max_steps`, `warmup_ratio`, `gradient_accumulation_steps`,
-`lora_alpha`, `lora_dropout`, `weight_decay` and `seed`.
+`lora_alpha`, `lora_dropout`, `weight_decay` and `seed`. Theirs and the Trainer's `constant` never warms up:
+write `schedule: constant` and `warmup_ratio: 0`. Their `constant_with_warmup` is `schedule: constant`.
 
 | here | Axolotl | LLaMA-Factory |
 |---|---|---|

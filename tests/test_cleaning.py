@@ -174,6 +174,35 @@ def test_records_of_other_containers_keep_their_columns_and_types(tmp_path: Path
     assert result.ledger[0].row == 3
 
 
+def test_numbers_of_parquet_are_as_short_as_they_were_written_and_nan_is_null(tmp_path: Path) -> None:
+    single = pa.float32()
+    table = pa.table(
+        {
+            "prompt": ["p"],
+            "answer": ["a"],
+            "score": [float("nan")],
+            "vector": pa.array([[0.1, float("nan"), None]], pa.list_(single)),
+            "pair": pa.array([[0.1, 0.2]], pa.list_(single, 2)),
+            "deep": pa.array([{"x": [{"y": 0.3}], "z": 1}]).cast(
+                pa.struct({"x": pa.list_(pa.struct({"y": single})), "z": pa.int64()})
+            ),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    result = clean_file(tmp_path / "a.parquet", tmp_path / "out.jsonl")
+    assert result.path.read_text() == (
+        '{"prompt": "p", "answer": "a", "score": null, "vector": [0.1, null, null], "pair": [0.1, 0.2], '
+        '"deep": {"x": [{"y": 0.3}], "z": 1}}\n'
+    )
+
+
+def test_half_a_surrogate_pair_in_a_column_that_is_not_read_stays_an_escape(tmp_path: Path) -> None:
+    row = '{"prompt": "é", "answer": "b", "meta": "\\ud83d cut", "\\udc00": 1}'
+    (tmp_path / "a.json").write_text(f"[{row}]", encoding="utf-8")
+    result = clean_file(tmp_path / "a.json", tmp_path / "out.jsonl")
+    assert result.path.read_text(encoding="utf-8") == row + "\n"
+
+
 def test_numbers_of_json_keep_their_text(tmp_path: Path) -> None:
     row = '{"prompt": "p\\u00e9", "answer": 1.10, "n": [1e5, -0.0, 1e999, {"x": true, "y": null}], "big": %s}'
     (tmp_path / "a.json").write_text("[\n" + row % ("7" * 5000) + "\n]")

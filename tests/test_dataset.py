@@ -119,6 +119,8 @@ def test_row_is_the_line_for_text_tables_and_the_record_otherwise(tmp_path: Path
         ({"id": 1, "document": "long", "summary": "short"}, "prompt-answer", "long", "short"),
         ({"article": "long", "highlights": "short"}, "prompt-answer", "long", "short"),
         ({"dialogue": "A: Hi", "summary": "short"}, "prompt-answer", "A: Hi", "short"),
+        ({"text": "Great!", "output": "positive"}, "prompt-answer", "Great!", "positive"),
+        ({"source": "Hello", "target": "Hallo"}, "prompt-answer", "Hello", "Hallo"),
         ({"prompt": "n", "answer": 1.10}, "prompt-answer", "n", "1.1"),
         ({"prompt": "n", "answer": True}, "prompt-answer", "n", "true"),
     ],
@@ -129,6 +131,25 @@ def test_common_column_names_are_recognised(
     data = read_examples(_write(tmp_path, "a.jsonl", _jsonl([row])))
     assert (data.format, _pairs(data)) == (format_name, [(prompt, answer)])
     assert data.examples[0].messages is None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"input": "p", "output": "a", "source": "wiki"},
+        {"user": "p", "assistant": "a", "source": "wiki"},
+        {"text": "p", "answer": "a", "source": "wiki"},
+        {"article": "p", "summary": "a", "source": "wiki"},
+    ],
+)
+def test_a_source_beside_a_prompt_is_not_read(tmp_path: Path, row: dict[str, object]) -> None:
+    data = read_examples(_write(tmp_path, "a.jsonl", _jsonl([row])))
+    assert _pairs(data) == [("p", "a")] and data.use.unused == ("source",) and not data.use.rivals
+
+
+def test_documents_compete_for_the_prompt(tmp_path: Path) -> None:
+    path = _write(tmp_path, "a.jsonl", _jsonl([{"text": "p", "content": "q", "output": "a"}]))
+    assert read_examples(path).use.rivals == (("prompt", "content"),)
 
 
 def test_a_column_without_a_name_is_read_for_no_part(tmp_path: Path) -> None:
@@ -204,17 +225,28 @@ def test_a_prompt_and_its_completion_kept_as_json_text_are_turns(tmp_path: Path)
     assert _pairs(read_examples(lists)) == [("[1, 2]", "[3]"), ("[]", "[]")]
 
 
-@pytest.mark.parametrize("weight", [0, 0.0])
-def test_an_answer_of_weight_zero_is_refused(tmp_path: Path, weight: float) -> None:
+def test_turns_in_the_notation_of_python_are_refused(tmp_path: Path) -> None:
+    user, bot = [{"role": "user", "content": "hi"}], [{"role": "assistant", "content": "ho"}]
+    pair = [["prompt", "completion"], [str(user), str(bot)]]
+    for table in (pair, [["messages"], [str(user + bot)]], [["text"], [str(user + bot)]]):
+        error = _error(_write(tmp_path, "a.csv", _csv(table)))
+        assert "a list of turns as Python writes it" in str(error) and error.row == 2
+        assert "json.dumps" in error.remedy
+    code = _write(tmp_path, "b.csv", _csv([["prompt", "answer"], ["How are turns written?", str(user)]]))
+    assert _pairs(read_examples(code)) == [("How are turns written?", str(user))]
+
+
+@pytest.mark.parametrize(("key", "no"), [("weight", 0), ("weight", 0.0), ("train", False), ("loss", False)])
+def test_an_answer_that_is_not_to_be_learnt_is_refused(tmp_path: Path, key: str, no: float) -> None:
     turns = [
-        {"role": "user", "content": "p", "weight": 0},
-        {"role": "assistant", "content": "a", "weight": 1},
+        {"role": "user", "content": "p", key: no},
+        {"role": "assistant", "content": "a", key: type(no)(1)},
     ]
     path = _write(tmp_path, "a.jsonl", _jsonl([{"messages": turns}]))
     assert _pairs(read_examples(path)) == [("p", "a")]
-    unwanted = [*turns, {"role": "assistant", "content": "b", "weight": weight}]
+    unwanted = [*turns, {"role": "assistant", "content": "b", key: no}]
     error = _error(_write(tmp_path, "b.jsonl", _jsonl([{"messages": turns}, {"messages": unwanted}])))
-    assert "turn 3 of 'messages' has weight 0" in str(error) and error.row == 2
+    assert f"turn 3 of 'messages' has {key} {no}".lower() in str(error).lower() and error.row == 2
 
 
 def test_rows_that_are_single_turns_are_refused(tmp_path: Path) -> None:
@@ -250,6 +282,28 @@ def test_unpaired_preferences_are_refused_where_an_answer_is_unwanted(tmp_path: 
     assert _pairs(read_examples(wanted)) == [("p", "good")]
     late = _error(_write(tmp_path, "c.jsonl", _jsonl(rows[:1] * 300 + rows)))
     assert "preference data: label is false" in str(late) and late.row == 302
+
+
+@pytest.mark.parametrize("label", ["label", "kto_tag"])
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "-m messages=messages"),
+        ({"conversations": [{"from": "gpt", "value": "a"}]}, "-m messages=conversations"),
+        ({"instruction": "p", "output": "a"}, "-m prompt=instruction -m answer=output"),
+        ({"Prompt": "p", "response": "a"}, "-m prompt=Prompt -m answer=response"),
+    ],
+)
+def test_an_unwanted_answer_is_refused_in_every_format(
+    tmp_path: Path, row: dict[str, object], options: str, label: str
+) -> None:
+    path = _write(tmp_path, "a.jsonl", _jsonl([row, {**row, label: True}, {**row, label: False}]))
+    error = _error(path)
+    assert f"{label} is false" in str(error) and error.row == 3 and error.remedy.endswith(f": {options}")
+    mapping = read_mapping([option.strip() for option in options.split("-m ") if option])
+    assert [example.answer for example in read_examples(path, mapping=mapping)] == ["a", "a", "a"]
+    class_of = _write(tmp_path, "b.jsonl", _jsonl([{**row, label: "false"}, {**row, label: "mixed"}]))
+    assert len(read_examples(class_of)) == 2
 
 
 @pytest.mark.parametrize(
@@ -324,6 +378,22 @@ def test_an_error_about_columns_says_how_they_were_told_apart(tmp_path: Path) ->
     assert "1 field where the header names 2; fields were split at commas" in str(_error(short))
     assert "holds no comma, semicolon" in str(_error(_write(tmp_path, "c.csv", "alpha\np\n")))
     assert "fields were" not in str(_error(_write(tmp_path, "d.tsv", "alpha\tbeta\np\tq\n")))
+
+
+def test_the_delimiter_is_seen_below_blank_lines(tmp_path: Path) -> None:
+    data = read_examples(_write(tmp_path, "a.csv", "\n\r\n\nprompt;answer\np;a, b\n"))
+    assert _pairs(data) == [("p", "a, b")] and data.examples[0].row == 5
+
+
+def test_a_space_before_a_quotation_mark_of_csv_is_refused(tmp_path: Path) -> None:
+    for text, row in (('prompt,answer\np,a\np, "b"\n', 3), ('"prompt", "answer"\n"p", "a"\n', 1)):
+        error = _error(_write(tmp_path, "a.csv", text))
+        assert error.row == row and "a space stands before a quotation mark" in str(error)
+    rows = [("p", ' "b"'), (' "p"', 'so, "b"')]
+    quoted = _write(tmp_path, "b.csv", _csv([["prompt", "answer"], *map(list, rows)]))
+    assert _pairs(read_examples(quoted)) == rows
+    spoken = _write(tmp_path, "c.csv", 'prompt,answer\np, "yes" she said\n')
+    assert _pairs(read_examples(spoken)) == [("p", ' "yes" she said')]
 
 
 @pytest.mark.parametrize("text", ["prompt,answer\rp,a\rq,b\r", "prompt,answer\np,a\nq,b\rr,c\n"])
@@ -445,8 +515,9 @@ def test_a_mapping_that_does_not_fit_lists_the_columns(tmp_path: Path) -> None:
     assert "no column 'frage' (seen: q1, a1)" in str(_error(path, ColumnMapping(prompt="frage", answer="a1")))
     assert "names q1" in str(_error(path, ColumnMapping(prompt="q1")))
     assert "names a1, q1" in str(_error(path, ColumnMapping(text="q1", messages="a1")))
-    labels = _write(tmp_path, "b.jsonl", _jsonl([{"text": "p", "label": 1}]))
-    assert "seen: text, label" in str(_error(labels))
+    for name in ("label", "Labels"):
+        labels = _write(tmp_path, "b.jsonl", _jsonl([{"text": "p", name: 1}]))
+        assert f"seen: text, {name}" in str(_error(labels))
 
 
 GOOD = '{"prompt": "p", "answer": "a"}\n'
@@ -498,6 +569,13 @@ def test_bytes_that_are_not_utf8_are_named_by_row_and_byte(tmp_path: Path) -> No
     assert _error(tmp_path / "a.parquet").row == 2
 
 
+def test_the_remedy_for_bytes_that_are_not_utf8_restores_what_a_spreadsheet_wrote(tmp_path: Path) -> None:
+    rows = "prompt,answer\nPrice?,“5 €” – naïve\n"
+    remedy = _error(_write(tmp_path, "a.csv", rows.encode("cp1252"))).remedy
+    encoding = remedy.partition("iconv -f ")[2].split()[0]
+    assert rows.encode("cp1252").decode(encoding) == rows
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -525,6 +603,7 @@ def test_bytes_that_are_not_utf8_are_named_by_row_and_byte(tmp_path: Path) -> No
         ("a.parquet", b"PAR1 cut", "damaged Parquet file"),
         ("a.parquet", b"nothing", "not a Parquet file"),
         ("a.jsonl", b"\x1f\x8b\x08\x00", "gzip"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
         ("a.jsonl", bytes(range(256)) * 9, "is binary"),
         ("a.jsonl", GOOD.encode("utf-16-le"), "without a byte order mark"),
         ("a.jsonl", GOOD.encode("utf-32"), "UTF-32"),
@@ -545,6 +624,17 @@ def test_folders_pipes_and_missing_or_locked_files_say_why(tmp_path: Path) -> No
     locked.chmod(0)
     if not os.access(locked, os.R_OK):
         assert "chmod" in _error(locked).remedy
+
+
+def test_what_datasets_saves_to_disk_is_named_with_its_remedy(tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["p"], "answer": ["a"]})
+    path = tmp_path / "data-00000-of-00001.arrow"
+    with pa.ipc.new_stream(str(path), table.schema) as stream:
+        stream.write_table(table)
+    _write(tmp_path, "state.json", "{}")
+    assert "is an Arrow stream" in str(_error(path))
+    for saved in (path, tmp_path):
+        assert "load_from_disk(FOLDER).to_parquet" in _error(saved).remedy
 
 
 def test_rows_across_chunk_borders_of_a_large_array_are_whole(tmp_path: Path) -> None:

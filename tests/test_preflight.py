@@ -146,6 +146,7 @@ def test_only_the_first_twenty_rows_are_named_but_all_counted() -> None:
         ("voilÃ\xa0 tout", "mojibake"),
         ("va Ã\xa0 Paris", "mojibake"),
         ("NoÃ«l", "mojibake"),
+        ("10 mÂ² are enough.Â¹", "mojibake"),
         ("HÃ”TEL", "mojibake"),
         ("a\0b", "NUL"),
         ("a\x1bb", "NUL"),
@@ -166,6 +167,7 @@ def test_broken_characters_are_found(text: str, words: str) -> None:
         "tab\tand\nline",
         "Привет мир",
         "5 € – „gut“",
+        "Â² is the square of Â: ⟨Â²⟩ − ⟨Â⟩², and Â³ = Â Â²",
         "IRMÃ\xa0MARIA «AMANHû “AMANHÔ AMANHÃ…",
         "\x1b[31merror\x1b[0m",
     ],
@@ -253,7 +255,7 @@ def test_contradictions_are_grouped_and_spelling_is_none() -> None:
     )  # fmt: skip
     finding = _one(preflight(rows, Recipe()), "conflicting-answers")
     assert (finding.count, finding.rows) == (3, (17, 19, 21))
-    assert "rows 17, 19, 21" in finding.message and "1 prompts" in finding.message
+    assert "rows 17, 19, 21" in finding.message and "1 prompt has different answers" in finding.message
     assert not _only(preflight(_clean(), Recipe()), "conflicting-answers")
 
 
@@ -280,6 +282,7 @@ def test_benchmark_questions_warn_and_stop_from_one_percent() -> None:
     finding = _one(preflight(_with(planted), Recipe(), benchmarks=[_benchmark(200)]), "contamination")
     assert (finding.severity, finding.rows) == ("warn", (17,))
     assert "1 of 200 questions of coast" in finding.message and "item-7 in row 17" in finding.message
+    assert "in 1 training row, for" in finding.message
     assert (
         _one(preflight(_with(planted), Recipe(), benchmarks=[_benchmark(100)]), "contamination").severity
         == "stop"

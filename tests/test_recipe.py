@@ -156,6 +156,18 @@ def test_a_file_of_another_trainer_is_told_all_that_differs_at_once(tmp_path: Pa
     assert any(line.startswith("recipe field 'learning_rate' is -1") for line in said)
 
 
+def test_a_constant_rate_of_another_trainer_is_told_with_its_warm_up() -> None:
+    def remedy(**fields: object) -> str:
+        with pytest.raises(RecipeError) as caught:
+            make_recipe(fields)
+        return caught.value.remedy
+
+    never = "write schedule: constant and warmup_ratio: 0 in its place"
+    assert remedy(lr_scheduler_type="constant") == remedy(lr_scheduler="constant") == never
+    assert remedy(lr_scheduler_type="constant_with_warmup") == "write schedule: constant in its place"
+    assert remedy(schedule="constant_with_warmup") == "write schedule: constant"
+
+
 def test_every_name_of_another_trainer_leads_to_a_field() -> None:
     tables = (recipenames.LOGGED_NAMES, recipenames._MORE_NAMES)
     assert {field for table in tables for field in table} <= set(USER_FIELDS)

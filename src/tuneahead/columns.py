@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -25,6 +27,10 @@ _ALIASES = {
 }
 ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases.split()}
 _KNOWN = "system, user, assistant and tool (also human, gpt, function_call, observation and their like)"
+_TRAINED = ("weight", "train", "loss")
+"""Keys of a turn that say whether it is learnt: of OpenAI, Axolotl and ms-swift."""
+_NOT = ("0", "0.0", "false")
+_PYTHON_TURNS = re.compile(r"\s*\[\s*\{'(?:role|from|content|value)':")
 _MISSING = object()
 NAME_THE_COLUMNS = (
     "name the columns, as in -m prompt=Frage -m answer=Antwort, or -m messages=COLUMN, or -m text=COLUMN "
@@ -67,26 +73,21 @@ class Layout:
     use: ColumnUse = ColumnUse()
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Further columns that rows without the ``input`` or ``system`` column may have instead, by part."""
-    labelled: bool = False
-    """Whether a column ``label`` says of each answer if it is wanted."""
+    label: str = ""
+    """The column that says of each answer whether it is wanted; empty where none does."""
 
     def example(self, row: int, record: Record) -> Example:
         """The :class:`Example` of one record; raises :class:`DataError` naming row and column."""
         columns = self.columns
-        if self.labelled and str(record.get("label")).lower() == "false":
-            raise DataError(
-                "preference data: label is false, so this answer is one not to give",
-                path=self.path,
-                row=row,
-                remedy="keep the rows with label true; or learn from all: "
-                "-m prompt=prompt -m answer=completion",
-            )
+        if self.label and str(record.get(self.label)).lower() == "false":
+            raise self._unwanted(row)
         if columns.text:
-            return Example("", self._text(row, record, columns.text), row)
+            text = self._as_text(row, columns.text, self._json_value(row, record, columns.text))
+            return Example("", text, row)
         if columns.messages:
-            turns = self._turns(row, self._value(row, record, columns.messages), columns.messages)
+            turns = self._turns(row, self._json_value(row, record, columns.messages), columns.messages)
             return self._conversation(row, record, turns)
-        prompt = self._value(row, record, columns.prompt)
+        prompt = self._json_value(row, record, columns.prompt)
         answer = self._value(row, record, columns.answer)
         if (both := _turns_of(prompt, answer)) is not None:
             return self._conversation(row, record, self._turns(row, both, columns.prompt))
@@ -104,6 +105,16 @@ class Layout:
         before.append(Message("user", asked))
         shown = "\n\n".join(turn.content for turn in before)
         return Example(shown, told, row, (*before, Message("assistant", told)))
+
+    def _unwanted(self, row: int) -> DataError:
+        read = ((part, getattr(self.columns, part)) for part in ("prompt", "answer", "messages", "text"))
+        options = " ".join(f"-m {part}={shlex.quote(column)}" for part, column in read if column)
+        return DataError(
+            f"preference data: {self.label} is false, so this answer is one not to give",
+            path=self.path,
+            row=row,
+            remedy=f"keep the rows with {self.label} true; or learn from all: {options}",
+        )
 
     def _conversation(self, row: int, record: Record, turns: list[Message]) -> Example:
         system = self._optional(row, record, "system")
@@ -145,17 +156,23 @@ class Layout:
             content = turn.get("content", turn.get("value", _MISSING))
             if content is _MISSING and "tool_calls" not in turn:
                 raise self._error(row, f"{where} has no content (its keys: {', '.join(map(str, turn))})")
-            if known == "assistant" and str(turn.get("weight")) in ("0", "0.0"):
-                raise DataError(
-                    f"{where} has weight 0, so it is not to be learnt, but a template may train every answer",
-                    path=self.path,
-                    row=row,
-                    remedy="leave such turns out; or take their weight away to learn from them",
-                )
+            if known == "assistant":
+                self._refuse_unlearnt(row, where, turn)
             calls = turn.get("tool_calls") or turn.get("function_call")
             told = json.dumps(calls, sort_keys=True, default=str) if calls else ""
             turns.append(Message(known, self._content(row, where, content), told))
         return turns
+
+    def _refuse_unlearnt(self, row: int, where: str, turn: Record) -> None:
+        mark = next((name for name in _TRAINED if str(turn.get(name)).lower() in _NOT), "")
+        if mark:
+            raise DataError(
+                f"{where} has {mark} {str(turn[mark]).lower()}, so it is not to be learnt, but a template "
+                "may train every answer",
+                path=self.path,
+                row=row,
+                remedy=f"leave such turns out; or take their {mark} away to learn from them",
+            )
 
     def _content(self, row: int, where: str, content: object) -> str:
         if not isinstance(content, list):
@@ -180,8 +197,17 @@ class Layout:
             raise self._error(row, f"has no column {column!r}, unlike other rows (its columns: {seen})")
         return value
 
-    def _text(self, row: int, record: Record, column: str) -> str:
-        return self._as_text(row, column, self._value(row, record, column))
+    def _json_value(self, row: int, record: Record, column: str) -> object:
+        value = self._value(row, record, column)
+        if is_python_turns(value):
+            raise DataError(
+                f"column {column!r} holds a list of turns as Python writes it, not JSON",
+                path=self.path,
+                row=row,
+                remedy="write it with json.dumps; or in pandas the whole table: "
+                "to_json('NEW.jsonl', orient='records', lines=True)",
+            )
+        return value
 
     def _optional(self, row: int, record: Record, part: str) -> str:
         for column in (getattr(self.columns, part), *self.others.get(part, ())):
@@ -224,6 +250,11 @@ def as_turns(value: object) -> object:
             if isinstance(found, list):
                 return found
     return value
+
+
+def is_python_turns(value: object) -> bool:
+    """Whether a text is a list of turns in Python's notation, with single quotes, which is no JSON."""
+    return isinstance(value, str) and _PYTHON_TURNS.match(value) is not None
 
 
 def as_pairs(value: object) -> list[list[object]] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-PROMPT_NAMES = ("prompt", "instruction", "question", "query", "problem", "source", "input", "user", "human")
+PROMPT_NAMES = ("prompt", "instruction", "question", "query", "problem", "input", "user", "human")
+SOURCE_NAMES = ("source",)
+"""Names of a prompt where no other column can be one; beside another they say where the row is from."""
 ANSWER_NAMES = (
     "completion", "answer", "response", "output", "target", "solution", "reply", "answers", "assistant", "gpt"
 )  # fmt: skip
@@ -15,9 +17,10 @@ TEXT_NAMES = ("text", "content", "document")
 DOCUMENT_NAMES = ("document", "article", "text", "content", "dialogue")
 SUMMARY_NAMES = ("summary", "highlights")
 SYSTEM_NAMES = ("system", "system_prompt")
-# A source or a user beside a prompt says where the row is from.
+LABEL_NAMES = ("label", "kto_tag")
 _RIVALS = {
-    "prompt": tuple(name for name in PROMPT_NAMES if name not in ("source", "user")),
+    # A user beside a prompt says where the row is from.
+    "prompt": tuple(name for name in PROMPT_NAMES if name != "user"),
     "answer": ANSWER_NAMES,
     "messages": MESSAGE_NAMES,
     "text": TEXT_NAMES,
@@ -52,8 +55,14 @@ def find_use(
     unused = tuple(column for column in seen if column not in read.values())
     rivals = tuple(
         (part, column)
-        for part, _ in parts
+        for part, chosen in parts
         for column in unused
-        if part not in named and column.strip().lower() in _RIVALS[part]
+        if part not in named and column.strip().lower() in _alike(part, chosen)
     )
     return ColumnUse(parts, unused, rivals)
+
+
+def _alike(part: str, column: str) -> tuple[str, ...]:
+    """Names of a part that would have done as well as that of the column it was read from."""
+    document = part == "prompt" and column.strip().lower() in DOCUMENT_NAMES
+    return _RIVALS[part] + (DOCUMENT_NAMES if document else ())

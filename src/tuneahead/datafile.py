@@ -32,6 +32,9 @@ _SUFFIXES = {
 }
 JSONL_SUFFIXES = tuple(suffix for suffix, container in _SUFFIXES.items() if container == "jsonl")
 _KINDS = "JSONL, JSON, CSV, TSV or Parquet"
+_SAVE = "load_from_disk(FOLDER).to_parquet('NEW.parquet'), of several splits load_from_disk(FOLDER)['train']"
+_SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")
+"""Files in a folder that save_to_disk of the library datasets wrote."""
 # First bytes of files that people do hand over, and what to do with each.
 _FOREIGN = (
     (b"\x1f\x8b", "a gzip archive", "unpack it: gunzip FILE"),
@@ -40,6 +43,8 @@ _FOREIGN = (
     (b"\xfd7zXZ", "an xz archive", "unpack it: unxz FILE"),
     (b"BZh", "a bzip2 archive", "unpack it: bunzip2 FILE"),
     (b"ARROW1", "an Arrow file", "save it as Parquet"),
+    (b"\xff\xff\xff\xff", "an Arrow stream", f"save it as Parquet; of the library datasets: {_SAVE}"),
+    (b"version https://git-lfs", "a Git LFS pointer, which stands for the file", "fetch it: git lfs pull"),
     (b"SQLite format 3", "an SQLite database", "export the table as CSV or JSONL"),
     (b"\xff\xfe\x00\x00", "UTF-32 text", "convert it: iconv -f UTF-32 -t UTF-8"),
     (b"\x00\x00\xfe\xff", "UTF-32 text", "convert it: iconv -f UTF-32 -t UTF-8"),
@@ -85,7 +90,9 @@ def find_source(path: str | Path) -> Source:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise DataError("is a folder, not a file", path=path, remedy=f"name one {_KINDS} file in it")
+            saved = any((path / name).is_file() for name in _SAVED)
+            remedy = f"save it as Parquet: {_SAVE}" if saved else f"name one {_KINDS} file in it"
+            raise DataError("is a folder, not a file", path=path, remedy=remedy)
         if not stat.S_ISREG(mode):
             raise DataError("is not a regular file", path=path, remedy="save the stream to a file first")
         with path.open("rb") as handle:
@@ -228,5 +235,6 @@ def undecodable(source: Source, row: int | None, error: UnicodeDecodeError) -> D
         f"byte 0x{seen} (number {error.start + 1}) is not valid {source.encoding.upper()}",
         path=source.path,
         row=row,
-        remedy="convert the file, for example: iconv -f LATIN1 -t UTF-8 FILE > NEW",
+        # Latin-1 takes every byte, and makes control characters of the quotes and dashes of spreadsheets.
+        remedy="convert the file, for example: iconv -f CP1252 -t UTF-8 FILE > NEW",
     )

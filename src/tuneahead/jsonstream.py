@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ WRAPPERS = ("data", "train", "rows", "examples", "records", "items", "instances"
 
 _WRAPPED = re.compile(r'\{\s*"(' + "|".join(WRAPPERS) + r')"\s*:\s*\[\s*[{\]]')
 _CHUNK_BYTES = 256 * 2**10
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = " \t\r\n"
 _DEEP = "nested too deeply to be read"
 
@@ -76,16 +78,21 @@ def decode_json(number: NumberKind = str) -> Callable[[str, Path, int], object]:
 def encode_json(value: object, default: Callable[[object], str]) -> str:
     """JSON text of a value, numbers as they were written; ``default`` makes text of other types.
 
-    Raises ValueError for infinite numbers and RecursionError for what is nested too deeply.
+    NaN, a missing number, becomes null. Raises ValueError for infinite numbers and RecursionError for what is
+    nested too deeply.
     """
     if isinstance(value, Number):
         return str(value)
     if isinstance(value, dict):
         pairs = (f"{encode_json(str(k), default)}: {encode_json(v, default)}" for k, v in value.items())
         return "{" + ", ".join(pairs) + "}"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return "[" + ", ".join(encode_json(item, default) for item in value) + "]"
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=default)
+    if isinstance(value, float) and math.isnan(value):
+        return "null"
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=default)
+    # Half of a surrogate pair has no UTF-8, only an escape.
+    return json.dumps(value, default=default) if _SURROGATE.search(text) else text
 
 
 def check_record(value: object, path: Path, row: int) -> Record:

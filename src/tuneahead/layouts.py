@@ -8,13 +8,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from tuneahead.columns import NAME_THE_COLUMNS, ROLES, ColumnMapping, Layout, Record, as_pairs, as_turns
+from tuneahead.columns import (
+    NAME_THE_COLUMNS,
+    ROLES,
+    ColumnMapping,
+    Layout,
+    Record,
+    as_pairs,
+    as_turns,
+    is_python_turns,
+)
 from tuneahead.columnuse import (
     ANSWER_NAMES,
     DOCUMENT_NAMES,
     INPUT_NAMES,
+    LABEL_NAMES,
     MESSAGE_NAMES,
     PROMPT_NAMES,
+    SOURCE_NAMES,
     SUMMARY_NAMES,
     SYSTEM_NAMES,
     TEXT_NAMES,
@@ -81,7 +92,7 @@ def _find(
         )
     (name, columns), _ = votes.most_common(1)[0]
     columns, others = _with_optional(columns, sample)
-    return Layout(name, columns, path, others=others, labelled=_is_labelled(sample))
+    return Layout(name, columns, path, others=others, label=_label(sample))
 
 
 def _refuse_turns(sample: Sequence[tuple[int, Record]], path: Path) -> None:
@@ -99,10 +110,15 @@ def _refuse_turns(sample: Sequence[tuple[int, Record]], path: Path) -> None:
         )
 
 
-def _is_labelled(sample: Sequence[tuple[int, Record]]) -> bool:
-    """Whether a ``label`` marks answers as wanted or not: TRL's unpaired preferences, for KTO."""
-    marks = [str(record.get("label")).lower() for _, record in sample if "completion" in record]
-    return len(marks) == len(sample) and set(marks) <= {"true", "false"}
+def _label(sample: Sequence[tuple[int, Record]]) -> str:
+    """The column that marks answers as wanted or not, as unpaired preferences for KTO have it; else empty."""
+    names = dict.fromkeys(str(key) for _, record in sample for key in record)
+    for name in names:
+        if name.strip().lower() in LABEL_NAMES:
+            marks = {str(record[name]).lower() for _, record in sample if record.get(name) is not None}
+            if marks and marks <= {"true", "false"}:
+                return name
+    return ""
 
 
 def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: Path, how: str) -> Layout:
@@ -160,13 +176,17 @@ def _guess(record: Record) -> tuple[str, ColumnMapping] | None:
     if prompt and answer:
         alpaca = prompt.strip().lower() == "instruction" and answer.strip().lower() == "output"
         return "alpaca" if alpaca else "prompt-answer", ColumnMapping(prompt=prompt, answer=answer)
-    document, summary = first(DOCUMENT_NAMES), first(SUMMARY_NAMES)
-    if document and summary:
-        return "prompt-answer", ColumnMapping(prompt=document, answer=summary)
+    summary = first(SUMMARY_NAMES) or answer
+    for asked, told in ((first(DOCUMENT_NAMES), summary), (first(SOURCE_NAMES), answer)):
+        if asked and told:
+            return "prompt-answer", ColumnMapping(prompt=asked, answer=told)
     text = first(TEXT_NAMES)
-    if text and "label" not in names:
+    # Of a text and its class the text is what is asked.
+    if text and not {"label", "labels"} & names.keys():
         return "text", ColumnMapping(text=text)
-    return None
+    # So that what is wrong with them is told.
+    written = next((names[n] for n in MESSAGE_NAMES if n in names and is_python_turns(record[names[n]])), "")
+    return ("messages", ColumnMapping(messages=written)) if written else None
 
 
 def _with_optional(

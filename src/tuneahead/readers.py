@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from tuneahead.counts import counted
@@ -64,6 +66,7 @@ def _json_rows(source: Source, exact: bool) -> Rows:
 
 
 _MARKS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_SPACED = re.compile(r' +"[^"]*"\s*')
 
 
 def _table_rows(source: Source, exact: bool) -> Rows:
@@ -71,17 +74,23 @@ def _table_rows(source: Source, exact: bool) -> Rows:
     # characters the module refuses honest long answers.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
     lines = (text for _, text in iter_lines(source))
-    first = next(lines, "")
-    reader = csv.reader(_chain(first, lines), delimiter=_delimiter(source, first), strict=True)
+    head = _head(lines)
+    mark = _delimiter(source, head)
+    of_row: list[str] = []
+    reader = csv.reader(_kept(chain(head, lines), of_row), delimiter=mark, strict=True)
     header: list[str] | None = None
     start = 1
     try:
         for fields in reader:
             row, start = start, reader.line_num + 1
+            text = "".join(of_row)
+            of_row.clear()
             if not fields:
                 continue
-            if source.container == "tsv" and reader.line_num > row:
+            if source.container == "tsv":
                 _refuse_swallowed(source, fields, row)
+            elif any(_SPACED.fullmatch(field) and mark + field in mark + text for field in fields):
+                raise _spaced(source, row)
             if header is None:
                 header = _header(source, fields)
             elif len(fields) != len(header):
@@ -90,24 +99,28 @@ def _table_rows(source: Source, exact: bool) -> Rows:
                     seen + how_split(source),
                     path=source.path,
                     row=row,
-                    remedy="quote fields that hold delimiters or line breaks",
+                    remedy="quote fields that hold delimiters or line breaks, no space before the quotes",
                 )
             else:
                 yield row, dict(zip(header, fields, strict=True))
     except csv.Error as error:
-        if "new-line character" in str(error):
-            raise DataError(
-                "a carriage return alone ends a line (CR, as on old Macs)",
-                path=source.path,
-                row=start,
-                remedy=r"convert the line ends: tr '\r' '\n' < FILE > NEW; or quote the field that holds it",
-            ) from None
-        raise DataError(
-            f"not valid {source.container.upper()} ({error})",
+        raise _misquoted(source, start, error) from None
+
+
+def _misquoted(source: Source, row: int, error: csv.Error) -> DataError:
+    if "new-line character" in str(error):
+        return DataError(
+            "a carriage return alone ends a line (CR, as on old Macs)",
             path=source.path,
-            row=start,
-            remedy="check the quotes and line ends from this row on",
-        ) from None
+            row=row,
+            remedy=r"convert the line ends: tr '\r' '\n' < FILE > NEW; or quote the field that holds it",
+        )
+    return DataError(
+        f"not valid {source.container.upper()} ({error})",
+        path=source.path,
+        row=row,
+        remedy="check the quotes and line ends from this row on",
+    )
 
 
 def _refuse_swallowed(source: Source, fields: list[str], row: int) -> None:
@@ -122,25 +135,47 @@ def _refuse_swallowed(source: Source, fields: list[str], row: int) -> None:
         )
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+def _spaced(source: Source, row: int) -> DataError:
+    return DataError(
+        "a space stands before a quotation mark, so that the marks would be part of the text",
+        path=source.path,
+        row=row,
+        remedy="take such spaces out; in pandas: read_csv(FILE, skipinitialspace=True) and "
+        "to_json('NEW.jsonl', orient='records', lines=True)",
+    )
 
 
-def _delimiter(source: Source, header: str) -> str:
+def _kept(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
+    """The lines, each put into a list as it is taken."""
+    for line in lines:
+        kept.append(line)
+        yield line
+
+
+def _head(lines: Iterator[str]) -> list[str]:
+    """The lines up to the first that is not blank."""
+    head = []
+    for line in lines:
+        head.append(line)
+        if not line.isspace():
+            break
+    return head
+
+
+def _delimiter(source: Source, head: list[str]) -> str:
     if source.container == "tsv":
         return "\t"
     # Spreadsheets of many countries write semicolons; a header without a comma shows it.
-    return next((mark for mark in (",", ";", "\t", "|") if mark in header), ",")
+    return next((mark for mark in _MARKS if head and mark in head[-1]), ",")
 
 
 def how_split(source: Source) -> str:
     """For an error about the columns of a CSV file: which delimiter was guessed; empty for others."""
     if source.container != "csv":
         return ""
-    header = next((text for _, text in iter_lines(source)), "")
-    mark = _delimiter(source, header)
-    if mark not in header:
+    head = _head(text for _, text in iter_lines(source))
+    mark = _delimiter(source, head)
+    if not head or mark not in head[-1]:
         return "; the header holds no comma, semicolon, tab or bar"
     return f"; fields were split at {_MARKS[mark]}, a guess from the header"
 
@@ -177,13 +212,32 @@ def _cell(cell: Any) -> object:
         return Unreadable(str(error))
 
 
-def _shortest_floats(pa: Any, batch: Any) -> Any:
-    """Floats of 32 bits as the shortest numbers that stand for them: 0.1, not 0.10000000149011612."""
+def _shortest_floats(pa: Any, batch: Any, deep: bool) -> Any:
+    """Floats of 32 bits as the shortest numbers that stand for them: 0.1, not 0.10000000149011612.
+
+    ``deep`` takes those within lists and structures too. Vectors are many numbers, and never read as text.
+    """
     for at, column in enumerate(batch.schema):
-        if column.type == pa.float32():
-            shortest = batch.column(at).cast(pa.string()).cast(pa.float64())
-            batch = batch.set_column(at, column.name, shortest)
+        text = _with_floats(pa, column.type, pa.string(), deep)
+        if text != column.type:
+            double = _with_floats(pa, column.type, pa.float64(), deep)
+            batch = batch.set_column(at, column.name, batch.column(at).cast(text).cast(double))
     return batch
+
+
+def _with_floats(pa: Any, kind: Any, floats: Any, deep: bool) -> Any:
+    """An Arrow type with ``floats`` in place of floats of 32 bits."""
+    if kind == pa.float32():
+        return floats
+    if not deep:
+        return kind
+    if pa.types.is_struct(kind):
+        return pa.struct([inner.with_type(_with_floats(pa, inner.type, floats, deep)) for inner in kind])
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        inner = _with_floats(pa, kind.value_type, floats, deep)
+        return kind if inner == kind.value_type else pa.large_list(inner)
+    return kind
 
 
 def _parquet_rows(source: Source, exact: bool) -> Rows:
@@ -200,7 +254,7 @@ def _parquet_rows(source: Source, exact: bool) -> Rows:
         with pq.ParquetFile(source.path) as file:
             _refuse_twins(source, file.schema_arrow.names)
             for raw in file.iter_batches(batch_size=2048):
-                batch = _shortest_floats(pa, raw)
+                batch = _shortest_floats(pa, raw, exact)
                 try:
                     records = batch.to_pylist()
                 except (UnicodeDecodeError, *_UNREADABLE):

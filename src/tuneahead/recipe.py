@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tuneahead.errors import RecipeError
 from tuneahead.recipefields import may_be_empty, next_step
-from tuneahead.recipenames import known_fields, name_here, remedy_for
+from tuneahead.recipenames import known_fields, name_here, remedy_for, value_here
 from tuneahead.yamltext import SurprisingYaml, read_yaml
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -130,7 +130,10 @@ class Recipe(BaseModel):
         return math.ceil(self.warmup_ratio * total_steps)
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
-        """Learning rate of optimiser step ``step`` (0-based), as in ``transformers.get_scheduler``."""
+        """Learning rate of optimiser step ``step`` (0-based), as in ``transformers.get_scheduler``.
+
+        ``constant`` is ``constant_with_warmup`` there.
+        """
         warmup = self.warmup_steps(total_steps)
         if step < warmup:
             return self.learning_rate * step / max(1, warmup)
@@ -196,10 +199,13 @@ def _problem(one: ErrorDetails) -> tuple[str, str]:
     name = ".".join(str(part) for part in one["loc"])
     if one["type"] == "extra_forbidden":
         if here := name_here(name):
-            return f"{name} is called {here} here", f"write {here} in its place"
+            theirs = value_here(here, one["input"]) or here
+            return f"{name} is called {here} here", f"write {theirs} in its place"
         return f"{_UNKNOWN}{name!r}", remedy_for(name, USER_FIELDS)
     field = name.split(".")[0]
     shown = f"recipe field {name!r} is {one['input']!r}: {one['msg']}"
+    if theirs := value_here(field, one["input"]):
+        return shown, f"write {theirs}"
     return shown, next_step(field, Recipe.model_fields[field])
 
 

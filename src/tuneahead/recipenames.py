@@ -58,6 +58,21 @@ def name_here(name: str) -> str:
     return ""
 
 
+_VALUES: Mapping[tuple[str, str], str] = {
+    ("schedule", "constant"): "schedule: constant and warmup_ratio: 0",
+    ("schedule", "constant_with_warmup"): "schedule: constant",
+}
+
+
+def value_here(field: str, value: object) -> str:
+    """What to write for a value of another trainer's field; empty where it is written alike, or has none.
+
+    >>> value_here("schedule", "constant_with_warmup")
+    'schedule: constant'
+    """
+    return _VALUES.get((field, str(value)), "")
+
+
 def remedy_for(name: str, known: tuple[str, ...]) -> str:
     """What to do about a name that is no field: its counterpart or a likely slip; empty without either."""
     if name.lower() in _INSTEAD:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tuneahead.checks.check import Context, found, share
+from tuneahead.counts import counted
 from tuneahead.duplicates import NearDuplicates
 from tuneahead.survey import conflict_groups, pair_keys, repeated_rows
 from tuneahead.verdict import Finding
@@ -89,11 +90,12 @@ def conflicting_answers(context: Context) -> Iterator[Finding]:
     for group in range(min(_SHOWN_CLUSTERS, int(groups.max()) + 1)):
         clusters.append(_row_list(survey.row[groups == group].tolist()))
     order = np.argsort(groups[mask], kind="stable")
+    prompts = int(groups.max()) + 1
     yield found(
         "conflicting-answers",
         "warn" if mask.mean() >= _CONFLICT_FRACTION else "note",
-        f"{share(int(mask.sum()), len(survey))} contradict another row: {int(groups.max()) + 1:,} prompts "
-        f"have different answers, for example rows {'; rows '.join(clusters)}",
+        f"{share(int(mask.sum()), len(survey))} contradict another row: {counted(prompts, 'prompt')} "
+        f"{'has' if prompts == 1 else 'have'} different answers, for example rows {'; rows '.join(clusters)}",
         "settle on one answer per prompt; for open questions with many good answers, leave them",
         rows=survey.row[mask][order],
     )
@@ -110,8 +112,8 @@ def contamination(context: Context) -> Iterator[Finding]:
             "contamination",
             "stop" if stop else "warn",
             f"{count:,} of {result.items:,} questions of {result.benchmark} ({100 * result.fraction:.1f} %) "
-            f"stand in {len(result.rows):,} training rows, for example {result.first_items[0]} in row "
-            f"{result.rows[0]}: the score would not measure what was learned",
+            f"stand in {counted(len(result.rows), 'training row')}, for example {result.first_items[0]} in "
+            f"row {result.rows[0]}: the score would not measure what was learned",
             "remove these rows, or judge by another benchmark",
             rows=result.rows,
         )
