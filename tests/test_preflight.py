@@ -310,18 +310,20 @@ def test_answers_cut_by_the_window_are_counted_apart_from_masked_ones(tokenizer)
     assert not _only(preflight(_clean(), Recipe(max_length=64), tokenizer=tokenizer), "cut-answers")
 
 
-def test_every_window_gives_the_verdict_of_encoding_each_row(tokenizer) -> None:  # type: ignore[no-untyped-def]
-    from tuneahead.training.encode import encode_examples
-
+def test_every_window_gives_the_verdict_of_encoding_each_row(tokenizer, chat) -> None:  # type: ignore[no-untyped-def]
     rng = random.Random(5)
     rows = [Example("ab é東 " * rng.randint(0, 9), "no wü " * rng.randint(1, 9), i) for i in range(1, 200)]
-    for window in (8, 16, 32, 64):
+    roles = ("user", "assistant") * 3
+    for i in range(200, 260):
+        turns = tuple(Message(role, "no wü " * rng.randint(1, 9)) for role in roles)
+        rows.append(Example("\n\n".join(turn.content for turn in turns[:-1]), turns[-1].content, i, turns))
+    for base, window in ((base, window) for base in (tokenizer, chat) for window in (8, 16, 32, 64)):
         recipe = Recipe(max_length=window)
-        encoded = encode_examples(rows, tokenizer, recipe)
-        whole = encode_examples(rows, tokenizer, Recipe(max_length=4096))
+        encoded = encode_examples(rows, base, recipe)
+        whole = encode_examples(rows, base, Recipe(max_length=4096))
         masked = sum(e.answer_tokens == 0 for e in encoded)
         cut = sum(0 < e.answer_tokens < w.answer_tokens for e, w in zip(encoded, whole, strict=True))
-        findings = preflight(rows, recipe, tokenizer=tokenizer)
+        findings = preflight(rows, recipe, tokenizer=base)
         for name, count in (("masked-answers", masked), ("cut-answers", cut)):
             assert sum(f.count for f in _only(findings, name)) == count, (window, name)
 
