@@ -119,6 +119,20 @@ def test_empty_answers_warn_with_their_rows_and_stop_when_all_are() -> None:
     assert not _only(preflight(_clean(), Recipe()), "empty-answers")
 
 
+@pytest.mark.parametrize("template", ["auto", "chat", "raw"])
+def test_an_earlier_answer_of_a_conversation_is_trained_where_a_chat_template_is(template: str, chat) -> None:  # type: ignore[no-untyped-def]
+    texts = ("Rain?", "In which city?", "Lima", "")
+    turns = tuple(Message(role, text) for role, text in zip(("user", "assistant") * 2, texts, strict=True))
+    rows = [Example("Rain?\n\nIn which city?\n\nLima", "", i, turns) for i in range(1, 41)]
+    recipe = Recipe(template=template, batch_size=8)
+    for tokenizer in (None, chat):
+        findings = preflight(rows, recipe, tokenizer=tokenizer)
+        empty = _one(findings, "empty-answers")
+        assert empty.severity == ("stop" if template == "raw" else "warn") and empty.count == 40
+        assert bool(_only(findings, "token-budget")) == (template != "raw")
+        assert not _only(findings, "masked-answers")
+
+
 def test_empty_turns_of_a_conversation_may_be_tool_calls() -> None:
     turns = (Message("user", "Weather in Lima?"), Message("assistant", ""))
     rows = [*_clean(), Example("Weather in Lima?", "", 17, turns)]
