@@ -100,6 +100,16 @@ def test_conversations_that_differ_in_roles_or_tool_calls_are_no_copies(tmp_path
     assert [(r.row, r.detail) for r in ledger] == [(4, "copy of row 1")]
 
 
+def test_conversations_that_differ_in_their_thoughts_are_no_copies(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    answers = [
+        {"role": "assistant", "content": "4", "reasoning_content": text} for text in ("2 + 2", "3 + 1")
+    ]
+    rows = [{"messages": [{"role": "user", "content": "Sum?"}, answer]} for answer in answers]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert clean_file(path, tmp_path / "out.jsonl").ledger == ()
+
+
 def test_a_conversation_goes_as_empty_only_if_no_answer_says_or_calls_anything(tmp_path: Path) -> None:
     user, good = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
     call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -131,6 +132,22 @@ def test_an_earlier_answer_of_a_conversation_is_trained_where_a_chat_template_is
         assert empty.severity == ("stop" if template == "raw" else "warn") and empty.count == 40
         assert bool(_only(findings, "token-budget")) == (template != "raw")
         assert not _only(findings, "masked-answers")
+
+
+def test_tool_calls_and_thoughts_beside_the_content_of_turns_are_reported(tmp_path: Path) -> None:
+    user, good = {"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "Yes."}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "weather"}}]}
+    tool, thinks = {"role": "tool", "content": "wet"}, {**good, "reasoning_content": "It is wet."}
+    path = tmp_path / "chats.jsonl"
+    rows = ([user, good], [user, call, tool, good], [user, thinks])
+    path.write_text("\n".join(json.dumps({"messages": turns}) for turns in rows))
+    found = _only(preflight(read_examples(path), Recipe()), "unread-parts")
+    assert [(f.severity, f.rows, f.message.split(" of ")[0]) for f in found] == [
+        ("warn", (2,), "the tool calls"),
+        ("warn", (3,), "the thoughts"),
+    ]
+    path.write_text(json.dumps({"messages": rows[0]}))
+    assert not _only(preflight(read_examples(path), Recipe()), "unread-parts")
 
 
 def test_empty_turns_of_a_conversation_may_be_tool_calls() -> None:

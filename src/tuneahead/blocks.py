@@ -149,6 +149,8 @@ class BlockMeter:
             "silent": np.fromiter(map(_says_nothing, block), bool, count),
             "conversation": np.fromiter((e.messages is not None for e in block), bool, count),
             "earlier_turns": np.fromiter(map(_answers_before, block), bool, count),
+            "calls": np.fromiter((any(m.calls for m in e.messages or ()) for e in block), bool, count),
+            "thoughts": np.fromiter((any(m.thoughts for m in e.messages or ()) for e in block), bool, count),
             "echo": np.fromiter(map(_echoes, block), bool, count),
             "gibberish": find_gibberish(stats),
             "damage": _damage(texts, stats),
@@ -182,8 +184,8 @@ KINDS: dict[str, type[np.generic]] = {
     "row": np.int64, "prompt": np.uint64, "answer": np.uint64, "loose_answer": np.uint64,
     "exact": np.uint64, "prompt_characters": np.int64, "answer_characters": np.int64,
     "empty_prompt": np.bool_, "empty_answer": np.bool_, "silent": np.bool_, "conversation": np.bool_,
-    "earlier_turns": np.bool_, "echo": np.bool_, "gibberish": np.bool_, "damage": np.uint8,
-    "marker": np.uint8, "language": np.uint8,
+    "earlier_turns": np.bool_, "calls": np.bool_, "thoughts": np.bool_, "echo": np.bool_,
+    "gibberish": np.bool_, "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
 }  # fmt: skip
 
 
@@ -214,7 +216,8 @@ def _hash_columns(block: list[Example]) -> dict[str, NDArray[Any]]:
 def _exact_text(example: Example) -> str:
     parts = [example.prompt, example.answer]
     if example.messages is not None:
-        parts = [part for turn in example.messages for part in (turn.role, turn.content, turn.calls)]
+        turns = example.messages
+        parts = [part for m in turns for part in (m.role, m.content, m.calls, m.thoughts)]
     trimmed = ["\n".join([line.rstrip(" \t\r") for line in part.split("\n")]).rstrip("\n") for part in parts]
     # With their lengths: without them ("ab", "c") and ("a", "bc") would hash alike.
     return "".join([f"{len(part)} {part}" for part in trimmed])

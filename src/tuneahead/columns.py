@@ -154,7 +154,8 @@ class Layout:
                 )
             calls = turn.get("tool_calls") or turn.get("function_call")
             told = json.dumps(calls, sort_keys=True, default=str) if calls else ""
-            turns.append(Message(known, self._content(row, where, content), told))
+            thoughts = turn.get("reasoning_content") or turn.get("thinking")
+            turns.append(Message(known, self._content(row, where, content), told, str(thoughts or "")))
         return turns
 
     def _content(self, row: int, where: str, content: object) -> str:

@@ -65,6 +65,24 @@ def empty_answers(context: Context) -> Iterator[Finding]:
             yield found("empty-answers", "warn", what, remedy + hint, rows=survey.row[mask])
 
 
+def unread_parts(context: Context) -> Iterator[Finding]:
+    """Tool calls and thoughts beside the content of a turn: nothing of them is read or trained."""
+    survey = context.survey
+    for mask, what, remedy in (
+        (survey.calls, "tool calls", "as the base's chat template shows them"),
+        (survey.thoughts, "thoughts", "between the marks of the base, such as <think> and </think>"),
+    ):
+        if mask.any():
+            yield found(
+                "unread-parts",
+                "warn",
+                f"the {what} of {share(int(mask.sum()), len(survey))} stand beside the content of turns "
+                "and are not read: a trainer whose chat template shows them trains another text",
+                f"write them into content, {remedy}",
+                rows=survey.row[mask],
+            )
+
+
 def empty_prompts(context: Context) -> Iterator[Finding]:
     """Rows without a prompt: their answers are trained as statements."""
     survey = context.survey
