@@ -71,6 +71,16 @@ def test_a_near_duplicate_of_a_removed_row_stays() -> None:
     assert [(r.row, r.reason) for r in cleaned.ledger] == [(1, "broken-encoding")]
 
 
+def test_questions_about_one_passage_stay_where_near_duplicates_go() -> None:
+    passage = " ".join(f"word{i}" for i in range(140))
+    rows = [Example(f"{passage} What is {i}?", f"It is {i // 2}.", i) for i in range(1, 7)]
+    cleaned = clean(rows, reasons=("near-duplicates",))
+    assert [(r.row, r.detail.split(" (")[0]) for r in cleaned.ledger] == [
+        (3, "like row 2"),
+        (5, "like row 4"),
+    ]
+
+
 def test_what_is_alike_but_for_spaces_within_its_lines_is_no_copy() -> None:
     code = [
         "if a:\n    b()\nc()",

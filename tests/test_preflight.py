@@ -294,7 +294,16 @@ def test_near_duplicates_name_the_row_they_resemble() -> None:
     rows = _with((text, "Dear neighbour, we must talk."), (text + " please", "Dear neighbour, we must talk."))
     finding = _one(preflight(rows, Recipe()), "near-duplicates")
     assert finding.rows == (18,) and "1 cluster, for example rows 17, 18" in finding.message
+    assert finding.remedy.endswith("would leave out 1")
     assert not _only(preflight(_clean(), Recipe()), "near-duplicates")
+
+
+def test_questions_about_one_passage_are_a_note_and_no_near_duplicates() -> None:
+    passage = " ".join(f"word{i}" for i in range(140))
+    rows = _with(*((f"{passage} What is {i} and {i}?", f"It is {2 * i}.") for i in range(5)))
+    finding = _one(preflight(rows, Recipe()), "near-duplicates")
+    assert (finding.severity, finding.rows) == ("note", (18, 19, 20, 21))
+    assert "but not the answer" in finding.message
 
 
 def _benchmark(items: int) -> Benchmark:

@@ -120,11 +120,16 @@ class BlockMeter:
     def measure(self, block: list[Example]) -> BlockMeasures:
         """Everything of one block."""
         texts = [f"{e.prompt} {e.answer}" for e in block]
-        words = self._hasher.words(texts)
+        parts = self._hasher.words([part for e in block for part in _parts(e)])
+        words = Words(parts.hashes, parts.offsets[::3])
         columns = self._columns(block, texts, words)
+        lengths = np.diff(parts.offsets).reshape(-1, 3)
+        # Rows under one system prompt are no more alike for it.
+        said = _chosen(parts, np.arange(len(lengths) * 3) % 3 > 0)
+        compared = Words(said.hashes, said.offsets[::2])
         if self.common is None:
             first = first_places(pair_keys(columns["prompt"], columns["answer"]))
-            self.common = common_shingles(_chosen(words, first))
+            self.common = common_shingles(_chosen(compared, first))
         window = self._window
         may_cut = (
             (window is not None and window.may_cut(e, _bytes(text)))
@@ -132,7 +137,7 @@ class BlockMeter:
         )
         return BlockMeasures(
             columns,
-            sketch_rows(words, self.common),
+            sketch_rows(compared, self.common, lengths[:, 2], columns["loose_answer"]),
             self._contamination.look_up(words, columns["row"], block),
             np.fromiter(may_cut, bool, len(block)),
         )
@@ -211,6 +216,15 @@ def _hash_columns(block: list[Example]) -> dict[str, NDArray[Any]]:
         "loose_answer": np.array([_hash(text) for text in loose], np.uint64),
         "exact": np.array([_hash(_exact_text(e)) for e in block], np.uint64),
     }
+
+
+def _parts(example: Example) -> tuple[str, str, str]:
+    """The system prompt that a conversation opens with, the rest of the prompt, and the answer."""
+    first = example.messages[0] if example.messages else None
+    system = first.content if first is not None and first.role == "system" else ""
+    if not example.prompt.startswith(system):
+        system = ""
+    return system, example.prompt[len(system) :], example.answer
 
 
 def _exact_text(example: Example) -> str:
