@@ -71,6 +71,16 @@ def test_a_near_duplicate_of_a_removed_row_stays() -> None:
     assert [(r.row, r.reason) for r in cleaned.ledger] == [(1, "broken-encoding")]
 
 
+def test_questions_about_one_passage_stay_where_near_duplicates_go() -> None:
+    passage = " ".join(f"word{i}" for i in range(140))
+    rows = [Example(f"{passage} What is {i}?", f"It is {i // 2}.", i) for i in range(1, 7)]
+    cleaned = clean(rows, reasons=("near-duplicates",))
+    assert [(r.row, r.detail.split(" (")[0]) for r in cleaned.ledger] == [
+        (3, "like row 2"),
+        (5, "like row 4"),
+    ]
+
+
 def test_what_is_alike_but_for_spaces_within_its_lines_is_no_copy() -> None:
     code = [
         "if a:\n    b()\nc()",
@@ -98,6 +108,16 @@ def test_conversations_that_differ_in_roles_or_tool_calls_are_no_copies(tmp_path
     path.write_text("\n".join(row(*kind) for kind in kinds))
     ledger = clean_file(path, tmp_path / "out.jsonl").ledger
     assert [(r.row, r.detail) for r in ledger] == [(4, "copy of row 1")]
+
+
+def test_conversations_that_differ_in_their_thoughts_are_no_copies(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    answers = [
+        {"role": "assistant", "content": "4", "reasoning_content": text} for text in ("2 + 2", "3 + 1")
+    ]
+    rows = [{"messages": [{"role": "user", "content": "Sum?"}, answer]} for answer in answers]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert clean_file(path, tmp_path / "out.jsonl").ledger == ()
 
 
 def test_a_conversation_goes_as_empty_only_if_no_answer_says_or_calls_anything(tmp_path: Path) -> None:

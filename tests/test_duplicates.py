@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from tuneahead.duplicates import NearDuplicateSearch, find_near_duplicates
+from tuneahead.examples import Example, Message
+from tuneahead.survey import take_survey
 from tuneahead.words import WordHasher, split_words
 
 
@@ -84,6 +86,43 @@ def test_the_same_rows_give_the_same_pairs() -> None:
     first, second = find_near_duplicates(texts), find_near_duplicates(texts)
     assert first.later.tolist() == second.later.tolist() == list(range(200, 400))
     assert first.earlier.tolist() == list(range(200))
+
+
+def test_every_row_with_an_alike_answer_is_paired_with_the_first_that_has_one() -> None:
+    passage = " ".join(_texts(1, 140, random.Random(3))[0])
+    asked = [
+        ("Who?", "Ada"),
+        ("Where?", "Rome"),
+        ("Where now?", "rome."),
+        ("Who is it?", "Ada"),
+        ("When?", ""),
+    ]
+    rows = [Example(f"{passage} {question}", answer, i) for i, (question, answer) in enumerate(asked)]
+    near = take_survey(rows).near
+    assert list(zip(near.later, near.earlier, near.alike, strict=True)) == [
+        (1, 0, False), (2, 1, True), (3, 0, True), (4, 0, False)
+    ]  # fmt: skip
+    assert [row[:2] for row in near.spare()] == [(2, 1), (3, 0)]
+    assert [row[:2] for row in near.spare([1])] == [(3, 0)]
+
+
+def test_long_answers_are_alike_where_they_share_most_of_their_triples() -> None:
+    rng = random.Random(4)
+    passage, told, other = (" ".join(_texts(1, words, rng)[0]) for words in (600, 40, 40))
+    rows = [Example(passage, answer, i) for i, answer in enumerate((told, f"{told} now", other))]
+    near = take_survey(rows).near
+    assert (near.later.tolist(), near.alike.tolist()) == ([1, 2], [True, False])
+
+
+def test_rows_are_not_alike_for_a_system_prompt_that_they_share() -> None:
+    rng = random.Random(5)
+    system = [" ".join(text) for text in _texts(5, 400, rng)]
+    rows = []
+    for i, (asked, told) in enumerate(zip(_texts(100, 12, rng), _texts(100, 12, rng), strict=True)):
+        texts = (system[i % 5], " ".join(asked), " ".join(told))
+        turns = tuple(map(Message, ("system", "user", "assistant"), texts))
+        rows.append(Example("\n\n".join(texts[:2]), texts[2], i, turns))
+    assert not len(take_survey(rows).near.later)
 
 
 def test_a_long_instruction_that_every_row_shares_is_not_likeness() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -117,6 +118,36 @@ def test_empty_answers_warn_with_their_rows_and_stop_when_all_are() -> None:
     rows = [replace(row, answer=" ") for row in _clean()]
     assert _one(preflight(rows, Recipe()), "empty-answers").severity == "stop"
     assert not _only(preflight(_clean(), Recipe()), "empty-answers")
+
+
+@pytest.mark.parametrize("template", ["auto", "chat", "raw"])
+def test_an_earlier_answer_of_a_conversation_is_trained_where_a_chat_template_is(template: str, chat) -> None:  # type: ignore[no-untyped-def]
+    texts = ("Rain?", "In which city?", "Lima", "")
+    turns = tuple(Message(role, text) for role, text in zip(("user", "assistant") * 2, texts, strict=True))
+    rows = [Example("Rain?\n\nIn which city?\n\nLima", "", i, turns) for i in range(1, 41)]
+    recipe = Recipe(template=template, batch_size=8)
+    for tokenizer in (None, chat):
+        findings = preflight(rows, recipe, tokenizer=tokenizer)
+        empty = _one(findings, "empty-answers")
+        assert empty.severity == ("stop" if template == "raw" else "warn") and empty.count == 40
+        assert bool(_only(findings, "token-budget")) == (template != "raw")
+        assert not _only(findings, "masked-answers")
+
+
+def test_tool_calls_and_thoughts_beside_the_content_of_turns_are_reported(tmp_path: Path) -> None:
+    user, good = {"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "Yes."}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "weather"}}]}
+    tool, thinks = {"role": "tool", "content": "wet"}, {**good, "reasoning_content": "It is wet."}
+    path = tmp_path / "chats.jsonl"
+    rows = ([user, good], [user, call, tool, good], [user, thinks])
+    path.write_text("\n".join(json.dumps({"messages": turns}) for turns in rows))
+    found = _only(preflight(read_examples(path), Recipe()), "unread-parts")
+    assert [(f.severity, f.rows, f.message.split(" of ")[0]) for f in found] == [
+        ("warn", (2,), "the tool calls"),
+        ("warn", (3,), "the thoughts"),
+    ]
+    path.write_text(json.dumps({"messages": rows[0]}))
+    assert not _only(preflight(read_examples(path), Recipe()), "unread-parts")
 
 
 def test_empty_turns_of_a_conversation_may_be_tool_calls() -> None:
@@ -265,7 +296,16 @@ def test_near_duplicates_name_the_row_they_resemble() -> None:
     rows = _with((text, "Dear neighbour, we must talk."), (text + " please", "Dear neighbour, we must talk."))
     finding = _one(preflight(rows, Recipe()), "near-duplicates")
     assert finding.rows == (18,) and "1 cluster, for example rows 17, 18" in finding.message
+    assert finding.remedy.endswith("would leave out 1")
     assert not _only(preflight(_clean(), Recipe()), "near-duplicates")
+
+
+def test_questions_about_one_passage_are_a_note_and_no_near_duplicates() -> None:
+    passage = " ".join(f"word{i}" for i in range(140))
+    rows = _with(*((f"{passage} What is {i} and {i}?", f"It is {2 * i}.") for i in range(5)))
+    finding = _one(preflight(rows, Recipe()), "near-duplicates")
+    assert (finding.severity, finding.rows) == ("note", (18, 19, 20, 21))
+    assert "but not the answer" in finding.message
 
 
 def _benchmark(items: int) -> Benchmark:
@@ -313,18 +353,20 @@ def test_answers_cut_by_the_window_are_counted_apart_from_masked_ones(tokenizer)
     assert not _only(preflight(_clean(), Recipe(max_length=64), tokenizer=tokenizer), "cut-answers")
 
 
-def test_every_window_gives_the_verdict_of_encoding_each_row(tokenizer) -> None:  # type: ignore[no-untyped-def]
-    from tuneahead.training.encode import encode_examples
-
+def test_every_window_gives_the_verdict_of_encoding_each_row(tokenizer, chat) -> None:  # type: ignore[no-untyped-def]
     rng = random.Random(5)
     rows = [Example("ab é東 " * rng.randint(0, 9), "no wü " * rng.randint(1, 9), i) for i in range(1, 200)]
-    for window in (8, 16, 32, 64):
+    roles = ("user", "assistant") * 3
+    for i in range(200, 260):
+        turns = tuple(Message(role, "no wü " * rng.randint(1, 9)) for role in roles)
+        rows.append(Example("\n\n".join(turn.content for turn in turns[:-1]), turns[-1].content, i, turns))
+    for base, window in ((base, window) for base in (tokenizer, chat) for window in (8, 16, 32, 64)):
         recipe = Recipe(max_length=window)
-        encoded = encode_examples(rows, tokenizer, recipe)
-        whole = encode_examples(rows, tokenizer, Recipe(max_length=4096))
+        encoded = encode_examples(rows, base, recipe)
+        whole = encode_examples(rows, base, Recipe(max_length=4096))
         masked = sum(e.answer_tokens == 0 for e in encoded)
         cut = sum(0 < e.answer_tokens < w.answer_tokens for e, w in zip(encoded, whole, strict=True))
-        findings = preflight(rows, recipe, tokenizer=tokenizer)
+        findings = preflight(rows, recipe, tokenizer=base)
         for name, count in (("masked-answers", masked), ("cut-answers", cut)):
             assert sum(f.count for f in _only(findings, name)) == count, (window, name)
 

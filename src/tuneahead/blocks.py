@@ -120,11 +120,16 @@ class BlockMeter:
     def measure(self, block: list[Example]) -> BlockMeasures:
         """Everything of one block."""
         texts = [f"{e.prompt} {e.answer}" for e in block]
-        words = self._hasher.words(texts)
+        parts = self._hasher.words([part for e in block for part in _parts(e)])
+        words = Words(parts.hashes, parts.offsets[::3])
         columns = self._columns(block, texts, words)
+        lengths = np.diff(parts.offsets).reshape(-1, 3)
+        # Rows under one system prompt are no more alike for it.
+        said = _chosen(parts, np.arange(len(lengths) * 3) % 3 > 0)
+        compared = Words(said.hashes, said.offsets[::2])
         if self.common is None:
             first = first_places(pair_keys(columns["prompt"], columns["answer"]))
-            self.common = common_shingles(_chosen(words, first))
+            self.common = common_shingles(_chosen(compared, first))
         window = self._window
         may_cut = (
             (window is not None and window.may_cut(e, _bytes(text)))
@@ -132,7 +137,7 @@ class BlockMeter:
         )
         return BlockMeasures(
             columns,
-            sketch_rows(words, self.common),
+            sketch_rows(compared, self.common, lengths[:, 2], columns["loose_answer"]),
             self._contamination.look_up(words, columns["row"], block),
             np.fromiter(may_cut, bool, len(block)),
         )
@@ -149,6 +154,8 @@ class BlockMeter:
             "silent": np.fromiter(map(_says_nothing, block), bool, count),
             "conversation": np.fromiter((e.messages is not None for e in block), bool, count),
             "earlier_turns": np.fromiter(map(_answers_before, block), bool, count),
+            "calls": np.fromiter((any(m.calls for m in e.messages or ()) for e in block), bool, count),
+            "thoughts": np.fromiter((any(m.thoughts for m in e.messages or ()) for e in block), bool, count),
             "echo": np.fromiter(map(_echoes, block), bool, count),
             "gibberish": find_gibberish(stats),
             "damage": _damage(texts, stats),
@@ -182,8 +189,8 @@ KINDS: dict[str, type[np.generic]] = {
     "row": np.int64, "prompt": np.uint64, "answer": np.uint64, "loose_answer": np.uint64,
     "exact": np.uint64, "prompt_characters": np.int64, "answer_characters": np.int64,
     "empty_prompt": np.bool_, "empty_answer": np.bool_, "silent": np.bool_, "conversation": np.bool_,
-    "earlier_turns": np.bool_, "echo": np.bool_, "gibberish": np.bool_, "damage": np.uint8,
-    "marker": np.uint8, "language": np.uint8,
+    "earlier_turns": np.bool_, "calls": np.bool_, "thoughts": np.bool_, "echo": np.bool_,
+    "gibberish": np.bool_, "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
 }  # fmt: skip
 
 
@@ -211,10 +218,20 @@ def _hash_columns(block: list[Example]) -> dict[str, NDArray[Any]]:
     }
 
 
+def _parts(example: Example) -> tuple[str, str, str]:
+    """The system prompt that a conversation opens with, the rest of the prompt, and the answer."""
+    first = example.messages[0] if example.messages else None
+    system = first.content if first is not None and first.role == "system" else ""
+    if not example.prompt.startswith(system):
+        system = ""
+    return system, example.prompt[len(system) :], example.answer
+
+
 def _exact_text(example: Example) -> str:
     parts = [example.prompt, example.answer]
     if example.messages is not None:
-        parts = [part for turn in example.messages for part in (turn.role, turn.content, turn.calls)]
+        turns = example.messages
+        parts = [part for m in turns for part in (m.role, m.content, m.calls, m.thoughts)]
     trimmed = ["\n".join([line.rstrip(" \t\r") for line in part.split("\n")]).rstrip("\n") for part in parts]
     # With their lengths: without them ("ab", "c") and ("a", "bc") would hash alike.
     return "".join([f"{len(part)} {part}" for part in trimmed])

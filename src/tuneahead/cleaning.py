@@ -197,15 +197,8 @@ def _gibberish(survey: Survey, _: Earlier) -> Found:
 
 
 def _alike(survey: Survey, removed: Earlier) -> Found:
-    near = survey.near
-    gone = set(removed)
-    for later, earlier, similarity in zip(
-        near.later.tolist(), near.earlier.tolist(), near.similarity.tolist(), strict=True
-    ):
-        # What resembles a row that goes itself may stay.
-        if earlier not in gone:
-            gone.add(later)
-            yield later, f"like row {earlier} (similarity {similarity:.2f})"
+    for later, earlier, similarity in survey.near.spare(removed):
+        yield later, f"like row {earlier} (similarity {similarity:.2f})"
 
 
 def _record_lines(source: Source) -> Iterator[tuple[int, str]]:

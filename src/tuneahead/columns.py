@@ -160,7 +160,8 @@ class Layout:
                 self._refuse_unlearnt(row, where, turn)
             calls = turn.get("tool_calls") or turn.get("function_call")
             told = json.dumps(calls, sort_keys=True, default=str) if calls else ""
-            turns.append(Message(known, self._content(row, where, content), told))
+            thoughts = turn.get("reasoning_content") or turn.get("thinking")
+            turns.append(Message(known, self._content(row, where, content), told, str(thoughts or "")))
         return turns
 
     def _refuse_unlearnt(self, row: int, where: str, turn: Record) -> None:

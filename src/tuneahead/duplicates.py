@@ -39,13 +39,15 @@ _CHUNK_PAIRS = 100_000
 class NearDuplicates:
     """Rows that resemble an earlier one: ``later[i]`` resembles ``earlier[i]`` at ``similarity[i]``.
 
-    ``later`` and ``earlier`` are row numbers as given, each later one once; ``examined`` rows
-    were compared of ``total`` given.
+    ``later`` and ``earlier`` are row numbers as given, each later one once. The earlier one is the first
+    whose answer is ``alike`` too, or else the first of all; ``examined`` rows were compared of ``total``
+    given.
     """
 
     later: NDArray[np.int64]
     earlier: NDArray[np.int64]
     similarity: NDArray[np.float64]
+    alike: NDArray[np.bool_]
     examined: int
     total: int
 
@@ -54,16 +56,32 @@ class NearDuplicates:
         """Share of the examined rows that resemble an earlier one; NaN without rows."""
         return len(self.later) / self.examined if self.examined else float("nan")
 
+    def spare(self, gone: Iterable[int] = ()) -> list[tuple[int, int, float]]:
+        """Rows to leave out so that one of each kind stays: row, the one like it, and their similarity.
+
+        Rows with an answer of their own stay, and so does what resembles a row that is ``gone`` anyway.
+        """
+        left = set(gone)
+        spare = []
+        found = (part[self.alike].tolist() for part in (self.later, self.earlier, self.similarity))
+        for later, earlier, similarity in zip(*found, strict=True):
+            if earlier not in left:
+                left.add(later)
+                spare.append((later, earlier, similarity))
+        return spare
+
 
 @dataclass(frozen=True)
 class Sketches:
     """What the search keeps of a block of rows: word triples flat, band keys and a byte of each slot.
 
-    Row i has the next ``lengths[i]`` of ``shingles``; ``bands`` is ``(rows, 16)``, ``slots``
-    ``(rows, 64)``.
+    Row i has the next ``lengths[i]`` of ``shingles``, of which the last ``answer_lengths[i]`` lie in its
+    answer, whose hash is ``answers[i]``; ``bands`` is ``(rows, 16)``, ``slots`` ``(rows, 64)``.
     """
 
     lengths: NDArray[np.int64]
+    answer_lengths: NDArray[np.int64]
+    answers: Hashes
     shingles: NDArray[np.uint32]
     bands: Hashes
     slots: NDArray[np.uint8]
@@ -73,15 +91,25 @@ class Sketches:
         if keep.all():
             return self
         kept = self.shingles[np.repeat(keep, self.lengths)]
-        return Sketches(self.lengths[keep], kept, self.bands[keep], self.slots[keep])
+        rows = (part[keep] for part in (self.lengths, self.answer_lengths, self.answers))
+        return Sketches(*rows, kept, self.bands[keep], self.slots[keep])
 
 
-def sketch_rows(words: Words, common: Hashes) -> Sketches:
-    """Sketch the rows of a block; triples in ``common`` (see :func:`common_shingles`) don't count."""
-    shingles = _without(words.runs(SHINGLE_WORDS), common)
+def sketch_rows(words: Words, common: Hashes, answer_words: NDArray[np.int64], answers: Hashes) -> Sketches:
+    """Sketch the rows of a block; triples in ``common`` (see :func:`common_shingles`) don't count.
+
+    The last ``answer_words`` of a row's words are its answer, which hashes to ``answers``: both ``(rows,)``.
+    """
+    runs = words.runs(SHINGLE_WORDS)
+    keep = ~np.isin(runs.hashes, common)
+    kept = np.concatenate([[0], np.cumsum(keep)])
+    shingles = Words(np.ascontiguousarray(runs.hashes[keep]), kept[runs.offsets])
+    answer_starts = runs.offsets[1:] - np.maximum(answer_words - SHINGLE_WORDS + 1, 0)
     slots = _sketch(shingles)
     return Sketches(
         np.diff(shingles.offsets),
+        shingles.offsets[1:] - kept[answer_starts],
+        answers,
         (shingles.hashes >> np.uint64(32)).astype(np.uint32),
         _band_keys(slots),
         # A byte of each slot is enough to drop most pairs before the exact comparison.
@@ -103,6 +131,8 @@ class NearDuplicateSearch:
     _rows: list[NDArray[np.int64]] = field(default_factory=list)
     _shingles: list[NDArray[np.uint32]] = field(default_factory=list)
     _lengths: list[NDArray[np.int64]] = field(default_factory=list)
+    _answer_lengths: list[NDArray[np.int64]] = field(default_factory=list)
+    _answers: list[Hashes] = field(default_factory=list)
     _bands: list[Hashes] = field(default_factory=list)
     _sketches: list[NDArray[np.uint8]] = field(default_factory=list)
     _common: Hashes | None = None
@@ -111,10 +141,11 @@ class NearDuplicateSearch:
     _total: int = 0
 
     def add(self, words: Words, rows: NDArray[np.int64]) -> None:
-        """Add a block: the words of each row and its row number, ascending over all blocks."""
+        """Add a block of texts without answers: their words and their numbers, ascending over all blocks."""
         if self._common is None:
             self._common = common_shingles(words)
-        self.add_sketches(sketch_rows(words, self._common), rows)
+        none = np.zeros(len(words), np.int64)
+        self.add_sketches(sketch_rows(words, self._common, none, none.astype(np.uint64)), rows)
 
     def add_sketches(self, sketches: Sketches, rows: NDArray[np.int64]) -> None:
         """Add a block that was sketched already; all blocks with the same common triples."""
@@ -131,23 +162,27 @@ class NearDuplicateSearch:
         self._held += int(sketches.lengths.sum())
         self._rows.append(rows)
         self._lengths.append(sketches.lengths)
+        self._answer_lengths.append(sketches.answer_lengths)
+        self._answers.append(sketches.answers)
         self._shingles.append(sketches.shingles)
         self._bands.append(sketches.bands)
         self._sketches.append(sketches.slots)
 
     def finish(self) -> NearDuplicates:
-        """Compare the rows that share a band; each row is paired with the first earlier one it resembles."""
+        """Compare the rows that share a band; each row is paired with one earlier one that it resembles."""
         if not self._rows:
             none = np.empty(0, np.int64)
-            return NearDuplicates(none, none, np.empty(0), 0, self._total)
+            return NearDuplicates(none, none, np.empty(0), np.empty(0, bool), 0, self._total)
         rows = _joined(self._rows)
         offsets = np.concatenate([[0], np.cumsum(_joined(self._lengths))])
         pairs = _candidates(
             _joined(self._bands), _joined(self._sketches), np.diff(offsets) > 0, self.threshold
         )
-        shingles = _joined(self._shingles)
-        later, earlier, similarity = _compare(pairs, shingles, offsets, self.threshold)
-        return NearDuplicates(rows[later], rows[earlier], similarity, self._examined, self._total)
+        texts = _Texts(
+            _joined(self._shingles), offsets, _joined(self._answer_lengths), _joined(self._answers)
+        )
+        later, earlier, similarity, alike = _compare(pairs, texts, self.threshold)
+        return NearDuplicates(rows[later], rows[earlier], similarity, alike, self._examined, self._total)
 
 
 def find_near_duplicates(texts: Iterable[str], *, threshold: float = THRESHOLD) -> NearDuplicates:
@@ -183,14 +218,6 @@ def common_shingles(words: Words) -> Hashes:
     once = np.unique(np.stack([shingles.hashes, row]), axis=1)[0]
     values, rows = np.unique(once, return_counts=True)
     return values[rows >= _COMMON_FRACTION * len(shingles)]
-
-
-def _without(shingles: Words, common: Hashes) -> Words:
-    if not len(common) or not len(shingles.hashes):
-        return shingles
-    keep = ~np.isin(shingles.hashes, common)
-    kept = np.concatenate([[0], np.cumsum(keep)])
-    return Words(np.ascontiguousarray(shingles.hashes[keep]), kept[shingles.offsets])
 
 
 def _sketch(shingles: Words) -> NDArray[np.uint32]:
@@ -247,26 +274,55 @@ def _agreeing(
     return np.concatenate(kept)
 
 
+@dataclass(frozen=True)
+class _Texts:
+    """The word triples of all rows, flat, and which of them are the answers'."""
+
+    shingles: NDArray[np.uint32]
+    offsets: NDArray[np.int64]
+    answer_lengths: NDArray[np.int64]
+    answers: Hashes
+
+    def whole(self, row: int) -> set[int]:
+        return set(self.shingles[self.offsets[row] : self.offsets[row + 1]].tolist())
+
+    def answers_alike(self, row: int, other: int, threshold: float) -> bool:
+        """Whether the answers are as similar as the rows; those too short for triples have to be equal."""
+        if self.answers[row] == self.answers[other]:
+            return True
+        ends = (self.offsets[at + 1] for at in (row, other))
+        lengths = (self.answer_lengths[at] for at in (row, other))
+        one, two = (set(self.shingles[end - n : end].tolist()) for end, n in zip(ends, lengths, strict=True))
+        return bool(one or two) and _jaccard(one, two) >= threshold
+
+
+def _jaccard(one: set[int], two: set[int]) -> float:
+    shared = len(one & two)
+    return shared / (len(one) + len(two) - shared)
+
+
 def _compare(
-    pairs: NDArray[np.int64], shingles: NDArray[np.uint32], offsets: NDArray[np.int64], threshold: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Exact Jaccard similarity of the candidates; the first earlier row that reaches the threshold."""
-    later: list[int] = []
-    earlier: list[int] = []
-    similarity: list[float] = []
+    pairs: NDArray[np.int64], texts: _Texts, threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Exact Jaccard similarity of the candidates: of each row the pair that :class:`NearDuplicates` keeps."""
+    found: dict[int, tuple[int, float, bool]] = {}
     own: set[int] = set()
     current = -1
     for row, other in pairs.tolist():
-        if later and later[-1] == row:
+        if row in found and found[row][2]:
             continue
         if row != current:
-            own = set(shingles[offsets[row] : offsets[row + 1]].tolist())
-            current = row
-        others = set(shingles[offsets[other] : offsets[other + 1]].tolist())
-        shared = len(own & others)
-        likeness = shared / (len(own) + len(others) - shared)
+            own, current = texts.whole(row), row
+        likeness = _jaccard(own, texts.whole(other))
         if likeness >= threshold:
-            later.append(row)
-            earlier.append(other)
-            similarity.append(likeness)
-    return np.array(later, np.int64), np.array(earlier, np.int64), np.array(similarity)
+            alike = texts.answers_alike(row, other, threshold)
+            if alike or row not in found:
+                found[row] = other, likeness, alike
+    kept = zip(*found.values(), strict=True) if found else ((), (), ())
+    earlier, similarity, same = (list(column) for column in kept)
+    return (
+        np.array([*found], np.int64),
+        np.array(earlier, np.int64),
+        np.array(similarity),
+        np.array(same, bool),
+    )

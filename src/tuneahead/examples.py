@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 class Message:
     """One turn of a conversation; ``role`` is system, user, assistant or tool.
 
-    ``calls`` are the turn's tool calls as JSON: never trained on, they tell apart turns of equal content.
+    ``calls`` are the turn's tool calls as JSON, ``thoughts`` what it reasons beside its content: neither is
+    ever trained on, they tell apart turns of equal content.
     """
 
     role: str
     content: str
     calls: str = ""
+    thoughts: str = ""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     Check("near-duplicates", "Near-duplicates", copies.near_duplicates),
     Check("chat-template", "Template mismatch", tokens.chat_template),
     Check("earlier-turns", "Assistant turns that are not trained", tokens.earlier_turns),
+    Check("unread-parts", "Tool calls and thoughts that are not read", rows.unread_parts),
     Check("end-token", "End of sequence not trained", tokens.end_token),
     Check("pad-token", "Pad token is the end token", tokens.pad_token),
     Check("broken-encoding", "Broken characters", rows.broken_encoding),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -22,6 +23,13 @@ RAW = Recipe(template="raw", max_length=12)
 CHAT = (
     "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end>{% endfor %}"
     "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+# As those of reasoning models: refused before a user speaks; a thought ("cat") before the last answer alone.
+THINKING = (
+    "{% if not messages | selectattr('role', 'equalto', 'user') | list %}"
+    "{{ raise_exception('no user query') }}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}> {% if m.role == 'assistant' and loop.last %}cat {% endif %}"
+    "{{ m.content }} <eos>{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
 )
 
 
@@ -76,6 +84,46 @@ def test_chat_templates_train_every_assistant_turn(tiny: Base) -> None:
     assert trained_text(tiny, plain) == "one"
     assert trained_text(tiny, conversation) == "onetwo"
     assert text_of(tiny, conversation.ids) == "redonebluetwo"
+
+
+def turns_of(*contents: str) -> tuple[Message, ...]:
+    roles = ("user", "assistant") * len(contents)
+    return tuple(Message(role, text) for role, text in zip(roles, contents, strict=False))
+
+
+def test_a_template_that_refuses_a_lone_system_turn_takes_a_conversation_that_opens_with_one(
+    tiny: Base,
+) -> None:
+    tiny.tokenizer.chat_template = THINKING
+    turns = (Message("system", "blue"), *turns_of("red", "one"))
+    (row,) = encode_examples([Example("red", "one", 1, turns)], tiny.tokenizer, Recipe())
+    assert text_of(tiny, row.ids) == "blue<eos>red<eos>catone<eos>"
+    assert trained_text(tiny, row) == "catone<eos>"
+
+
+def test_a_template_that_shows_only_the_last_thought_trains_every_assistant_turn(tiny: Base) -> None:
+    tiny.tokenizer.chat_template = THINKING
+    tool = (*turns_of("red", "one"), Message("tool", "blue"), Message("assistant", "two"))
+    for turns in (turns_of("red", "one", "blue", "two"), tool):
+        (row,) = encode_examples([Example("red", "two", 1, turns)], tiny.tokenizer, Recipe())
+        assert text_of(tiny, row.ids) == "red<eos>one<eos>blue<eos>cattwo<eos>"
+        assert trained_text(tiny, row) == "one<eos>cattwo<eos>"
+    opened = (Message("assistant", "one"), *turns_of("red", "two"))
+    (row,) = encode_examples([Example("red", "two", 1, opened)], tiny.tokenizer, Recipe())
+    assert trained_text(tiny, row) == "one<eos>cattwo<eos>"
+
+
+@pytest.mark.parametrize("template", [CHAT, THINKING])
+def test_turns_beyond_the_window_cost_no_time_and_change_nothing(tiny: Base, template: str) -> None:
+    tiny.tokenizer.chat_template = template
+    example = Example("red", "two", 1, turns_of(*["red", "one", "blue", "two"] * 50))
+    rows, seconds = [], []
+    for max_length in (12, 100_000):
+        began = time.perf_counter()
+        rows += encode_examples([example], tiny.tokenizer, Recipe(max_length=max_length))
+        seconds.append(time.perf_counter() - began)
+    assert rows[0].ids == rows[1].ids[:12] and rows[0].answer == rows[1].answer[:12]
+    assert seconds[0] < seconds[1] / 3
 
 
 @pytest.mark.parametrize("content", ["one two", "<end>", "assistant", " one"])

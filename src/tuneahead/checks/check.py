@@ -55,8 +55,20 @@ class Context:
         """The run's length; without rows it has no steps."""
         if self.length is not None:
             return self.length
-        rows = int(np.count_nonzero(~self.survey.empty_answer))
+        rows = int(np.count_nonzero(self.answered))
         return RunLength(rows, self.recipe.total_steps(rows) if rows else 0)
+
+    @property
+    def trains_every_turn(self) -> bool:
+        """Whether earlier assistant turns are trained as well: under a chat template, or what may be one."""
+        template = self.recipe.template if self.tokens is None else self.tokens.template
+        return template in ("auto", "chat", "")
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """Rows with an answer that is trained, whatever the window leaves of it: ``(rows,)``."""
+        given = ~self.survey.empty_answer
+        return given | self.survey.earlier_turns if self.trains_every_turn else given
 
 
 @dataclass(frozen=True)

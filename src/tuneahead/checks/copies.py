@@ -21,10 +21,12 @@ _SHOWN_IN_CLUSTER = 4
 
 
 def _clusters(near: NearDuplicates) -> list[list[int]]:
-    """Rows that are near-duplicates of one another, the largest clusters first."""
+    """Rows that are near-duplicates of one another, answers included, the largest clusters first."""
     first: dict[int, int] = {}
     clusters: dict[int, list[int]] = {}
-    for later, earlier in zip(near.later.tolist(), near.earlier.tolist(), strict=True):
+    for later, earlier in zip(
+        near.later[near.alike].tolist(), near.earlier[near.alike].tolist(), strict=True
+    ):
         # Later rows come in order, so what an earlier one belongs to is known.
         root = first[later] = first.get(earlier, earlier)
         clusters.setdefault(root, [root]).append(later)
@@ -59,24 +61,37 @@ def exact_duplicates(context: Context) -> Iterator[Finding]:
 def near_duplicates(context: Context) -> Iterator[Finding]:
     """Rows that share most of their wording with an earlier, different row."""
     near = context.survey.near
-    if not len(near.later):
-        return
-    clusters = _clusters(near)
-    shown = "; ".join(_row_list(rows) for rows in clusters[:_SHOWN_CLUSTERS])
-    groups = f"{len(clusters):,} cluster{'' if len(clusters) == 1 else 's'}"
+    alike, other = near.later[near.alike], near.later[~near.alike]
     left = (
         ""
         if near.examined == near.total
         else f" (the first {near.examined:,} of {near.total:,} were compared)"
     )
-    yield found(
-        "near-duplicates",
-        "warn" if near.fraction >= _NEAR_FRACTION else "note",
-        f"{len(near.later):,} of {near.examined:,} distinct rows ({100 * near.fraction:.1f} %) are "
-        f"near-duplicates of an earlier row, in {groups}, for example rows {shown}{left}",
-        "keep one of each, or check that the differences are what the model shall learn",
-        rows=near.later,
-    )
+    if len(alike):
+        clusters = _clusters(near)
+        shown = "; ".join(_row_list(rows) for rows in clusters[:_SHOWN_CLUSTERS])
+        yield found(
+            "near-duplicates",
+            "warn" if len(alike) >= _NEAR_FRACTION * near.examined else "note",
+            f"{_of_distinct(len(alike), near)} are near-duplicates of an earlier row, in "
+            f"{counted(len(clusters), 'cluster')}, for example rows {shown}{left}",
+            "keep one of each, or check that the differences are what the model shall learn; tuneahead clean "
+            f"--also near-duplicates would leave out {len(near.spare()):,}",
+            rows=alike,
+        )
+    if len(other):
+        yield found(
+            "near-duplicates",
+            "note",
+            f"{_of_distinct(len(other), near)} share most of their wording with an earlier row, but not the "
+            f"answer{left}",
+            "nothing, if many rows ask about one text; else check which of the answers is right",
+            rows=other,
+        )
+
+
+def _of_distinct(count: int, near: NearDuplicates) -> str:
+    return f"{count:,} of {near.examined:,} distinct rows ({100 * count / near.examined:.1f} %)"
 
 
 def conflicting_answers(context: Context) -> Iterator[Finding]:

@@ -68,12 +68,12 @@ MARKER_TOKENS = {
 
 def find_window(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Window:
     """What the template adds to a row, measured on tiny rows; raises :class:`ModelError`."""
-    short = _encode([Example("a", "b", 1)], tokenizer, recipe)[0]
     turns = tuple(Message("user" if i % 2 == 0 else "assistant", "a") for i in range(6))
-    few, many = (len(_encode([Example("a", "a", 1, turns[:n])], tokenizer, recipe)[0].ids) for n in (2, 6))
+    rows = [Example("a", "b", 1), *(Example("a", "a", 1, turns[:n]) for n in (2, 6))]
+    short, few, many = (len(row.ids) for row in _encode(rows, tokenizer, recipe, _UNCUT_TOKENS))
     fits = min(recipe.max_length, _context_tokens(tokenizer) or recipe.max_length)
     read = _CHARACTERS_PER_TOKEN * recipe.max_length
-    return Window(fits, len(short.ids) + 2, max(0, many - few) // 4 + 2, read)
+    return Window(fits, short + 2, max(0, many - few) // 4 + 2, read)
 
 
 def _context_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -129,13 +129,14 @@ def _window_rows(
     answered = [row for row in rows if row.answer.strip()]
     for at in range(0, len(answered), _BATCH_ROWS):
         batch = [trimmed(row, recipe.max_length) for row in answered[at : at + _BATCH_ROWS]]
-        for example in _encode(batch, tokenizer, recipe):
+        for example in _encode(batch, tokenizer, recipe, recipe.max_length + 1):
             if min(len(example.ids), recipe.max_length) > context:
                 too_long.append(example.row)
             inside = sum(example.answer[1 : recipe.max_length])
             if inside == 0:
                 masked.append(example.row)
-            elif inside < example.answer_tokens:
+            elif len(example.ids) > recipe.max_length:
+                # Its last token is one of the answer's.
                 cut.append(example.row)
     return np.array(masked, np.int64), np.array(cut, np.int64), np.array(too_long, np.int64)
 
@@ -150,7 +151,7 @@ def _sample_measures(
     ended: list[bool] = []
     for at in range(0, len(sample), _BATCH_ROWS):
         batch = [trimmed(row, recipe.max_length) for row in sample[at : at + _BATCH_ROWS]]
-        for example in _encode(batch, tokenizer, recipe):
+        for example in _encode(batch, tokenizer, recipe, recipe.max_length + 1):
             lengths.append(min(len(example.ids), recipe.max_length))
             if len(example.ids) <= recipe.max_length and example.answer_tokens:
                 trained = [token for token, own in zip(example.ids, example.answer, strict=True) if own]
@@ -161,10 +162,12 @@ def _sample_measures(
     )
 
 
-def _encode(rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> list[Encoded]:
+def _encode(
+    rows: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: Recipe, max_length: int
+) -> list[Encoded]:
     from tuneahead.training.encode import encode_examples
 
-    return encode_examples(rows, tokenizer, recipe.model_copy(update={"max_length": _UNCUT_TOKENS}))
+    return encode_examples(rows, tokenizer, recipe.model_copy(update={"max_length": max_length}))
 
 
 def trimmed(example: Example, max_length: int) -> Example:

@@ -26,7 +26,7 @@ _LONG_MASS_FRACTION = 0.5
 
 def few_rows(context: Context) -> Iterator[Finding]:
     """Fewer rows with an answer than one optimiser step takes."""
-    rows = int(np.count_nonzero(~context.survey.empty_answer))
+    rows = int(np.count_nonzero(context.answered))
     need = context.recipe.rows_per_step
     if rows == 0 and len(context.survey) == 0:
         yield found("few-rows", "stop", "there are no training rows", "hand over a file that holds rows")
@@ -43,27 +43,44 @@ def few_rows(context: Context) -> Iterator[Finding]:
 def empty_answers(context: Context) -> Iterator[Finding]:
     """Answers that are empty or white space: nothing is trained on them."""
     survey = context.survey
-    count = int(np.count_nonzero(survey.empty_answer))
-    if not count:
-        return
-    every = count == len(survey)
     # What a turn calls stands beside its content, where it is not read.
     calls = "; if they are calls in tool_calls, which are not read: write them as text into content"
     hint = calls if np.any(survey.empty_answer & survey.conversation) else ""
-    remedy = (
-        "check that the right column holds the answers"
-        if every
-        else "remove these rows or fill in their answers"
-    )
-    yield found(
-        "empty-answers",
-        "stop" if every else "warn",
-        "every answer is empty: there is nothing to train on"
-        if every
-        else f"{share(count, len(survey))} have an empty answer and train nothing",
-        remedy + hint,
-        rows=survey.row[survey.empty_answer],
-    )
+    silent, partly = ~context.answered, survey.empty_answer & context.answered
+    if len(survey) and silent.all():
+        yield found(
+            "empty-answers",
+            "stop",
+            "every answer is empty: there is nothing to train on",
+            "check that the right column holds the answers" + hint,
+            rows=survey.row[silent],
+        )
+        return
+    for mask, message, remedy in (
+        (silent, "have an empty answer and train nothing", "remove these rows or fill in their answers"),
+        (partly, "end in an empty answer: only their earlier ones are trained", "fill in their last answers"),
+    ):
+        if mask.any():
+            what = f"{share(int(mask.sum()), len(survey))} {message}"
+            yield found("empty-answers", "warn", what, remedy + hint, rows=survey.row[mask])
+
+
+def unread_parts(context: Context) -> Iterator[Finding]:
+    """Tool calls and thoughts beside the content of a turn: nothing of them is read or trained."""
+    survey = context.survey
+    for mask, what, remedy in (
+        (survey.calls, "tool calls", "as the base's chat template shows them"),
+        (survey.thoughts, "thoughts", "between the marks of the base, such as <think> and </think>"),
+    ):
+        if mask.any():
+            yield found(
+                "unread-parts",
+                "warn",
+                f"the {what} of {share(int(mask.sum()), len(survey))} stand beside the content of turns "
+                "and are not read: a trainer whose chat template shows them trains another text",
+                f"write them into content, {remedy}",
+                rows=survey.row[mask],
+            )
 
 
 def empty_prompts(context: Context) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ def masked_answers(context: Context) -> Iterator[Finding]:
     tokens = context.tokens
     if tokens is None or not len(tokens.masked):
         return
-    given = int(np.count_nonzero(~context.survey.empty_answer))
+    given = int(np.count_nonzero(context.answered))
     every = len(tokens.masked) == tokens.examined and tokens.long_rows >= given
     window = context.recipe.max_length
     if every:
@@ -123,9 +123,9 @@ def chat_template(context: Context) -> Iterator[Finding]:
 def earlier_turns(context: Context) -> Iterator[Finding]:
     """Conversations of which only the last answer is trained: a chat template trains them all."""
     survey, tokens = context.survey, context.tokens
-    template = context.recipe.template if tokens is None else tokens.template
-    if template in ("auto", "chat", "") or not survey.earlier_turns.any():
+    if context.trains_every_turn or not survey.earlier_turns.any():
         return
+    template = context.recipe.template if tokens is None else tokens.template
     yield found(
         "earlier-turns",
         "note",

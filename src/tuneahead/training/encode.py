@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_HELDOUT_ROWS = 64
 _ALPACA = "### Instruction:\n{prompt}\n\n### Response:\n"
 _QA = "Question: {prompt}\nAnswer:"
-_CONTENT = "tuneahead"
+_CONTENT = "tuneahead-content"
 """Stands for an assistant's content where a chat template is asked what it puts around one."""
 
 
@@ -183,20 +183,82 @@ def _encode_turns(example: Example, tokenizer: PreTrainedTokenizerBase, max_leng
     else:
         turns = [{"role": "user", "content": example.prompt}] if example.prompt else []
         turns.append({"role": "assistant", "content": example.answer})
+    whole = _chat_text(tokenizer, turns, generation=False)
     ids: list[int] = []
     answer: list[bool] = []
-    text = ""
-    for index, turn in enumerate(turns):
-        trained = turn["role"] == "assistant" and bool(turn["content"].strip())
-        if trained:
-            # Everything up to the generation prompt belongs to the question.
-            opened = (
-                _chat_text(tokenizer, turns[:index], generation=True) if index else _heading(tokenizer, turn)
-            )
-            text = _append(tokenizer, text, opened, False, ids, answer)
-        closed = _chat_text(tokenizer, turns[: index + 1], generation=False)
-        text = _append(tokenizer, text, closed, trained, ids, answer)
+    done = 0
+    for start, end in _answer_spans(tokenizer, turns, whole):
+        if start < done:
+            raise _rewritten()
+        _append(tokenizer, whole[done:start], False, ids, answer)
+        _append(tokenizer, whole[start:end], True, ids, answer)
+        done = end
+        # Finding a span renders all turns before it: those beyond the window aren't worth it.
+        if len(ids) >= max_length:
+            break
+    else:
+        _append(tokenizer, whole[done:], False, ids, answer)
     return Encoded(tuple(ids[:max_length]), tuple(answer[:max_length]), example.row)
+
+
+def _answer_spans(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], whole: str
+) -> Iterator[tuple[int, int]]:
+    """Where each assistant turn that says something stands in the rendered conversation, with its end."""
+    said = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn["content"].strip()]
+    end = ""
+    for index in said:
+        span = _nested_span(tokenizer, turns, index, whole)
+        if span is None:
+            end = end or _around(tokenizer, turns[: said[-1] + 1], said[-1])[1]
+            span = _filled_span(tokenizer, turns, index, whole, end)
+        yield span
+
+
+def _nested_span(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], index: int, whole: str
+) -> tuple[int, int] | None:
+    """From the generation prompt to the end of the turn; None where the turns after it change either."""
+    from jinja2 import TemplateError
+
+    try:
+        # Everything up to the generation prompt belongs to the question.
+        opened = (
+            _chat_text(tokenizer, turns[:index], generation=True)
+            if index
+            else _heading(tokenizer, turns[index])
+        )
+        closed = _chat_text(tokenizer, turns[: index + 1], generation=False)
+    except TemplateError:
+        # Some templates refuse a conversation as long as no user has spoken.
+        return None
+    if closed.startswith(opened) and whole.startswith(closed):
+        return len(opened), len(closed)
+    return None
+
+
+def _filled_span(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], index: int, whole: str, end: str
+) -> tuple[int, int]:
+    """From the first to the last character that depends on the turn's content, and the end of a turn.
+
+    Reasoning models' templates show the thoughts of the last answer alone, so that no rendering of the
+    first turns is how the whole conversation begins.
+    """
+    before, after = _around(tokenizer, turns, index)
+    stop = len(whole) - len(after)
+    if stop < len(before) or not whole.startswith(before) or not whole.endswith(after):
+        raise _rewritten()
+    return len(before), stop + len(commonprefix([after, end]))
+
+
+def _around(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], index: int) -> tuple[str, str]:
+    """What the template puts before and after the content of one turn."""
+    filled = [*turns[:index], {**turns[index], "content": _CONTENT}, *turns[index + 1 :]]
+    before, found, after = _chat_text(tokenizer, filled, generation=False).partition(_CONTENT)
+    if not found:
+        raise _rewritten()
+    return before, after
 
 
 def _heading(tokenizer: PreTrainedTokenizerBase, turn: dict[str, str]) -> str:
@@ -208,22 +270,18 @@ def _heading(tokenizer: PreTrainedTokenizerBase, turn: dict[str, str]) -> str:
 
 
 def _append(
-    tokenizer: PreTrainedTokenizerBase,
-    before: str,
-    after: str,
-    trained: bool,
-    ids: list[int],
-    answer: list[bool],
-) -> str:
-    if not after.startswith(before):
-        raise ModelError(
-            "the chat template rewrites earlier turns, so the answer's tokens can't be told apart",
-            remedy="use template: raw or alpaca in the recipe",
-        )
-    piece = tokenizer(after[len(before) :], add_special_tokens=False, verbose=False)["input_ids"]
-    ids.extend(piece)
-    answer.extend([trained] * len(piece))
-    return after
+    tokenizer: PreTrainedTokenizerBase, piece: str, trained: bool, ids: list[int], answer: list[bool]
+) -> None:
+    for tokens in tokenise(tokenizer, [piece] if piece else []):
+        ids.extend(tokens)
+        answer.extend([trained] * len(tokens))
+
+
+def _rewritten() -> ModelError:
+    return ModelError(
+        "the chat template rewrites earlier turns, so the answer's tokens can't be told apart",
+        remedy="use template: raw or alpaca in the recipe",
+    )
 
 
 def _chat_text(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, generation: bool) -> str:
