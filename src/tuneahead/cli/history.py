@@ -137,6 +137,7 @@ def fit(
 ) -> None:
     """Fit a predictor to finished runs, or correct one by the few runs of a new base."""
     from tuneahead.cli.progress import ProgressBar
+    from tuneahead.predictor.packaged import beside_packaged
     from tuneahead.predictor.predictor import Predictor, load_predictor
     from tuneahead.predictor.warmstart import adapt
     from tuneahead.workbench import shipped_history
@@ -165,7 +166,7 @@ def fit(
         if corrects:
             predictor = adapt(load_predictor(start), rows)
         else:
-            helpers = shipped_history(without=rows.bases) if start else None
+            rows, helpers = beside_packaged(rows, shipped_history()) if start else (rows, None)
             predictor = Predictor.fit(
                 rows,
                 preset=preset or _PRESET,
@@ -187,8 +188,8 @@ def _print_fitted(origin: Origin, out: Path, start: str, as_json: bool) -> None:
             json.dumps({"predictor": str(out), **{name: getattr(origin, name) for name in names}}, indent=1)
         )
         return
-    corrected = "of them its own" if start == "shipped" else "own ones corrected it"
-    own = f", {origin.own_rows:,} {corrected}" if start else ""
+    own = "of them on its own base and benchmark" if start == "shipped" else "own ones corrected it"
+    own = f", {origin.own_rows:,} {own}" if origin.own_rows else ""
     fitted = f"{counted(origin.rows, 'task')} on {counted(origin.data_sets, 'data set')}"
     print(f"{out}: fitted to {fitted}, preset {origin.preset}{own}")
     print(f"To forecast with it: tuneahead assess ... --predictor {shlex.quote(str(out))}")
