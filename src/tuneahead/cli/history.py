@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tuneahead.predictor.table import FeatureTable
 
 _BENCHMARK, _PRESET, _LEVEL, _SEED = "lab-exam", "default", 0.9, 0
+_MOST_SEED = 2**31 - 1
+"""The largest that a saved predictor may hold."""
 
 TableFile = Annotated[
     Path | None,
@@ -44,9 +46,9 @@ MaybeStore = Annotated[
 BenchmarkOf = Annotated[
     str,
     typer.Option(
-        help="Benchmark whose scores are learned, from a store.",
+        help=f"Benchmark whose scores are learned, from a store (default: {_BENCHMARK}).",
         rich_help_panel=DATA,
-        show_default=_BENCHMARK,
+        show_default=False,
     ),
 ]
 
@@ -116,21 +118,32 @@ def fit(
             show_default=False,
         ),
     ] = "",
-    preset: Annotated[str, typer.Option(help="default, quick or paper.", show_default=_PRESET)] = "",
+    preset: Annotated[
+        str, typer.Option(help=f"{_PRESET} (where none is named), quick or paper.", show_default=False)
+    ] = "",
     level: Annotated[
         float | None,
-        typer.Option(help="Probability that the interval holds the score.", show_default=str(_LEVEL)),
+        typer.Option(
+            help=f"Probability that the interval holds the score (default: {_LEVEL}).", show_default=False
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the cross-validation.", show_default=str(_SEED))
+        int | None,
+        typer.Option(
+            min=0,
+            max=_MOST_SEED,
+            help=f"Seed of the cross-validation (default: {_SEED}).",
+            show_default=False,
+        ),
     ] = None,
     probe_steps: Annotated[
         int | None,
         typer.Option(
             min=LEAST_PROBE_STEPS,
-            help="Learn from so many steps of each run; the predictor is for probes of that length.",
+            help="Learn from so many steps of each run; the predictor is for probes of that length "
+            f"(default: {PROBE_STEPS}).",
             rich_help_panel=DATA,
-            show_default=str(PROBE_STEPS),
+            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -217,7 +230,7 @@ def backtest(
         ),
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=_MOST_SEED, help="Seed of the splits.")] = 0,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown.", rich_help_panel=OUTPUT)
     ] = False,
