@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -605,6 +606,20 @@ def test_a_probed_run_is_kept_before_it_is_shown_and_before_the_full_run(
     with pytest.raises(MemoryError, match="full run"):
         tuneahead("assess", data, "--store", verified, "--verify")
     assert len(RunStore(verified)) == 1
+
+
+def test_the_command_that_records_a_score_runs_whatever_store_and_benchmark_are_called(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = made_assessment()
+    found = replace(made, task=replace(made.task, benchmark="their exam"))
+    assessing(monkeypatch, found)
+    store = tmp_path / "my runs.sqlite"
+    said = tuneahead("assess", data, "--store", store).stderr
+    command = said.split("once the full run is scored: ")[1].splitlines()[0]
+    _, *arguments = shlex.split(command.replace("POINTS", "61.5"))
+    tuneahead(*arguments)
+    assert RunStore(store).get(run_id(found)).scores == {"their exam": 61.5}
 
 
 def test_a_score_that_can_not_be_kept_is_shown_and_told_with_the_command_that_records_it(
