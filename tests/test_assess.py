@@ -186,6 +186,15 @@ def test_a_base_the_predictor_does_not_know_gets_the_persistence_figure_and_unsu
     assert math.isfinite(task.probe_pp)
 
 
+def test_a_goal_beyond_100_is_never_reached_without_a_forecast_either() -> None:
+    draft = replace(made_assessment(), forecast=None, findings=())
+    verdict = conclusion._unforeseen(replace(draft, goal=Goal(gain_pp=90.0)), "no predictor").verdict
+    assert verdict.decision == "NO_GO" and "121.4 is beyond 100" in verdict.reason
+    for goal in (Goal(gain_pp=3.0), Goal(gain_pp=90.0)):
+        unknown = replace(draft, goal=goal, base_pp=math.nan)
+        assert conclusion._unforeseen(unknown, "no predictor").verdict.decision == "UNSURE"
+
+
 def test_a_stopping_finding_ends_the_task_before_any_training(bench: Workbench, tmp_path: Path) -> None:
     path = tmp_path / "empty.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"q{i}", "completion": ""}) + "\n" for i in range(30)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -153,6 +154,7 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["rank", "DATA", "-r", "RECIPE", "-r", "RECIPE"], "is given twice"),
         (["report", "DATA"], "not a saved assessment"),
         (["demo", "--out", "DATA"], "can't make the folder"),
+        (["demo", "--out", "DEMO"], "healthy.jsonl: is a folder, and --out writes a file"),
         (["fit", "--store", "no.sqlite"], "no.sqlite"),
         (["fit", "--table", "no.parquet"], "no.parquet"),
         (["fit"], "it is not said which runs to fit to"),
@@ -197,7 +199,8 @@ def test_a_user_error_is_one_message_with_a_remedy_and_exit_code_2(
     files["RECIPE"].write_text("batch_size: 4\n")
     files["WRONG"].write_text("batch_size: 0\n")
     before = {path: path.read_bytes() for path in files.values()}
-    named = {**files, "FOLDER": tmp_path}
+    (tmp_path / "demo" / "healthy.jsonl").mkdir(parents=True)
+    named = {**files, "FOLDER": tmp_path, "DEMO": tmp_path / "demo"}
     done = tuneahead(*(named.get(argument, argument) for argument in arguments), code=2)
     assert {path: path.read_bytes() for path in files.values()} == before
     assert done.stdout == ""
@@ -216,6 +219,15 @@ def test_a_setting_is_read_as_in_a_file() -> None:
 
 def test_wrong_usage_ends_with_2(tuneahead: Run, data: Path) -> None:
     assert "--no-such-option" in tuneahead("check", data, "--no-such-option", code=2).stderr
+
+
+@pytest.mark.parametrize("seed", ["-5", "2147483648"])
+def test_a_seed_that_no_fit_can_have_is_wrong_usage(tuneahead: Run, tmp_path: Path, seed: str) -> None:
+    table = tmp_path / "table.parquet"
+    write_table(made_table(), table)
+    for command in ("fit", "backtest"):
+        said = tuneahead(command, "--table", table, f"--seed={seed}", code=2).stderr
+        assert "--seed" in said and "Traceback" not in said
 
 
 def test_a_saved_assessment_becomes_a_page(tuneahead: Run, tmp_path: Path) -> None:
@@ -596,6 +608,20 @@ def test_a_probed_run_is_kept_before_it_is_shown_and_before_the_full_run(
     assert len(RunStore(verified)) == 1
 
 
+def test_the_command_that_records_a_score_runs_whatever_store_and_benchmark_are_called(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = made_assessment()
+    found = replace(made, task=replace(made.task, benchmark="their exam"))
+    assessing(monkeypatch, found)
+    store = tmp_path / "my runs.sqlite"
+    said = tuneahead("assess", data, "--store", store).stderr
+    command = said.split("once the full run is scored: ")[1].splitlines()[0]
+    _, *arguments = shlex.split(command.replace("POINTS", "61.5"))
+    tuneahead(*arguments)
+    assert RunStore(store).get(run_id(found)).scores == {"their exam": 61.5}
+
+
 def test_a_score_that_can_not_be_kept_is_shown_and_told_with_the_command_that_records_it(
     tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -732,6 +758,24 @@ def test_a_full_disk_is_one_line_and_exit_code_2(store: tuple[Path, str]) -> Non
             done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
         assert done.returncode == 2
         assert done.stderr.startswith("error: no space is left") and len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit on the size of files")
+def test_a_file_that_may_not_grow_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    import resource
+
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with open(tmp_path / "help.txt", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tuneahead", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: a file would become larger") and len(done.stderr.splitlines()) == 2
 
 
 def test_a_place_that_can_not_be_written_to_is_refused_before_any_work(

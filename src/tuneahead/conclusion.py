@@ -25,6 +25,7 @@ from tuneahead.verdict import (
     apart,
     decide,
     first_stop,
+    foregone,
     reaches,
 )
 from tuneahead.workbench import Workbench
@@ -160,12 +161,10 @@ def _measured(draft: Assessment) -> Assessment:
 def _unforeseen(
     draft: Assessment, absent: str, decision: Decision = "UNSURE", reason: str = ""
 ) -> Assessment:
-    """Without a forecast: findings, persistence figure and ``decision``; NO_GO if a finding stops it."""
-    threshold = draft.goal.threshold_pp(draft.base_pp)
-    stop = first_stop(draft.findings)
-    verdict = Verdict(decision, reason or absent, threshold)
-    if stop:
-        verdict = Verdict("NO_GO", stop.message, threshold)
+    """Without a forecast: findings, persistence figure, and ``decision`` unless it is foregone."""
+    verdict = foregone(draft.goal, draft.base_pp, draft.findings)
+    if verdict is None:
+        verdict = Verdict(decision, reason or absent, draft.goal.threshold_pp(draft.base_pp))
     return replace(draft, forecast_absent=absent, verdict=verdict, fixes=_fixes((), draft.findings))
 
 

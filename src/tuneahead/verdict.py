@@ -146,6 +146,18 @@ def apart(goal_pp: float, *scores_pp: float) -> list[str]:
     return [f"{pp:.{decimals}f}" for pp in (goal_pp, *scores_pp)]
 
 
+def foregone(goal: Goal, base_pp: float, findings: Iterable[Finding]) -> Verdict | None:
+    """The NO_GO that no forecast changes: of a finding that stops, or a goal that no score can reach."""
+    threshold = goal.threshold_pp(base_pp)
+    stop = first_stop(findings)
+    if stop:
+        return Verdict("NO_GO", stop.message, threshold)
+    if math.isnan(threshold) or reaches(100, threshold):
+        return None
+    beyond, _ = apart(threshold, 100)
+    return Verdict("NO_GO", f"the goal of {beyond} is beyond 100, the highest score", threshold)
+
+
 def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -> Verdict:
     """GO when the whole interval reaches the goal, NO_GO when none of it does, else UNSURE.
 
@@ -154,14 +166,10 @@ def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -
     counts from a base's score that is not known. Source: method.md, "The predictor".
     """
     threshold = goal.threshold_pp(forecast.base_pp)
-    stop = first_stop(findings)
-    if stop:
-        return Verdict("NO_GO", stop.message, threshold)
+    if verdict := foregone(goal, forecast.base_pp, findings):
+        return verdict
     if math.isnan(threshold):
         return Verdict("UNSURE", UNKNOWN_GOAL, threshold)
-    if not reaches(100, threshold):
-        beyond, _ = apart(threshold, 100)
-        return Verdict("NO_GO", f"the goal of {beyond} is beyond 100, the highest score", threshold)
     wanted, low, high = apart(threshold, forecast.low_pp, forecast.high_pp)
     span = f"{low} to {high}"
     if not forecast.in_distribution:

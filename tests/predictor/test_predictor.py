@@ -150,12 +150,6 @@ def test_saving_and_loading_changes_nothing(table, fitted, tmp_path):
     assert not any(path.suffix in (".pkl", ".npy") for path in tmp_path.iterdir())
 
 
-def test_models_of_an_earlier_predictor_are_taken_out_of_the_folder(fitted, tmp_path):
-    (tmp_path / "trees_99.txt").write_text("of another predictor")
-    fitted.save(tmp_path)
-    assert not (tmp_path / "trees_99.txt").exists() and (tmp_path / "predictor.json").exists()
-
-
 def test_a_folder_without_predictor_is_named(tmp_path):
     with pytest.raises(PredictorError, match="holds no predictor"):
         load_predictor(tmp_path)

@@ -53,15 +53,15 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 
 def test_the_folder_holds_the_texts_that_its_json_names(saved, table):
     sums = json.loads((saved / "predictor.json").read_text())["texts"]
-    assert set(sums) == {"trees_0.txt", "difficulty.txt"}
+    assert sorted(name[:-17] for name in sums) == ["difficulty", "trees"]
     assert {path.name for path in saved.iterdir()} == {"predictor.json", *sums}
     assert np.isfinite(load_predictor(saved).predict_table(table).score_pp).all()
 
 
-@pytest.mark.parametrize("name", ["trees_0.txt", "difficulty.txt"])
-def test_a_text_that_is_cut_changed_or_gone_never_reaches_lightgbm(folder, name):
-    path = folder / name
-    whole = path.read_bytes()
+@pytest.mark.parametrize("kind", ["trees", "difficulty"])
+def test_a_text_that_is_cut_changed_or_gone_never_reaches_lightgbm(folder, kind):
+    (path,) = folder.glob(f"{kind}_*.txt")
+    whole, name = path.read_bytes(), path.name
     for content in (whole[: len(whole) // 2], b"", whole.replace(b"0", b"1", 1), b"\xff" + whole):
         path.write_bytes(content)
         with pytest.raises(PredictorError, match=rf"{name} (is damaged|can't be read)[\s\S]*fit and save"):
@@ -78,17 +78,58 @@ def test_line_ends_of_another_system_are_no_damage(folder, table):
     np.testing.assert_array_equal(load_predictor(folder).predict_table(table).score_pp, before.score_pp)
 
 
-def test_a_save_that_was_interrupted_leaves_no_mixture_of_two_predictors(folder, table):
+def test_a_save_that_fails_half_way_leaves_the_predictor_that_was_there_and_nothing_else(folder, table):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     other = mixed(replace(table, score_pp=table.score_pp / 2), TREES)
-    (folder / "predictor.json.writing").mkdir()  # The texts can be written, what names them can't.
+    # The trees' text can be written, that of the difficulty can't.
+    other.save(folder.parent / "other")
+    (blocked,) = (path.name for path in (folder.parent / "other").glob("difficulty_*.txt"))
+    (folder / blocked).mkdir()
     with pytest.raises(OSError):
         other.save(folder)
-    with pytest.raises(PredictorError, match="of another predictor"):
+    (folder / blocked).rmdir()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_save_takes_out_the_texts_of_the_predictor_it_replaces_and_no_other_file(folder, table):
+    earlier_form(folder)
+    mine = {"trees_of_europe.txt": "oak", "trees_7.txt": "beech", "difficulty_1.txt": "hard"}
+    for name, text in mine.items():
+        (folder / name).write_text(text)
+    change(folder, lambda record: record["texts"].update({"difficulty_1.txt": "another's", "../x.txt": "y"}))
+    mixed(replace(table, score_pp=table.score_pp / 2), TREES).save(folder)
+    sums = json.loads((folder / "predictor.json").read_text())["texts"]
+    assert {path.name for path in folder.iterdir()} == {"predictor.json", *sums, *mine}
+    assert load_predictor(folder).predict_table(table).score_pp.max() < 60.0
+
+
+def earlier_form(folder: Path) -> None:
+    """The saved predictor as earlier versions wrote it: numbered texts, and no word of the catalogue."""
+    record = json.loads((folder / "predictor.json").read_text())
+    old = {
+        record["members"][0].pop("text"): "trees_0.txt",
+        record["calibration"].pop("text"): "difficulty.txt",
+    }
+    for name, number in old.items():
+        (folder / name).rename(folder / number)
+        record["texts"][number] = record["texts"].pop(name)
+    del record["catalogue"]
+    (folder / "predictor.json").write_text(json.dumps(record))
+
+
+def test_a_predictor_of_an_earlier_version_is_read(folder, table):
+    before = load_predictor(folder).predict_table(table)
+    earlier_form(folder)
+    np.testing.assert_array_equal(load_predictor(folder).predict_table(table).score_pp, before.score_pp)
+
+
+def test_a_predictor_of_other_feature_formulas_or_with_fields_of_a_later_version_says_so(folder):
+    change(folder, lambda record: record["origin"].update(weather="fair"))
+    with pytest.raises(PredictorError, match="has a field 'weather', which a later version may have written"):
         load_predictor(folder)
-    (folder / "predictor.json.writing").rmdir()
-    other.save(folder)
-    found = load_predictor(folder).predict_table(table)
-    np.testing.assert_allclose(found.score_pp, other.predict_table(table).score_pp)
+    change(folder, lambda record: record.update(catalogue="1"))
+    with pytest.raises(PredictorError, match=r"catalogue version '1'[\s\S]*fit the predictor anew"):
+        load_predictor(folder)
 
 
 def test_texts_without_a_checksum_are_refused(folder):
@@ -118,6 +159,7 @@ def change(folder: Path, edit: Callable[[Any], object]) -> None:
         (lambda r: r["domain"]["points"][0].pop(), "inhomogeneous"),
         (lambda r: r["calibration"].update(groups=None), "groups is None"),
         (lambda r: r["calibration"]["scores"].pop(), r"scores is an array of shape \(23,\)"),
+        (lambda r: r["calibration"].update(text="../x"), "'../x' is no name of a model's text"),
         (lambda r: r["calibration"].update(difficulty=[]), "difficulty is "),
         (lambda r: r.update(level=90), "level is 90.0, not a probability"),
         (lambda r: r.update(names=[r["names"][0]] * 8), "a feature occurs twice"),

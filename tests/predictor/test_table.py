@@ -155,6 +155,20 @@ def test_more_tasks_than_rows_and_cues_of_no_step_are_refused(make_table, tmp_pa
         read_table(path)
 
 
+def test_a_table_of_other_feature_formulas_is_refused(make_table, tmp_path: Path):
+    path = tmp_path / "table.parquet"
+    write_table(make_table(9, 8), path)
+    header = json.loads(pq.read_schema(path).metadata[b"tuneahead"])
+    rewritten(path, header={**header, "catalogue": "1"})
+    with pytest.raises(
+        PredictorError, match="table.parquet [\\s\\S]*its features are of catalogue version '1'"
+    ):
+        read_table(path)
+    del header["catalogue"]  # As earlier versions wrote it.
+    rewritten(path, header=header)
+    assert len(read_table(path)) == 9
+
+
 def test_columns_of_another_length_and_double_names_are_refused(make_table):
     table = make_table(6, 8)
     with pytest.raises(PredictorError, match="'base_pp' has 5 entries for 6 tasks"):

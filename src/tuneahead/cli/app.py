@@ -18,6 +18,13 @@ from tuneahead.errors import TuneAheadError
 
 EXIT_OK, EXIT_INTERNAL, EXIT_USER = 0, 1, 2
 EXIT_INTERRUPTED = 130
+_UNWRITABLE = {
+    errno.ENOSPC: "no space is left to write to",
+    errno.EDQUOT: "the quota of what may be written is used up",
+    errno.EFBIG: "a file would become larger than it may be here",
+    errno.EROFS: "what was to be written to is read-only",
+}
+"""What a disk may refuse, whatever the command."""
 
 HELP = """Know how a fine-tune will score, and why, after its first 100 steps.
 
@@ -101,7 +108,7 @@ app.add_typer(runs.runs, name="runs")
 
 
 def main() -> None:
-    """Run the command line; user errors and a full disk end with code 2 and one message on stderr."""
+    """Run the command line; user errors and a disk that refuses end with code 2 and one message on stderr."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character shows a question mark; it must not end the program.
         if isinstance(stream, io.TextIOWrapper):
@@ -120,15 +127,14 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+        if error.errno not in (*_UNWRITABLE, errno.EPIPE):
             raise
         _drop_stdout()
         if error.errno == errno.EPIPE:
             # Whoever read the results has enough of them.
             sys.exit(EXIT_INTERNAL)
-        print(
-            "error: no space is left to write to\n  -> free some, or write to another disk", file=sys.stderr
-        )
+        why = _UNWRITABLE[error.errno]
+        print(f"error: {why}\n  -> write to another disk, or free some space", file=sys.stderr)
         sys.exit(EXIT_USER)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

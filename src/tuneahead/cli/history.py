@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tuneahead.predictor.table import FeatureTable
 
 _BENCHMARK, _PRESET, _LEVEL, _SEED = "lab-exam", "default", 0.9, 0
+_MOST_SEED = 2**31 - 1
+"""The largest that a saved predictor may hold."""
 
 TableFile = Annotated[
     Path | None,
@@ -44,9 +46,9 @@ MaybeStore = Annotated[
 BenchmarkOf = Annotated[
     str,
     typer.Option(
-        help="Benchmark whose scores are learned, from a store.",
+        help=f"Benchmark whose scores are learned, from a store (default: {_BENCHMARK}).",
         rich_help_panel=DATA,
-        show_default=_BENCHMARK,
+        show_default=False,
     ),
 ]
 
@@ -116,27 +118,39 @@ def fit(
             show_default=False,
         ),
     ] = "",
-    preset: Annotated[str, typer.Option(help="default, quick or paper.", show_default=_PRESET)] = "",
+    preset: Annotated[
+        str, typer.Option(help=f"{_PRESET} (where none is named), quick or paper.", show_default=False)
+    ] = "",
     level: Annotated[
         float | None,
-        typer.Option(help="Probability that the interval holds the score.", show_default=str(_LEVEL)),
+        typer.Option(
+            help=f"Probability that the interval holds the score (default: {_LEVEL}).", show_default=False
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the cross-validation.", show_default=str(_SEED))
+        int | None,
+        typer.Option(
+            min=0,
+            max=_MOST_SEED,
+            help=f"Seed of the cross-validation (default: {_SEED}).",
+            show_default=False,
+        ),
     ] = None,
     probe_steps: Annotated[
         int | None,
         typer.Option(
             min=LEAST_PROBE_STEPS,
-            help="Learn from so many steps of each run; the predictor is for probes of that length.",
+            help="Learn from so many steps of each run; the predictor is for probes of that length "
+            f"(default: {PROBE_STEPS}).",
             rich_help_panel=DATA,
-            show_default=str(PROBE_STEPS),
+            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit a predictor to finished runs, or correct one by the few runs of a new base."""
     from tuneahead.cli.progress import ProgressBar
+    from tuneahead.predictor.packaged import beside_packaged
     from tuneahead.predictor.predictor import Predictor, load_predictor
     from tuneahead.predictor.warmstart import adapt
     from tuneahead.workbench import shipped_history
@@ -165,7 +179,7 @@ def fit(
         if corrects:
             predictor = adapt(load_predictor(start), rows)
         else:
-            helpers = shipped_history(without=rows.bases) if start else None
+            rows, helpers = beside_packaged(rows, shipped_history()) if start else (rows, None)
             predictor = Predictor.fit(
                 rows,
                 preset=preset or _PRESET,
@@ -187,8 +201,8 @@ def _print_fitted(origin: Origin, out: Path, start: str, as_json: bool) -> None:
             json.dumps({"predictor": str(out), **{name: getattr(origin, name) for name in names}}, indent=1)
         )
         return
-    corrected = "of them its own" if start == "shipped" else "own ones corrected it"
-    own = f", {origin.own_rows:,} {corrected}" if start else ""
+    own = "of them on its own base and benchmark" if start == "shipped" else "own ones corrected it"
+    own = f", {origin.own_rows:,} {own}" if origin.own_rows else ""
     fitted = f"{counted(origin.rows, 'task')} on {counted(origin.data_sets, 'data set')}"
     print(f"{out}: fitted to {fitted}, preset {origin.preset}{own}")
     print(f"To forecast with it: tuneahead assess ... --predictor {shlex.quote(str(out))}")
@@ -216,7 +230,7 @@ def backtest(
         ),
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=_MOST_SEED, help="Seed of the splits.")] = 0,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown.", rich_help_panel=OUTPUT)
     ] = False,

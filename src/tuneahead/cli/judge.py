@@ -220,6 +220,9 @@ def demo(
         raise TuneAheadError(
             f"can't make the folder {folder}: {error.strerror}", remedy="give another --out"
         ) from None
+    for name in ("healthy", "broken"):
+        for ending in ("jsonl", "json", "html"):
+            opt.require_writable_file(folder / f"{name}.{ending}", "--out")
     console = open_console()
     pages = []
     with ProgressBar() as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,5 +74,5 @@ def keep_outcome(found: Assessment, history: RunStore) -> StoreError | None:
 def _record_command(found: Assessment, history: RunStore, points: str) -> str:
     from tuneahead.record import run_id
 
-    place = f"--benchmark {found.task.benchmark} --store {history.path}"
+    place = f"--benchmark {shlex.quote(found.task.benchmark)} --store {shlex.quote(str(history.path))}"
     return f"tuneahead runs record {run_id(found)} --score {points} {place}"

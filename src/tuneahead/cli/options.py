@@ -68,7 +68,13 @@ BaseOrNone = Annotated[
 _BENCHMARK = "lab-exam, lab-truth, lab-generation, a file of items, or a task of lm-evaluation-harness."
 BenchmarkName = Annotated[str, typer.Option(help=_BENCHMARK, rich_help_panel=JUDGED)]
 BenchmarkOrLabExam = Annotated[
-    str, typer.Option("--benchmark", help=_BENCHMARK, rich_help_panel=JUDGED, show_default="lab-exam")
+    str,
+    typer.Option(
+        "--benchmark",
+        help=f"{_BENCHMARK[:-1]} (default: lab-exam).",
+        rich_help_panel=JUDGED,
+        show_default=False,
+    ),
 ]
 """Empty where none was named: what then happens differs from naming lab-exam."""
 GoalScore = Annotated[
@@ -207,7 +213,11 @@ def require_writable_file(path: Path | None, option: str) -> None:
     if path is None:
         return
     if path.is_dir():
-        raise DataError(f"is a folder, and {option} writes a file", path=path, remedy="name a file in it")
+        raise DataError(
+            f"is a folder, and {option} writes a file",
+            path=path,
+            remedy="name a file in it, or another place",
+        )
     if path.exists():
         _require_access(path, option)
     else:

@@ -93,7 +93,7 @@ def plain(kind: type[_Plain], found: object, what: str) -> _Plain:
     stored = mapping(found, what)
     unknown = next((name for name in stored if name not in hints), None)
     if unknown is not None:
-        raise TypeError(f"{what} has a field {unknown!r:.60}")
+        raise TypeError(f"{what} has a field {unknown!r:.60}, which a later version may have written")
     return kind(**{name: _declared(hints[name], value, name) for name, value in stored.items()})
 
 

@@ -1,15 +1,19 @@
 """A predictor on disk: ``predictor.json``, and beside it the text of each boosted model.
 
 LightGBM crashes on a text that is cut short, so it gets none whose SHA-256 ``predictor.json`` does not name.
-That file is written last: a save that was interrupted is found out, never taken for one predictor.
+Texts are named by their content and ``predictor.json`` is written last: until then a predictor that was in
+the folder is whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import re
+import secrets
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,51 +21,58 @@ from functools import partial
 from pathlib import Path
 
 from tuneahead.errors import PredictorError
+from tuneahead.features.catalogue import CATALOGUE_VERSION
 from tuneahead.predictor import fields
 from tuneahead.predictor.domain import Domain, domain_from_record
 from tuneahead.predictor.explain import Typical
 from tuneahead.predictor.fitting import Member
 from tuneahead.predictor.intervals import Calibration, calibration_from_record, difficulty_text
-from tuneahead.predictor.models import Trees, component_from_record
+from tuneahead.predictor.models import Component, Trees, component_from_record
 from tuneahead.predictor.predictor import Origin, Predictor
 from tuneahead.predictor.tuning import CONTEXT, Anchor
 
 SCHEMA = 1
 _FILE = "predictor.json"
-_DIFFICULTY = "difficulty.txt"
+_TEXT = re.compile(r"(trees|difficulty)(_[0-9a-f]+)?\.txt")
+"""Names of texts; those of an earlier version are numbered, and the difficulty's has no number."""
 _REMEDY = "fetch the folder again, or fit and save the predictor anew"
 
 
 def write_predictor(predictor: Predictor, folder: Path) -> None:
-    """Write what :func:`read_predictor` reads; raises OSError."""
+    """Write what :func:`read_predictor` reads; raises OSError.
+
+    Of what is in the folder, only the texts of the predictor that is replaced are taken out of it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        _trees(i): member.component.text
-        for i, member in enumerate(predictor.members)
-        if isinstance(member.component, Trees)
-    }
-    if difficulty_text(predictor.calibration):
-        texts[_DIFFICULTY] = difficulty_text(predictor.calibration)
-    for name, text in texts.items():
-        _write(folder / name, text)
-    record = {**_record(predictor), "texts": {name: _sha256(text) for name, text in texts.items()}}
-    _write(folder / _FILE, json.dumps(record))
-    for stale in (*folder.glob("trees_*.txt"), folder / _DIFFICULTY):
-        if stale.name not in texts:
-            stale.unlink(missing_ok=True)
+    boosted = [_text_of(member.component) for member in predictor.members]
+    named = {_name("trees", text): text for text in boosted if text}
+    if text := difficulty_text(predictor.calibration):
+        named[_name("difficulty", text)] = text
+    sums = {name: _sha256(text) for name, text in named.items()}
+    record = json.dumps({**_record(predictor), "texts": sums})
+    before = _texts_in(folder)
+    try:
+        for name, text in named.items():
+            _write(folder / name, text)
+        _write(folder / _FILE, record)
+    except BaseException:
+        _remove(folder, sums, _texts_in(folder))
+        raise
+    _remove(folder, before, sums)
 
 
 def _record(predictor: Predictor) -> dict[str, object]:
+    calibration = predictor.calibration.to_record()
+    if text := difficulty_text(predictor.calibration):
+        calibration["text"] = _name("difficulty", text)
     return {
         "schema": SCHEMA,
+        "catalogue": CATALOGUE_VERSION,
         "names": predictor.names,
         "context": predictor.context,
         "anchor": predictor.anchor,
-        "members": [
-            {"weight": member.weight, "columns": list(member.columns), "model": member.component.to_record()}
-            for member in predictor.members
-        ],
-        "calibration": predictor.calibration.to_record(),
+        "members": [_member_record(member) for member in predictor.members],
+        "calibration": calibration,
         "domain": predictor.domain.to_record(),
         "typical": asdict(predictor.typical),
         "chance_pp": predictor.chance_pp,
@@ -72,11 +83,51 @@ def _record(predictor: Predictor) -> dict[str, object]:
     }
 
 
+def _member_record(member: Member) -> dict[str, object]:
+    text = _text_of(member.component)
+    return {
+        "weight": member.weight,
+        "columns": list(member.columns),
+        "model": member.component.to_record(),
+        **({"text": _name("trees", text)} if text else {}),
+    }
+
+
+def _text_of(component: Component) -> str:
+    return component.text if isinstance(component, Trees) else ""
+
+
+def _name(what: str, text: str) -> str:
+    return f"{what}_{_sha256(text)[:12]}.txt"
+
+
+def _texts_in(folder: Path) -> Mapping[str, object]:
+    """SHA-256 by name of the texts that the ``predictor.json`` in ``folder`` names, if there is one."""
+    try:
+        record = fields.mapping(json.loads((folder / _FILE).read_text(encoding="utf-8")), _FILE)
+        return fields.mapping(record["texts"], "texts")
+    except (OSError, *fields.WRONG):
+        return {}
+
+
+def _remove(folder: Path, sums: Mapping[str, object], kept: Mapping[str, object]) -> None:
+    """Take texts out of ``folder``, each only if it is what was written: the folder may hold other files."""
+    for name in set(sums) - set(kept):
+        # Left behind it would be in nobody's way: no reason for a save to fail.
+        with contextlib.suppress(OSError, ValueError):
+            if _TEXT.fullmatch(name) and _sha256((folder / name).read_text(encoding="utf-8")) == sums[name]:
+                (folder / name).unlink()
+
+
 def _write(path: Path, text: str) -> None:
     # Written beside and renamed: whoever reads meanwhile gets the old file or the new one, never a part.
-    beside = path.with_name(f"{path.name}.writing")
-    beside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(beside, path)
+    # Under a name that nothing else has, lest two saves at once write one file.
+    beside = path.with_name(f"tuneahead-{secrets.token_hex(8)}.part")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def read_predictor(folder: Path) -> Predictor:
@@ -85,11 +136,19 @@ def read_predictor(folder: Path) -> Predictor:
         record = fields.mapping(json.loads((folder / _FILE).read_text(encoding="utf-8")), _FILE)
         if record["schema"] != SCHEMA:
             raise ValueError(f"schema {record['schema']!r:.60}, this version reads {SCHEMA}")
+        # Predictors of an earlier version don't say.
+        if (catalogue := record.get("catalogue", CATALOGUE_VERSION)) != CATALOGUE_VERSION:
+            raise PredictorError(
+                f"{folder} was fitted to features of catalogue version {catalogue!r:.60}, and this version "
+                f"of tuneahead measures those of {CATALOGUE_VERSION!r}",
+                remedy="fit the predictor anew, or use the version of tuneahead that fitted it",
+            )
         return _predictor(record, folder)
     except (OSError, *fields.WRONG) as error:
         why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise PredictorError(
-            f"{folder} holds no predictor: {why}", remedy="give the folder that 'save' wrote, undamaged"
+            f"{folder} holds no predictor: {why}",
+            remedy="give the folder that 'save' wrote, undamaged and by no later version of tuneahead",
         ) from None
 
 
@@ -137,7 +196,8 @@ def _member(found: object, index: int, width: int, read: Callable[[str], str]) -
     if len(set(columns)) != len(columns) or max(columns, default=width) >= width:
         raise ValueError(f"{what} reads no column, one twice, or one beyond the {width} that there are")
     model = fields.mapping(stored["model"], f"the model of {what}")
-    component = component_from_record(model, read(_trees(index)) if _boosted(model) else "")
+    name = fields.text(stored.get("text", f"trees_{index}.txt"), f"the text of {what}")
+    component = component_from_record(model, read(name) if _boosted(model) else "")
     if component.feature_count != len(columns):
         raise ValueError(f"{what} reads {len(columns)} columns, its model {component.feature_count}")
     weight = fields.number(stored["weight"], f"the weight of {what}")
@@ -149,7 +209,8 @@ def _member(found: object, index: int, width: int, read: Callable[[str], str]) -
 def _calibration(found: object, width: int, read: Callable[[str], str]) -> Calibration:
     stored = fields.mapping(found, "calibration")
     difficulty = stored["difficulty"]
-    calibration = calibration_from_record(stored, read(_DIFFICULTY) if _boosted(difficulty) else "")
+    name = fields.text(stored.get("text", "difficulty.txt"), "the text of the calibration")
+    calibration = calibration_from_record(stored, read(name) if _boosted(difficulty) else "")
     model = calibration.difficulty
     if model is not None and model.feature_count != width:
         raise ValueError(f"the difficulty is of {model.feature_count} columns, the models of {width}")
@@ -176,10 +237,6 @@ def _boosted(model: object) -> bool:
     return isinstance(model, dict) and model.get("kind") == "trees"
 
 
-def _trees(index: int) -> str:
-    return f"trees_{index}.txt"
-
-
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -187,6 +244,8 @@ def _sha256(text: str) -> str:
 def _verified(folder: Path, sums: Mapping[str, object], name: str) -> str:
     """A model's text, if it is the one that was saved; raises :class:`PredictorError`."""
     path = folder / name
+    if not _TEXT.fullmatch(name):
+        raise ValueError(f"{name!r:.60} is no name of a model's text")
     if name not in sums:
         # Written before checksums were, perhaps; it can't be told from a damaged one.
         raise PredictorError(f"{folder / _FILE} names no SHA-256 of {name}", remedy=_REMEDY)

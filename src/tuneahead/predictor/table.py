@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.errors import PredictorError
+from tuneahead.features.catalogue import CATALOGUE_VERSION
 from tuneahead.predictor import fields
 from tuneahead.workbench import PROBE_STEPS
 
@@ -279,6 +280,7 @@ def write_table(table: FeatureTable, path: str | Path) -> None:
     header = json.dumps(
         {
             "schema": SCHEMA,
+            "catalogue": CATALOGUE_VERSION,
             "names": table.names,
             "groups": table.groups,
             "tasks": tasks,
@@ -307,6 +309,12 @@ def _table(arrow: Any) -> FeatureTable:
     header = fields.mapping(json.loads((arrow.schema.metadata or {})[b"tuneahead"]), "the header")
     if header["schema"] != SCHEMA:
         raise ValueError(f"schema {header['schema']!r:.60}")
+    # Tables of an earlier version don't say.
+    if (catalogue := header.get("catalogue", CATALOGUE_VERSION)) != CATALOGUE_VERSION:
+        raise ValueError(
+            f"its features are of catalogue version {catalogue!r:.60}, this version of tuneahead derives "
+            f"those of {CATALOGUE_VERSION!r}"
+        )
     names = fields.texts(header["names"], "names")
     columns: dict[str, Any] = {name: _numbers(arrow, name) for name in _COLUMNS}
     texts: dict[str, Any] = {name: fields.texts(arrow[name].to_pylist(), name) for name in _TEXTS}
