@@ -329,5 +329,7 @@ class _Trainer:
             return cues
         key = benchmark.fingerprint
         if key not in self._encoded:
-            self._encoded[key] = encode_benchmark(self.base, benchmark)
+            # What the base allows is asked of the base alone.
+            with self.stack.base_only():
+                self._encoded[key] = encode_benchmark(self.base, benchmark)
         return self._encoded[key]

@@ -21,7 +21,7 @@ from tuneahead.benchmark.choice import (
 from tuneahead.benchmark.generation import summarise_answers
 from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
-from tuneahead.training.allowed import obeys_masks, pack_for, window
+from tuneahead.training.allowed import obeys_gaps, obeys_masks, pack_for, window
 from tuneahead.training.batches import Packed
 from tuneahead.training.encode import (
     Encoded,
@@ -95,7 +95,7 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
                 + (", or lower max_new_tokens" if written else ""),
             )
         trees.append(tree)
-    shared = obeys_masks(base) and max(tree.length for tree in trees) <= window(base)
+    shared = max(tree.length for tree in trees) <= window(base) and obeys_masks(base) and obeys_gaps(base)
     return EncodedBenchmark(benchmark, tuple(trees), endings, shared, ends)
 
 
