@@ -84,6 +84,22 @@ def test_torn_files_and_full_places_are_refused(
         load_base(str(tmp_path / "absent.gguf"), device="cpu")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
+def test_a_full_disk_ends_a_conversion_with_a_remedy(tmp_path: Path, cache: Path) -> None:
+    import resource
+
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, most))
+    try:
+        with pytest.raises(ModelError, match=r"can't convert tiny.gguf into .*: File too large") as caught:
+            load_base(str(path), device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert "make room there" in caught.value.remedy and list(cache.iterdir()) == []
+
+
 def install(folder: Path, name: str, content: bytes) -> None:
     """A distribution that holds one file, as pip would have installed it."""
     package = folder / name.replace("-", "_")

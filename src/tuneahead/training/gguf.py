@@ -104,8 +104,9 @@ def _convert(path: Path, folder: Path) -> Path:
 
 def _write_model(path: Path, folder: Path) -> None:
     import torch
-    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tuneahead.training.tensorfile import save_tensors
 
     _require_gguf(path)
     try:
@@ -134,7 +135,7 @@ def _write_model(path: Path, folder: Path) -> None:
         for name, weight in model.state_dict().items()
         if not (tied and name == "lm_head.weight")
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(weights, folder / "model.safetensors", {"format": "pt"})
 
 
 def _require_gguf(path: Path) -> None:
