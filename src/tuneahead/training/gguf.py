@@ -67,7 +67,7 @@ def file_sha256(pieces: Sequence[Path]) -> str:
 
 
 def _known_sha256(path: Path) -> str:
-    """The file's hash, kept by place, size and times: many gigabytes take longer to read than a model to load."""
+    """The file's hash, kept by place, size and times: reading many gigabytes once more takes long."""
     stat = path.stat()
     seen = (path.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     kept, key = KeptTexts("gguf-hashes"), digest(repr(seen))
