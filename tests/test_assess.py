@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -261,6 +262,26 @@ def test_a_run_that_goes_on_from_the_probe_ends_where_an_unbroken_one_does(
     assert gone_on.outcome is not None and unbroken.outcome is not None
     assert gone_on.outcome.score_pp == unbroken.outcome.score_pp
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
+def test_a_probe_whose_state_can_not_be_written_is_verified_from_the_start(
+    dataset: Dataset, bench: Workbench, tmp_path: Path
+) -> None:
+    import resource
+
+    short = replace(bench, setup=Setup(probe_steps=3))
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, most))
+    try:
+        task = assess(dataset, RECIPE.replace(max_steps=4), bench=short, checkpoint_dir=tmp_path / "probe")
+        full = verify(
+            task, dataset, bench=short, checkpoint_dir=tmp_path / "probe", save_dir=tmp_path / "adapter"
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert full.outcome is not None and math.isfinite(full.outcome.score_pp)
+    assert full.outcome.adapter == "" and "File too large" in full.outcome.adapter_absent
 
 
 def test_what_was_not_assessed_is_not_verified(dataset: Dataset, bench: Workbench, tmp_path: Path) -> None:

@@ -682,6 +682,25 @@ def test_the_verdict_is_told_before_the_full_run_begins(
     assert verdict < said.index("full run of 840 steps") < said.index("--adapter") < failure
 
 
+def test_a_verdict_is_shown_though_the_full_run_or_its_adapter_is_lost(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = made_assessment()
+    assessing(monkeypatch, found)
+    full = replace(found, outcome=Outcome(55.5, 120, 1.0, adapter_absent="No space left on device"))
+    monkeypatch.setattr("tuneahead.judge.verify", lambda *_, **__: full)
+    said = tuneahead("assess", data, "--verify", "--adapter", tmp_path / "a", "--json", code=2)
+    assert json.loads(said.stdout)["assessment"]["outcome"]["score_pp"] == 55.5
+    assert "error: the adapter was not kept: No space left on device" in said.stderr
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise TuneAheadError("the full run failed")
+
+    monkeypatch.setattr("tuneahead.judge.verify", fails)
+    said = tuneahead("assess", data, "--verify", code=2)
+    assert "58.3" in said.stdout and "error: the full run failed" in said.stderr
+
+
 def test_recipes_that_setting_a_field_makes_equal_keep_their_names(
     tuneahead: Run, data: Path, tmp_path: Path
 ) -> None:

@@ -97,6 +97,8 @@ class Outcome:
     steps: int
     seconds: float
     adapter: str = ""
+    adapter_absent: str = ""
+    """Why the adapter, though it was asked for, was not stored."""
 
 
 @dataclass(frozen=True)

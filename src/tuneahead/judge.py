@@ -146,26 +146,31 @@ def verify(
 ) -> Assessment:
     """Make the full run (from the probe's checkpoint if given), score it, and add the outcome.
 
+    A checkpoint that could not be written is done without. An adapter that can't be is told in the outcome.
     Raises :class:`TuneAheadError` for other data, another base or another benchmark than were assessed.
     """
     from tuneahead.training.probe import ProbeTask, run_probes
 
     opened, dataset = open_bench(bench, [assessment.recipe], watch, forecasts=False), load_dataset(data)
     _require_assessed(assessment, opened, dataset)
-    done = assessment.task.probe_steps if checkpoint_dir is not None else 0
+    unwritten = assessment.trace is not None and "checkpoint" in dict(assessment.trace.absent)
+    resumed = None if unwritten else _folder(checkpoint_dir)
+    done = assessment.task.probe_steps if resumed is not None else 0
     watch.stage("Full run", assessment.task.total_steps - done)
     task = ProbeTask(
         "full",
         dataset.examples,
         assessment.recipe.full(),
         finals=(opened.benchmark,),
-        resume_from=_folder(checkpoint_dir),
+        resume_from=resumed,
         save_dir=_folder(save_dir),
     )
     settings = opened.settings([assessment.task.probe_steps])
     result = run_probes(opened.base, [task], settings, width=1, on_step=watch.advance)[0]
     score = result.scores.get(opened.benchmark.name, NAN)
-    outcome = Outcome(score, result.steps, result.seconds, str(save_dir or ""))
+    lost = dict(result.trace.absent).get("adapter", "")
+    kept = "" if lost else str(save_dir or "")
+    outcome = Outcome(score, result.steps, result.seconds, kept, lost)
     return replace(assessment, outcome=outcome)
 
 

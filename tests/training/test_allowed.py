@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from training_fixtures import write_tiny_model
+from training_fixtures import place_bound_model, write_tiny_model
 
 from tuneahead.errors import ModelError
 from tuneahead.recipe import Recipe
@@ -19,34 +19,6 @@ from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_base, load_tokenizer
 from tuneahead.training.runs import Job
 from tuneahead.training.scoring import read_answers
-
-
-def place_bound_model(kind: str) -> Base:
-    """A model whose attention goes by the place in the line: a local window, or a bias by distance."""
-    from transformers import GPTNeoConfig, GPTNeoForCausalLM, MptConfig, MptForCausalLM
-
-    torch.manual_seed(1)
-    model = (
-        GPTNeoForCausalLM(
-            GPTNeoConfig(
-                vocab_size=48,
-                hidden_size=32,
-                num_layers=2,
-                num_heads=4,
-                attention_types=[[["global", "local"], 1]],
-                window_size=128,
-                max_position_embeddings=1024,
-            )
-        )
-        if kind == "gpt-neo"
-        else MptForCausalLM(MptConfig(vocab_size=48, d_model=32, n_heads=4, n_layers=2, max_seq_len=1024))
-    )
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(3.0)
-    model.eval()
-    tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=1)
-    return Base(kind, model, tokenizer, kind, "cpu")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["gpt-neo", "mpt"])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from training_fixtures import make_examples
 
-from tuneahead.benchmark.items import Benchmark, ChoiceItem
+from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import ModelError
 from tuneahead.examples import Example, Message
 from tuneahead.recipe import Recipe
@@ -199,6 +199,25 @@ def test_an_option_with_a_leading_space_is_tokenised_as_training_does(tiny: Base
         (row,) = encode_examples([Example("red", option, 1)], tiny.tokenizer, recipe)
         trained = [token for token, on in zip(row.ids, row.answer, strict=True) if on]
         assert trained[: len(branch)] == list(branch)
+
+
+@pytest.mark.parametrize("lead", [" sun moon ", " sun<pad>"])
+def test_what_a_chat_template_says_before_an_answer_is_part_of_a_benchmarks_prompt(
+    tiny: Base, lead: str
+) -> None:
+    tiny.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }} cat"
+        "{% else %} dog" + lead + "{{ m.content }} bird{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %} dog{% endif %}"
+    )
+    items = [ChoiceItem("1", "red", ("one", "two three"), (0,))]
+    (tree,) = encode_benchmark(tiny, Benchmark("b", "accuracy", items), "chat").trees
+    assert text_of(tiny, tree.prompt) == "redcatdog" + lead.replace(" ", "")
+    for branch, option in zip(tree.branches, items[0].options, strict=True):
+        (row,) = encode_examples([Example("red", option, 1)], tiny.tokenizer, Recipe(template="chat"))
+        assert tree.prompt + branch == row.ids[:-1]
+    free = Benchmark("b", "f1", [GenerationItem("1", "red", ("one",))], Asking(max_new_tokens=4))
+    assert encode_benchmark(tiny, free, "chat").trees[0].prompt == tree.prompt
 
 
 def test_special_tokens_before_a_text_are_those_the_tokenizer_puts_there(tiny: Base) -> None:

@@ -15,7 +15,8 @@ import torch
 from gguf_fixtures import write_tiny_gguf
 
 from tuneahead.errors import ModelError
-from tuneahead.training.gguf import convert_packaged, file_sha256
+from tuneahead.training import hardware
+from tuneahead.training.gguf import convert_file, convert_packaged, file_sha256
 from tuneahead.training.models import load_base
 from tuneahead.training.sources import READERS, SMOLLM2, PackagedModel, resolve_base
 
@@ -28,6 +29,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+def converted(cache: Path) -> list[Path]:
+    """Everything in the cache but the hashes of files."""
+    return [path for path in cache.iterdir() if path.name != "gguf-hashes"]
+
+
 def test_a_gguf_file_is_the_model_it_was_made_from(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "tiny.gguf"
     model = write_tiny_gguf(path)
@@ -37,7 +43,7 @@ def test_a_gguf_file_is_the_model_it_was_made_from(tmp_path: Path, cache: Path) 
         torch.testing.assert_close(base.model(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
     assert base.tokenizer.decode(base.tokenizer("the thing")["input_ids"]) == "the thing"
     assert base.tokenizer.eos_token == "<|endoftext|>" and base.context_tokens == 128
-    (folder,) = cache.iterdir()
+    (folder,) = converted(cache)
     assert folder.name == f"gguf-{file_sha256([path])[:16]}"
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert resolve_base(str(path)) == (str(path), str(folder))
@@ -57,8 +63,7 @@ def test_two_processes_may_convert_at_once(tmp_path: Path, cache: Path) -> None:
     both = [subprocess.Popen(command, env=paths, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=300)[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert said[0] == said[1] == str(next(cache.iterdir()))
-    assert len(list(cache.iterdir())) == 1, "nothing half-made stays"
+    assert [said[0]] == [said[1]] == [str(folder) for folder in converted(cache)], "nothing half-made stays"
     assert load_base(str(path), device="cpu").context_tokens == 128
 
 
@@ -73,7 +78,7 @@ def test_torn_files_and_full_places_are_refused(
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(ModelError, match="not a GGUF file: it begins with b'<htm'"):
         load_base(str(path), device="cpu")
-    assert list(cache.iterdir()) == []
+    assert converted(cache) == []
     write_tiny_gguf(path)
     (tmp_path / "taken").write_text("")
     monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path / "taken"))
@@ -82,6 +87,48 @@ def test_torn_files_and_full_places_are_refused(
     assert "TUNEAHEAD_CACHE" in caught.value.remedy
     with pytest.raises(ModelError, match="no file"):
         load_base(str(tmp_path / "absent.gguf"), device="cpu")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
+def test_a_full_disk_ends_a_conversion_with_a_remedy(tmp_path: Path, cache: Path) -> None:
+    import resource
+
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, most))
+    try:
+        with pytest.raises(ModelError, match=r"can't convert tiny.gguf into .*: File too large") as caught:
+            load_base(str(path), device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert "make room there" in caught.value.remedy and converted(cache) == []
+
+
+def test_a_conversion_that_memory_can_not_hold_is_refused_with_the_number(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    parameters = write_tiny_gguf(path).num_parameters()
+    monkeypatch.setattr(hardware, "free_bytes", lambda device: 8 * parameters - 1)
+    with pytest.raises(
+        ModelError, match=f"conversion of tiny.gguf, {parameters:,} parameters in fp32, needs"
+    ):
+        load_base(str(path), device="cpu")
+    assert converted(cache) == []
+    monkeypatch.setattr(hardware, "free_bytes", lambda device: 8 * parameters)
+    assert load_base(str(path), device="cpu").context_tokens == 128
+
+
+def test_a_file_that_did_not_change_is_hashed_once(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    folder = convert_file(path)
+    (kept,) = (cache / "gguf-hashes").iterdir()
+    written = kept.stat().st_mtime_ns
+    assert convert_file(path) == folder and kept.stat().st_mtime_ns == written
+    write_tiny_gguf(path, seed=1)
+    assert convert_file(path) != folder
 
 
 def install(folder: Path, name: str, content: bytes) -> None:

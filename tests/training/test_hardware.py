@@ -52,6 +52,27 @@ def test_a_container_s_limit_counts_without_what_was_read_lately(tmp_path: Path)
     assert _free_linux(tmp_path) == 0, "never less than nothing"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups of Linux")
+def test_the_tightest_limit_of_a_process_counts_wherever_its_group_lies(tmp_path: Path) -> None:
+    membership = tmp_path / "membership"
+    membership.write_text("9:name=systemd:/\n4:cpu,memory:/job/step\n0::/user/run\n")
+    assert (free := _free_linux(tmp_path, membership)) is not None and free > 1_000_000, "no limit is known"
+    first = tmp_path / "memory" / "job"
+    (first / "step").mkdir(parents=True)
+    for group, limit in ((first, 1_000_000), (first / "step", 9_223_372_036_854_771_712)):
+        (group / "memory.limit_in_bytes").write_text(f"{limit}\n")
+        (group / "memory.usage_in_bytes").write_text("700000\n")
+        (group / "memory.stat").write_text("inactive_file 0\ntotal_inactive_file 100000\n")
+    assert _free_linux(tmp_path, membership) == 400_000
+    second = tmp_path / "user"
+    (second / "run").mkdir(parents=True)
+    for group, limit in ((second, "500000"), (second / "run", "max")):
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text("300000\n")
+        (group / "memory.stat").write_text("anon 300000\n")
+    assert _free_linux(tmp_path, membership) == 200_000
+
+
 def test_bf16_is_taken_where_it_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
     big, small = 100_000_000, 1_000_000
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):

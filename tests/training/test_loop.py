@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -268,6 +269,28 @@ def test_a_saved_adapter_gives_the_same_logits_in_peft(tmp_path: Path, architect
     theirs = PeftModel.from_pretrained(plain, tmp_path / "adapter")(torch.tensor([[3, 22, 25, 30]])).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(ours, before, atol=1e-2), "the adapter must have changed something"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
+def test_a_run_is_not_lost_where_its_adapter_and_state_can_not_be_written(tiny: Base, tmp_path: Path) -> None:
+    import resource
+
+    data = prepare_data(tiny, make_examples(12), RECIPE)
+    recipe = RECIPE.replace(max_steps=2, lora_rank=32)
+    places = {"save_dir": tmp_path / "adapter", "checkpoint_dir": tmp_path / "state"}
+    jobs = [Job("a", data, recipe, **places), Job("b", data, recipe)]
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, most))
+    try:
+        full, other = train_stack(tiny, jobs, PLAIN, width=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    np.testing.assert_array_equal(full.trace.steps.loss_sum_nats, other.trace.steps.loss_sum_nats)
+    absent = dict(full.trace.absent)
+    for what, folder in (("adapter", places["save_dir"]), ("checkpoint", places["checkpoint_dir"])):
+        assert str(folder) in absent[what] and absent[what].endswith("can't be written: File too large")
+        assert list(folder.iterdir()) == []
+    assert not {"adapter", "checkpoint"} & set(dict(other.trace.absent))
 
 
 def test_gradient_norm_is_measured_before_clipping(tiny: Base) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_fixtures import WORDS, make_examples, write_tiny_model
+from training_fixtures import WORDS, make_examples, place_bound_model, write_tiny_model
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
@@ -85,6 +85,14 @@ def test_a_base_that_ignores_masks_is_scored_one_option_a_row(tiny: Base) -> Non
     together = score_stack(tiny, encoded, None, [0])[0]
     np.testing.assert_allclose(apart.margin_nats, together.margin_nats, rtol=1e-3, atol=1e-4)
     assert apart.score_pp == together.score_pp
+
+
+def test_a_base_bound_to_places_is_scored_as_one_option_at_a_time(tiny: Base) -> None:
+    base = replace(place_bound_model("mpt"), tokenizer=tiny.tokenizer)
+    item = ChoiceItem("1", "red blue", ("one two three", "four five", "six cat"), (2,))
+    score = score_benchmark(base, Benchmark("b", "accuracy", [item]))
+    own = [plain_logprob(base, item.prompt, option) for option in item.options]
+    assert score.margin_nats[0] == pytest.approx(own[2] - max(own[:2]), rel=1e-3)
 
 
 def test_mc2_is_the_share_of_the_true_options(tiny: Base) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors import safe_open
@@ -79,6 +80,34 @@ def write_tiny_model(folder: Path, seed: int = 0, architecture: str = "qwen2") -
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def place_bound_model(kind: str) -> Base:
+    """A model whose attention goes by the place in the line: a local window, or a bias by distance."""
+    from transformers import GPTNeoConfig, GPTNeoForCausalLM, MptConfig, MptForCausalLM
+
+    torch.manual_seed(1)
+    model = (
+        GPTNeoForCausalLM(
+            GPTNeoConfig(
+                vocab_size=48,
+                hidden_size=32,
+                num_layers=2,
+                num_heads=4,
+                attention_types=[[["global", "local"], 1]],
+                window_size=128,
+                max_position_embeddings=1024,
+            )
+        )
+        if kind == "gpt-neo"
+        else MptForCausalLM(MptConfig(vocab_size=48, d_model=32, n_heads=4, n_layers=2, max_seq_len=1024))
+    )
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3.0)
+    model.eval()
+    tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=1)
+    return Base(kind, model, tokenizer, kind, "cpu")  # type: ignore[arg-type]
 
 
 def make_examples(count: int, seed: int = 0, opening: str = "") -> list[Example]:

@@ -98,15 +98,21 @@ def assess(
         bench = open_workbench(setup, store=str(store or RUNS))
         found = run_assess(dataset, chosen, goal=wanted, bench=bench, checkpoint_dir=folder, watch=bar)
         goes_on = verify and found.trace is not None and not found.trace.info.failure
-        unkept = None if history is None else keep(found, history, scored_later=not goes_on)
+        unkept: TuneAheadError | None = None
+        if history is not None:
+            unkept = keep(found, history, scored_later=not goes_on)
         if goes_on and unkept is None:
             _announce(found, adapter)
-            found = run_verify(
-                found, dataset, bench=bench, checkpoint_dir=folder, save_dir=adapter, watch=bar
-            )
-            unkept = None if history is None else keep_outcome(found, history)
+            try:
+                found = run_verify(
+                    found, dataset, bench=bench, checkpoint_dir=folder, save_dir=adapter, watch=bar
+                )
+                unkept = None if history is None else keep_outcome(found, history)
+            except TuneAheadError as error:
+                # The probe has its worth without the full run.
+                unkept = error
     _show(found, as_json, html)
-    if unkept is not None:
+    if unkept := unkept or _lost_adapter(found):
         raise unkept
     if exit_code:
         raise typer.Exit(EXIT_CODES[found.verdict.decision])
@@ -264,6 +270,15 @@ def _announce(found: Assessment, adapter: Path | None) -> None:
     print(
         f"--verify makes the full run of {found.task.total_steps:,} steps all the same; its adapter {kept}",
         file=sys.stderr,
+    )
+
+
+def _lost_adapter(found: Assessment) -> TuneAheadError | None:
+    if found.outcome is None or not found.outcome.adapter_absent:
+        return None
+    return TuneAheadError(
+        f"the adapter was not kept: {found.outcome.adapter_absent}",
+        remedy="free some space, or name another place, and run the command again",
     )
 
 

@@ -91,7 +91,7 @@ def obeys_gaps(base: Base) -> bool:
     """
     if base not in _OBEYS_GAPS:
         # Rows that fill the longest line together, but none of them a sliding window by itself.
-        own = min(60, window(base) - 24)
+        own = min(60, window(base) - 24, base.context_tokens - 24)
         drawn = np.random.default_rng(0).integers(4, 10, (8, max(1, own))).tolist()
         opening = tuple(int(i) for i in np.random.default_rng(1).integers(4, 10, 24))
         rows = [Encoded((*opening, *one), (False,) * 24 + (True,) * len(one), 1) for one in drawn]

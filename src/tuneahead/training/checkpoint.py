@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tuneahead.errors import TraceError
@@ -19,6 +17,7 @@ from tuneahead.trace import ProbeTrace, StepColumns, trace_from_bytes
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import StepRows
 from tuneahead.training.models import Base
+from tuneahead.training.tensorfile import save_tensors
 
 _STATE = "state.safetensors"
 
@@ -67,15 +66,17 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write atomically: an interrupted write leaves the earlier checkpoint as it was."""
+    """Write atomically: an interrupted write leaves the earlier checkpoint as it was.
+
+    Raises :class:`OSError`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: row.contiguous().cpu() for name, row in checkpoint.rows.items()}
     tensors["generator"] = checkpoint.generator
     # The trace lies in the same file: one rename makes both new, or neither.
     tensors["trace"] = torch.frombuffer(bytearray(checkpoint.trace.to_bytes()), dtype=torch.uint8)
     meta = {"step": str(checkpoint.step), "seconds": repr(checkpoint.seconds)}
-    save_file(tensors, folder / (_STATE + ".part"), metadata=meta)
-    os.replace(folder / (_STATE + ".part"), folder / _STATE)
+    save_tensors(tensors, folder / _STATE, meta)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -99,7 +100,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def save_adapter(folder: Path, base: Base, stack: AdapterStack, slot: int, recipe: Recipe) -> None:
-    """Write one slot's adapter as PEFT does: ``adapter_model.safetensors`` and ``adapter_config.json``."""
+    """Write one slot's adapter as PEFT does: ``adapter_model.safetensors`` and ``adapter_config.json``.
+
+    Raises :class:`OSError`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, a, b in stack.matrices(slot, recipe):
@@ -118,6 +122,5 @@ def save_adapter(folder: Path, base: Base, stack: AdapterStack, slot: int, recip
         "inference_mode": True,
         "fan_in_fan_out": stack.fan_in_fan_out,
     }
-    save_file(tensors, folder / "adapter_model.safetensors.part", metadata={"format": "pt"})
-    os.replace(folder / "adapter_model.safetensors.part", folder / "adapter_model.safetensors")
+    save_tensors(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -49,6 +49,11 @@ class Turn:
     end: str = ""
     trims: bool = False
 
+    @property
+    def opening(self) -> str:
+        """What of the lead is the template's own and never to be answered: an empty thought, for instance."""
+        return "" if self.lead.isspace() else self.lead.rstrip(" ")
+
     def render(self, content: str) -> str:
         """The content as training reads it after the generation prompt."""
         return self.lead + (content.strip() if self.trims else content)
@@ -154,9 +159,7 @@ def assistant_turn(tokenizer: PreTrainedTokenizerBase) -> Turn:
     lead, found, end = plain.removeprefix(opened).partition(_CONTENT)
     if not found or not plain.startswith(opened):
         return Turn()
-    # What is no space, such as an empty thought, is the template's own and no part of an option.
-    own = lead if lead.isspace() else ""
-    return Turn(own, end, trims=plain == spaced)
+    return Turn(lead, end, trims=plain == spaced)
 
 
 def after_prompt(prompt: str, answer: str) -> str:

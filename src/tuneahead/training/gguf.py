@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuneahead.errors import ModelError
-from tuneahead.kept import cache_folder
+from tuneahead.kept import KeptTexts, cache_folder, digest
 from tuneahead.training.sources import READERS, PackagedModel
 
 _READER = "pip install 'tuneahead[gguf]'"
 _UNREADABLE = (ValueError, KeyError, IndexError, TypeError, EOFError, struct.error)
 """What readers of a binary file meet in a torn one."""
+_BYTES_A_PARAMETER = 8
+"""A conversion holds every weight in fp32 twice: the converter's, and the copy that is written."""
 
 
 def convert_packaged(model: PackagedModel) -> Path:
@@ -50,7 +52,7 @@ def convert_packaged(model: PackagedModel) -> Path:
 
 def convert_file(path: Path) -> Path:
     """Folder of a GGUF file's model, converted at first use; another content gets another folder."""
-    folder = _folder(file_sha256([path]))
+    folder = _folder(_known_sha256(path))
     return folder if folder.is_dir() else _convert(path, folder)
 
 
@@ -62,6 +64,18 @@ def file_sha256(pieces: Sequence[Path]) -> str:
             while block := content.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _known_sha256(path: Path) -> str:
+    """The file's hash, kept by place, size and times: reading many gigabytes once more takes long."""
+    stat = path.stat()
+    seen = (path.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    kept, key = KeptTexts("gguf-hashes"), digest(repr(seen))
+    sha256 = kept.load(key)
+    if sha256 is None:
+        sha256 = file_sha256([path])
+        kept.store(key, sha256)
+    return sha256
 
 
 def _folder(sha256: str) -> Path:
@@ -104,11 +118,13 @@ def _convert(path: Path, folder: Path) -> Path:
 
 def _write_model(path: Path, folder: Path) -> None:
     import torch
-    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tuneahead.training.tensorfile import save_tensors
 
     _require_gguf(path)
     try:
+        _require_room(path)
         # The converter's progress bar can't be turned off otherwise, and stderr has one of ours.
         with contextlib.redirect_stderr(io.StringIO()):
             model = AutoModelForCausalLM.from_pretrained(
@@ -134,7 +150,21 @@ def _write_model(path: Path, folder: Path) -> None:
         for name, weight in model.state_dict().items()
         if not (tied and name == "lm_head.weight")
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def _require_room(path: Path) -> None:
+    from gguf import GGUFReader
+
+    from tuneahead.training.hardware import require_room
+
+    parameters = sum(int(tensor.n_elements) for tensor in GGUFReader(path).tensors)
+    require_room(
+        _BYTES_A_PARAMETER * parameters,
+        "cpu",
+        f"the conversion of {path.name}, {parameters:,} parameters in fp32,",
+        "give the model as safetensors, which need no conversion, or a smaller one",
+    )
 
 
 def _require_gguf(path: Path) -> None:

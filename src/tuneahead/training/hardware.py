@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -85,22 +86,53 @@ def free_bytes(device: str) -> int | None:
     return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if sys.platform == "darwin" else None
 
 
-def _free_linux(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Available memory of the machine, or of the container's limit where that is less."""
+def _free_linux(
+    root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> int | None:
+    """Available memory of the machine, or what the tightest limit on this process leaves, if less."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
+    left = [_left_by_group(group) for group in _groups(root, membership)]
+    return max(0, min([free, *(own for own in left if own is not None)]))
+
+
+def _groups(root: Path, membership: Path) -> Iterator[Path]:
+    """Folders of the control groups that limit this process: its own and all above, of either version."""
     try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-        # Files read lately count as used, weights among them, and are given up when memory is wanted.
-        used -= int(stat.get("inactive_file", 0)) + int(stat.get("slab_reclaimable", 0))
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else max(0, min(free, int(limit) - used))
+        lines = membership.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        lines = ["0::/"]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "memory" if controllers else root
+        # In a container the path may be that of the host, and the container's own group lies at the top.
+        names = [name for name in path.split("/") if name not in ("", "..")]
+        for depth in range(len(names) + 1):
+            yield top.joinpath(*names[:depth])
+
+
+def _left_by_group(group: Path) -> int | None:
+    """What a control group's limit leaves; None where there is none. ``memory.max`` is of version 2."""
+    for limit, usage, below in (
+        ("memory.max", "memory.current", ""),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ):
+        try:
+            most = (group / limit).read_text(encoding="ascii").strip()
+            used = int((group / usage).read_text(encoding="ascii"))
+            lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+            stat = dict(line.split() for line in lines)
+            # Files read lately count as used, weights among them, and are given up when memory is wanted.
+            used -= int(stat.get(f"{below}inactive_file", 0)) + int(stat.get("slab_reclaimable", 0))
+            return None if most == "max" else int(most) - used
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def require_room(needed: float, device: str, what: str, remedy: str) -> None:

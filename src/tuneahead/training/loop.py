@@ -19,7 +19,7 @@ from tuneahead.errors import DataError, MemoryShortError
 from tuneahead.recipe import Recipe
 from tuneahead.training.activations import PassSize, fit_runs, keep_layers, pass_size
 from tuneahead.training.allowed import obeys_masks
-from tuneahead.training.checkpoint import read_checkpoint, save_adapter, write_checkpoint
+from tuneahead.training.checkpoint import read_checkpoint
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import (
     CueMeter,
@@ -31,7 +31,7 @@ from tuneahead.training.measure import (
 )
 from tuneahead.training.models import Base
 from tuneahead.training.passes import Losses, StepPlan, TrainingPasses
-from tuneahead.training.runs import Job, RunResult, Slot, checkpoint_of, restore, trace_of
+from tuneahead.training.runs import Job, RunResult, Slot, restore, store_run, trace_of
 from tuneahead.training.scoring import EncodedBenchmark, encode_benchmark, score_stack
 
 __all__ = ["Job", "RunResult", "train_stack"]
@@ -313,12 +313,8 @@ class _Trainer:
                 scores[benchmark.name] = score.score_pp
                 subjects[benchmark.name] = score.subject_pp
         scoring = time.perf_counter() - began
-        if job.save_dir is not None:
-            save_adapter(job.save_dir, self.base, self.stack, place, job.recipe)
         trace = trace_of(slot, self.base, self.stack, self.meter, self.settings)
-        if job.checkpoint_dir is not None:
-            state = checkpoint_of(slot, place, self.stack, self.meter, trace)
-            write_checkpoint(job.checkpoint_dir, state)
+        trace = store_run(slot, place, self.stack, self.meter, trace)
         cost = slot.seconds + scoring + sum(cue.seconds for cue in slot.cues)
         width = float(np.mean(slot.widths or [1]))
         return RunResult(job.job_id, trace, scores, subjects, slot.step, cost, slot.failure, width)
@@ -329,5 +325,7 @@ class _Trainer:
             return cues
         key = benchmark.fingerprint
         if key not in self._encoded:
-            self._encoded[key] = encode_benchmark(self.base, benchmark)
+            # What the base allows is asked of the base alone.
+            with self.stack.base_only():
+                self._encoded[key] = encode_benchmark(self.base, benchmark)
         return self._encoded[key]

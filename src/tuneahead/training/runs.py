@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from tuneahead.benchmark.items import Benchmark
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Flatness, ProbeTrace, TraceInfo
-from tuneahead.training.checkpoint import Checkpoint
+from tuneahead.training.checkpoint import Checkpoint, save_adapter, write_checkpoint
 from tuneahead.training.encode import RunData
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import GradientMeter, ProbeSettings, StepRows
@@ -109,6 +111,31 @@ def trace_of(
         slot.flatness,
         tuple(absent),
     )
+
+
+def store_run(
+    slot: Slot, place: int, stack: AdapterStack, meter: GradientMeter, trace: ProbeTrace
+) -> ProbeTrace:
+    """Store adapter and state where the job asks for them; what can't be written is absent from the trace.
+
+    The run in ``place``, and those that train beside it, are not lost to a full disk.
+    """
+    job, absent = slot.job, [*trace.absent]
+    if job.save_dir is not None:
+        with _noting("adapter", absent):
+            save_adapter(job.save_dir, stack.base, stack, place, job.recipe)
+    if job.checkpoint_dir is not None:
+        with _noting("checkpoint", absent):
+            write_checkpoint(job.checkpoint_dir, checkpoint_of(slot, place, stack, meter, trace))
+    return replace(trace, absent=tuple(absent))
+
+
+@contextmanager
+def _noting(what: str, absent: list[tuple[str, str]]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        absent.append((what, f"{error.filename or 'its file'} can't be written: {error.strerror or error}"))
 
 
 def checkpoint_of(

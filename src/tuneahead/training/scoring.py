@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from os.path import commonprefix
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from tuneahead.benchmark.choice import (
 from tuneahead.benchmark.generation import summarise_answers
 from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
-from tuneahead.training.allowed import obeys_masks, pack_for, window
+from tuneahead.training.allowed import obeys_gaps, obeys_masks, pack_for, window
 from tuneahead.training.batches import Packed
 from tuneahead.training.encode import (
     Encoded,
@@ -94,7 +95,7 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
                 + (", or lower max_new_tokens" if written else ""),
             )
         trees.append(tree)
-    shared = obeys_masks(base) and max(tree.length for tree in trees) <= window(base)
+    shared = max(tree.length for tree in trees) <= window(base) and obeys_masks(base) and obeys_gaps(base)
     return EncodedBenchmark(benchmark, tuple(trees), endings, shared, ends)
 
 
@@ -108,14 +109,15 @@ def _tokens(base: Base, benchmark: Benchmark, template: str) -> Iterator[tuple[l
     Prompt and option are each tokenised for itself, as training tokenises prompt and answer. Under
     ``joined`` their tokens are those of the whole text, less as many as the prompt has, spaces at the
     prompt's end belong to the option, and a beginning token that stands in the text is not doubled:
-    that is lm-evaluation-harness's way.
+    that is lm-evaluation-harness's way. What a chat template itself says before an answer ends the prompt.
     """
     tokenizer, asking = base.tokenizer, benchmark.asking
     items: list[ChoiceItem | GenerationItem] = [*benchmark.items]
     prompts = [render_prompt(tokenizer, item.prompt, template) for item in items]
     # A chat template brings its own beginning.
     start = [] if template == "chat" else start_ids(tokenizer)
-    turn = assistant_turn(tokenizer) if template == "chat" else None
+    turn = assistant_turn(tokenizer) if template == "chat" and not asking.joined else None
+    opening = tokenise(tokenizer, [turn.opening])[0] if turn is not None else []
     texts: list[str] = []
     for item, prompt in zip(items, prompts, strict=True):
         if asking.joined:
@@ -134,7 +136,10 @@ def _tokens(base: Base, benchmark: Benchmark, template: str) -> Iterator[tuple[l
             tails = [tail[len(head) :] for tail in tails]
             yield (head if begin and prompt.startswith(begin) else [*start, *head]), tails
         else:
-            yield [*start, *head], tails
+            # A token may reach over the opening's end; where nothing follows, none does.
+            within = len(commonprefix([opening, *tails]))
+            ends_head = opening if benchmark.metric in WRITTEN else opening[:within]
+            yield [*start, *head, *ends_head], [tail[within:] for tail in tails]
 
 
 @torch.no_grad()
