@@ -91,8 +91,8 @@ class Sketches:
         if keep.all():
             return self
         kept = self.shingles[np.repeat(keep, self.lengths)]
-        rows = (part[keep] for part in (self.lengths, self.answer_lengths, self.answers))
-        return Sketches(*rows, kept, self.bands[keep], self.slots[keep])
+        lengths, answer_lengths, answers = self.lengths[keep], self.answer_lengths[keep], self.answers[keep]
+        return Sketches(lengths, answer_lengths, answers, kept, self.bands[keep], self.slots[keep])
 
 
 def sketch_rows(words: Words, common: Hashes, answer_words: NDArray[np.int64], answers: Hashes) -> Sketches:

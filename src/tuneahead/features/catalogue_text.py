@@ -188,7 +188,7 @@ _COPIED = (
         name="near_duplicate_fraction", unit="fraction", low=0, high=1, direction=-1, paper=True,
         source="arXiv 2606.17660, semantic diversity (MinHash)",
         formula="share of rows equal to an earlier one or sharing 80 % of its word triples (Jaccard; "
-        "MinHash bands, "
+        "the system prompt of a conversation aside; MinHash bands, "
         "then compared exactly)",
         sentence="{value} of the rows are copies or near-copies of others", remedy=_COPIES,
     ),
