@@ -57,14 +57,13 @@ def read_rows(
     kept = _Kept()
     whole = True
     for start in range(0, count, _CHUNK_ROWS):
-        items = [dataset[i] for i in range(start, min(start + _CHUNK_ROWS, count))]
-        # Collators may pop columns from the items they are given.
-        batch = collate([dict(item) if isinstance(item, dict) else item for item in items])
+        places = range(start, min(start + _CHUNK_ROWS, count))
+        batch = _collated(dataset, collate, places)
         if "input_ids" not in batch:
             return TrainerRows((), False, "the collator's batches hold no input_ids")
         kept.pictured |= any(name.startswith("pixel_values") for name in batch)
         found = list(batch_rows(batch))
-        whole = whole and len(found) == len(items)
+        whole = whole and len(found) == len(places)
         for ids, answer in found:
             kept.add(ids, answer)
     if not whole:
@@ -72,6 +71,14 @@ def read_rows(
     if count < len(dataset):
         return kept.result(f"only the first {most:,} of {len(dataset):,} rows were read")
     return kept.result("")
+
+
+def _collated(
+    dataset: Sequence[object], collate: Callable[[list[object]], Batch], places: Sequence[int]
+) -> Batch:
+    items = [dataset[i] for i in places]
+    # Collators may pop columns from the items they are given.
+    return collate([dict(item) if isinstance(item, dict) else item for item in items])
 
 
 class _Kept:
@@ -125,6 +132,22 @@ def known_length(dataset: object) -> int | None:
     # A process's share of a stream has a length that asks for the stream's.
     whole = dataset.dataset if isinstance(dataset, IterableDatasetShard) else dataset
     return len(whole) if isinstance(whole, Sized) else None
+
+
+def lacking(batch: object) -> str:
+    """What the loss per token needs and a batch doesn't hold, or empty."""
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    if not isinstance(batch, Mapping) or not isinstance(ids, Tensor):
+        return "input_ids"
+    labels = batch.get("shift_labels", batch.get("labels"))
+    return "" if isinstance(labels, Tensor) and labels.shape == ids.shape else "labels of their tokens"
+
+
+def data_lack(dataset: object, collate: Callable[[list[object]], Batch]) -> str:
+    """What batches of a map-style data set are :func:`lacking`; empty of a stream, which isn't drawn from."""
+    if not is_indexed(dataset) or not len(dataset):
+        return ""
+    return lacking(_collated(dataset, collate, [0]))
 
 
 def batch_rows(batch: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
