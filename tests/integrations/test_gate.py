@@ -405,6 +405,19 @@ def test_of_packed_data_the_rows_are_counted_and_not_the_lines(path: Path, tmp_p
     assert gate.assessment.data.rows == 40
 
 
+def test_packed_lines_without_marks_of_their_rows_have_no_data_features(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+) -> None:
+    recipe = RECIPE.replace(max_steps=7)
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+    trainer.args.packing = True  # as TRL's with packing_strategy="wrapped"
+    trainer.train()
+    assert gate.assessment is not None and gate.trace is not None
+    reason = "rows are packed together, and nothing tells where one ends"
+    assert gate.assessment.features.absent["examples"] == dict(gate.trace.absent)["row visits"] == reason
+
+
 def test_a_stream_is_not_read_even_where_it_has_a_length() -> None:
     class Stream(IterableDataset[int]):
         def __len__(self) -> int:

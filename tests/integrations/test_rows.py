@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from tuneahead.integrations.rows import data_lack
+from tuneahead.integrations.rows import data_lack, read_rows, row_keys, row_owners
 
 IDS = torch.tensor([[5, 6, 7]])
 
@@ -18,3 +19,40 @@ def test_batches_without_labels_of_their_tokens_say_so() -> None:
     assert lack({"input_ids": IDS, "labels": torch.tensor([1])}) == "labels of their tokens"
     assert lack([{"prompt": "red"}]) == lack({"prompt_ids": IDS}) == "input_ids"
     assert data_lack(iter([{}]), lambda items: {}) == ""
+
+
+@pytest.mark.parametrize("told_by", ["positions", "mask"])
+def test_rows_that_share_padded_lines_are_told_apart(told_by: str) -> None:
+    ids = torch.tensor([[5, 6, 7, 8, 9, 0], [4, 3, 2, 0, 0, 0]])
+    batch: dict[str, object] = {"input_ids": ids, "labels": ids.clone()}
+    if told_by == "positions":
+        # As LLaMA-Factory packs: padding has place 0, and the mask does not tell it.
+        batch["position_ids"] = torch.tensor([[0, 1, 2, 0, 1, 0], [0, 1, 2, 0, 0, 0]])
+        batch["attention_mask"] = torch.ones_like(ids)
+    else:
+        # As Axolotl packs.
+        batch["attention_mask"] = torch.tensor([[1, 1, 1, 2, 2, 0], [1, 1, 1, 0, 0, 0]])
+    found = read_rows([{}, {}], lambda items: batch)
+    assert [row.ids for row in found.rows] == [(5, 6, 7), (8, 9), (4, 3, 2)]
+    assert found.reason == "rows are packed together" and found.keys == tuple(row_keys(batch))
+    assert row_owners(batch).tolist() == [[0, 0, 0, 1, 1, 1], [2, 2, 2, 2, 2, 2]]
+
+
+def test_positions_of_padded_rows_are_no_sign_of_packing() -> None:
+    ids = torch.tensor([[0, 0, 5, 6], [1, 2, 3, 4]])
+    batch: dict[str, object] = {
+        "input_ids": ids,
+        "labels": ids.clone(),
+        "attention_mask": torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]),
+        "position_ids": torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]]),
+    }
+    found = read_rows([{}, {}], lambda items: batch)
+    assert [row.ids for row in found.rows] == [(5, 6), (1, 2, 3, 4)] and found.identified
+    assert row_owners(batch).tolist() == [[0] * 4, [1] * 4]
+
+
+def test_packed_lines_that_tell_no_rows_apart_are_not_taken_for_rows() -> None:
+    batch = {"input_ids": IDS, "labels": IDS, "attention_mask": torch.ones_like(IDS)}
+    found = read_rows([{}], lambda items: batch, packed=True)
+    assert (found.rows, found.identified) == ((), False) and "nothing tells where one ends" in found.reason
+    assert read_rows([{}], lambda items: batch).identified

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from tuneahead.training.models import Base
 
 _NAN = float("nan")
+_PACKING = ("packing", "sample_packing")
+"""Arguments of TRL and Axolotl that put several rows into a line."""
 _PICTURED = "rows hold images, and only their text can be asked of the model"
 
 
@@ -79,7 +81,8 @@ class LiveProbe:
         self.dataset_rows, self.optimizer = known_length(loader.dataset), trainer.optimizer
         # Data sets and collators may draw: what to mask, how to augment.
         with same_draws():
-            self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn)
+            packed = any(getattr(trainer.args, name, False) for name in _PACKING)
+            self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn, packed=packed)
             heldout, pictured = _heldout_rows(trainer)
         self.pictured = _PICTURED if self.rows.pictured or pictured else ""
         """Why the loss on rows is not measured outside of training, or empty."""

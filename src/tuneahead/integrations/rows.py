@@ -48,9 +48,12 @@ class TrainerRows:
 
 
 def read_rows(
-    dataset: object, collate: Callable[[list[object]], Batch], most: int = MOST_ROWS
+    dataset: object, collate: Callable[[list[object]], Batch], most: int = MOST_ROWS, *, packed: bool = False
 ) -> TrainerRows:
-    """Collate the first ``most`` items of a map-style data set; nothing is drawn from the run's order."""
+    """Collate the first ``most`` items of a map-style data set; nothing is drawn from the run's order.
+
+    Items that are ``packed`` hold several rows or parts of some, and are read where batches tell those apart.
+    """
     if not is_indexed(dataset):
         return TrainerRows((), False, "the data set is a stream")
     count = min(most, len(dataset))
@@ -62,6 +65,8 @@ def read_rows(
         if "input_ids" not in batch:
             return TrainerRows((), False, "the collator's batches hold no input_ids")
         kept.pictured |= any(name.startswith("pixel_values") for name in batch)
+        if packed and not _tells_rows_apart(batch):
+            return TrainerRows((), False, "rows are packed together, and nothing tells where one ends")
         found = list(batch_rows(batch))
         whole = whole and len(found) == len(places)
         for ids, answer in found:
@@ -153,23 +158,24 @@ def data_lack(dataset: object, collate: Callable[[list[object]], Batch]) -> str:
 def batch_rows(batch: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
     """Token ids and trained mask of every row in a batch, without padding."""
     ids, trained = _cpu(batch, "input_ids"), _trained(batch)
-    for line, start, stop in _spans(batch):
-        real = _real(batch, line, start, stop)
-        answer = trained[line, start:stop][real]
-        if stop - start < ids.shape[1] and len(answer) > 1:
+    for line, own in _row_places(batch):
+        answer = trained[line, own]
+        if "attention_mask" not in batch and len(own) < ids.shape[1] and len(answer) > 1:
             # The first token of a row has no label where rows follow one another, be it a prompt or not.
             answer[0] = answer[1]
-        yield ids[line, start:stop][real], answer
+        yield ids[line, own], answer
 
 
 def row_owners(batch: Batch) -> Tensor:
     """Index of the row that each place of the batch belongs to, (lines, T)."""
     ids = batch["input_ids"]
     assert isinstance(ids, Tensor)
-    owners = torch.zeros(ids.shape, dtype=torch.long)
-    for index, (line, start, stop) in enumerate(_spans(batch)):
-        owners[line, start:stop] = index
-    return owners.to(ids.device)
+    owners, before = np.zeros(ids.shape, np.int64), -1
+    for index, (line, own) in enumerate(_row_places(batch)):
+        # Padding too, which some collators label.
+        owners[line, own[0] if line == before else 0 :] = index
+        before = line
+    return torch.from_numpy(owners).to(ids.device)
 
 
 def row_keys(batch: Batch) -> list[int]:
@@ -183,24 +189,41 @@ def row_key(ids: Sequence[int] | NDArray[np.int64]) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def _spans(batch: Batch) -> list[tuple[int, int, int]]:
-    """(line, start, stop) of every row; a lone line whose positions restart holds several rows."""
-    lines, length = _cpu(batch, "input_ids").shape
-    places = batch.get("position_ids")
-    if lines == 1 and isinstance(places, Tensor) and places.ndim == 2 and "attention_mask" not in batch:
-        further = torch.nonzero(places[0]).flatten().tolist()
-        # Padding to a multiple has place 0 too, and so would be rows of one token each.
-        stop = further[-1] + 1 if further else length
-        starts = torch.nonzero(places[0, :stop] == 0).flatten().tolist()
-        return [(0, a, b) for a, b in zip(starts, [*starts[1:], stop], strict=True)]
-    return [(line, 0, length) for line in range(lines)]
+def _row_places(batch: Batch) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Line and places of every row, in order; a line of nothing but padding is a row without tokens."""
+    for line, numbers in enumerate(_row_numbers(batch)):
+        found = np.unique(numbers[numbers > 0])
+        for number in found if len(found) else [1]:
+            yield line, np.flatnonzero(numbers == number)
 
 
-def _real(batch: Batch, line: int, start: int, stop: int) -> NDArray[np.bool_]:
-    mask = batch.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        return np.asarray(mask[line, start:stop].cpu().numpy() > 0)
-    return np.ones(stop - start, bool)
+def _row_numbers(batch: Batch) -> NDArray[np.int64]:
+    """Which row of its line each place belongs to, (lines, T): from 1, and 0 for padding."""
+    shape = _cpu(batch, "input_ids").shape
+    mask, places = _of_places(batch, "attention_mask"), _of_places(batch, "position_ids")
+    real = np.ones(shape, np.int64) if mask is None else mask
+    if places is None or real.max(initial=0) > 1:
+        return real
+    # Padding to a multiple has place 0 too, and so would be rows of one token each.
+    further = (places != 0)[:, ::-1].cumsum(axis=1)[:, ::-1]
+    real = real * ((further > 0) | ~(places != 0).any(axis=1, keepdims=True))
+    begins = (places == 0) | (real.cumsum(axis=1) == 1)
+    numbers: NDArray[np.int64] = (begins * real).cumsum(axis=1) * real
+    return numbers
+
+
+def _tells_rows_apart(batch: Batch) -> bool:
+    """Whether a line of several rows would show it: by positions that restart or a mask with numbers."""
+    mask = _of_places(batch, "attention_mask")
+    numbered = mask is not None and mask.max(initial=0) > 1
+    return numbered or _of_places(batch, "position_ids") is not None
+
+
+def _of_places(batch: Batch, name: str) -> NDArray[np.int64] | None:
+    """A tensor of the batch that holds one number for each place, or None."""
+    tensor, ids = batch.get(name), batch["input_ids"]
+    fits = isinstance(tensor, Tensor) and isinstance(ids, Tensor) and tensor.shape == ids.shape
+    return _cpu(batch, name) if fits else None
 
 
 def _trained(batch: Batch) -> NDArray[np.bool_]:
