@@ -62,6 +62,7 @@ def test_a_good_run_passes_and_a_doomed_one_ends_with_a_checkpoint(
     gate.attach(trainer)
     trainer.train(resume_from_checkpoint=str(folder / "checkpoint-100"))
     assert trainer.state.global_step == 110
+    assert "resumed at step 100: this run is not judged" in capsys.readouterr().out
 
 
 def test_a_doomed_run_has_a_checkpoint_though_an_evaluation_finds_nothing_to_keep(

@@ -53,15 +53,18 @@ class TraceRecorder(TrainerCallback):
 
     ``trace`` is there once ``settings.record_steps`` steps are done or training has ended; with
     several processes (DDP) rank 0 records and holds it. A run that is resumed from a checkpoint is
-    not recorded. Raises :class:`ModelError` at the start of training for a model without LoRA matrices,
-    for one that is no causal language model, for batches without labels, for sharded gradients and for
-    DataParallel. What fails later, and want of memory at any time, ends the recording with a logged
-    warning, and training goes on.
+    not recorded, which is printed. Raises :class:`ModelError` at the start of training for a model without
+    LoRA matrices, for one that is no causal language model, for batches without labels, for sharded
+    gradients and for DataParallel. What fails later, and want of memory at any time, ends the recording with
+    a logged warning, and training goes on.
 
     >>> recorder = TraceRecorder(ProbeSettings(record_steps=50))               # doctest: +SKIP
     >>> Trainer(model, args, train_dataset=rows, callbacks=[recorder]).train()  # doctest: +SKIP
     >>> recorder.trace.steps.loss_nats                                         # doctest: +SKIP
     """
+
+    _deed = "recorded"
+    """What is done to a run, as a resumed one's line says it."""
 
     def __init__(self, settings: ProbeSettings | None = None, *, notes: RunNotes | None = None) -> None:
         self.settings = settings or ProbeSettings()
@@ -91,6 +94,8 @@ class TraceRecorder(TrainerCallback):
         self._release()
         if state.global_step > 0:
             # The probe is the run's first steps; a run that is resumed has them behind it.
+            if state.is_world_process_zero:
+                print(f"resumed at step {state.global_step:,}: this run is not {self._deed}")
             return
         trainer = self._trainer = _calling_trainer() or _known(self._trainer)
         self.trace, self._failure, self._step = None, "", 0
