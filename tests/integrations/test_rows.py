@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 
-from tuneahead.integrations.rows import data_lack, read_rows, row_keys, row_owners
+from tuneahead.integrations.rows import Batch, data_lack, read_rows, row_keys, row_owners
 
 IDS = torch.tensor([[5, 6, 7]])
 
@@ -56,3 +59,34 @@ def test_packed_lines_that_tell_no_rows_apart_are_not_taken_for_rows() -> None:
     found = read_rows([{}], lambda items: batch, packed=True)
     assert (found.rows, found.identified) == ((), False) and "nothing tells where one ends" in found.reason
     assert read_rows([{}], lambda items: batch).identified
+
+
+def lines_of(**more: torch.Tensor) -> Callable[[Sequence[object]], Batch]:
+    """A collator that gives every item the same tokens."""
+
+    def collate(items: Sequence[object]) -> Batch:
+        ids = IDS.expand(len(items), -1)
+        return {"input_ids": ids, "labels": ids, **more}
+
+    return collate
+
+
+def test_of_rows_with_images_few_are_read() -> None:
+    found = read_rows(range(9_000), lines_of(pixel_values=torch.zeros(1)))
+    assert (found.items, len(found.rows), found.tokens) == (2_000, 2_000, 6_000)
+    assert found.reason == "only the first 2,000 of 9,000 rows were read"
+
+
+def test_a_long_reading_is_said_beforehand(caplog: pytest.LogCaptureFixture) -> None:
+    plain = lines_of()
+    said: list[str] = []
+
+    def collate(items: Sequence[object]) -> Batch:
+        if 0 in items:
+            time.sleep(0.3)
+        said.append(caplog.text)
+        return plain(items)
+
+    read_rows(range(9_000), collate)
+    assert said[0] == "" and "reading 9000 rows before the first step" in said[1]
+    assert caplog.text == said[1]

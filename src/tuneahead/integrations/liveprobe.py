@@ -16,7 +16,6 @@ from tuneahead.integrations.arguments import trainer_recipe
 from tuneahead.integrations.live import LiveAdapter, same_draws, undisturbed
 from tuneahead.integrations.losses import Visit
 from tuneahead.integrations.rows import (
-    MOST_ROWS,
     TrainerRows,
     decode_examples,
     is_indexed,
@@ -240,13 +239,12 @@ class LiveProbe:
         if self.given or not read:
             return len(self.examples)
         # Lines of packed rows may hold several: as many in the lines not read as in those that were.
-        return round(read * max(1.0, self.train_rows / MOST_ROWS))
+        return round(read * self.train_rows / self.rows.items)
 
     @property
     def length(self) -> RunLength:
         """The run's rows or packed lines, its steps, and the tokens of a row."""
-        read = min(self.train_rows, MOST_ROWS)
-        tokens = self.rows.tokens / read if self.rows.keys else _NAN
+        tokens = self.rows.tokens / self.rows.items if self.rows.items else _NAN
         return RunLength(self.train_rows, self.trainer.state.max_steps, tokens)
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
@@ -22,10 +24,14 @@ if TYPE_CHECKING:
 Batch = Mapping[str, object]
 MOST_ROWS = 50_000
 """Rows whose tokens are looked at."""
+MOST_PICTURED = 2_000
+"""Rows with images that are looked at: a collator takes tens of milliseconds for each."""
 MOST_TOKENS = 4_000_000
 """Tokens that are kept, at most: some 200 MB. Of longer data every second, fourth, ... row is kept."""
 IGNORED = -100
 _CHUNK_ROWS = 64
+_LONG_SECONDS = 30.0
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class TrainerRows:
     """Rows of a data set after the collator, ``Encoded.row`` counting from 1.
 
     ``rows`` are those that are kept: all, or every second, fourth, ... of long data. ``keys`` are the
-    hashes of all that were read, ``tokens`` and ``answer_tokens`` how many those hold. ``identified`` is
+    hashes of all that were read, ``tokens`` and ``answer_tokens`` how many those hold, ``items`` how many of
+    the data set's they were. ``identified`` is
     False where items and rows are not one to one (packing), or where not all rows could be read; ``reason``
     then says why. Rows that are ``pictured`` hold images, which their tokens alone don't give.
     """
@@ -45,6 +52,7 @@ class TrainerRows:
     tokens: int = 0
     answer_tokens: int = 0
     pictured: bool = False
+    items: int = 0
 
 
 def read_rows(
@@ -57,10 +65,9 @@ def read_rows(
     if not is_indexed(dataset):
         return TrainerRows((), False, "the data set is a stream")
     count = min(most, len(dataset))
-    kept = _Kept()
-    whole = True
-    for start in range(0, count, _CHUNK_ROWS):
-        places = range(start, min(start + _CHUNK_ROWS, count))
+    kept, whole, began = _Kept(), True, time.perf_counter()
+    while kept.items < count:
+        places = range(kept.items, min(kept.items + _CHUNK_ROWS, count))
         batch = _collated(dataset, collate, places)
         if "input_ids" not in batch:
             return TrainerRows((), False, "the collator's batches hold no input_ids")
@@ -71,10 +78,16 @@ def read_rows(
         whole = whole and len(found) == len(places)
         for ids, answer in found:
             kept.add(ids, answer)
+        kept.items = places.stop
+        if kept.pictured:
+            count = min(count, max(MOST_PICTURED, kept.items))
+        seconds = (time.perf_counter() - began) * count / kept.items
+        if places.start == 0 and seconds > _LONG_SECONDS:
+            _LOG.warning("reading %d rows before the first step, for about %.0f seconds", count, seconds)
     if not whole:
         return kept.result("rows are packed together")
     if count < len(dataset):
-        return kept.result(f"only the first {most:,} of {len(dataset):,} rows were read")
+        return kept.result(f"only the first {count:,} of {len(dataset):,} rows were read")
     return kept.result("")
 
 
@@ -93,6 +106,7 @@ class _Kept:
         self.rows: list[Encoded] = []
         self.keys: list[int] = []
         self.tokens = self.answer_tokens = 0
+        self.items = 0
         self.pictured = False
         self._every = 1
         self._held = 0
@@ -120,6 +134,7 @@ class _Kept:
             self.tokens,
             self.answer_tokens,
             self.pictured,
+            self.items,
         )
 
 
