@@ -73,6 +73,7 @@ def settle(**values: object) -> Callable[[Any], None]:
         ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha"),
         ({"loss_type": "dft"}, "loss"),
         ({"truncation_mode": "keep_end"}, "truncation_mode"),
+        ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy"),
     ],
 )
 def test_what_a_recipe_can_not_express_is_no_feature(
@@ -140,18 +141,96 @@ def test_a_quantized_base_is_named_with_its_bits(recorded: Callable[..., ProbeTr
     assert recorded(quantize).info.recipe.precision == "8bit"
 
 
-def test_adapters_in_some_layers_only_leave_the_share_of_layers_unknown(
-    recorded: Callable[..., ProbeTrace], path: Path
-) -> None:
+def adapt(path: Path, **options: Any) -> Callable[[Any], None]:
+    """A change of the Trainer's adapter."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    def adapt(trainer: Any) -> None:
-        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], layers_to_transform=[0])
+    def change(trainer: Any) -> None:
+        config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options})
         plain = AutoModelForCausalLM.from_pretrained(path)
         trainer.model = trainer.model_wrapped = get_peft_model(plain, config)
 
-    assert "q_proj, v_proj" in unknown(recorded(adapt))["target_modules"]
+    return change
+
+
+def test_adapters_in_some_layers_only_leave_the_share_of_layers_unknown(
+    recorded: Callable[..., ProbeTrace], path: Path
+) -> None:
+    some = adapt(path, target_modules=["q_proj", "v_proj"], layers_to_transform=[0])
+    assert "q_proj, v_proj" in unknown(recorded(some))["target_modules"]
+
+
+class PackedLinear(torch.nn.Module):
+    """A linear layer that is no ``nn.Linear``, as bases in GPTQ or AWQ have them."""
+
+    def __init__(self, plain: torch.nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = plain.in_features, plain.out_features
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.weight, self.bias)
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["q_proj", "k_proj", "v_proj"]])
+def test_targets_are_named_on_a_base_whose_layers_have_a_class_of_their_own(
+    recorded: Callable[..., ProbeTrace], path: Path, targets: list[str]
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import Linear
+    from transformers import AutoModelForCausalLM
+
+    def change(trainer: Any) -> None:
+        plain = AutoModelForCausalLM.from_pretrained(path)
+        for layer in plain.model.layers:
+            for name, module in list(layer.named_modules()):
+                if isinstance(module, torch.nn.Linear):
+                    parent, _, leaf = name.rpartition(".")
+                    setattr(layer.get_submodule(parent), leaf, PackedLinear(module))
+        config = LoraConfig(r=4, target_modules=targets)
+        config._register_custom_module({PackedLinear: Linear})
+        trainer.model = trainer.model_wrapped = get_peft_model(plain, config)
+
+    assert recorded(change).info.recipe.target_modules == tuple(sorted(targets))
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ({"rank_pattern": {"q_proj": 2}}, {"lora_rank"}),
+        ({"alpha_pattern": {"q_proj": 64}}, {"lora_alpha"}),
+        ({"rank_pattern": {"q_proj": 2}, "use_rslora": True}, {"lora_rank", "lora_alpha"}),
+        ({"init_lora_weights": "pissa"}, {"init_lora_weights"}),
+    ],
+)
+def test_an_adapter_unlike_a_recipes_is_named_and_read_where_no_pattern_holds(
+    recorded: Callable[..., ProbeTrace], path: Path, options: dict[str, Any], settings: set[str]
+) -> None:
+    trace = recorded(adapt(path, **options))
+    assert set(unknown(trace)) == settings
+    alpha = 8 * 4**0.5 if "use_rslora" in options else 8
+    assert (trace.info.recipe.lora_rank, trace.info.recipe.lora_alpha) == (4, alpha)
+
+
+def test_an_adapter_that_was_trained_before_is_named(recorded: Callable[..., ProbeTrace]) -> None:
+    def train(trainer: Any) -> None:
+        for name, weight in trainer.model.named_parameters():
+            if "lora_B" in name:
+                weight.data.fill_(0.1)
+
+    assert "trained before" in unknown(recorded(train))["adapter"]
+
+
+def test_a_trainer_with_a_loss_of_its_own_is_named(recorded: Callable[..., ProbeTrace]) -> None:
+    def own(trainer: Any) -> None:
+        class Focal(type(trainer)):  # type: ignore[misc]
+            def compute_loss(self, *arguments: Any, **options: Any) -> Any:
+                return super().compute_loss(*arguments, **options) * 0.5
+
+        trainer.__class__ = Focal
+
+    assert unknown(recorded(own))["loss"].startswith("Focal has a compute_loss of its own")
 
 
 def test_a_run_with_another_optimiser_gets_no_forecast(path: Path, base: Base, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from tuneahead import preflight
-from tuneahead.errors import TuneAheadError
+from tuneahead.errors import ModelError, TuneAheadError
 from tuneahead.examples import Example
 from tuneahead.history.store import RunStore
 from tuneahead.integrations import losses, rows
@@ -62,6 +62,7 @@ def test_a_good_run_passes_and_a_doomed_one_ends_with_a_checkpoint(
     gate.attach(trainer)
     trainer.train(resume_from_checkpoint=str(folder / "checkpoint-100"))
     assert trainer.state.global_step == 110
+    assert "resumed at step 100: this run is not judged" in capsys.readouterr().out
 
 
 def test_a_doomed_run_has_a_checkpoint_though_an_evaluation_finds_nothing_to_keep(
@@ -180,6 +181,48 @@ def test_a_stream_is_probed_without_its_rows(
     assert gate.assessment.features.absent["examples"] == "the data set is a stream"
     assert not any("nan" in finding.message for finding in gate.assessment.findings)
     assert len(store) == 0 and "RunNotes(examples=...)" in capsys.readouterr().out
+
+
+def test_a_run_on_preferences_is_refused_and_not_called_doomed(path: Path, tmp_path: Path) -> None:
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    from peft import LoraConfig
+
+    base = load_base(str(path), device="cpu")
+    rows = [{"prompt": f"{word} ?", "chosen": f" {word}", "rejected": " no"} for word in WORDS]
+    arguments = trl.DPOConfig(
+        output_dir=str(tmp_path), max_steps=2, bf16=False, use_cpu=True, report_to=[], save_strategy="no",
+        disable_tqdm=True,
+    )  # fmt: skip
+    gate = Gate(None, probe_steps=5, benchmark=make_exam())
+    trainer = trl.DPOTrainer(
+        model=base.model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=base.tokenizer,
+        peft_config=LoraConfig(r=4, target_modules="all-linear"),
+        callbacks=[gate],
+    )
+    with pytest.raises(ModelError, match="batches of this DPOTrainer hold no labels"):
+        trainer.train()
+    assert gate.decision is None
+
+
+def test_a_stream_without_labels_is_trained_on_and_not_judged(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = RECIPE.replace(max_steps=7)
+    data = make_data(base, recipe)
+
+    class Stream(IterableDataset[dict[str, list[int]]]):
+        def __iter__(self) -> Iterator[dict[str, list[int]]]:
+            yield from ({"input_ids": row["input_ids"]} for row in columns(data.train))
+
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+    trainer = make_trainer(path, tmp_path, base, data, recipe, callbacks=[gate], train_dataset=Stream())
+    trainer.compute_loss = lambda model, inputs, **options: model(**inputs).logits.square().mean()
+    trainer.train()
+    assert gate.decision is None and trainer.state.global_step == 7
+    assert "training goes on: the batches hold no labels of their tokens" in caplog.text
 
 
 def train_on(
@@ -361,6 +404,19 @@ def test_of_packed_data_the_rows_are_counted_and_not_the_lines(path: Path, tmp_p
     ).train()
     assert gate.assessment is not None and gate.assessment.task.train_rows < 40
     assert gate.assessment.data.rows == 40
+
+
+def test_packed_lines_without_marks_of_their_rows_have_no_data_features(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+) -> None:
+    recipe = RECIPE.replace(max_steps=7)
+    gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+    trainer.args.packing = True  # as TRL's with packing_strategy="wrapped"
+    trainer.train()
+    assert gate.assessment is not None and gate.trace is not None
+    reason = "rows are packed together, and nothing tells where one ends"
+    assert gate.assessment.features.absent["examples"] == dict(gate.trace.absent)["row visits"] == reason
 
 
 def test_a_stream_is_not_read_even_where_it_has_a_length() -> None:

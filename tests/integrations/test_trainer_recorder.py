@@ -268,6 +268,18 @@ def test_a_classifier_is_refused(path: Path, base: Base, tmp_path: Path) -> None
         trainer.train()
 
 
+def test_a_masked_language_model_is_refused(path: Path, base: Base, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import BertConfig, BertForMaskedLM
+
+    trainer = make_trainer(path, tmp_path, base, make_data(base), callbacks=[TraceRecorder()])
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    plain = BertForMaskedLM(BertConfig(vocab_size=2000, **sizes))
+    trainer.model = trainer.model_wrapped = get_peft_model(plain, LoraConfig(target_modules=["query"]))
+    with pytest.raises(ModelError, match="BertForMaskedLM, not a causal language model"):
+        trainer.train()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_trl_run_has_the_trace_of_our_own_loop(

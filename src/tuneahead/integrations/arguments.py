@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from tuneahead.errors import RecipeError
@@ -28,6 +28,8 @@ _SCHEDULES: dict[str, Schedule] = {
 }
 _ADAMW = re.compile(r"(Paged|NpuFused|AnyPrecision)?AdamW(\d+bit)?")
 """Classes that make AdamW's step, whatever format they keep its state in."""
+_PLAIN_LOSSES = ("transformers.trainer", "trl.trainer.sft_trainer")
+"""Modules whose Trainers train the loss per answer token."""
 _OF_A_GROUP: dict[str, Callable[[Group], Any]] = {
     # A scheduler has moved the rate of the first step by now.
     "learning_rate": lambda group: group.get("initial_lr", group["lr"]),
@@ -46,7 +48,7 @@ def trainer_recipe(
     The settings are named as :data:`~tuneahead.features.recipes.UNKNOWN_SETTING` says.
     """
     args = trainer.args
-    unknown: dict[str, str] = dict(_other_losses(trainer))
+    unknown: dict[str, str] = {**dict(_other_losses(trainer)), **dict(_other_starts(model, adapter))}
     window = getattr(args, "max_length", None) or adapter.base.context_tokens
     if getattr(args, "truncation_mode", "keep_start") != "keep_start":
         unknown["truncation_mode"] = "rows are cut from the left, a recipe cuts them from the right"
@@ -76,8 +78,11 @@ def trainer_recipe(
 
 
 def _other_losses(trainer: Trainer) -> Iterator[tuple[str, str]]:
-    """What has the run train something else than the loss of its rows as they are."""
+    """What has the run train something else than the loss of its rows as they are, in random order."""
     args = trainer.args
+    order = getattr(args, "train_sampling_strategy", "random")
+    if order != "random":
+        yield "train_sampling_strategy", f"rows come in the order {order!r}, a recipe shuffles them"
     if getattr(args, "neftune_noise_alpha", None):
         yield "neftune_noise_alpha", "noise is added to the embeddings, which a recipe knows nothing of"
     if args.label_smoothing_factor:
@@ -87,6 +92,18 @@ def _other_losses(trainer: Trainer) -> Iterator[tuple[str, str]]:
         yield "loss", "a compute_loss_func is trained, a recipe means the loss per answer token"
     elif kind not in (None, "nll", "chunked_nll"):
         yield "loss", f"loss_type is {kind!r}, a recipe means the loss per answer token"
+    elif type(trainer).compute_loss.__module__ not in _PLAIN_LOSSES:
+        name = type(trainer).__name__
+        yield "loss", f"{name} has a compute_loss of its own, a recipe means the loss per answer token"
+
+
+def _other_starts(model: PeftModel, adapter: LiveAdapter) -> Iterator[tuple[str, str]]:
+    """What has the run begin elsewhere than with the base and a fresh adapter, whose product is zero."""
+    begins = _config(model, adapter).init_lora_weights
+    if begins is not True:
+        yield "init_lora_weights", f"the adapter is begun with {begins!r}, a recipe's by PEFT's default"
+    elif any(bool(b.any()) for _, _, b in adapter.pairs):
+        yield "adapter", "it was trained before: scores and losses of step 0 are not those of the base"
 
 
 def _schedule(trainer: Trainer, unknown: dict[str, str]) -> dict[str, object]:
@@ -122,26 +139,46 @@ def _optimiser(trainer: Trainer, adapter: LiveAdapter, unknown: dict[str, str]) 
     for field, read in _OF_A_GROUP.items():
         values = sorted({float(read(group)) for group in groups})
         if len(values) > 1:
-            several = " and ".join(f"{value:g}" for value in values)
-            unknown[field] = f"the adapter's matrices have different ones, {several}"
+            unknown[field] = f"the adapter's matrices have different ones, {_several(values)}"
         if values:
             fields[field] = values[0]
     return fields
 
 
 def _lora(model: PeftModel, adapter: LiveAdapter, unknown: dict[str, str]) -> dict[str, object]:
-    layer = cast("LoraLayer", model.get_base_model().get_submodule(adapter.pairs[0][0]))
-    # A model may hold adapters that do not take part.
-    active = next(name for name in layer.active_adapters if name in layer.lora_A)
-    config = cast("LoraConfig", model.peft_config[active])
+    config = _config(model, adapter)
+    shapes = []
+    for name, _, _ in adapter.pairs:
+        layer, active = _layer(model, name)
+        rank = int(layer.r[active])
+        # PEFT's own scale is alpha / r, or alpha / sqrt(r) with rslora: kept is what acts.
+        shapes.append((rank, float(layer.scaling[active]) * rank))
+    for field, values in zip(("lora_rank", "lora_alpha"), zip(*shapes, strict=True), strict=True):
+        if len(several := {f"{value:g}" for value in values}) > 1:
+            unknown[field] = f"layers have different ones, {_several(sorted(map(float, several)))}"
+    # Patterns give some layers a rank or an alpha of their own.
+    usual = [shape for shape in shapes if shape[0] == config.r] or shapes
+    rank, alpha = max(usual, key=usual.count)
     return {
-        "lora_rank": int(config.r),
-        # PEFT's own scale is alpha / r, or alpha / sqrt(r) with rslora: kept is what acts. The layer's own
-        # rank, which a rank pattern may have set.
-        "lora_alpha": float(layer.scaling[active]) * int(layer.r[active]),
+        "lora_rank": rank,
+        "lora_alpha": alpha,
         "lora_dropout": float(config.lora_dropout),
         "target_modules": _targets(adapter, unknown),
     }
+
+
+def _layer(model: PeftModel, name: str) -> tuple[LoraLayer, str]:
+    """An adapted layer and the name of the adapter that is trained: a model may hold others."""
+    layer = cast("LoraLayer", model.get_base_model().get_submodule(name))
+    return layer, next(active for active in layer.active_adapters if active in layer.lora_A)
+
+
+def _config(model: PeftModel, adapter: LiveAdapter) -> LoraConfig:
+    return cast("LoraConfig", model.peft_config[_layer(model, adapter.pairs[0][0])[1]])
+
+
+def _several(values: Sequence[float]) -> str:
+    return " and ".join(f"{value:g}" for value in values)
 
 
 def _ratio(warmup: int, total: int) -> float:
@@ -152,9 +189,12 @@ def _ratio(warmup: int, total: int) -> float:
 
 def _targets(adapter: LiveAdapter, unknown: dict[str, str]) -> tuple[str, ...]:
     adapted = {name for name, _, _ in adapter.pairs}
+    layers = (adapter.base.model.get_submodule(name) for name in adapted)
+    # Bases in GPTQ or AWQ have linear layers of classes of their own.
+    own = {type(cast("LoraLayer", layer).get_base_layer()) for layer in layers}
     plain = [
         name
-        for name in layer_names(adapter.base)
+        for name in layer_names(adapter.base, tuple(own))
         if ".lora_" not in name and name.removesuffix(".base_layer") not in adapted
     ]
     if not plain:

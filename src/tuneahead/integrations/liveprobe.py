@@ -16,7 +16,6 @@ from tuneahead.integrations.arguments import trainer_recipe
 from tuneahead.integrations.live import LiveAdapter, same_draws, undisturbed
 from tuneahead.integrations.losses import Visit
 from tuneahead.integrations.rows import (
-    MOST_ROWS,
     TrainerRows,
     decode_examples,
     is_indexed,
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     from tuneahead.training.models import Base
 
 _NAN = float("nan")
+_PACKING = ("packing", "sample_packing")
+"""Arguments of TRL and Axolotl that put several rows into a line."""
 _PICTURED = "rows hold images, and only their text can be asked of the model"
 
 
@@ -79,7 +80,8 @@ class LiveProbe:
         self.dataset_rows, self.optimizer = known_length(loader.dataset), trainer.optimizer
         # Data sets and collators may draw: what to mask, how to augment.
         with same_draws():
-            self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn)
+            packed = any(getattr(trainer.args, name, False) for name in _PACKING)
+            self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn, packed=packed)
             heldout, pictured = _heldout_rows(trainer)
         self.pictured = _PICTURED if self.rows.pictured or pictured else ""
         """Why the loss on rows is not measured outside of training, or empty."""
@@ -237,13 +239,12 @@ class LiveProbe:
         if self.given or not read:
             return len(self.examples)
         # Lines of packed rows may hold several: as many in the lines not read as in those that were.
-        return round(read * max(1.0, self.train_rows / MOST_ROWS))
+        return round(read * self.train_rows / self.rows.items)
 
     @property
     def length(self) -> RunLength:
         """The run's rows or packed lines, its steps, and the tokens of a row."""
-        read = min(self.train_rows, MOST_ROWS)
-        tokens = self.rows.tokens / read if self.rows.keys else _NAN
+        tokens = self.rows.tokens / self.rows.items if self.rows.items else _NAN
         return RunLength(self.train_rows, self.trainer.state.max_steps, tokens)
 
     @property

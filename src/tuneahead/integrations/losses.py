@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuneahead.integrations.rows import IGNORED, Batch, row_keys, row_owners
+from tuneahead.errors import ModelError
+from tuneahead.integrations.rows import IGNORED, Batch, lacking, row_keys, row_owners
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -101,12 +102,12 @@ class LossMeter:
             self.failed = True
 
     def _add(self, batch: Batch, output: object, loss: Tensor, items: object) -> None:
+        if lack := lacking(batch):
+            raise ModelError(f"the batches hold no {lack}")
         labels, shifted = batch.get("shift_labels"), True
         if not isinstance(labels, Tensor):
-            labels, shifted = batch.get("labels"), False
-        if not isinstance(labels, Tensor) or "input_ids" not in batch:
-            self.no_rows = "the batches hold no labels"
-            return
+            labels, shifted = batch["labels"], False
+        assert isinstance(labels, Tensor)
         target = labels if shifted else labels[:, 1:]
         tokens = int((target != IGNORED).sum())
         self.tokens += tokens

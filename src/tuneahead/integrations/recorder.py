@@ -15,9 +15,10 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tuneahead.errors import ModelError
-from tuneahead.integrations.live import live_base
+from tuneahead.integrations.live import live_base, same_draws
 from tuneahead.integrations.liveprobe import LiveProbe
 from tuneahead.integrations.losses import ClipMeter, LossMeter, Visit
+from tuneahead.integrations.rows import data_lack
 from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace
 from tuneahead.training.measure import ProbeSettings
@@ -52,14 +53,18 @@ class TraceRecorder(TrainerCallback):
 
     ``trace`` is there once ``settings.record_steps`` steps are done or training has ended; with
     several processes (DDP) rank 0 records and holds it. A run that is resumed from a checkpoint is
-    not recorded. Raises :class:`ModelError` at the start of training for a model without LoRA matrices,
-    for one that is no causal language model, for sharded gradients and for DataParallel. What fails later,
-    and want of memory at any time, ends the recording with a logged warning, and training goes on.
+    not recorded, which is printed. Raises :class:`ModelError` at the start of training for a model without
+    LoRA matrices, for one that is no causal language model, for batches without labels, for sharded
+    gradients and for DataParallel. What fails later, and want of memory at any time, ends the recording with
+    a logged warning, and training goes on.
 
     >>> recorder = TraceRecorder(ProbeSettings(record_steps=50))               # doctest: +SKIP
     >>> Trainer(model, args, train_dataset=rows, callbacks=[recorder]).train()  # doctest: +SKIP
     >>> recorder.trace.steps.loss_nats                                         # doctest: +SKIP
     """
+
+    _deed = "recorded"
+    """What is done to a run, as a resumed one's line says it."""
 
     def __init__(self, settings: ProbeSettings | None = None, *, notes: RunNotes | None = None) -> None:
         self.settings = settings or ProbeSettings()
@@ -89,6 +94,8 @@ class TraceRecorder(TrainerCallback):
         self._release()
         if state.global_step > 0:
             # The probe is the run's first steps; a run that is resumed has them behind it.
+            if state.is_world_process_zero:
+                print(f"resumed at step {state.global_step:,}: this run is not {self._deed}")
             return
         trainer = self._trainer = _calling_trainer() or _known(self._trainer)
         self.trace, self._failure, self._step = None, "", 0
@@ -178,6 +185,7 @@ class TraceRecorder(TrainerCallback):
         """Plan the probe and open it on rank 0; False on every rank where one has no memory for that."""
         lacking = 0.0
         try:
+            _require_labels(trainer)
             base = live_base(model, _tokenizer(trainer), self.notes.base, str(trainer.args.device))
             self.plan(base, trainer.state.max_steps)
             if trainer.accelerator.is_main_process:
@@ -271,7 +279,9 @@ def _adapted_model(trainer: Trainer) -> PeftModel:
             remedy="wrap it with peft.get_peft_model(model, LoraConfig(...))",
         )
     inner = cast("PreTrainedModel", model.get_base_model())
-    if inner.get_output_embeddings() is None or inner.config.is_encoder_decoder:  # type: ignore[no-untyped-call]
+    headless = inner.get_output_embeddings() is None  # type: ignore[no-untyped-call]
+    masked = any(kind.__name__.endswith("ForMaskedLM") for kind in type(inner).__mro__)
+    if headless or masked or inner.config.is_encoder_decoder:
         raise ModelError(
             f"the Trainer's model is a {type(inner).__name__}, not a causal language model",
             remedy="leave this callback out: it measures the loss and the answers of causal language models",
@@ -289,6 +299,19 @@ def _adapted_model(trainer: Trainer) -> PeftModel:
             remedy="use one device (CUDA_VISIBLE_DEVICES=0), or one process for each with torchrun (DDP)",
         )
     return model
+
+
+def _require_labels(trainer: Trainer) -> None:
+    """A :class:`ModelError` where the run trains no labels: preferences, rewards, a loss of its own."""
+    loader = trainer.callback_handler.train_dataloader
+    assert loader is not None, "training has begun"
+    with same_draws():
+        lack = data_lack(loader.dataset, loader.collate_fn)
+    if lack:
+        raise ModelError(
+            f"the batches of this {type(trainer).__name__} hold no {lack}",
+            remedy="leave this callback out: it measures the loss of tokens that a collator labels (SFT)",
+        )
 
 
 def _tokenizer(trainer: Trainer) -> Any:

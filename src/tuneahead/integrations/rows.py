@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
@@ -22,10 +24,14 @@ if TYPE_CHECKING:
 Batch = Mapping[str, object]
 MOST_ROWS = 50_000
 """Rows whose tokens are looked at."""
+MOST_PICTURED = 2_000
+"""Rows with images that are looked at: a collator takes tens of milliseconds for each."""
 MOST_TOKENS = 4_000_000
 """Tokens that are kept, at most: some 200 MB. Of longer data every second, fourth, ... row is kept."""
 IGNORED = -100
 _CHUNK_ROWS = 64
+_LONG_SECONDS = 30.0
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class TrainerRows:
     """Rows of a data set after the collator, ``Encoded.row`` counting from 1.
 
     ``rows`` are those that are kept: all, or every second, fourth, ... of long data. ``keys`` are the
-    hashes of all that were read, ``tokens`` and ``answer_tokens`` how many those hold. ``identified`` is
+    hashes of all that were read, ``tokens`` and ``answer_tokens`` how many those hold, ``items`` how many of
+    the data set's they were. ``identified`` is
     False where items and rows are not one to one (packing), or where not all rows could be read; ``reason``
     then says why. Rows that are ``pictured`` hold images, which their tokens alone don't give.
     """
@@ -45,33 +52,51 @@ class TrainerRows:
     tokens: int = 0
     answer_tokens: int = 0
     pictured: bool = False
+    items: int = 0
 
 
 def read_rows(
-    dataset: object, collate: Callable[[list[object]], Batch], most: int = MOST_ROWS
+    dataset: object, collate: Callable[[list[object]], Batch], most: int = MOST_ROWS, *, packed: bool = False
 ) -> TrainerRows:
-    """Collate the first ``most`` items of a map-style data set; nothing is drawn from the run's order."""
+    """Collate the first ``most`` items of a map-style data set; nothing is drawn from the run's order.
+
+    Items that are ``packed`` hold several rows or parts of some, and are read where batches tell those apart.
+    """
     if not is_indexed(dataset):
         return TrainerRows((), False, "the data set is a stream")
     count = min(most, len(dataset))
-    kept = _Kept()
-    whole = True
-    for start in range(0, count, _CHUNK_ROWS):
-        items = [dataset[i] for i in range(start, min(start + _CHUNK_ROWS, count))]
-        # Collators may pop columns from the items they are given.
-        batch = collate([dict(item) if isinstance(item, dict) else item for item in items])
+    kept, whole, began = _Kept(), True, time.perf_counter()
+    while kept.items < count:
+        places = range(kept.items, min(kept.items + _CHUNK_ROWS, count))
+        batch = _collated(dataset, collate, places)
         if "input_ids" not in batch:
             return TrainerRows((), False, "the collator's batches hold no input_ids")
         kept.pictured |= any(name.startswith("pixel_values") for name in batch)
+        if packed and not _tells_rows_apart(batch):
+            return TrainerRows((), False, "rows are packed together, and nothing tells where one ends")
         found = list(batch_rows(batch))
-        whole = whole and len(found) == len(items)
+        whole = whole and len(found) == len(places)
         for ids, answer in found:
             kept.add(ids, answer)
+        kept.items = places.stop
+        if kept.pictured:
+            count = min(count, max(MOST_PICTURED, kept.items))
+        seconds = (time.perf_counter() - began) * count / kept.items
+        if places.start == 0 and seconds > _LONG_SECONDS:
+            _LOG.warning("reading %d rows before the first step, for about %.0f seconds", count, seconds)
     if not whole:
         return kept.result("rows are packed together")
     if count < len(dataset):
-        return kept.result(f"only the first {most:,} of {len(dataset):,} rows were read")
+        return kept.result(f"only the first {count:,} of {len(dataset):,} rows were read")
     return kept.result("")
+
+
+def _collated(
+    dataset: Sequence[object], collate: Callable[[list[object]], Batch], places: Sequence[int]
+) -> Batch:
+    items = [dataset[i] for i in places]
+    # Collators may pop columns from the items they are given.
+    return collate([dict(item) if isinstance(item, dict) else item for item in items])
 
 
 class _Kept:
@@ -81,6 +106,7 @@ class _Kept:
         self.rows: list[Encoded] = []
         self.keys: list[int] = []
         self.tokens = self.answer_tokens = 0
+        self.items = 0
         self.pictured = False
         self._every = 1
         self._held = 0
@@ -108,6 +134,7 @@ class _Kept:
             self.tokens,
             self.answer_tokens,
             self.pictured,
+            self.items,
         )
 
 
@@ -127,26 +154,43 @@ def known_length(dataset: object) -> int | None:
     return len(whole) if isinstance(whole, Sized) else None
 
 
+def lacking(batch: object) -> str:
+    """What the loss per token needs and a batch doesn't hold, or empty."""
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    if not isinstance(batch, Mapping) or not isinstance(ids, Tensor):
+        return "input_ids"
+    labels = batch.get("shift_labels", batch.get("labels"))
+    return "" if isinstance(labels, Tensor) and labels.shape == ids.shape else "labels of their tokens"
+
+
+def data_lack(dataset: object, collate: Callable[[list[object]], Batch]) -> str:
+    """What batches of a map-style data set are :func:`lacking`; empty of a stream, which isn't drawn from."""
+    if not is_indexed(dataset) or not len(dataset):
+        return ""
+    return lacking(_collated(dataset, collate, [0]))
+
+
 def batch_rows(batch: Batch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
     """Token ids and trained mask of every row in a batch, without padding."""
     ids, trained = _cpu(batch, "input_ids"), _trained(batch)
-    for line, start, stop in _spans(batch):
-        real = _real(batch, line, start, stop)
-        answer = trained[line, start:stop][real]
-        if stop - start < ids.shape[1] and len(answer) > 1:
+    for line, own in _row_places(batch):
+        answer = trained[line, own]
+        if "attention_mask" not in batch and len(own) < ids.shape[1] and len(answer) > 1:
             # The first token of a row has no label where rows follow one another, be it a prompt or not.
             answer[0] = answer[1]
-        yield ids[line, start:stop][real], answer
+        yield ids[line, own], answer
 
 
 def row_owners(batch: Batch) -> Tensor:
     """Index of the row that each place of the batch belongs to, (lines, T)."""
     ids = batch["input_ids"]
     assert isinstance(ids, Tensor)
-    owners = torch.zeros(ids.shape, dtype=torch.long)
-    for index, (line, start, stop) in enumerate(_spans(batch)):
-        owners[line, start:stop] = index
-    return owners.to(ids.device)
+    owners, before = np.zeros(ids.shape, np.int64), -1
+    for index, (line, own) in enumerate(_row_places(batch)):
+        # Padding too, which some collators label.
+        owners[line, own[0] if line == before else 0 :] = index
+        before = line
+    return torch.from_numpy(owners).to(ids.device)
 
 
 def row_keys(batch: Batch) -> list[int]:
@@ -160,24 +204,41 @@ def row_key(ids: Sequence[int] | NDArray[np.int64]) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def _spans(batch: Batch) -> list[tuple[int, int, int]]:
-    """(line, start, stop) of every row; a lone line whose positions restart holds several rows."""
-    lines, length = _cpu(batch, "input_ids").shape
-    places = batch.get("position_ids")
-    if lines == 1 and isinstance(places, Tensor) and places.ndim == 2 and "attention_mask" not in batch:
-        further = torch.nonzero(places[0]).flatten().tolist()
-        # Padding to a multiple has place 0 too, and so would be rows of one token each.
-        stop = further[-1] + 1 if further else length
-        starts = torch.nonzero(places[0, :stop] == 0).flatten().tolist()
-        return [(0, a, b) for a, b in zip(starts, [*starts[1:], stop], strict=True)]
-    return [(line, 0, length) for line in range(lines)]
+def _row_places(batch: Batch) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Line and places of every row, in order; a line of nothing but padding is a row without tokens."""
+    for line, numbers in enumerate(_row_numbers(batch)):
+        found = np.unique(numbers[numbers > 0])
+        for number in found if len(found) else [1]:
+            yield line, np.flatnonzero(numbers == number)
 
 
-def _real(batch: Batch, line: int, start: int, stop: int) -> NDArray[np.bool_]:
-    mask = batch.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        return np.asarray(mask[line, start:stop].cpu().numpy() > 0)
-    return np.ones(stop - start, bool)
+def _row_numbers(batch: Batch) -> NDArray[np.int64]:
+    """Which row of its line each place belongs to, (lines, T): from 1, and 0 for padding."""
+    shape = _cpu(batch, "input_ids").shape
+    mask, places = _of_places(batch, "attention_mask"), _of_places(batch, "position_ids")
+    real = np.ones(shape, np.int64) if mask is None else mask
+    if places is None or real.max(initial=0) > 1:
+        return real
+    # Padding to a multiple has place 0 too, and so would be rows of one token each.
+    further = (places != 0)[:, ::-1].cumsum(axis=1)[:, ::-1]
+    real = real * ((further > 0) | ~(places != 0).any(axis=1, keepdims=True))
+    begins = (places == 0) | (real.cumsum(axis=1) == 1)
+    numbers: NDArray[np.int64] = (begins * real).cumsum(axis=1) * real
+    return numbers
+
+
+def _tells_rows_apart(batch: Batch) -> bool:
+    """Whether a line of several rows would show it: by positions that restart or a mask with numbers."""
+    mask = _of_places(batch, "attention_mask")
+    numbered = mask is not None and mask.max(initial=0) > 1
+    return numbered or _of_places(batch, "position_ids") is not None
+
+
+def _of_places(batch: Batch, name: str) -> NDArray[np.int64] | None:
+    """A tensor of the batch that holds one number for each place, or None."""
+    tensor, ids = batch.get(name), batch["input_ids"]
+    fits = isinstance(tensor, Tensor) and isinstance(ids, Tensor) and tensor.shape == ids.shape
+    return _cpu(batch, name) if fits else None
 
 
 def _trained(batch: Batch) -> NDArray[np.bool_]:

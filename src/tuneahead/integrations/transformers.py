@@ -63,6 +63,8 @@ class Gate(TraceRecorder):
     'NO_GO'
     """
 
+    _deed = "judged"
+
     def __init__(
         self,
         predictor: Predictor | str | Path | None = None,
