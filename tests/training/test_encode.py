@@ -220,6 +220,19 @@ def test_what_a_chat_template_says_before_an_answer_is_part_of_a_benchmarks_prom
     assert encode_benchmark(tiny, free, "chat").trees[0].prompt == tree.prompt
 
 
+def test_a_thought_that_the_template_opens_for_generation_alone_is_no_part_of_a_benchmarks_prompt(
+    tiny: Base,
+) -> None:
+    tiny.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'user' %} cat{% else %} bird{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %} sun{% endif %}"
+    )
+    items = [ChoiceItem("1", "red", (" one", " two three"), (0,))]
+    (tree,) = encode_benchmark(tiny, Benchmark("b", "accuracy", items), "chat").trees
+    assert text_of(tiny, tree.prompt) == "redcat"
+    assert [text_of(tiny, branch) for branch in tree.branches] == ["one", "twothree"]
+
+
 def test_special_tokens_before_a_text_are_those_the_tokenizer_puts_there(tiny: Base) -> None:
     from tokenizers.processors import TemplateProcessing
 

@@ -42,12 +42,14 @@ class Encoded:
 class Turn:
     """What a chat template puts between its generation prompt and an assistant's content, and after that.
 
-    ``trims`` says whether it takes the white space around the content off.
+    ``trims`` says whether it takes the white space around the content off, ``nested`` whether a rendered turn
+    begins with the generation prompt: not so where that opens a thought and an answer without one has none.
     """
 
     lead: str = ""
     end: str = ""
     trims: bool = False
+    nested: bool = True
 
     @property
     def opening(self) -> str:
@@ -156,10 +158,17 @@ def assistant_turn(tokenizer: PreTrainedTokenizerBase) -> Turn:
         )
     except TemplateError:
         return Turn()
-    lead, found, end = plain.removeprefix(opened).partition(_CONTENT)
-    if not found or not plain.startswith(opened):
+    nested = plain.startswith(opened)
+    lead, found, end = plain.removeprefix(opened).rpartition(_CONTENT)
+    if not found:
         return Turn()
-    return Turn(lead, end, trims=plain == spaced)
+    return Turn(lead if nested else "", end, trims=plain == spaced, nested=nested)
+
+
+def answered_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """The text before an assistant's content when it is rendered, for turns that are not ``nested``."""
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": _CONTENT}]
+    return _chat_text(tokenizer, turns, generation=False).rpartition(_CONTENT)[0]
 
 
 def after_prompt(prompt: str, answer: str) -> str:

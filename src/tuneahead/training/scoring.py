@@ -26,6 +26,7 @@ from tuneahead.training.batches import Packed
 from tuneahead.training.encode import (
     Encoded,
     after_prompt,
+    answered_prompt,
     assistant_turn,
     render_prompt,
     resolve_template,
@@ -113,10 +114,15 @@ def _tokens(base: Base, benchmark: Benchmark, template: str) -> Iterator[tuple[l
     """
     tokenizer, asking = base.tokenizer, benchmark.asking
     items: list[ChoiceItem | GenerationItem] = [*benchmark.items]
-    prompts = [render_prompt(tokenizer, item.prompt, template) for item in items]
     # A chat template brings its own beginning.
     start = [] if template == "chat" else start_ids(tokenizer)
     turn = assistant_turn(tokenizer) if template == "chat" and not asking.joined else None
+    prompts = [
+        render_prompt(tokenizer, item.prompt, template)
+        if turn is None or turn.nested
+        else answered_prompt(tokenizer, item.prompt)
+        for item in items
+    ]
     opening = tokenise(tokenizer, [turn.opening])[0] if turn is not None else []
     texts: list[str] = []
     for item, prompt in zip(items, prompts, strict=True):
