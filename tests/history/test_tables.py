@@ -40,7 +40,7 @@ def test_seeds_of_a_task_become_one_row_with_the_first_seeds_probe(tmp_path: Pat
     assert table.seed_sd_pp[0] == pytest.approx(np.std([60, 54, 57], ddof=1))
     # The only cue, at step 0, has margins -1 and 0.5: one of two items is right.
     assert table.base_pp[0] == 50.0, "gains are taken on the items that the probe was asked"
-    assert table.probe_pp[0] == 50.0 and table.extra("cue_pp@0")[0] == 50.0
+    assert table.extra("cue_pp@0")[0] == 50.0 and np.isnan(table.probe_pp[0])
     mute = RunStore(tmp_path / "mute.sqlite")
     mute.add(replace(make_record(), trace=replace(make_record().trace, cues=()), scores={"exam": 54.0}))
     assert table_from_store(mute, benchmark="exam").base_pp[0] == 40.0
@@ -121,6 +121,22 @@ def test_a_probe_that_was_cut_short_is_left_out_and_an_imported_log_is_not(tmp_p
     store.add(replace(make_record("long", steps=100), task_id="t2", origin="trainer"))
     store.add(replace(make_record("log", steps=0), task_id="t3", origin="import"))
     assert table_from_store(store, benchmark="exam").task_ids == ("t2", "t3")
+
+
+def test_a_probe_that_was_not_asked_at_the_length_learned_from_is_left_out(tmp_path: Path) -> None:
+    """Its last score before that is of an earlier stage than the one that an assessment would measure."""
+    store, record = RunStore(tmp_path / "runs.sqlite"), make_record("usual", steps=100)
+    (base,) = record.trace.cues
+    at = {step: replace(base, step=step) for step in (0, 10, 25, 50, 75, 100)}
+    usual = tuple(at[step] for step in (0, 10, 25, 50, 100))
+    store.add(replace(record, trace=replace(record.trace, cues=usual)))
+    with pytest.raises(StoreError, match="not asked the benchmark at step 75") as caught:
+        table_from_store(store, benchmark="exam", probe_steps=75)
+    assert "all were asked at 10, 25, 50, 100" in caught.value.remedy
+    right = replace(at[75], margin_nats=np.ones(2, np.float32))
+    store.add(replace(record, run_id="own", task_id="t2", trace=replace(record.trace, cues=(base, right))))
+    assert table_from_store(store, benchmark="exam", probe_steps=75).probe_pp.tolist() == [100.0]
+    assert table_from_store(store, benchmark="exam", probe_steps=50).probe_pp.tolist() == [50.0]
 
 
 def test_a_run_that_was_over_with_its_probe_is_left_out(tmp_path: Path) -> None:
