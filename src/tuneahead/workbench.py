@@ -83,19 +83,23 @@ class Workbench:
     predictor_absent: str
 
     def settings(self, lengths: Iterable[int]) -> ProbeSettings:
-        """What probes of these lengths record; a cue is taken at the end of each."""
+        """What probes of these lengths record; a cue is taken at the end of each.
+
+        A probe has no cue at the ends of others: its features would depend on what it is compared with.
+        """
         from tuneahead.lab.exam import reference_statements
         from tuneahead.training.measure import ProbeSettings
 
         ends = set(lengths)
         steps = max(ends)
-        usual = {step for step in cue_steps(self.base) if step < steps}
+        usual = tuple(step for step in cue_steps(self.base) if step < steps)
         return ProbeSettings(
             record_steps=steps,
-            cue_steps=tuple(sorted(usual | ends)),
+            cue_steps=(*usual, steps),
             cue_benchmark=cue_items(self.benchmark, self.base),
             reference_texts=tuple(reference_statements()),
             flatness_at=steps,
+            each_end=len(ends) > 1,
         )
 
 
