@@ -276,6 +276,11 @@ def test_what_was_not_assessed_is_not_verified(dataset: Dataset, bench: Workbenc
     other = replace(short, benchmark=replace(bench.benchmark, name="other"))
     with pytest.raises(TuneAheadError, match="benchmark to verify on is other, the assessment is of"):
         verify(task, dataset, bench=other)
+    # Of two files of one name.
+    file = replace(bench.benchmark, known_by_name=False)
+    of_another = replace(task, task=replace(task.task, benchmark_fingerprint="x"))
+    with pytest.raises(TuneAheadError, match=rf"is lab-exam \({file.fingerprint}\), .* of lab-exam \(x\)"):
+        verify(of_another, dataset, bench=replace(short, benchmark=file))
     with pytest.raises(TuneAheadError, match="base to verify on is"):
         verify(task, dataset, bench=replace(short, base=replace(bench.base, fingerprint="x")))
     with pytest.raises(TuneAheadError, match="data set to verify on is x"):

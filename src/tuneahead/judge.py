@@ -172,9 +172,11 @@ def verify(
 def _require_assessed(assessment: Assessment, bench: Workbench, dataset: Dataset) -> None:
     """A score of another run or benchmark would stand beside the forecast as if it were its own."""
     task = assessment.task
+    # Assessments of an earlier version do not say which of a name it was.
+    items = bench.benchmark.identity if task.benchmark_fingerprint else ""
     for what, given, assessed in (
-        ("benchmark", bench.benchmark.name, task.benchmark),
-        ("base", f"{bench.base.name} ({bench.base.fingerprint})", f"{task.base} ({task.base_fingerprint})"),
+        ("benchmark", _told(bench.benchmark.name, items), _told(task.benchmark, task.benchmark_fingerprint)),
+        ("base", _told(bench.base.name, bench.base.fingerprint), _told(task.base, task.base_fingerprint)),
         ("data set", dataset.fingerprint, assessment.data.fingerprint),
     ):
         if given != assessed:
@@ -182,6 +184,10 @@ def _require_assessed(assessment: Assessment, bench: Workbench, dataset: Dataset
                 f"the {what} to verify on is {given}, the assessment is of {assessed}",
                 remedy="give verify the data and the bench (base, benchmark) that assess was given",
             )
+
+
+def _told(name: str, fingerprint: str) -> str:
+    return f"{name} ({fingerprint})" if fingerprint else name
 
 
 def _folder(path: str | Path | None) -> Path | None:
@@ -343,5 +349,6 @@ def _task(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured
         train_rows=len(data.train),
         heldout_rows=len(data.heldout),
         device=bench.base.device,
+        benchmark_fingerprint=bench.benchmark.identity,
     )
     return Task(dataset, data, checkup, info)

@@ -211,6 +211,31 @@ def test_data_assessed_on_two_benchmarks_keep_their_likeness_to_each(tmp_path: P
         assert table.values[:, table.names.index("benchmark_similarity")].tolist() == [likeness]
 
 
+def test_two_benchmarks_of_one_name_have_runs_of_their_own_and_are_not_learned_from_together(
+    tmp_path: Path,
+) -> None:
+    store, made = RunStore(tmp_path / "runs.sqlite"), made_assessment()
+    names = {}
+    for fingerprint, likeness in (("", 0.5), ("sums", 0.75), ("products", 0.25)):
+        task = replace(made.task, benchmark_fingerprint=fingerprint)
+        features = replace(made.features, values={**made.features.values, "benchmark_similarity": likeness})
+        names[fingerprint] = record_run(replace(made, task=task, features=features), store)
+    assert len(store) == 3
+    for fingerprint in ("sums", "products"):
+        store.record_score(names[fingerprint], "lab-exam", 60.0)
+        if fingerprint == "sums":
+            write_table(table_from_store(store), tmp_path / "table.parquet")
+    table = read_table(tmp_path / "table.parquet")
+    assert table.benchmark_fingerprints == ("sums",)
+    assert table.values[:, table.names.index("benchmark_similarity")].tolist() == [0.75]
+    with pytest.raises(StoreError, match="were asked 2 benchmarks of that name"):
+        table_from_store(store)
+    # A run that does not say which it was asked is taken for any.
+    store.forget(names["products"], "lab-exam")
+    store.record_score(names[""], "lab-exam", 60.0)
+    assert table_from_store(store).seeds.tolist() == [1]
+
+
 def test_features_of_another_benchmark_s_items_are_absent_and_the_others_stay(tmp_path: Path) -> None:
     """Or a predictor would learn from one benchmark's cues and be given another's."""
     store, made = RunStore(tmp_path / "runs.sqlite"), made_assessment()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneahead.counts import counted
 from tuneahead.errors import StoreError
 from tuneahead.features.catalogue import CATALOGUE, CATALOGUE_VERSION, names_of
 from tuneahead.features.catalogue_static import STATIC_SECTIONS
@@ -61,7 +62,7 @@ def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task
 
     Probes of ours that recorded fewer than ``probe_steps`` steps, of a run that has more, are left out, those
     that were asked ``benchmark`` at other steps only, and runs that were over when the probe was: nothing was
-    left to foretell.
+    left to foretell. Raises :class:`StoreError` where they were asked different benchmarks of that name.
     """
     grouped: dict[tuple[str, str], list[RunRecord]] = {}
     for record in store.records():
@@ -70,7 +71,14 @@ def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task
         asked = _steps_asked(record, benchmark)
         if not (probe_steps and asked) or probe_steps in asked:
             grouped.setdefault((record.base, record.task_id), []).append(record)
+    _require_one_benchmark(store, [record for own in grouped.values() for record in own], benchmark)
     return [Task(_seeds(records, benchmark)) for records in grouped.values()]
+
+
+def _fingerprint(record: RunRecord, benchmark: str) -> str:
+    """Which of the benchmarks of that name a run was asked; empty where it is not known."""
+    info = record.trace.info
+    return info.benchmark_fingerprint if info.benchmark == benchmark else ""
 
 
 def _tells_nothing(record: RunRecord, probe_steps: int) -> bool:
@@ -115,7 +123,8 @@ def table_from_store(
     were scored on become extra columns (``FeatureTable.of_benchmark``). A probe of
     :func:`~tuneahead.assess` or of a Gate that was shorter than ``probe_steps`` is left out, for its features
     are those of another stage of the run; so is one that was asked the benchmark at other steps only, or of
-    a run that had no further steps. Raises :class:`StoreError` when no task is left.
+    a run that had no further steps. Raises :class:`StoreError` when no task is left, and as
+    :func:`tasks_of` does.
     """
     tasks = tasks_of(store, benchmark, probe_steps)
     if not tasks:
@@ -133,6 +142,24 @@ def table_from_store(
     known = table.with_repeats().chance_pp
     known = known[np.isfinite(known)]
     return _guessing_at(table, float(np.median(known))) if len(known) else table
+
+
+def _require_one_benchmark(store: RunStore, records: Sequence[RunRecord], benchmark: str) -> None:
+    asked: dict[str, list[str]] = {}
+    for record in records:
+        asked.setdefault(_fingerprint(record, benchmark), []).append(record.run_id)
+    asked.pop("", None)
+    if len(asked) > 1:
+        shown = "; ".join(
+            f"{name} {counted(len(runs), 'run')} ({', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''})"
+            for name, runs in asked.items()
+        )
+        raise StoreError(
+            f"the runs in {store.path} with a score on {benchmark!r} were asked {len(asked)} benchmarks of "
+            f"that name, whose items or metric differ: {shown}",
+            remedy="keep the runs of each in a store of its own, or give each file a name of its own and "
+            "assess again; what should not be there is deleted with: tuneahead runs forget RUN",
+        )
 
 
 def _no_probe(store: RunStore, tasks: Sequence[Task], benchmark: str, probe_steps: int) -> StoreError:
@@ -190,6 +217,7 @@ def _table(
         families=tuple(task.first.family for task in tasks),
         bases=tuple(task.first.base for task in tasks),
         benchmarks=(benchmark,) * len(tasks),
+        benchmark_fingerprints=tuple(_fingerprint(task.first, benchmark) for task in tasks),
         extras=extras,
         score_pp=own["score_pp"],
         base_pp=np.array(base_pp),
@@ -232,13 +260,13 @@ def _base_score_pp(probe: ProbeTrace, whole_pp: float) -> float:
     return whole_pp if cue is None else cue.score_pp(probe.info.metric)
 
 
-def static_version(benchmark: str) -> str:
+def static_version(benchmark: str, fingerprint: str = "") -> str:
     """Version under which a store keeps the static features that were measured against one benchmark.
 
     Some of them compare the data with it. Under ``CATALOGUE_VERSION`` alone stand those of whatever
-    benchmark came last.
+    benchmark came last, and without ``fingerprint`` those of the last of that name.
     """
-    return f"{CATALOGUE_VERSION} on {benchmark}"
+    return f"{CATALOGUE_VERSION} on {benchmark}" + (f" {fingerprint}" if fingerprint else "")
 
 
 def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int) -> FeatureVector:
@@ -247,7 +275,8 @@ def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int
     What another benchmark's items gave is absent: an assessment on this one would measure something else.
     """
     derived = derived_features(record.trace.truncate(probe_steps))
-    static = store.static(record.data_id, record.base, static_version(benchmark))
+    exact = static_version(benchmark, _fingerprint(record, benchmark))
+    static = store.static(record.data_id, record.base, exact)
     last = store.static(record.data_id, record.base, CATALOGUE_VERSION) if static is None else None
     probed_on = record.trace.info.benchmark
     if probed_on != benchmark:
