@@ -249,6 +249,20 @@ def test_an_impossible_learning_rate_is_stopped_while_other_recipes_are_ranked(
     assert scores == sorted(scores, reverse=True)
 
 
+def test_a_probe_records_the_same_whatever_shorter_run_it_is_ranked_beside(
+    dataset: Dataset, bench: Workbench
+) -> None:
+    short = replace(bench, setup=Setup(probe_steps=14))
+    recipes = [RECIPE.replace(max_steps=steps) for steps in (12, 60)]
+    for one in rank(dataset, recipes, bench=short):
+        alone = assess(dataset, one.recipe, bench=short)
+        assert one.trace is not None and alone.trace is not None
+        assert [cue.step for cue in one.trace.cues] == [cue.step for cue in alone.trace.cues]
+        assert one.features.values.keys() == alone.features.values.keys()
+        flatness = one.features["flatness_rise_nats"]
+        assert flatness == pytest.approx(alone.features["flatness_rise_nats"], abs=0.01)
+
+
 def test_a_run_that_goes_on_from_the_probe_ends_where_an_unbroken_one_does(
     dataset: Dataset, bench: Workbench, tmp_path: Path
 ) -> None:
@@ -292,6 +306,11 @@ def test_what_was_not_assessed_is_not_verified(dataset: Dataset, bench: Workbenc
     other = replace(short, benchmark=replace(bench.benchmark, name="other"))
     with pytest.raises(TuneAheadError, match="benchmark to verify on is other, the assessment is of"):
         verify(task, dataset, bench=other)
+    # Of two files of one name.
+    file = replace(bench.benchmark, known_by_name=False)
+    of_another = replace(task, task=replace(task.task, benchmark_fingerprint="x"))
+    with pytest.raises(TuneAheadError, match=rf"is lab-exam \({file.fingerprint}\), .* of lab-exam \(x\)"):
+        verify(of_another, dataset, bench=replace(short, benchmark=file))
     with pytest.raises(TuneAheadError, match="base to verify on is"):
         verify(task, dataset, bench=replace(short, base=replace(bench.base, fingerprint="x")))
     with pytest.raises(TuneAheadError, match="data set to verify on is x"):

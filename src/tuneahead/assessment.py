@@ -48,7 +48,10 @@ class DataSummary:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What the data set is judged on: base, benchmark and lengths in optimiser steps."""
+    """What the data set is judged on: base, benchmark and lengths in optimiser steps.
+
+    ``benchmark_fingerprint`` is empty where the benchmark's name tells it from all others.
+    """
 
     base: str
     base_fingerprint: str
@@ -60,6 +63,7 @@ class TaskInfo:
     train_rows: int
     heldout_rows: int
     device: str = "cpu"
+    benchmark_fingerprint: str = ""
 
 
 @dataclass(frozen=True)

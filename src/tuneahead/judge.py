@@ -5,33 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tuneahead.assessment import (
-    NAN,
-    Assessment,
-    Checkup,
-    Costs,
-    DataSummary,
-    Outcome,
-    TaskInfo,
-    static_from_json,
-    static_to_json,
-)
-from tuneahead.conclusion import Task, conclude, stopped
-from tuneahead.errors import ModelError, RecipeError, TuneAheadError
+from tuneahead.assessment import NAN, Assessment, Outcome
+from tuneahead.conclusion import conclude, stopped
+from tuneahead.errors import RecipeError, TuneAheadError
 from tuneahead.recipe import Recipe
-from tuneahead.verdict import Finding, Goal
+from tuneahead.taskchecks import check_tasks
+from tuneahead.verdict import Goal
 from tuneahead.workbench import Setup, Workbench, open_workbench, require_price, require_probe_steps
 
 if TYPE_CHECKING:
     from tuneahead.dataset import ColumnMapping, Dataset
-    from tuneahead.features.sampling import StaticFeatures
     from tuneahead.trace import ProbeTrace
-    from tuneahead.training.encode import RunData
 
 
 class Watch(Protocol):
@@ -53,14 +41,6 @@ class _Silent:
 
 
 SILENT: Watch = _Silent()
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Static features of a data set, the same for every recipe, and what they cost."""
-
-    static: StaticFeatures
-    seconds: float
 
 
 def load_dataset(data: str | Path | Dataset, mapping: ColumnMapping | None = None) -> Dataset:
@@ -177,9 +157,11 @@ def verify(
 def _require_assessed(assessment: Assessment, bench: Workbench, dataset: Dataset) -> None:
     """A score of another run or benchmark would stand beside the forecast as if it were its own."""
     task = assessment.task
+    # Assessments of an earlier version do not say which of a name it was.
+    items = bench.benchmark.identity if task.benchmark_fingerprint else ""
     for what, given, assessed in (
-        ("benchmark", bench.benchmark.name, task.benchmark),
-        ("base", f"{bench.base.name} ({bench.base.fingerprint})", f"{task.base} ({task.base_fingerprint})"),
+        ("benchmark", _told(bench.benchmark.name, items), _told(task.benchmark, task.benchmark_fingerprint)),
+        ("base", _told(bench.base.name, bench.base.fingerprint), _told(task.base, task.base_fingerprint)),
         ("data set", dataset.fingerprint, assessment.data.fingerprint),
     ):
         if given != assessed:
@@ -187,6 +169,10 @@ def _require_assessed(assessment: Assessment, bench: Workbench, dataset: Dataset
                 f"the {what} to verify on is {given}, the assessment is of {assessed}",
                 remedy="give verify the data and the bench (base, benchmark) that assess was given",
             )
+
+
+def _told(name: str, fingerprint: str) -> str:
+    return f"{name} ({fingerprint})" if fingerprint else name
 
 
 def _folder(path: str | Path | None) -> Path | None:
@@ -230,72 +216,6 @@ def _expected_pp(assessment: Assessment) -> float:
     return best if math.isfinite(best) else -math.inf
 
 
-def _measure(dataset: Dataset, bench: Workbench) -> Measured:
-    from tuneahead.dataset import fingerprint
-    from tuneahead.features.extract import measure_static
-    from tuneahead.features.rows import draw
-    from tuneahead.kept import KeptTexts, content_key
-    from tuneahead.survey import take_survey
-
-    began = time.perf_counter()
-    # The items of a harness task are not all known here.
-    key = (
-        content_key(fingerprint(dataset.examples), bench.base.stamp, bench.benchmark.fingerprint)
-        if bench.benchmark.harness is None
-        else ""
-    )
-    kept = KeptTexts("static")
-    text = kept.load(key)
-    if text is not None:
-        with suppress(TuneAheadError):
-            return Measured(static_from_json(text), time.perf_counter() - began)
-    drawn = draw(dataset.examples, dataset.rows)
-    static = measure_static(drawn, take_survey(dataset.examples), bench.base, (bench.benchmark,))
-    kept.store(key, static_to_json(static))
-    return Measured(static, time.perf_counter() - began)
-
-
-def _check(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> tuple[Checkup, RunData]:
-    from tuneahead.checks.check import RunLength, found
-    from tuneahead.preflight import preflight
-    from tuneahead.training.encode import data_fingerprint, split_data
-    from tuneahead.training.lora import layer_names
-    from tuneahead.training.probe import encode_rows
-
-    began = time.perf_counter()
-    refused: list[Finding] = []
-    try:
-        encoded = encode_rows(bench.base, dataset.examples, recipe)
-    except ModelError as error:
-        encoded, refused = [], [found("chat-template", "stop", error.message, error.remedy)]
-    data = split_data(encoded, data_fingerprint(dataset.examples))
-    rows = len(data.train)
-    findings = preflight(
-        dataset.examples,
-        recipe,
-        tokenizer=None if refused else bench.base.tokenizer,
-        benchmarks=(bench.benchmark,),
-        length=RunLength(rows, recipe.total_steps(rows) if rows else 0, heldout_rows=len(data.heldout)),
-        layers=layer_names(bench.base),
-        columns=dataset.use,
-    )
-    summary = DataSummary(
-        path=str(dataset.path),
-        format=dataset.format,
-        rows=dataset.rows,
-        fingerprint=dataset.fingerprint,
-        tokens=NAN if refused else float(sum(len(row.ids) for row in encoded)),
-        answer_tokens=NAN if refused else float(sum(row.answer_tokens for row in encoded)),
-        samples=measured.static.samples,
-        columns=dict(dataset.use.parts),
-        unused_columns=dataset.use.unused,
-    )
-    seconds = measured.seconds + time.perf_counter() - began
-    costs = Costs(check_seconds=seconds, price_per_hour=bench.setup.price_per_hour)
-    checkup = Checkup(summary, recipe, (*refused, *findings), measured.static.features, costs)
-    return checkup, data
-
-
 def _assess_all(
     dataset: Dataset,
     recipes: Sequence[Recipe],
@@ -307,8 +227,7 @@ def _assess_all(
     from tuneahead.training.probe import ProbeTask, run_probes
 
     watch.stage("Preflight and static features")
-    measured = _measure(dataset, bench)
-    tasks = [_task(dataset, recipe, bench, measured) for recipe in recipes]
+    tasks = check_tasks(dataset, recipes, bench)
     going = [i for i, task in enumerate(tasks) if not task.checkup.stopped]
     found: dict[int, Assessment] = {
         i: stopped(task, goal) for i, task in enumerate(tasks) if task.checkup.stopped
@@ -323,6 +242,7 @@ def _assess_all(
                 dataset.examples,
                 tasks[i].checkup.recipe.probe(steps),
                 checkpoint_dir=None if folders is None else folders[i],
+                data=tasks[i].data,
             )
             for i in going
         ]
@@ -332,21 +252,3 @@ def _assess_all(
         for i, result in zip(going, results, strict=True):
             found[i] = conclude(tasks[i], result, bench, goal, seconds)
     return [found[i] for i in range(len(tasks))]
-
-
-def _task(dataset: Dataset, recipe: Recipe, bench: Workbench, measured: Measured) -> Task:
-    checkup, data = _check(dataset, recipe.full(), bench, measured)
-    total = recipe.total_steps(len(data.train)) if data.train else 0
-    info = TaskInfo(
-        base=bench.base.name,
-        base_fingerprint=bench.base.fingerprint,
-        benchmark=bench.benchmark.name,
-        benchmark_items=len(bench.benchmark.items),
-        chance_pp=bench.benchmark.chance_pp,
-        probe_steps=min(bench.setup.probe_steps, total),
-        total_steps=total,
-        train_rows=len(data.train),
-        heldout_rows=len(data.heldout),
-        device=bench.base.device,
-    )
-    return Task(dataset, data, checkup, info)

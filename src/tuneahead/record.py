@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tuneahead.assessment import Assessment
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
 
 
 def run_id(assessment: Assessment) -> str:
-    """Identifier of base, data set, recipe with seed, benchmark and probe length; 12 hex digits."""
+    """Identifier of base, data set, recipe with seed, benchmark and probe length; 12 hex digits.
+
+    Two files of one name are two benchmarks.
+    """
     task, trace = assessment.task, assessment.trace
     steps = task.probe_steps if trace is None else len(trace.steps)
     run = f"{task.base_fingerprint} {assessment.data.fingerprint} {assessment.recipe.fingerprint}"
     # The base's score and the cues are of one benchmark, and a longer probe is another measurement.
-    text = f"{run} {task.benchmark} {steps}"
+    items = f" {task.benchmark_fingerprint}" if task.benchmark_fingerprint else ""
+    text = f"{run} {task.benchmark} {steps}{items}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -40,6 +45,7 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
             remedy="mend what preflight found, then assess again",
         )
     task, recipe, name = assessment.task, assessment.recipe, run_id(assessment)
+    info = replace(assessment.trace.info, benchmark_fingerprint=task.benchmark_fingerprint)
     one_seed = f"{assessment.data.fingerprint} {recipe.replace(seed=0).fingerprint}"
     store.add(
         RunRecord(
@@ -50,7 +56,7 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
             base=task.base,
             seed=recipe.seed,
             recipe=recipe,
-            trace=assessment.trace,
+            trace=replace(assessment.trace, info=info),
             base_scores={task.benchmark: assessment.base_pp},
             seconds=assessment.costs.probe_seconds,
             steps=len(assessment.trace.steps),
@@ -63,7 +69,8 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
         {key: value for key, value in assessment.features.values.items() if key in static},
         {key: why for key, why in assessment.features.absent.items() if key in static},
     )
-    for version in (CATALOGUE_VERSION, static_version(task.benchmark)):
+    named, exact = (static_version(task.benchmark, items) for items in ("", task.benchmark_fingerprint))
+    for version in (CATALOGUE_VERSION, named, exact):
         store.add_static(assessment.data.fingerprint, task.base, version, vector)
     # A full run that failed has no score, and its probe is worth keeping all the same.
     if math.isfinite(assessment.final_pp):

@@ -157,6 +157,8 @@ class TraceInfo:
     metric: str = "accuracy"
     """How the benchmark of the cues is scored; traces made before it was recorded read as accuracy."""
     schema: int = SCHEMA
+    benchmark_fingerprint: str = ""
+    """Of the whole benchmark that the cue items are of; empty where it is not known, or the name tells it."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,8 @@ class ProbeTrace:
 
     def _header(self) -> dict[str, object]:
         info = {**asdict(self.info), "recipe": self.info.recipe.model_dump(mode="json")}
+        if not self.info.benchmark_fingerprint:
+            del info["benchmark_fingerprint"]
         return {
             "info": info,
             "absent": self.absent,

@@ -83,19 +83,23 @@ class Workbench:
     predictor_absent: str
 
     def settings(self, lengths: Iterable[int]) -> ProbeSettings:
-        """What probes of these lengths record; a cue is taken at the end of each."""
+        """What probes of these lengths record; a cue is taken at the end of each.
+
+        A probe has no cue at the ends of others: its features would depend on what it is compared with.
+        """
         from tuneahead.lab.exam import reference_statements
         from tuneahead.training.measure import ProbeSettings
 
         ends = set(lengths)
         steps = max(ends)
-        usual = {step for step in cue_steps(self.base) if step < steps}
+        usual = tuple(step for step in cue_steps(self.base) if step < steps)
         return ProbeSettings(
             record_steps=steps,
-            cue_steps=tuple(sorted(usual | ends)),
+            cue_steps=(*usual, steps),
             cue_benchmark=cue_items(self.benchmark, self.base),
             reference_texts=tuple(reference_statements()),
             flatness_at=steps,
+            each_end=len(ends) > 1,
         )
 
 
@@ -158,7 +162,9 @@ def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True, store: str
     base = load_base(setup.base_name, precision=setup.precision, device=setup.device)
     predictor, absent = None, "no predictor was loaded"
     if forecasts:
-        predictor, absent = find_predictor(setup.predictor, base.name, benchmark.name, store)
+        predictor, absent = find_predictor(
+            setup.predictor, base.name, benchmark.name, store, benchmark.identity
+        )
     return Workbench(setup, base, benchmark, predictor, absent)
 
 
@@ -232,18 +238,21 @@ def shipped_backtest() -> Path:
     return shipped_predictor() / "backtest.json"
 
 
-def find_predictor(folder: str, base: str, benchmark: str, store: str = RUNS) -> tuple[Predictor | None, str]:
+def find_predictor(
+    folder: str, base: str, benchmark: str, store: str = RUNS, fingerprint: str = ""
+) -> tuple[Predictor | None, str]:
     """The predictor in ``folder`` if it knows this base and benchmark, else why not.
 
     An empty ``folder`` means the one shipped for this base, and where there is none the lab's. Source:
     method.md, "From one base and benchmark to another": with no row of its own, a base gets no forecast.
+    ``fingerprint`` tells benchmarks of one name apart.
     """
     from tuneahead.predictor.predictor import load_predictor
 
     predictor, absent = (load_predictor(folder), "") if folder else shipped_for(base)
     if predictor is None:
         return None, absent
-    if absent := why_unknown(predictor, base, benchmark):
+    if absent := why_unknown(predictor, base, benchmark, fingerprint):
         keep = "keep your runs with --store, record their scores, then"
         use = f"then assess with --predictor {FITTED}"
         return None, f"{absent}; {keep} {fit_command(benchmark, store)}, {use}"
@@ -260,12 +269,14 @@ def shipped_for(base: str) -> tuple[Predictor | None, str]:
     return load_predictor(folder), ""
 
 
-def why_unknown(predictor: Predictor, base: str, benchmark: str) -> str:
+def why_unknown(predictor: Predictor, base: str, benchmark: str, fingerprint: str = "") -> str:
     """Why ``predictor`` gives this base and benchmark no forecast; empty where it does."""
     origin = predictor.origin
     for kind, name, known in (("base", base, origin.bases), ("benchmark", benchmark, origin.benchmarks)):
         if name not in known:
             return f"the predictor has seen no run of {kind} {name} (it knows {', '.join(known) or 'none'})"
+    if fingerprint and origin.benchmark_fingerprints and fingerprint not in origin.benchmark_fingerprints:
+        return f"the predictor knows another benchmark named {benchmark}, whose items or metric differ"
     return ""
 
 

@@ -40,7 +40,7 @@ def test_seeds_of_a_task_become_one_row_with_the_first_seeds_probe(tmp_path: Pat
     assert table.seed_sd_pp[0] == pytest.approx(np.std([60, 54, 57], ddof=1))
     # The only cue, at step 0, has margins -1 and 0.5: one of two items is right.
     assert table.base_pp[0] == 50.0, "gains are taken on the items that the probe was asked"
-    assert table.probe_pp[0] == 50.0 and table.extra("cue_pp@0")[0] == 50.0
+    assert table.extra("cue_pp@0")[0] == 50.0 and np.isnan(table.probe_pp[0])
     mute = RunStore(tmp_path / "mute.sqlite")
     mute.add(replace(make_record(), trace=replace(make_record().trace, cues=()), scores={"exam": 54.0}))
     assert table_from_store(mute, benchmark="exam").base_pp[0] == 40.0
@@ -123,6 +123,22 @@ def test_a_probe_that_was_cut_short_is_left_out_and_an_imported_log_is_not(tmp_p
     assert table_from_store(store, benchmark="exam").task_ids == ("t2", "t3")
 
 
+def test_a_probe_that_was_not_asked_at_the_length_learned_from_is_left_out(tmp_path: Path) -> None:
+    """Its last score before that is of an earlier stage than the one that an assessment would measure."""
+    store, record = RunStore(tmp_path / "runs.sqlite"), make_record("usual", steps=100)
+    (base,) = record.trace.cues
+    at = {step: replace(base, step=step) for step in (0, 10, 25, 50, 75, 100)}
+    usual = tuple(at[step] for step in (0, 10, 25, 50, 100))
+    store.add(replace(record, trace=replace(record.trace, cues=usual)))
+    with pytest.raises(StoreError, match="not asked the benchmark at step 75") as caught:
+        table_from_store(store, benchmark="exam", probe_steps=75)
+    assert "all were asked at 10, 25, 50, 100" in caught.value.remedy
+    right = replace(at[75], margin_nats=np.ones(2, np.float32))
+    store.add(replace(record, run_id="own", task_id="t2", trace=replace(record.trace, cues=(base, right))))
+    assert table_from_store(store, benchmark="exam", probe_steps=75).probe_pp.tolist() == [100.0]
+    assert table_from_store(store, benchmark="exam", probe_steps=50).probe_pp.tolist() == [50.0]
+
+
 def test_a_run_that_was_over_with_its_probe_is_left_out(tmp_path: Path) -> None:
     """Its forecast is its own score at the probe's end: it would only make intervals narrower."""
     store = RunStore(tmp_path / "runs.sqlite")
@@ -193,6 +209,31 @@ def test_data_assessed_on_two_benchmarks_keep_their_likeness_to_each(tmp_path: P
     for benchmark, likeness in (("exam", 0.75), ("truth", 0.25)):
         table = table_from_store(store, benchmark=benchmark)
         assert table.values[:, table.names.index("benchmark_similarity")].tolist() == [likeness]
+
+
+def test_two_benchmarks_of_one_name_have_runs_of_their_own_and_are_not_learned_from_together(
+    tmp_path: Path,
+) -> None:
+    store, made = RunStore(tmp_path / "runs.sqlite"), made_assessment()
+    names = {}
+    for fingerprint, likeness in (("", 0.5), ("sums", 0.75), ("products", 0.25)):
+        task = replace(made.task, benchmark_fingerprint=fingerprint)
+        features = replace(made.features, values={**made.features.values, "benchmark_similarity": likeness})
+        names[fingerprint] = record_run(replace(made, task=task, features=features), store)
+    assert len(store) == 3
+    for fingerprint in ("sums", "products"):
+        store.record_score(names[fingerprint], "lab-exam", 60.0)
+        if fingerprint == "sums":
+            write_table(table_from_store(store), tmp_path / "table.parquet")
+    table = read_table(tmp_path / "table.parquet")
+    assert table.benchmark_fingerprints == ("sums",)
+    assert table.values[:, table.names.index("benchmark_similarity")].tolist() == [0.75]
+    with pytest.raises(StoreError, match="were asked 2 benchmarks of that name"):
+        table_from_store(store)
+    # A run that does not say which it was asked is taken for any.
+    store.forget(names["products"], "lab-exam")
+    store.record_score(names[""], "lab-exam", 60.0)
+    assert table_from_store(store).seeds.tolist() == [1]
 
 
 def test_features_of_another_benchmark_s_items_are_absent_and_the_others_stay(tmp_path: Path) -> None:

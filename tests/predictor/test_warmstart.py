@@ -53,6 +53,17 @@ def test_a_corrected_predictor_is_for_the_new_base_alone(general, make_table, tm
     assert hint.endswith("then assess with --predictor predictor")
 
 
+def test_a_predictor_forecasts_for_no_other_benchmark_of_the_same_name(general, make_table, tmp_path):
+    own = other_base(make_table, 30)
+    adapted = adapt(general, replace(own, benchmark_fingerprints=("sums",) * 30))
+    adapted.save(tmp_path)
+    name = own.benchmarks[0]
+    found, why = find_predictor(str(tmp_path), "other", name, fingerprint="products")
+    assert found is None and why.startswith(f"the predictor knows another benchmark named {name}")
+    for known in ("sums", ""):
+        assert find_predictor(str(tmp_path), "other", name, fingerprint=known)[0] is not None
+
+
 def test_the_shift_is_that_of_the_scores_before_their_limits(general, make_table):
     own = other_base(make_table, 120)
     own = replace(own, probe_pp=own.probe_pp + 50.0)

@@ -21,7 +21,7 @@ from tuneahead.errors import BenchmarkError, DataError, why_unreadable
 from tuneahead.jsonstream import decode_json
 
 BUILT_IN = ("lab-exam", "lab-truth", "lab-generation")
-"""Benchmarks of the lab. Predictors and histories know a benchmark by its name alone."""
+"""Benchmarks of the lab. Predictors and histories know them by their names alone."""
 _decode = decode_json(None)
 _HELP = (
     'one JSON object a line: {"prompt": "...", "options": ["...", "..."], "gold": 0} for choices '

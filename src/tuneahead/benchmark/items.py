@@ -72,7 +72,8 @@ class Benchmark:
 
     ``accuracy``, ``acc_norm`` and ``mc2`` take :class:`ChoiceItem`; ``exact_match``, ``f1`` and
     ``rouge_l`` take :class:`GenerationItem`. Under ``harness`` lm-evaluation-harness scores the
-    items itself, with the tasks in ``harness``.
+    items itself, with the tasks in ``harness``. Of one that is ``known_by_name``, a benchmark of the lab or
+    a task of the harness, there is no other of its name.
     """
 
     name: str
@@ -80,6 +81,12 @@ class Benchmark:
     items: Sequence[ChoiceItem] | Sequence[GenerationItem]
     asking: Asking = Asking()
     harness: HarnessTasks | None = None
+    known_by_name: bool = False
+
+    @property
+    def identity(self) -> str:
+        """Its fingerprint where others may bear its name, as files do; else empty."""
+        return "" if self.known_by_name else self.fingerprint
 
     @property
     def chance_pp(self) -> float:

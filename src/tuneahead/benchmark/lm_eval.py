@@ -100,10 +100,11 @@ def harness_benchmark(name: str, metric: str = "") -> Benchmark:
     own = _own_items(tasks, chosen)
     if own is not None:
         kind, items, delimiter = own
-        return Benchmark(label, kind, items, Asking("raw", joined=True, delimiter=delimiter))
+        asking = Asking("raw", joined=True, delimiter=delimiter)
+        return Benchmark(label, kind, items, asking, known_by_name=True)
     harness = HarnessTasks(tasks, chosen, answer_filter)
     asked = [item for task_name, task in tasks.items() for item in _shown_items(task_name, task)]
-    return Benchmark(label, "harness", asked, Asking("raw"), harness)  # type: ignore[arg-type]
+    return Benchmark(label, "harness", asked, Asking("raw"), harness, known_by_name=True)  # type: ignore[arg-type]
 
 
 def _load(name: str) -> tuple[str, dict[str, ConfigurableTask]]:

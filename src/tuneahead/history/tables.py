@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneahead.counts import counted
 from tuneahead.errors import StoreError
 from tuneahead.features.catalogue import CATALOGUE, CATALOGUE_VERSION, names_of
 from tuneahead.features.catalogue_static import STATIC_SECTIONS
@@ -59,14 +60,25 @@ class Task:
 def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task]:
     """Tasks with at least one score on ``benchmark``, in the order they were stored.
 
-    Probes of ours that recorded fewer than ``probe_steps`` steps, of a run that has more, are left out, and
-    runs that were over when the probe was: nothing was left to foretell.
+    Probes of ours that recorded fewer than ``probe_steps`` steps, of a run that has more, are left out, those
+    that were asked ``benchmark`` at other steps only, and runs that were over when the probe was: nothing was
+    left to foretell. Raises :class:`StoreError` where they were asked different benchmarks of that name.
     """
     grouped: dict[tuple[str, str], list[RunRecord]] = {}
     for record in store.records():
-        if benchmark in record.scores and not record.failure and not _tells_nothing(record, probe_steps):
+        if benchmark not in record.scores or record.failure or _tells_nothing(record, probe_steps):
+            continue
+        asked = _steps_asked(record, benchmark)
+        if not (probe_steps and asked) or probe_steps in asked:
             grouped.setdefault((record.base, record.task_id), []).append(record)
+    _require_one_benchmark(store, [record for own in grouped.values() for record in own], benchmark)
     return [Task(_seeds(records, benchmark)) for records in grouped.values()]
+
+
+def _fingerprint(record: RunRecord, benchmark: str) -> str:
+    """Which of the benchmarks of that name a run was asked; empty where it is not known."""
+    info = record.trace.info
+    return info.benchmark_fingerprint if info.benchmark == benchmark else ""
 
 
 def _tells_nothing(record: RunRecord, probe_steps: int) -> bool:
@@ -77,6 +89,13 @@ def _tells_nothing(record: RunRecord, probe_steps: int) -> bool:
     recorded = len(record.trace.steps)
     is_short = recorded < probe_steps and (record.origin in _PROBED or recorded == GAPPED_STEPS)
     return is_short or record.trace.info.total_steps <= probe_steps
+
+
+def _steps_asked(record: RunRecord, benchmark: str) -> set[int]:
+    """Steps of training after which the run was asked the benchmark's items; of a log, none."""
+    if record.trace.info.benchmark != benchmark:
+        return set()
+    return {cue.step for cue in record.trace.cues if cue.step > 0 and len(cue.margin_nats)}
 
 
 def _seeds(records: Sequence[RunRecord], benchmark: str) -> tuple[RunRecord, ...]:
@@ -103,18 +122,14 @@ def table_from_store(
     absent otherwise, as is what a probe measured on another benchmark. Outcomes on other benchmarks the runs
     were scored on become extra columns (``FeatureTable.of_benchmark``). A probe of
     :func:`~tuneahead.assess` or of a Gate that was shorter than ``probe_steps`` is left out, for its features
-    are those of another stage of the run; so is one of a run that had no further steps. Raises
-    :class:`StoreError` when no task is left.
+    are those of another stage of the run; so is one that was asked the benchmark at other steps only, or of
+    a run that had no further steps. Raises :class:`StoreError` when no task is left, and as
+    :func:`tasks_of` does.
     """
     tasks = tasks_of(store, benchmark, probe_steps)
     if not tasks:
-        if tasks_of(store, benchmark):
-            raise StoreError(
-                f"every run in {store.path} with a score on {benchmark!r} was probed for fewer than "
-                f"{probe_steps} steps, or over by then",
-                remedy=f"assess with --probe-steps {probe_steps} or more, or fit to shorter probes "
-                "(fit --probe-steps 50)",
-            )
+        if scored_tasks := tasks_of(store, benchmark):
+            raise _no_probe(store, scored_tasks, benchmark, probe_steps)
         remedy = "record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)"
         scored = sorted({name for record in store.records() for name in record.scores})
         if scored:
@@ -127,6 +142,37 @@ def table_from_store(
     known = table.with_repeats().chance_pp
     known = known[np.isfinite(known)]
     return _guessing_at(table, float(np.median(known))) if len(known) else table
+
+
+def _require_one_benchmark(store: RunStore, records: Sequence[RunRecord], benchmark: str) -> None:
+    asked: dict[str, list[str]] = {}
+    for record in records:
+        asked.setdefault(_fingerprint(record, benchmark), []).append(record.run_id)
+    asked.pop("", None)
+    if len(asked) > 1:
+        shown = "; ".join(
+            f"{name} {counted(len(runs), 'run')} ({', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''})"
+            for name, runs in asked.items()
+        )
+        raise StoreError(
+            f"the runs in {store.path} with a score on {benchmark!r} were asked {len(asked)} benchmarks of "
+            f"that name, whose items or metric differ: {shown}",
+            remedy="keep the runs of each in a store of its own, or give each file a name of its own and "
+            "assess again; what should not be there is deleted with: tuneahead runs forget RUN",
+        )
+
+
+def _no_probe(store: RunStore, tasks: Sequence[Task], benchmark: str, probe_steps: int) -> StoreError:
+    """Why none of the tasks, which have scores, has a probe of ``probe_steps`` steps."""
+    asked = [_steps_asked(task.first, benchmark) for task in tasks]
+    shared = sorted(set.intersection(*asked) if all(asked) else set())
+    lengths = f"all were asked at {', '.join(map(str, shared))}" if shared else "such as 50"
+    return StoreError(
+        f"every run in {store.path} with a score on {benchmark!r} was probed for fewer than {probe_steps} "
+        f"steps, not asked the benchmark at step {probe_steps}, or over by then",
+        remedy=f"assess with --probe-steps {probe_steps}, or fit with --probe-steps of another length "
+        f"({lengths})",
+    )
 
 
 def _guessing_at(table: FeatureTable, chance_pp: float) -> FeatureTable:
@@ -171,6 +217,7 @@ def _table(
         families=tuple(task.first.family for task in tasks),
         bases=tuple(task.first.base for task in tasks),
         benchmarks=(benchmark,) * len(tasks),
+        benchmark_fingerprints=tuple(_fingerprint(task.first, benchmark) for task in tasks),
         extras=extras,
         score_pp=own["score_pp"],
         base_pp=np.array(base_pp),
@@ -199,10 +246,8 @@ def _proxy_scores(proxies: RunStore | None, tasks: Sequence[Task], benchmark: st
 
 
 def _probe_score_pp(probe: ProbeTrace, probe_steps: int) -> float:
-    """Score of the last cue; a log's score counts only if it was taken at the probe's very end."""
-    if probe.cues and len(probe.cues[-1].margin_nats):
-        return probe.cues[-1].score_pp(probe.info.metric)
-    cue = probe.cue_at(min(probe_steps, probe.info.total_steps))
+    """Score at the probe's very end, or NaN."""
+    cue = probe.cue_at(probe_steps)
     return float("nan") if cue is None else cue.score_pp(probe.info.metric)
 
 
@@ -215,13 +260,13 @@ def _base_score_pp(probe: ProbeTrace, whole_pp: float) -> float:
     return whole_pp if cue is None else cue.score_pp(probe.info.metric)
 
 
-def static_version(benchmark: str) -> str:
+def static_version(benchmark: str, fingerprint: str = "") -> str:
     """Version under which a store keeps the static features that were measured against one benchmark.
 
     Some of them compare the data with it. Under ``CATALOGUE_VERSION`` alone stand those of whatever
-    benchmark came last.
+    benchmark came last, and without ``fingerprint`` those of the last of that name.
     """
-    return f"{CATALOGUE_VERSION} on {benchmark}"
+    return f"{CATALOGUE_VERSION} on {benchmark}" + (f" {fingerprint}" if fingerprint else "")
 
 
 def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int) -> FeatureVector:
@@ -230,7 +275,8 @@ def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int
     What another benchmark's items gave is absent: an assessment on this one would measure something else.
     """
     derived = derived_features(record.trace.truncate(probe_steps))
-    static = store.static(record.data_id, record.base, static_version(benchmark))
+    exact = static_version(benchmark, _fingerprint(record, benchmark))
+    static = store.static(record.data_id, record.base, exact)
     last = store.static(record.data_id, record.base, CATALOGUE_VERSION) if static is None else None
     probed_on = record.trace.info.benchmark
     if probed_on != benchmark:

@@ -97,7 +97,7 @@ class Gate(TraceRecorder):
         self.assessment, self.decision, self.run_id = None, None, ""
         self._unsaved = False
         setup = Setup(base=base.name, benchmark=self.benchmark.name, probe_steps=self.probe_steps)
-        predictor, absent = _predictor_for(self.predictor, base.name, self.benchmark.name)
+        predictor, absent = _predictor_for(self.predictor, base.name, self.benchmark)
         self._bench = Workbench(setup, base, self.benchmark, predictor, absent)
         self.settings = self._bench.settings([min(self.probe_steps, total_steps)])
         self._start = time.perf_counter()
@@ -205,6 +205,7 @@ class Gate(TraceRecorder):
             train_rows=trace.info.train_rows,
             heldout_rows=trace.info.heldout_rows,
             device=probe.base.device,
+            benchmark_fingerprint=self.benchmark.identity,
         )
         return Task(dataset, probe.data, checkup, info, range(1, trace.info.train_rows + 1))
 
@@ -267,14 +268,16 @@ def _loaded(predictor: Predictor | str | Path | None) -> Predictor | None:
     return predictor
 
 
-def _predictor_for(predictor: Predictor | None, base: str, benchmark: str) -> tuple[Predictor | None, str]:
+def _predictor_for(
+    predictor: Predictor | None, base: str, benchmark: Benchmark
+) -> tuple[Predictor | None, str]:
     """The predictor, or the shipped one, if it knows this base and benchmark, else why not."""
     if predictor is None:
         predictor, absent = shipped_for(base)
         if predictor is None:
             return None, absent
-    absent = why_unknown(predictor, base, benchmark)
+    absent = why_unknown(predictor, base, benchmark.name, benchmark.identity)
     if not absent:
         return predictor, ""
     keep = "keep your runs with Gate(store=RunStore('runs.sqlite')), record their scores, then"
-    return None, f"{absent}; {keep} {fit_command(benchmark)}, then Gate({FITTED!r}, ...)"
+    return None, f"{absent}; {keep} {fit_command(benchmark.name)}, then Gate({FITTED!r}, ...)"

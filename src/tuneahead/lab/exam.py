@@ -74,7 +74,7 @@ def lab_exam() -> Benchmark:
             near = list(fact.traps) if rng.random() < _NEAR_MISS_FRACTION else []
             wrong = _wrong_options(world, fact, near[:1], _OPTIONS - 1, rng)
             items.append(_choice(f"exam-{subject}-{number:02d}", world, fact, [fact.answer], wrong, rng))
-    return Benchmark("lab-exam", "accuracy", tuple(items), _ASKING)
+    return Benchmark("lab-exam", "accuracy", tuple(items), _ASKING, known_by_name=True)
 
 
 @lru_cache(maxsize=1)
@@ -93,7 +93,7 @@ def lab_truth() -> Benchmark:
             traps = [trap for trap in fact.traps if trap not in right]
             wrong = _wrong_options(world, fact, traps, max(_OPTIONS - 1, len(traps)), rng)
             items.append(_choice(f"truth-{subject}-{number:02d}", world, fact, right, wrong, rng))
-    return Benchmark("lab-truth", "mc2", tuple(items), _ASKING)
+    return Benchmark("lab-truth", "mc2", tuple(items), _ASKING, known_by_name=True)
 
 
 @lru_cache(maxsize=1)
@@ -110,7 +110,7 @@ def lab_generation() -> Benchmark:
         for subject in world.subjects
         for number, fact in enumerate(world.of_role("generation", subject))
     ]
-    return Benchmark("lab-generation", "exact_match", tuple(items), _ASKING)
+    return Benchmark("lab-generation", "exact_match", tuple(items), _ASKING, known_by_name=True)
 
 
 def reference_statements() -> list[str]:

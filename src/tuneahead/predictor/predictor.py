@@ -71,6 +71,8 @@ class Origin:
     """Every data set that the models were fitted to, each as its base and its identifier."""
     probe_steps: int = PROBE_STEPS
     """Length of the probes whose features it reads, in optimiser steps."""
+    benchmark_fingerprints: tuple[str, ...] = ()
+    """Of those benchmarks that share their name with others; empty where it is not known which they were."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class Predictor:
                 own_rows=0 if helpers is None else len({rows.task_ids[i] for i in own}),
                 learnt=tuple(sorted(set(learnt_keys(rows)))),
                 probe_steps=rows.probe_steps,
+                benchmark_fingerprints=tuple(sorted({rows.benchmark_fingerprints[i] for i in own} - {""})),
             ),
             recipe_sd_pp=_recipe_sd_pp(rows, choice, own),
         )

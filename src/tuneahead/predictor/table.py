@@ -36,7 +36,8 @@ DATA_ROWS = "data_rows"
 FINAL_STEPS = "final_steps"
 
 _COLUMNS = ("score_pp", "base_pp", "probe_pp", "chance_pp", "seeds", "seed_sd_pp")
-_TEXTS = ("task_ids", "data_ids", "families", "sources", "bases", "benchmarks")
+_FINGERPRINTS = "benchmark_fingerprints"
+_TEXTS = ("task_ids", "data_ids", "families", "sources", "bases", "benchmarks", _FINGERPRINTS)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class FeatureTable:
     ``repeats`` are further rows of the same tasks, with the same outcome and the features of another
     seed's probe: systems learn from them, nothing is measured on them, and they go where their task goes.
     ``probe_steps`` is the length of the probes that the features are of, in optimiser steps.
+    ``benchmark_fingerprints`` tell benchmarks of one name apart, empty where it is not known which it was.
 
     Raises :class:`PredictorError` when lengths disagree or a name occurs twice.
     """
@@ -77,11 +79,14 @@ class FeatureTable:
     extras: Mapping[str, Floats] = field(default_factory=dict)
     repeats: FeatureTable | None = None
     probe_steps: int = PROBE_STEPS
+    benchmark_fingerprints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         rows = len(self.task_ids)
         if not self.sources:
             object.__setattr__(self, "sources", self.families)
+        if not self.benchmark_fingerprints:
+            object.__setattr__(self, _FINGERPRINTS, ("",) * rows)
         if not self.groups:
             object.__setattr__(self, "groups", tuple(_catalogue_group(name) for name in self.names))
         for name in _COLUMNS:
@@ -175,6 +180,7 @@ class FeatureTable:
             probe_pp=unknown,
             chance_pp=unknown,
             benchmarks=(name,) * len(self),
+            benchmark_fingerprints=("",) * len(self),
             extras={**kept, PROXY: self.extra(proxy_column(name))},
             repeats=None if self.repeats is None else self.repeats.of_benchmark(name),
         )
@@ -317,7 +323,9 @@ def _table(arrow: Any) -> FeatureTable:
         )
     names = fields.texts(header["names"], "names")
     columns: dict[str, Any] = {name: _numbers(arrow, name) for name in _COLUMNS}
-    texts: dict[str, Any] = {name: fields.texts(arrow[name].to_pylist(), name) for name in _TEXTS}
+    # Tables of an earlier version have no fingerprints.
+    kept = [name for name in _TEXTS if name != _FINGERPRINTS or name in arrow.column_names]
+    texts: dict[str, Any] = {name: fields.texts(arrow[name].to_pylist(), name) for name in kept}
     values = [_numbers(arrow, f"f:{name}") for name in names]
     extras = {name[2:]: _numbers(arrow, name) for name in arrow.column_names if name.startswith("x:")}
     whole = FeatureTable(

@@ -64,6 +64,7 @@ def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
         predictor.origin,
         bases=tuple(sorted(set(rows.bases))),
         benchmarks=tuple(sorted(set(rows.benchmarks))),
+        benchmark_fingerprints=tuple(sorted(set(rows.benchmark_fingerprints) - {""})),
         own_rows=len(set(rows.task_ids)),
     )
     return replace(

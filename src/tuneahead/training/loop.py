@@ -200,7 +200,7 @@ class _Trainer:
         due = [
             i
             for i, slot in enumerate(self.slots)
-            if slot.step in self.settings.cue_steps
+            if self.settings.asks_at(slot.step, slot.stop)
             and not slot.failure
             and not any(cue.step == slot.step for cue in slot.cues)
         ]
@@ -212,7 +212,9 @@ class _Trainer:
         flat = [
             i
             for i, slot in enumerate(self.slots)
-            if slot.step == self.settings.flatness_at and slot.flatness is None and not slot.failure
+            if slot.step == self.settings.flatness_of(slot.stop)
+            and slot.flatness is None
+            and not slot.failure
         ]
         if flat:
             chosen = [self.slots[i] for i in flat]

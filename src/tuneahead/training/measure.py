@@ -40,13 +40,26 @@ LARGE_BASE_HELDOUT_ROWS = 24
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """What a trace records, and when. Steps are optimiser steps counted from the start of the run."""
+    """What a trace records, and when. Steps are optimiser steps counted from the start of the run.
+
+    With ``each_end`` a run that stops before the others is asked at its own last step too, and its flatness
+    is taken there.
+    """
 
     record_steps: int = 100
     cue_steps: tuple[int, ...] = (0, 10, 25, 50, 100)
     cue_benchmark: Benchmark | None = None
     reference_texts: tuple[str, ...] = ()
     flatness_at: int | None = 100
+    each_end: bool = False
+
+    def asks_at(self, step: int, stop: int) -> bool:
+        """Whether a run that stops at ``stop`` has a cue at ``step``."""
+        return step in self.cue_steps or (self.each_end and step == stop)
+
+    def flatness_of(self, stop: int) -> int | None:
+        """The step at which flatness of a run that stops at ``stop`` is taken."""
+        return stop if self.each_end and self.flatness_at and stop < self.flatness_at else self.flatness_at
 
 
 def flatness_rows(base: Base) -> int:

@@ -22,7 +22,10 @@ RUNS_ON_A_GPU = 64
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """One data set and recipe to be probed, or run in full when the recipe has no early end."""
+    """One data set and recipe to be probed, or run in full when the recipe has no early end.
+
+    ``data`` are its rows as :func:`prepare_data` gives them, where somebody has them already.
+    """
 
     name: str
     examples: Sequence[Example]
@@ -31,6 +34,7 @@ class ProbeTask:
     checkpoint_dir: Path | None = None
     resume_from: Path | None = None
     save_dir: Path | None = None
+    data: RunData | None = None
 
 
 def prepare_data(base: Base, examples: Sequence[Example], recipe: Recipe) -> RunData:
@@ -62,7 +66,7 @@ def run_probes(
     for index, task in enumerate(tasks):
         key = (id(task.examples), task.recipe.template, task.recipe.max_length)
         if key not in prepared:
-            prepared[key] = prepare_data(base, task.examples, task.recipe)
+            prepared[key] = task.data or prepare_data(base, task.examples, task.recipe)
             _require_answers(base, task, prepared[key])
         jobs.append(
             Job(

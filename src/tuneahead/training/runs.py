@@ -101,7 +101,7 @@ def trace_of(
     if not settings.reference_texts:
         absent.append(("reference loss", "no reference texts were given"))
     if slot.flatness is None:
-        at = settings.flatness_at
+        at = settings.flatness_of(slot.stop)
         absent.append(("flatness", f"the run ended before step {at}" if at else "it was not asked for"))
     return ProbeTrace(
         info,
