@@ -310,16 +310,17 @@ class AdapterStack:
         ]
 
 
-def _linear_layers(base: Base, others: tuple[type, ...] = ()) -> list[tuple[str, nn.Module]]:
+def _linear_layers(base: Base, others: tuple[type[nn.Module], ...] = ()) -> list[tuple[str, nn.Module]]:
     head = base.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D, *others)
     return [
         (name, module)
         for name, module in base.model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D, *others)) and module is not head
+        if isinstance(module, kinds) and module is not head
     ]
 
 
-def layer_names(base: Base, others: tuple[type, ...] = ()) -> tuple[str, ...]:
+def layer_names(base: Base, others: tuple[type[nn.Module], ...] = ()) -> tuple[str, ...]:
     """Full names of the layers that can get an adapter: linear ones, those of ``others``' classes too."""
     return tuple(name for name, _ in _linear_layers(base, others))
 
