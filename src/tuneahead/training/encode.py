@@ -234,19 +234,21 @@ def _nested_span(
     from jinja2 import TemplateError
 
     try:
+        closed = (
+            whole if index == len(turns) - 1 else _chat_text(tokenizer, turns[: index + 1], generation=False)
+        )
+        if not whole.startswith(closed):
+            return None
         # Everything up to the generation prompt belongs to the question.
         opened = (
             _chat_text(tokenizer, turns[:index], generation=True)
             if index
             else _heading(tokenizer, turns[index])
         )
-        closed = _chat_text(tokenizer, turns[: index + 1], generation=False)
     except TemplateError:
         # Some templates refuse a conversation as long as no user has spoken.
         return None
-    if closed.startswith(opened) and whole.startswith(closed):
-        return len(opened), len(closed)
-    return None
+    return (len(opened), len(closed)) if closed.startswith(opened) else None
 
 
 def _filled_span(
