@@ -34,9 +34,10 @@ from tuneahead.predictor.predictor import Predictor
 from tuneahead.recipe import Recipe
 from tuneahead.record import record_run
 from tuneahead.report import render_html
-from tuneahead.report.words import lead
+from tuneahead.report.words import asked_note, lead
 from tuneahead.training.loop import RunResult
 from tuneahead.training.models import load_base
+from tuneahead.training.scoring import score_benchmark
 from tuneahead.verdict import Attribution, Fix, Forecast, Goal
 from tuneahead.workbench import Setup, Workbench, cue_items
 
@@ -152,6 +153,28 @@ def test_the_reasons_of_a_real_task_add_up_to_its_forecast(found: Assessment) ->
     assert total == pytest.approx(found.forecast.score_pp, abs=1e-6)
     assert found.forecast.base_pp == found.base_pp
     assert found.verdict.threshold_pp == pytest.approx(found.base_pp + 1.0)
+
+
+def test_a_goal_counts_from_the_base_s_score_on_every_item_where_a_probe_asks_some(
+    dataset: Dataset, bench: Workbench
+) -> None:
+    base, exam = replace(bench.base), replace(lab_exam(), items=lab_exam().items[::2])
+    base.__dict__["is_large"] = True
+    large = replace(bench, base=base, benchmark=exam, predictor=fitted())
+    task = assess(dataset, RECIPE, goal=Goal(gain_pp=1.0), bench=large)
+    whole_pp = score_benchmark(base, exam).score_pp
+    assert task.base_of_all_pp == whole_pp and task.items_asked < len(exam.items)
+    assert task.trace is not None and task.forecast is not None
+    assert task.base_pp == task.trace.cues[0].accuracy_pp != whole_pp
+    assert task.verdict.threshold_pp == pytest.approx(whole_pp + 1.0)
+    assert f"{abs(task.forecast.score_pp - whole_pp):.1f} points" in lead(task)
+    assert f"On all of them the base scores {whole_pp:.1f} %." in asked_note(task)
+    # A Gate has no plain base to ask: the goal is known to the error of the items asked.
+    near = replace(task, base_of_all_pp=math.nan)
+    low_pp = near.base_pp + 1.0 + near.error_pp(near.base_pp) / 2
+    forecast = replace(task.forecast, low_pp=low_pp, high_pp=100.0, in_distribution=True)
+    assert conclusion._decide(near, forecast).decision == "UNSURE"
+    assert conclusion._decide(replace(near, base_of_all_pp=near.base_pp), forecast).decision == "GO"
 
 
 def test_a_real_assessment_survives_json_and_becomes_a_page(found: Assessment) -> None:

@@ -31,6 +31,18 @@ def test_a_gain_counts_from_the_base_and_no_goal_means_no_worse_than_the_base() 
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "decision"),
+    [(44.0, 60.0, "UNSURE"), (47.0, 60.0, "GO"), (30.0, 42.0, "UNSURE"), (30.0, 39.0, "NO_GO")],
+)
+def test_a_goal_that_is_known_to_an_error_decides_what_lies_beyond_it(
+    low: float, high: float, decision: str
+) -> None:
+    found = decide(forecast(low, high), Goal(gain_pp=3), base_error_pp=3.5)
+    assert found.decision == decision
+    assert ("standard error 3.5 points" in found.reason) == (decision == "UNSURE")
+
+
+@pytest.mark.parametrize(
     ("minimum_pp", "gain_pp", "said"),
     [
         (50.0, 3.0, "both given"),

@@ -142,7 +142,9 @@ class Assessment:
     ``forecast`` is None when the run was stopped by preflight or when no predictor knows this
     base and benchmark; ``forecast_absent`` then says why. ``baseline_pp`` plus all contributions
     of ``attributions`` is ``forecast.score_pp``. ``hard_rows`` are file rows that stayed
-    unlikely throughout the probe, worst first. Source: method.md, "The question".
+    unlikely throughout the probe, worst first. ``base_pp`` and ``probe_pp`` are scores on the items that the
+    probe asked, ``base_of_all_pp`` is the base's on every item where it was asked them too.
+    Source: method.md, "The question".
     """
 
     task: TaskInfo
@@ -166,6 +168,7 @@ class Assessment:
     outcome: Outcome | None = None
     created: str = ""
     version: str = ""
+    base_of_all_pp: float = NAN
 
     @property
     def complete(self) -> bool:
@@ -186,6 +189,24 @@ class Assessment:
         """How many of the benchmark's items were asked at the end of the probe."""
         cue = self.trace.cue_at(self.task.probe_steps) if self.trace else None
         return 0 if cue is None else len(cue.margin_nats)
+
+    @property
+    def counts_from_pp(self) -> float:
+        """The base's score that gains count from: on every item if that is known, else on those asked."""
+        return self.base_of_all_pp if math.isfinite(self.base_of_all_pp) else self.base_pp
+
+    def error_pp(self, score_pp: float) -> float:
+        """Standard error, as one on every item, of a score on the items asked: 0 where those are all.
+
+        It is that of right and wrong answers; of scores between 0 and 1 it is the most.
+        """
+        asked, items = self.items_asked, self.task.benchmark_items
+        if not 0 < asked < items:
+            return 0.0
+        if not math.isfinite(score_pp):
+            return NAN
+        share = min(1.0, max(0.0, score_pp / 100))
+        return 100 * math.sqrt(share * (1 - share) / asked * (1 - asked / items))
 
     def to_json(self) -> str:
         """JSON text that :func:`assessment_from_json` reads back; absent figures are null."""

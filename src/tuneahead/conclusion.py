@@ -77,8 +77,18 @@ def _draft(task: Task, goal: Goal) -> Assessment:
     )
 
 
-def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, seconds: float) -> Assessment:
-    """The assessment of a probed task; ``seconds`` is the wall-clock time of its probe."""
+def conclude(
+    task: Task,
+    result: RunResult,
+    bench: Workbench,
+    goal: Goal,
+    seconds: float,
+    base_of_all_pp: float = NAN,
+) -> Assessment:
+    """The assessment of a probed task; ``seconds`` is the wall-clock time of its probe.
+
+    ``base_of_all_pp`` is the base's score on every item of the benchmark, where the probe asked some only.
+    """
     from tuneahead.features.extract import derived_features
     from tuneahead.preflight import probe_findings
 
@@ -94,6 +104,7 @@ def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, second
         findings=findings,
         base_pp=base_pp,
         probe_pp=probe_pp,
+        base_of_all_pp=base_of_all_pp,
         trace=trace,
         hard_rows=_hard_rows(task, result),
         costs=replace(
@@ -115,9 +126,21 @@ def conclude(task: Task, result: RunResult, bench: Workbench, goal: Goal, second
         baseline_pp=baseline,
         attributions=attributions,
         ranges=_ranges(bench, features),
-        verdict=decide(forecast, goal, findings),
+        verdict=_decide(draft, forecast),
         fixes=_fixes(attributions, findings),
     )
+
+
+def _decide(draft: Assessment, forecast: Forecast) -> Verdict:
+    """The verdict, with the goal counted from the base's score on every item as far as it is known."""
+    counted = replace(forecast, base_pp=draft.counts_from_pp)
+    return decide(counted, draft.goal, draft.findings, base_error_pp=_goal_error_pp(draft))
+
+
+def _goal_error_pp(draft: Assessment) -> float:
+    """Standard error of what the goal counts from; 0 where that is no score of some items."""
+    known = draft.goal.minimum_pp is not None or math.isfinite(draft.base_of_all_pp)
+    return 0.0 if known else draft.error_pp(draft.base_pp)
 
 
 def cue_score_pp(cue: Cue | None, metric: str) -> float:
@@ -143,7 +166,7 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
 
 def _measured(draft: Assessment) -> Assessment:
     """The probe was the whole run: its own score is set against the goal, and nothing is foretold."""
-    threshold = draft.goal.threshold_pp(draft.base_pp)
+    threshold = draft.goal.threshold_pp(draft.counts_from_pp)
     absent = f"the probe was the whole run of {draft.task.total_steps:,} steps"
     wanted, reached = apart(threshold, draft.probe_pp)
     scores = f"{absent}, which scores {reached}"
@@ -162,9 +185,9 @@ def _unforeseen(
     draft: Assessment, absent: str, decision: Decision = "UNSURE", reason: str = ""
 ) -> Assessment:
     """Without a forecast: findings, persistence figure, and ``decision`` unless it is foregone."""
-    verdict = foregone(draft.goal, draft.base_pp, draft.findings)
+    verdict = foregone(draft.goal, draft.counts_from_pp, draft.findings, _goal_error_pp(draft))
     if verdict is None:
-        verdict = Verdict(decision, reason or absent, draft.goal.threshold_pp(draft.base_pp))
+        verdict = Verdict(decision, reason or absent, draft.goal.threshold_pp(draft.counts_from_pp))
     return replace(draft, forecast_absent=absent, verdict=verdict, fixes=_fixes((), draft.findings))
 
 

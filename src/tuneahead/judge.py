@@ -15,7 +15,14 @@ from tuneahead.errors import RecipeError, TuneAheadError
 from tuneahead.recipe import Recipe
 from tuneahead.taskchecks import check_tasks
 from tuneahead.verdict import Goal
-from tuneahead.workbench import Setup, Workbench, open_workbench, require_price, require_probe_steps
+from tuneahead.workbench import (
+    Setup,
+    Workbench,
+    cue_items,
+    open_workbench,
+    require_price,
+    require_probe_steps,
+)
 
 if TYPE_CHECKING:
     from tuneahead.dataset import ColumnMapping, Dataset
@@ -233,6 +240,7 @@ def _assess_all(
         i: stopped(task, goal) for i, task in enumerate(tasks) if task.checkup.stopped
     }
     if going:
+        base_of_all_pp = _base_of_all_pp(bench, goal, watch)
         steps = bench.setup.probe_steps
         watch.stage("Probe", sum(tasks[i].info.probe_steps for i in going))
         began = time.perf_counter()
@@ -250,5 +258,21 @@ def _assess_all(
         results = run_probes(bench.base, jobs, settings, on_step=watch.advance)
         seconds = (time.perf_counter() - began) / len(going)
         for i, result in zip(going, results, strict=True):
-            found[i] = conclude(tasks[i], result, bench, goal, seconds)
+            found[i] = conclude(tasks[i], result, bench, goal, seconds, base_of_all_pp)
     return [found[i] for i in range(len(tasks))]
+
+
+def _base_of_all_pp(bench: Workbench, goal: Goal, watch: Watch) -> float:
+    """The base's score on every item, where a goal is to count from it and the probe asks some only.
+
+    NaN where nobody needs it, and of a benchmark too long for even a small base to be asked in passing.
+    """
+    from tuneahead.training.wholescore import whole_score_pp
+
+    count = len(bench.benchmark.items)
+    asks_all = len(cue_items(bench.benchmark, bench.base).items) == count
+    too_long = len(cue_items(bench.benchmark).items) < count
+    if asks_all or too_long or bench.predictor is None or goal.minimum_pp is not None:
+        return NAN
+    watch.stage(f"Asking the base all {count:,} items")
+    return whole_score_pp(bench.base, bench.benchmark)

@@ -57,7 +57,7 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
             seed=recipe.seed,
             recipe=recipe,
             trace=replace(assessment.trace, info=info),
-            base_scores={task.benchmark: assessment.base_pp},
+            base_scores={task.benchmark: assessment.counts_from_pp},
             seconds=assessment.costs.probe_seconds,
             steps=len(assessment.trace.steps),
             failure=assessment.trace.info.failure,

@@ -146,27 +146,35 @@ def apart(goal_pp: float, *scores_pp: float) -> list[str]:
     return [f"{pp:.{decimals}f}" for pp in (goal_pp, *scores_pp)]
 
 
-def foregone(goal: Goal, base_pp: float, findings: Iterable[Finding]) -> Verdict | None:
-    """The NO_GO that no forecast changes: of a finding that stops, or a goal that no score can reach."""
+def foregone(
+    goal: Goal, base_pp: float, findings: Iterable[Finding], base_error_pp: float = 0.0
+) -> Verdict | None:
+    """The NO_GO that no forecast changes: of a finding that stops, or a goal that no score can reach.
+
+    ``base_error_pp`` is the standard error of the base's score ``base_pp``, in points.
+    """
     threshold = goal.threshold_pp(base_pp)
     stop = first_stop(findings)
     if stop:
         return Verdict("NO_GO", stop.message, threshold)
-    if math.isnan(threshold) or reaches(100, threshold):
+    if math.isnan(threshold) or reaches(100, threshold - base_error_pp):
         return None
     beyond, _ = apart(threshold, 100)
     return Verdict("NO_GO", f"the goal of {beyond} is beyond 100, the highest score", threshold)
 
 
-def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -> Verdict:
+def decide(
+    forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = (), *, base_error_pp: float = 0.0
+) -> Verdict:
     """GO when the whole interval reaches the goal, NO_GO when none of it does, else UNSURE.
 
     A preflight finding of severity ``stop`` decides NO_GO whatever the forecast says, as does a goal that no
     score can reach. Inputs outside the fitted range make any other decision UNSURE, and so does a goal that
-    counts from a base's score that is not known. Source: method.md, "The predictor".
+    counts from a base's score that is not known. ``base_error_pp`` is the standard error of the base's score
+    that the goal counts from: what lies nearer to the goal is UNSURE. Source: method.md, "The predictor".
     """
     threshold = goal.threshold_pp(forecast.base_pp)
-    if verdict := foregone(goal, forecast.base_pp, findings):
+    if verdict := foregone(goal, forecast.base_pp, findings, base_error_pp):
         return verdict
     if math.isnan(threshold):
         return Verdict("UNSURE", UNKNOWN_GOAL, threshold)
@@ -175,8 +183,22 @@ def decide(forecast: Forecast, goal: Goal, findings: tuple[Finding, ...] = ()) -
     if not forecast.in_distribution:
         names = ", ".join(forecast.outside[:3]) or "some inputs"
         return Verdict("UNSURE", f"{names} lie outside the runs the predictor knows", threshold)
+    if _is_near(forecast, threshold, base_error_pp):
+        return Verdict(
+            "UNSURE",
+            f"the interval ({span}) lies close to the goal of {wanted}, which counts from the base's score "
+            f"(standard error {base_error_pp:.1f} points): give a minimum score",
+            threshold,
+        )
     if reaches(forecast.low_pp, threshold):
         return Verdict("GO", f"the whole interval ({span}) reaches the goal of {wanted}", threshold)
     if not reaches(forecast.high_pp, threshold):
         return Verdict("NO_GO", f"the whole interval ({span}) stays below the goal of {wanted}", threshold)
     return Verdict("UNSURE", f"the interval ({span}) straddles the goal of {wanted}", threshold)
+
+
+def _is_near(forecast: Forecast, threshold_pp: float, error_pp: float) -> bool:
+    """Whether an interval lies to one side of the goal, and would not if the goal moved by ``error_pp``."""
+    if reaches(forecast.low_pp, threshold_pp):
+        return not reaches(forecast.low_pp, threshold_pp + error_pp)
+    return not reaches(forecast.high_pp, threshold_pp) and reaches(forecast.high_pp, threshold_pp - error_pp)

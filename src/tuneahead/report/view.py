@@ -138,7 +138,7 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
             )
         )
         out.append(
-            Figure("Predicted gain", words.signed_pp(forecast.score_pp - assessment.base_pp), "points")
+            Figure("Predicted gain", words.signed_pp(forecast.score_pp - assessment.counts_from_pp), "points")
         )
     if assessment.outcome is not None and forecast is not None:
         off = assessment.outcome.score_pp - forecast.score_pp

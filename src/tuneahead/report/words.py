@@ -65,7 +65,7 @@ def price(seconds: float, per_hour: float) -> str:
 
 def lead(assessment: Assessment) -> str:
     """The one sentence below the verdict."""
-    forecast, base = assessment.forecast, assessment.base_pp
+    forecast, base = assessment.forecast, assessment.counts_from_pp
     if forecast is not None:
         gain = forecast.score_pp - base
         way = "above" if gain >= 0 else "below"
@@ -94,17 +94,15 @@ def reason(assessment: Assessment) -> str:
 
 
 def asked_note(assessment: Assessment) -> str:
-    """On how many items base and probe were scored, and how sure that makes it; empty where on all of them.
-
-    The standard error is that of right and wrong answers; of scores between 0 and 1 it is the most.
-    """
+    """On how many items base and probe were scored, and how sure that makes it; empty where on all."""
     asked, items = assessment.items_asked, assessment.task.benchmark_items
     if not 0 < asked < items:
         return ""
-    share = min(1.0, max(0.0, assessment.probe_pp / 100))
-    error_pp = 100 * math.sqrt(share * (1 - share) / asked * (1 - asked / items))
+    error_pp = assessment.error_pp(assessment.probe_pp)
     sure = f" (standard error up to {number_pp(error_pp)} points)" if math.isfinite(error_pp) else ""
-    return f"Base and probe were scored on {asked:,} of the benchmark's {items:,} items{sure}."
+    whole = assessment.base_of_all_pp
+    of_all = f" On all of them the base scores {number_pp(whole)} %." if math.isfinite(whole) else ""
+    return f"Base and probe were scored on {asked:,} of the benchmark's {items:,} items{sure}.{of_all}"
 
 
 def rows_text(finding: Finding) -> str:

@@ -1,0 +1,31 @@
+"""What a plain base scores on a whole benchmark, kept by content."""
+
+from __future__ import annotations
+
+import math
+
+from tuneahead.benchmark.items import Benchmark
+from tuneahead.kept import KeptTexts, content_key, digest
+from tuneahead.training.models import Base
+from tuneahead.training.scoring import encode_benchmark, score_stack
+
+
+def whole_score_pp(base: Base, benchmark: Benchmark) -> float:
+    """Score of the plain base on every item, in points; looked up where it was asked before.
+
+    Raises :class:`~tuneahead.errors.BenchmarkError` when an item does not fit the window.
+    """
+    encoded = encode_benchmark(base, benchmark)
+    # The items of a harness task are not all known here.
+    key = (
+        content_key(base.stamp, benchmark.fingerprint, digest(repr(encoded.trees)))
+        if benchmark.harness is None
+        else ""
+    )
+    kept = KeptTexts("base-scores")
+    if (text := kept.load(key)) is not None:
+        return float(text)
+    score_pp = score_stack(base, encoded, None, [0])[0].score_pp
+    if math.isfinite(score_pp):
+        kept.store(key, repr(float(score_pp)))
+    return float(score_pp)
