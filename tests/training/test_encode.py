@@ -13,6 +13,7 @@ from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem, GenerationI
 from tuneahead.errors import ModelError
 from tuneahead.examples import Example, Message
 from tuneahead.recipe import Recipe
+from tuneahead.training import encode
 from tuneahead.training.batches import pack, step_rows
 from tuneahead.training.encode import Encoded, data_fingerprint, encode_examples, split_data, start_ids
 from tuneahead.training.models import Base
@@ -63,6 +64,16 @@ def test_rows_are_cut_from_the_right_and_may_lose_their_answer(tiny: Base) -> No
     lost, cut = encode_examples(examples, tiny.tokenizer, RAW)
     assert len(lost.ids) == len(cut.ids) == 12
     assert lost.answer_tokens == 0 and cut.answer_tokens == 1
+
+
+def test_rows_of_a_large_data_set_are_encoded_in_blocks_and_share_their_tokens(
+    tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = encode_examples(make_examples(10), tiny.tokenizer, RAW)
+    monkeypatch.setattr(encode, "_ROWS_AT_ONCE", 3)
+    assert encode_examples(make_examples(10), tiny.tokenizer, RAW) == whole
+    one, other = (Encoded((int("70000"), int("80000")), (False, True), row) for row in (1, 2))
+    assert all(a is b for a, b in zip(one.ids, other.ids, strict=True))
 
 
 def test_an_empty_answer_trains_nothing(tiny: Base) -> None:

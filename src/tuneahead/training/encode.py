@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MAX_HELDOUT_ROWS = 64
+_ROWS_AT_ONCE = 1024
+"""Beside the ids a tokenizer gives some 100 bytes a token back, of all texts of a call at once."""
+_TOKENS: dict[int, int] = {}
+"""One object for every token id: a row then holds a reference for each token, and no number of its own."""
 _ALPACA = "### Instruction:\n{prompt}\n\n### Response:\n"
 _QA = "Question: {prompt}\nAnswer:"
 _CONTENT = "tuneahead-content"
@@ -31,6 +35,9 @@ class Encoded:
     ids: tuple[int, ...]
     answer: tuple[bool, ...]
     row: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", tuple([_TOKENS.setdefault(i, i) for i in self.ids]))
 
     @property
     def answer_tokens(self) -> int:
@@ -95,6 +102,16 @@ def encode_examples(
     template = resolve_template(recipe.template, tokenizer)
     if template == "chat":
         return [_encode_chat(example, tokenizer, recipe.max_length) for example in examples]
+    encoded: list[Encoded] = []
+    for at in range(0, len(examples), _ROWS_AT_ONCE):
+        block = examples[at : at + _ROWS_AT_ONCE]
+        encoded += _encode_plain(block, tokenizer, template, recipe.max_length)
+    return encoded
+
+
+def _encode_plain(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
+) -> list[Encoded]:
     end = tokenizer.eos_token_id
     start = start_ids(tokenizer)
     prompts = [render_prompt(tokenizer, example.prompt, template) for example in examples]
@@ -106,8 +123,8 @@ def encode_examples(
         head = start + before
         # An empty answer gets nothing to learn, not even when to stop: that is a defect to report.
         tail = after + ([end] if end is not None else []) if example.answer.strip() else []
-        ids = (head + tail)[: recipe.max_length]
-        answer = ([False] * len(head) + [True] * len(tail))[: recipe.max_length]
+        ids = (head + tail)[:max_length]
+        answer = ([False] * len(head) + [True] * len(tail))[:max_length]
         encoded.append(Encoded(tuple(ids), tuple(answer), example.row))
     return encoded
 
