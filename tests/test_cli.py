@@ -354,6 +354,28 @@ def test_a_stored_run_is_listed_scored_and_shown(tuneahead: Run, store: tuple[Pa
     assert "Gradient norm" in shown
 
 
+def test_a_narrow_terminal_lists_a_run_in_few_lines_without_its_least_telling_columns(
+    tuneahead: Run, store: tuple[Path, str]
+) -> None:
+    path, name = store
+    history = RunStore(path)
+    record = replace(history.get(name), base="lab-qwen2", family="scrambled_answers")
+    history.forget(name)
+    history.add(record)
+    history.record_score(name, "lab-exam", 61.5)
+    for width, gone, lines in (
+        (140, (), 1),
+        (80, ("Family", "Data"), 1),
+        (60, ("Family", "Data", "Date"), 2),
+    ):
+        said = tuneahead("runs", "list", "--store", path, width=width).stdout
+        table, _, note = said.partition("Left out for want of width (--json has all): ")
+        head, _, *run = [line for line in table.splitlines() if line.strip()]
+        assert name in run[0] and "lab-qwen2" in run[0] and len(run) == lines
+        assert all((title in head) == (title not in gone) for title in ("Date", "Data", "Family"))
+        assert all(title in note for title in gone) and bool(note) == bool(gone)
+
+
 def test_stored_text_is_shown_as_it_is_and_no_more_runs_than_asked_for(
     tuneahead: Run, store: tuple[Path, str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 _SHORT = 6
 """Digits of a data set's identifier that a table shows."""
+_LEAST_TELLING = ("Family", "Data", "Date")
+"""Columns that a narrow terminal does without, in this order."""
+_BETWEEN_COLUMNS = 3
+_FOLDED = 26
+"""Characters beyond which a cell is folded rather than another column left out for it."""
 
 
 def print_runs(records: Iterable[RunRecord | UnreadableRunError]) -> None:
-    """Print a line for each run."""
+    """Print a line for each run, without the least telling columns where they do not fit."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -27,15 +32,34 @@ def print_runs(records: Iterable[RunRecord | UnreadableRunError]) -> None:
     # Lines are kept, not records: the traces of thousands would fill the memory.
     rows = [_cells(record) for record in records]
     failed = any(row[-1] for row in rows)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     titles = ("Run", "Date", "Base", "Data", "Family", "Steps", "Scores", *(("Failure",) if failed else ()))
-    for title in titles:
+    console = open_console()
+    shown = _fitting(titles, rows, console.width)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for place in shown:
         # What is copied into the next command stays in one piece.
-        table.add_column(title, overflow="fold", no_wrap=title in ("Run", "Date"))
+        table.add_column(titles[place], overflow="fold", no_wrap=titles[place] in ("Run", "Date"))
     for row in rows:
         # As Text: what others wrote is shown, never read as markup.
-        table.add_row(*(Text(cell) for cell in row[: len(titles)]))
-    open_console().print(table)
+        table.add_row(*(Text(row[place]) for place in shown))
+    console.print(table)
+    left_out = [title for place, title in enumerate(titles) if place not in shown]
+    if left_out:
+        console.print(f"Left out for want of width (--json has all): {', '.join(left_out)}.", style="dim")
+
+
+def _fitting(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Which columns to show in ``width`` characters, by place."""
+    from rich.cells import cell_len
+
+    kept = list(range(len(titles)))
+    longest = [max(cell_len(title), *(cell_len(row[i]) for row in rows), 0) for i, title in enumerate(titles)]
+    widest = [min(length, _FOLDED) for length in longest]
+    for title in _LEAST_TELLING:
+        if sum(widest[i] + _BETWEEN_COLUMNS for i in kept) - _BETWEEN_COLUMNS <= width:
+            break
+        kept.remove(titles.index(title))
+    return kept
 
 
 def _cells(record: RunRecord | UnreadableRunError) -> tuple[str, ...]:
