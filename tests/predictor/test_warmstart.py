@@ -115,6 +115,15 @@ def test_the_domain_grows_by_the_own_runs(general, make_table):
     assert adapt(general, far).predict_table(far).in_distribution.mean() == 1.0
 
 
+def test_a_second_correction_by_the_same_runs_leaves_the_domain_as_it_is(general, make_table, tmp_path):
+    own = other_base(make_table, 12)
+    once = adapt(general, own)
+    once.save(tmp_path)
+    twice = adapt(load_predictor(tmp_path), own)
+    assert len(once.domain.points) == len(general.domain.points) + 12
+    np.testing.assert_array_equal(twice.domain.points, once.domain.points)
+
+
 def test_runs_that_a_predictor_was_fitted_to_do_not_vouch_for_its_intervals(make_table):
     """It errs little on them: intervals from such errors would be too narrow for any other run."""
     table = make_table(150, 8)

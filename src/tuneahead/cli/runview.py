@@ -19,6 +19,8 @@ _SHORT = 6
 _LEAST_TELLING = ("Family", "Data", "Date")
 """Columns that a narrow terminal does without, in this order."""
 _BETWEEN_COLUMNS = 3
+_FOLDED = 26
+"""Characters beyond which a cell is folded rather than another column left out for it."""
 
 
 def print_runs(records: Iterable[RunRecord | UnreadableRunError]) -> None:
@@ -51,7 +53,8 @@ def _fitting(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     from rich.cells import cell_len
 
     kept = list(range(len(titles)))
-    widest = [max(cell_len(title), *(cell_len(row[i]) for row in rows), 0) for i, title in enumerate(titles)]
+    longest = [max(cell_len(title), *(cell_len(row[i]) for row in rows), 0) for i, title in enumerate(titles)]
+    widest = [min(length, _FOLDED) for length in longest]
     for title in _LEAST_TELLING:
         if sum(widest[i] + _BETWEEN_COLUMNS for i in kept) - _BETWEEN_COLUMNS <= width:
             break

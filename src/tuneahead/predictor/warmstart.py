@@ -81,6 +81,10 @@ def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
 
 
 def _extended(domain: Domain, features: Floats) -> Domain:
+    # Of rows that an earlier correction added: a second copy would count as another neighbour.
+    held = {tuple(point) for point in domain.points.tolist()}
+    points = domain.standardised(features)
+    fresh = np.array([tuple(point) not in held for point in points.tolist()], bool)
     finite = np.where(np.isfinite(features), features, np.nan)
     filled = np.where(np.isnan(finite).all(0), domain.centre, finite)
     return replace(
@@ -88,5 +92,5 @@ def _extended(domain: Domain, features: Floats) -> Domain:
         low=np.fmin(domain.low, np.nanmin(filled, 0)),
         high=np.fmax(domain.high, np.nanmax(filled, 0)),
         always=domain.always * np.isfinite(features).all(0),
-        points=np.vstack([domain.points, domain.standardised(features)]),
+        points=np.vstack([domain.points, points[fresh]]),
     )
