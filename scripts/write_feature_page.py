@@ -18,6 +18,7 @@ GROUPS = {
     "cue": "Cues: what a small part of the benchmark said during the probe",
 }
 DIRECTIONS = {1: "more is better", -1: "less is better", 0: "neither"}
+SIDES = {1: " (if high)", -1: " (if low)", 0: ""}
 
 
 def page() -> str:
@@ -69,7 +70,7 @@ def _line(row: FeatureSpec) -> str:
         DIRECTIONS[row.direction],
         row.formula,
         sentence,
-        row.remedy or "-",
+        (row.remedy or "-") + SIDES[row.remedy_side],
         row.source,
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

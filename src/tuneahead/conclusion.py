@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tuneahead import __version__
@@ -127,7 +128,7 @@ def conclude(
         attributions=attributions,
         ranges=_ranges(bench, features),
         verdict=_decide(draft, forecast),
-        fixes=_fixes(attributions, findings),
+        fixes=_fixes(attributions, findings, bench.predictor.domain.typical),
     )
 
 
@@ -214,11 +215,15 @@ def _as_wide_as_an_item(forecast: Forecast, items: int) -> Forecast:
     return replace(forecast, low_pp=min(forecast.low_pp, low), high_pp=max(forecast.high_pp, high))
 
 
-def _fixes(attributions: tuple[Attribution, ...], findings: tuple[Finding, ...]) -> tuple[Fix, ...]:
+def _fixes(
+    attributions: tuple[Attribution, ...],
+    findings: tuple[Finding, ...],
+    typical: Mapping[str, float] = MappingProxyType({}),
+) -> tuple[Fix, ...]:
     from tuneahead.predictor.advice import advise
 
     # A note asks for nothing, so it is no advice.
-    return tuple(advise(attributions, tuple(f for f in findings if f.severity != "note")))
+    return tuple(advise(attributions, tuple(f for f in findings if f.severity != "note"), typical))
 
 
 def _ranges(bench: Workbench, features: FeatureVector) -> Mapping[str, FeatureRange]:

@@ -68,6 +68,8 @@ def test_a_row_says_all_that_a_diagnosis_needs(row: FeatureSpec) -> None:
     assert row.formula and row.source
     # A direction without a remedy would tell a user what is wrong and leave it at that.
     assert row.remedy or row.direction == 0
+    # Of a setting that is neither good nor bad both sides may be tried; what is measured has a wrong one.
+    assert not row.remedy or row.direction or row.remedy_side or row.group == "recipe"
     assert spec(row.name) is row
     if row.unit == "fraction":
         assert row.low == 0 and row.high <= 1

@@ -57,6 +57,15 @@ def test_the_same_remedy_from_two_findings_is_given_once():
     assert [fix.reason for fix in advise([], [again, STOP])] == ["no answer is trained"]
 
 
+def test_a_remedy_is_for_values_on_its_side_of_what_most_runs_have():
+    knows, answers = "base_knows_fraction", "answer_type_token_ratio"
+    given = [Attribution(name, 0.4, -2.0, "") for name in (knows, answers)]
+    assert {fix.feature for fix in advise(given, [])} == {knows, answers}
+    # The base knows few of the answers: telling to take out those that it knows would be nonsense.
+    assert [fix.feature for fix in advise(given, [], {knows: 0.6, answers: 0.5})] == [answers]
+    assert [fix.feature for fix in advise(given, [], {knows: 0.2, answers: 0.3})] == [knows]
+
+
 def test_advice_stays_short():
     many = [Finding(f"check-{i}", "warn", "message", f"remedy {i}") for i in range(30)]
     assert len(advise([], many)) == MOST_FIXES

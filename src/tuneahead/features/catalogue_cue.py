@@ -152,12 +152,13 @@ _MARGINS = (
     _row(
         name="margin_near_zero_fraction", unit="fraction", low=0, high=1, direction=0,
         formula="share of items with |margin| < 0.25 nats, last cue",
-        sentence="{value} of the items could still fall either way", remedy=_LONGER,
+        sentence="{value} of the items could still fall either way", remedy=_LONGER, remedy_side=1,
     ),
     _free(
         name="margin_close_fraction", unit="fraction", low=0, high=1, direction=0,
         formula="share of items with |margin| < 0.25 x margin_sd_nats, last cue",
         sentence="{value} of the items could still fall either way, by the spread of all", remedy=_LONGER,
+        remedy_side=1,
     ),
     _free(
         name="margin_mean_over_sd", unit="ratio", low=-_INF, high=_INF, direction=1,
@@ -205,7 +206,7 @@ _KEPT = (
     _free(
         name="base_margin_correlation", unit="ratio", low=-1, high=1, direction=0,
         formula="Pearson correlation of the margins at step 0 and at the last cue",
-        sentence="margins correlate with the base's at {value}", remedy=_RATE,
+        sentence="margins correlate with the base's at {value}", remedy=_RATE, remedy_side=-1,
     ),
     _free(
         name="churn_fraction", unit="fraction", low=0, high=1, direction=-1,
@@ -216,7 +217,7 @@ _KEPT = (
         name="subject_score_sd_pp", unit="pp", low=0, high=50, direction=0,
         formula="standard deviation over subjects (of 3 items or more) of the score at the last cue",
         sentence="subjects differ by {value} in their score",
-        remedy="add rows for the weakest subjects",
+        remedy="add rows for the weakest subjects", remedy_side=1,
     ),
     _row(
         name="subject_worst_fall_pp", unit="pp", low=0, high=100, direction=-1,

@@ -41,7 +41,7 @@ _LOSS = (
     _row(
         name="loss_variance_nats2", unit="nats²", low=0, high=_INF, direction=0, source=_NOTES, paper=True,
         formula="mean((L_t - mean L)^2) over all steps",
-        sentence="the loss varies by {value}", remedy=_NOISE,
+        sentence="the loss varies by {value}", remedy=_NOISE, remedy_side=1,
     ),
     _row(
         name="loss_end_nats", unit="nats/token", low=0, high=_INF, direction=-1,
@@ -66,7 +66,7 @@ _LOSS = (
     _free(
         name="loss_cv", unit="ratio", low=0, high=_INF, direction=0,
         formula="standard deviation of the loss / mean loss, over steps",
-        sentence="the loss varies by {value} of its mean", remedy=_NOISE,
+        sentence="the loss varies by {value} of its mean", remedy=_NOISE, remedy_side=1,
     ),
     _row(
         name="loss_slope_early", unit="nats/100 steps", low=-_INF, high=_INF, direction=-1,
@@ -76,7 +76,7 @@ _LOSS = (
     _row(
         name="loss_slope_late", unit="nats/100 steps", low=-_INF, high=_INF, direction=0,
         formula="100 x least-squares slope of the loss over the second half of the steps",
-        sentence="in the second half the loss changes by {value}", remedy=_LEARN,
+        sentence="in the second half the loss changes by {value}", remedy=_LEARN, remedy_side=1,
     ),
     _row(
         name="loss_curvature_nats", unit="nats", low=-_INF, high=_INF, direction=0,
@@ -165,7 +165,7 @@ _ROWS = (
         name="easy_rows_fraction", unit="fraction", low=0, high=1, direction=0, source=_CARTOGRAPHY,
         formula="share of visited rows whose confidence at their last visit is 0.75 or more",
         sentence="{value} of the rows are easy for the model",
-        remedy="rows that are easy teach little: replace some by harder ones",
+        remedy="rows that are easy teach little: replace some by harder ones", remedy_side=1,
     ),
     _row(
         name="hard_rows_fraction", unit="fraction", low=0, high=1, direction=-1, source=_CARTOGRAPHY,
@@ -187,12 +187,13 @@ _ROWS = (
         name="revisit_gain", unit="ratio", low=-1, high=1, direction=0,
         formula="mean over rows visited twice or more of confidence at the last minus at the first visit",
         sentence="meeting a row again finds its probability changed by {value}", remedy=_OVERFIT,
+        remedy_side=1,
     ),
     _free(
         name="row_loss_cv", unit="ratio", low=0, high=_INF, direction=0,
         formula="standard deviation / mean of the rows' loss per token, second half of the visits",
         sentence="rows differ in their loss by {value} of the mean",
-        remedy="look at the hardest rows first: wrong answers gather there",
+        remedy="look at the hardest rows first: wrong answers gather there", remedy_side=1,
     ),
     _row(
         name="row_loss_p10_nats", unit="nats/token", low=0, high=_INF, direction=-1,
@@ -225,12 +226,12 @@ _ROWS = (
         name="rows_seen_fraction", unit="fraction", low=0, high=1, direction=0,
         formula="distinct training rows visited / training rows",
         sentence="the probe saw {value} of the rows",
-        remedy="what the probe did not see it can't judge: probe longer on large data",
+        remedy="what the probe did not see it can't judge: probe longer on large data", remedy_side=-1,
     ),
     _free(
         name="revisit_fraction", unit="fraction", low=0, high=1, direction=0,
         formula="share of visits that met a row the probe had visited before",
-        sentence="{value} of the visits were repeats", remedy=_OVERFIT,
+        sentence="{value} of the visits were repeats", remedy=_OVERFIT, remedy_side=1,
     ),
     _free(
         name="probe_fraction", unit="fraction", low=0, high=1, direction=0,

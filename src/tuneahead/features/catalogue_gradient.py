@@ -23,7 +23,7 @@ GRADIENT: tuple[FeatureSpec, ...] = (
     _row(
         name="grad_norm_mean", unit="", low=0, high=_INF, direction=0, source=_NOTES, paper=True,
         formula="mean over steps of the gradient norm before clipping",
-        sentence="the gradient norm is {value} on average", remedy=_RATE,
+        sentence="the gradient norm is {value} on average", remedy=_RATE, remedy_side=1,
     ),
     _row(
         name="grad_norm_variance", unit="", low=0, high=_INF, direction=-1, source=_NOTES, paper=True,
@@ -84,7 +84,7 @@ GRADIENT: tuple[FeatureSpec, ...] = (
         name="grad_sparsity_fraction", unit="fraction", low=0, high=1, direction=0, source=_NOTES, paper=True,
         formula="mean over steps of the share of gradient entries below 1 % of their root mean square",
         scale_free=True, sentence="{value} of the gradient's entries are next to nothing",
-        remedy="a smaller rank may do",
+        remedy="a smaller rank may do", remedy_side=1,
     ),
     _free(
         name="layer_grad_evenness", unit="fraction", low=0, high=1, direction=0,
@@ -104,7 +104,7 @@ GRADIENT: tuple[FeatureSpec, ...] = (
     _row(
         name="parameter_change_norm", unit="", low=0, high=_INF, direction=0, source=_MOVEMENT, paper=True,
         formula="norm of the adapter minus its start, at the probe's end",
-        sentence="the adapter moved by {value}", remedy=_RATE,
+        sentence="the adapter moved by {value}", remedy=_RATE, remedy_side=1,
     ),
     _free(
         name="distance_per_rate", unit="ratio", low=0, high=_INF, direction=0,
@@ -114,12 +114,12 @@ GRADIENT: tuple[FeatureSpec, ...] = (
     _free(
         name="path_straightness", unit="fraction", low=0, high=1, direction=0,
         formula="parameter_change_norm / sum of the update norms",
-        sentence="{value} of the adapter's way led away from its start", remedy=_RATE,
+        sentence="{value} of the adapter's way led away from its start", remedy=_RATE, remedy_side=-1,
     ),
     _free(
         name="update_per_distance", unit="ratio", low=0, high=_INF, direction=0,
         formula="mean update norm of the last fifth of the steps / parameter_change_norm",
-        sentence="a late step moves the adapter by {value} of its whole way", remedy=_RATE,
+        sentence="a late step moves the adapter by {value} of its whole way", remedy=_RATE, remedy_side=1,
     ),
     _free(
         name="distance_exponent", unit="ratio", low=-_INF, high=_INF, direction=0,

@@ -60,13 +60,13 @@ RECIPE: tuple[FeatureSpec, ...] = (
         name="full_epochs", unit="epochs", low=0, high=_INF, source="ours",
         formula="total steps / steps per epoch", scale_free=True,
         sentence="the full run takes {value} over the data",
-        remedy="beyond a few epochs rows are learned by heart: fewer steps or more rows",
+        remedy="beyond a few epochs rows are learned by heart: fewer steps or more rows", remedy_side=1,
     ),
     _row(
         name="batch_fraction", unit="fraction", low=0, high=1, source="ours", scale_free=True,
         formula="min(1, rows per step / training rows)",
         sentence="one step sees {value} of the data",
-        remedy="collect more rows: a step that sees all of them leaves no noise to learn from",
+        remedy="collect more rows: a step that sees all of them leaves no noise to learn from", remedy_side=1,
     ),
     _row(
         name="lora_rank_log2", unit="log2", low=0, high=_INF, source=_METHOD,
@@ -107,13 +107,13 @@ RECIPE: tuple[FeatureSpec, ...] = (
         name="schedule_constant", unit="", low=0, high=1, source=_METHOD, scale_free=True,
         formula="1 when the learning rate stays after warm-up, else 0",
         sentence="the schedule is constant: {value} (1 yes, 0 no)",
-        remedy="a rate that falls to 0 usually ends better",
+        remedy="a rate that falls to 0 usually ends better", remedy_side=1,
     ),
     _row(
         name="clipping", unit="", low=0, high=1, source=_METHOD, scale_free=True,
         formula="1 when the gradient norm is clipped, else 0",
         sentence="gradients are clipped: {value} (1 yes, 0 no)",
-        remedy="set max_grad_norm to 1",
+        remedy="set max_grad_norm to 1", remedy_side=-1,
     ),
     _row(
         name="clip_norm", unit="", low=0, high=_INF, source=_METHOD,
@@ -123,14 +123,14 @@ RECIPE: tuple[FeatureSpec, ...] = (
     _row(
         name="window_log2", unit="log2", low=1, high=_INF, source="ours",
         formula="log2 of max_length in tokens", sentence="rows are cut at {value} tokens",
-        remedy="raise max_length when preflight reports cut answers",
+        remedy="raise max_length when preflight reports cut answers", remedy_side=-1,
     ),
     _row(
         name="targeted_fraction", unit="fraction", low=0, high=1, source="ours",
         formula="share of the seven projections of a decoder block (q, k, v, o, gate, up, down) that are "
         "adapted; "
         "1 for all-linear", scale_free=True,
-        sentence="{value} of the usual layers are adapted", remedy="adapt all linear layers",
+        sentence="{value} of the usual layers are adapted", remedy="adapt all linear layers", remedy_side=-1,
     ),
     _row(
         name="trained_parameters_log10", unit="log10", low=0, high=_INF, source="ours",

@@ -43,7 +43,7 @@ _VECTORS = (
         paper=True,
         formula="mean cosine of the vectors of prompt and answer (sample of 2,000 rows); for all vectors the "
         "user's last turn stands for the prompt of a conversation above 2,000 characters",
-        sentence="prompts and answers have a similarity of {value}", remedy=_PAIRS,
+        sentence="prompts and answers have a similarity of {value}", remedy=_PAIRS, remedy_side=-1,
     ),
     _free(
         name="prompt_answer_similarity_gap", estimate="mean", unit="ratio", low=-2, high=2, direction=1,
@@ -53,17 +53,17 @@ _VECTORS = (
     _free(
         name="embedding_spread", estimate="sample", unit="ratio", low=0, high=1, direction=0,
         formula="1 - squared length of the mean row vector (mean cosine distance of two rows)",
-        sentence="two rows have a mean distance of {value}", remedy=_VARY,
+        sentence="two rows have a mean distance of {value}", remedy=_VARY, remedy_side=-1,
     ),
     _free(
         name="embedding_dimensions", estimate="sample", unit="dimensions", low=1, high=256, direction=0,
         formula="(sum of eigenvalues)^2 / sum of their squares, of the row vectors' covariance",
-        sentence="the rows spread over {value}", remedy=_VARY,
+        sentence="the rows spread over {value}", remedy=_VARY, remedy_side=-1,
     ),
     _free(
         name="nearest_row_similarity", estimate="sample", unit="ratio", low=-1, high=1, direction=0,
         formula="mean cosine of a row with the nearest other row (sample of 2,000)",
-        sentence="a row's nearest other has a similarity of {value}", remedy=_VARY,
+        sentence="a row's nearest other has a similarity of {value}", remedy=_VARY, remedy_side=1,
     ),
 )
 
@@ -128,12 +128,12 @@ _BASE = (
         unit="nats/token", low=0, high=_INF, direction=0, source=_COMPLETED,
         paper=True,
         formula="standard deviation over rows of the base's loss per answer token",
-        sentence="the base's loss varies by {value} between rows", remedy=_STRAY,
+        sentence="the base's loss varies by {value} between rows", remedy=_STRAY, remedy_side=1,
     ),
     _free(
         name="reference_loss_cv", estimate="sample", unit="ratio", low=0, high=_INF, direction=0,
         formula="reference_loss_sd_nats / mean over rows of the base's loss per answer token",
-        sentence="the base's loss varies by {value} of its mean between rows", remedy=_STRAY,
+        sentence="the base's loss varies by {value} of its mean between rows", remedy=_STRAY, remedy_side=1,
     ),
     _row(
         name="reference_loss_p10_nats", estimate="sample", unit="nats/token", low=0, high=_INF, direction=-1,
@@ -154,7 +154,7 @@ _BASE = (
         name="base_knows_fraction", estimate="share", unit="fraction", low=0, high=1, direction=0,
         formula="share of rows all of whose answer tokens (closing special tokens apart) are the base's "
         "first choice",
-        sentence="the base gives {value} of the answers already", remedy=_KNOWN,
+        sentence="the base gives {value} of the answers already", remedy=_KNOWN, remedy_side=1,
     ),
     _row(
         name="answer_alone_loss_nats", estimate="mean", unit="nats/token", low=0, high=_INF, direction=0,

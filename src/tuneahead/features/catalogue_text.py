@@ -30,6 +30,7 @@ _SIZE = (
         unit="words", low=0, high=_INF, direction=0, source=_GLOBAL, paper=True,
         formula="mean words of prompt and answer; words are lower-case runs of letters, digits and "
         "underscores, the same whatever the base", sentence="a row has {value} on average", remedy=_SHORT,
+        remedy_side=1,
     ),
     _row(
         name="length_variance_words2", estimate="mean",
@@ -54,6 +55,7 @@ _SIZE = (
     _row(
         name="answer_length_mean_words", estimate="mean", unit="words", low=0, high=_INF, direction=0,
         formula="mean words of an answer", sentence="an answer has {value} on average", remedy=_SHORT,
+        remedy_side=1,
     ),
     _row(
         name="answer_length_sd_words", estimate="mean", unit="words", low=0, high=_INF, direction=0,
@@ -63,23 +65,23 @@ _SIZE = (
         name="answer_length_p10_words", estimate="mean", unit="words", low=0, high=_INF, direction=0,
         formula="10 % quantile of the answers' words",
         sentence="a tenth of the answers are no longer than {value}",
-        remedy="check that answers are not cut short",
+        remedy="check that answers are not cut short", remedy_side=-1,
     ),
     _row(
         name="answer_length_p50_words", estimate="mean", unit="words", low=0, high=_INF, direction=0,
         formula="median of the answers' words", sentence="half of the answers are no longer than {value}",
-        remedy=_SHORT,
+        remedy=_SHORT, remedy_side=1,
     ),
     _row(
         name="answer_length_p90_words", estimate="mean", unit="words", low=0, high=_INF, direction=0,
         formula="90 % quantile of the answers' words",
         sentence="a tenth of the answers are longer than {value}",
-        remedy=_SHORT,
+        remedy=_SHORT, remedy_side=1,
     ),
     _row(
         name="answer_prompt_length_ratio", estimate="mean", unit="ratio", low=0, high=_INF, direction=0,
         formula="mean words of an answer / mean words of a prompt",
-        sentence="answers are {value} times as long as prompts", remedy=_SHORT,
+        sentence="answers are {value} times as long as prompts", remedy=_SHORT, remedy_side=1,
     ),
     _row(
         name="answer_words_log10", estimate="mean", unit="log10", low=-_INF, high=_INF, direction=1,
@@ -103,18 +105,18 @@ _CHARACTERS = (
     _row(
         name="uppercase_fraction", estimate="mean", unit="fraction", low=0, high=1, direction=0,
         formula="upper-case letters / visible characters",
-        sentence="{value} of the characters are capitals", remedy=_CLEAN,
+        sentence="{value} of the characters are capitals", remedy=_CLEAN, remedy_side=1,
     ),
     _row(
         name="non_ascii_fraction", estimate="mean", unit="fraction", low=0, high=1, direction=0,
         formula="characters outside ASCII / visible characters",
         sentence="{value} of the characters lie outside ASCII",
-        remedy="look for broken encoding (signs such as \u00c3\u00a9 for \u00e9)",
+        remedy="look for broken encoding (signs such as \u00c3\u00a9 for \u00e9)", remedy_side=1,
     ),
     _row(
         name="compression_ratio", estimate="sample", unit="ratio", low=0, high=_INF, direction=0,
         formula="bytes after zlib (level 6) / bytes of the first 1 MB of text",
-        sentence="the text can be packed to {value} of its size", remedy=_VARY,
+        sentence="the text can be packed to {value} of its size", remedy=_VARY, remedy_side=-1,
     ),
 )
 
@@ -147,6 +149,7 @@ _WORDS = (
         "deepest word "
         "and the root of its sentence in the dependency parse (spaCy en_core_web_sm)",
         sentence="prompts are {value} deep in their grammar", remedy="ask in simpler sentences",
+        remedy_side=1,
     ),
     _row(
         name="parse_depth_sd", estimate="sample", unit="links", low=0, high=_INF, direction=0,
@@ -215,7 +218,7 @@ _ANSWERED = (
     _row(
         name="distinct_answer_fraction", estimate="sample", unit="fraction", low=0, high=1, direction=0,
         formula="distinct answers / answers that are not empty",
-        sentence="{value} of the answers are different ones", remedy=_ANSWERS,
+        sentence="{value} of the answers are different ones", remedy=_ANSWERS, remedy_side=-1,
     ),
     _row(
         name="top_answer_fraction", estimate="share", unit="fraction", low=0, high=1, direction=-1,
@@ -225,7 +228,7 @@ _ANSWERED = (
     _row(
         name="answer_entropy_fraction", estimate="sample", unit="fraction", low=0, high=1, direction=0,
         formula="entropy of the answers / ln(answers)",
-        sentence="answers have {value} of the variety they could have", remedy=_ANSWERS,
+        sentence="answers have {value} of the variety they could have", remedy=_ANSWERS, remedy_side=-1,
     ),
     _row(
         name="answer_opening_fraction", estimate="share", unit="fraction", low=0, high=1, direction=-1,
@@ -243,12 +246,12 @@ _ANSWERED = (
         name="empty_prompt_fraction", estimate="share", unit="fraction", low=0, high=1, direction=0,
         formula="share of rows whose prompt holds no visible character (plain text)",
         sentence="{value} of the rows have no prompt",
-        remedy="give rows a prompt when the benchmark asks questions",
+        remedy="give rows a prompt when the benchmark asks questions", remedy_side=1,
     ),
     _row(
         name="prompt_opening_fraction", estimate="share", unit="fraction", low=0, high=1, direction=0,
         formula="share of the most common first three words among prompts of three words or more",
-        sentence="{value} of the prompts begin with the same three words", remedy=_VARY,
+        sentence="{value} of the prompts begin with the same three words", remedy=_VARY, remedy_side=1,
     ),
     _row(
         name="question_prompt_fraction", estimate="share", unit="fraction", low=0, high=1, direction=0,

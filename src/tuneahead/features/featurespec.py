@@ -20,9 +20,10 @@ class FeatureSpec:
     mean a better final score, -1 where less is, 0 where neither holds. ``estimate`` says what the
     value is on data too large to be looked at whole: still exact, an estimated mean or share over
     rows (whose error is stated), or a property of the sample itself. ``sentence`` states a
-    ``{value}`` in a diagnosis and ``remedy`` what a user can do about it. ``paper`` marks the 14
-    static and 10 dynamic features of the notes; ``scale_free`` those whose values compare between
-    bases, benchmarks and lengths of run.
+    ``{value}`` in a diagnosis and ``remedy`` what a user can do about it, ``remedy_side`` whether that is
+    for values above what most runs have (+1) or below (-1); 0 means what ``direction`` says, and without one
+    either. ``paper`` marks the 14 static and 10 dynamic features of the notes; ``scale_free`` those whose
+    values compare between bases, benchmarks and lengths of run.
 
     >>> FeatureSpec("x", "fraction", 0, 1, "static", "-", "ours", 0, "{value} of the rows").describe(0.5)
     '50 % of the rows'
@@ -38,9 +39,19 @@ class FeatureSpec:
     direction: Literal[-1, 0, 1]
     sentence: str
     remedy: str = ""
+    remedy_side: Literal[-1, 0, 1] = 0
     estimate: Literal["exact", "mean", "share", "sample"] = "exact"
     paper: bool = False
     scale_free: bool = False
+
+    def is_remedied_at(self, value: float, typical: float) -> bool:
+        """Whether the remedy is for such a value; ``typical`` is what most runs have, NaN if that is unknown.
+
+        >>> FeatureSpec("x", "", 0, 1, "static", "-", "ours", 1, "{value}").is_remedied_at(0.9, typical=0.5)
+        False
+        """
+        side = self.remedy_side or -self.direction
+        return side == 0 or math.isnan(typical) or side * (value - typical) > 0
 
     def format_value(self, value: float) -> str:
         """The value with its unit, as a reader wants it: percent, and numbers instead of logarithms.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tuneahead.predictor.explain import known_spec
@@ -26,18 +28,24 @@ class _Harm:
     worst: Attribution
 
 
-def advise(attributions: Sequence[Attribution], findings: Sequence[Finding]) -> tuple[Fix, ...]:
+def advise(
+    attributions: Sequence[Attribution],
+    findings: Sequence[Finding],
+    typical: Mapping[str, float] = MappingProxyType({}),
+) -> tuple[Fix, ...]:
     """Remedies, the surest and then the most harmful first, each once.
 
     First what stops the run, then warnings, which name rows that anybody can look at; then features
     that cost points, as far as the predictor knows, and notes. Features with the same remedy count
-    together, gains against losses, so that two features telling one story are not blamed twice.
+    together, gains against losses, so that two features telling one story are not blamed twice. ``typical``
+    holds values that most runs have, by feature: what costs points on the side of them that the remedy
+    would lead to anyway brings none.
     """
     by_severity = {
         severity: [_from_finding(finding) for finding in findings if finding.severity == severity]
         for severity in ("stop", "warn", "note")
     }
-    harms = sorted(_harms(attributions), key=lambda harm: harm.net_pp)
+    harms = sorted(_harms(attributions, typical), key=lambda harm: harm.net_pp)
     costly = [_from_harm(harm) for harm in harms if harm.net_pp <= -MIN_HARM_PP]
     ranked = [*by_severity["stop"], *by_severity["warn"], *costly, *by_severity["note"]]
     unique: dict[str, Fix] = {}
@@ -47,11 +55,14 @@ def advise(attributions: Sequence[Attribution], findings: Sequence[Finding]) -> 
     return tuple(unique.values())[:MOST_FIXES]
 
 
-def _harms(attributions: Sequence[Attribution]) -> list[_Harm]:
+def _harms(attributions: Sequence[Attribution], typical: Mapping[str, float]) -> list[_Harm]:
     found: dict[str, _Harm] = {}
     for attribution in attributions:
         spec = known_spec(attribution.feature)
         if spec is None or not spec.remedy or _has_nothing_left(spec, attribution.value):
+            continue
+        usual = typical.get(attribution.feature, math.nan)
+        if attribution.contribution_pp < 0 and not spec.is_remedied_at(attribution.value, usual):
             continue
         before = found.get(spec.remedy)
         if before is None:

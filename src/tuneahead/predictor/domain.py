@@ -50,6 +50,12 @@ class Domain:
     most_outside: float
     far: float
 
+    @property
+    def typical(self) -> Mapping[str, float]:
+        """The training rows' median by feature, NaN where none had it."""
+        known = np.where(np.isfinite(self.low), self.centre, np.nan)
+        return dict(zip(self.names, known.tolist(), strict=True))
+
     def outside(self, features: Floats) -> Mask:
         """Which features leave their range, ``(n, d)``."""
         slack = _slack(self.names, self.low, self.high)
