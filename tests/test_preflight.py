@@ -247,6 +247,16 @@ def test_one_answer_for_all_rows_stops_and_for_most_warns() -> None:
     assert not _only(preflight(_clean(), Recipe()), "same-answers")
 
 
+def test_one_last_answer_stops_only_where_no_earlier_one_is_trained() -> None:
+    thanks = (Message("user", "Thank you."), Message("assistant", "You're welcome!"))
+    rows = []
+    for row in _clean():
+        turns = (Message("user", row.prompt), Message("assistant", row.answer), *thanks)
+        rows.append(replace(row, prompt="Thank you.", answer="You're welcome!", messages=turns))
+    assert _one(preflight(rows, Recipe(template="chat")), "same-answers").severity == "warn"
+    assert _one(preflight(rows, Recipe(template="alpaca")), "same-answers").severity == "stop"
+
+
 def test_a_mix_of_languages_is_a_note() -> None:
     german = [
         ("Was ist die Hauptstadt von Peru?", f"Das ist nicht schwer: es ist {city}.")

@@ -164,7 +164,16 @@ def same_answers(context: Context) -> Iterator[Finding]:
     values, counts = np.unique(survey.loose_answer[given], return_counts=True)
     top = int(counts.max())
     mask = given & (survey.loose_answer == values[counts.argmax()])
-    if len(values) == 1:
+    earlier = context.trains_every_turn and bool(survey.earlier_turns[given].any())
+    if len(values) == 1 and earlier:
+        yield found(
+            "same-answers",
+            "warn",
+            f"all {rows:,} conversations end in the same answer, and earlier ones are trained as well",
+            "leave the last exchange out, unless the model shall end like that",
+            rows=survey.row[mask],
+        )
+    elif len(values) == 1:
         yield found(
             "same-answers",
             "stop",

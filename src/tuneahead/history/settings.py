@@ -112,7 +112,9 @@ def _logged(settings: Mapping[str, object], log: LogSource) -> dict[str, object]
     schedule = _schedule(settings)
     if schedule in _SCHEDULES:
         fields["schedule"] = _SCHEDULES[schedule]
-    warmup = _warmup(settings, log)
+    # Trainers' constant rate never warms up, whatever ratio is logged beside it; a recipe's may.
+    never = schedule == "constant" and "lr_scheduler_type" in settings
+    warmup = 0.0 if never else _warmup(settings, log)
     if warmup is not None:
         fields["warmup_ratio"] = warmup
     modules = _modules(settings.get("target_modules", settings.get("lora_target")))
