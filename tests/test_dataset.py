@@ -232,6 +232,10 @@ def test_turns_in_the_notation_of_python_are_refused(tmp_path: Path) -> None:
         error = _error(_write(tmp_path, "a.csv", _csv(table)))
         assert "a list of turns as Python writes it" in str(error) and error.row == 2
         assert "json.dumps" in error.remedy
+    numpy = str(user + bot).replace("}, {", "}\n {")
+    assert _error(_write(tmp_path, "n.csv", _csv([["messages"], [numpy]]))).row == 2
+    asked = "[{'value': 3}, {'value': 5}] What is the sum?"
+    assert _pairs(read_examples(_write(tmp_path, "q.csv", _csv([["prompt", "answer"], [asked, "8"]]))))
     code = _write(tmp_path, "b.csv", _csv([["prompt", "answer"], ["How are turns written?", str(user)]]))
     assert _pairs(read_examples(code)) == [("How are turns written?", str(user))]
 
@@ -284,14 +288,18 @@ def test_unpaired_preferences_are_refused_where_an_answer_is_unwanted(tmp_path: 
     assert "preference data: label is false" in str(late) and late.row == 302
 
 
-@pytest.mark.parametrize("label", ["label", "kto_tag"])
 @pytest.mark.parametrize(
-    ("row", "options"),
+    ("row", "options", "label"),
     [
-        ({"messages": [{"role": "assistant", "content": "a"}]}, "-m messages=messages"),
-        ({"conversations": [{"from": "gpt", "value": "a"}]}, "-m messages=conversations"),
-        ({"instruction": "p", "output": "a"}, "-m prompt=instruction -m answer=output"),
-        ({"Prompt": "p", "response": "a"}, "-m prompt=Prompt -m answer=response"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "-m messages=messages", "label"),
+        ({"conversations": [{"from": "gpt", "value": "a"}]}, "-m messages=conversations", "label"),
+        ({"conversations": [{"from": "gpt", "value": "a"}]}, "-m messages=conversations", "kto_tag"),
+        (
+            {"instruction": "p", "input": "q", "output": "a"},
+            "-m prompt=instruction -m answer=output -m input=input",
+            "kto_tag",
+        ),
+        ({"Prompt": "p", "response": "a"}, "-m prompt=Prompt -m answer=response", "kto_tag"),
     ],
 )
 def test_an_unwanted_answer_is_refused_in_every_format(
@@ -304,6 +312,11 @@ def test_an_unwanted_answer_is_refused_in_every_format(
     assert [example.answer for example in read_examples(path, mapping=mapping)] == ["a", "a", "a"]
     class_of = _write(tmp_path, "b.jsonl", _jsonl([{**row, label: "false"}, {**row, label: "mixed"}]))
     assert len(read_examples(class_of)) == 2
+
+
+def test_a_label_beside_question_and_answer_may_be_the_answer_once_more(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": word, "label": word == "yes"} for word in ("yes", "no")]
+    assert _pairs(read_examples(_write(tmp_path, "a.jsonl", _jsonl(rows)))) == [("q", "yes"), ("q", "no")]
 
 
 @pytest.mark.parametrize(

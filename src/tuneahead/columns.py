@@ -80,7 +80,7 @@ class Layout:
         """The :class:`Example` of one record; raises :class:`DataError` naming row and column."""
         columns = self.columns
         if self.label and str(record.get(self.label)).lower() == "false":
-            raise self._unwanted(row)
+            raise self._unwanted(row, record)
         if columns.text:
             text = self._as_text(row, columns.text, self._json_value(row, record, columns.text))
             return Example("", text, row)
@@ -106,9 +106,9 @@ class Layout:
         shown = "\n\n".join(turn.content for turn in before)
         return Example(shown, told, row, (*before, Message("assistant", told)))
 
-    def _unwanted(self, row: int) -> DataError:
-        read = ((part, getattr(self.columns, part)) for part in ("prompt", "answer", "messages", "text"))
-        options = " ".join(f"-m {part}={shlex.quote(column)}" for part, column in read if column)
+    def _unwanted(self, row: int, record: Record) -> DataError:
+        read = ((part.name, getattr(self.columns, part.name)) for part in fields(self.columns))
+        options = " ".join(f"-m {part}={shlex.quote(column)}" for part, column in read if column in record)
         return DataError(
             f"preference data: {self.label} is false, so this answer is one not to give",
             path=self.path,
@@ -255,7 +255,11 @@ def as_turns(value: object) -> object:
 
 def is_python_turns(value: object) -> bool:
     """Whether a text is a list of turns in Python's notation, with single quotes, which is no JSON."""
-    return isinstance(value, str) and _PYTHON_TURNS.match(value) is not None
+    if not isinstance(value, str) or _PYTHON_TURNS.match(value) is None:
+        return False
+    # A question may begin with a list; and numpy writes no commas between turns, so that none can be read.
+    keys = (("'role':", "'content':"), ("'from':", "'value':"))
+    return value.rstrip().endswith("}]") and any(all(key in value for key in pair) for pair in keys)
 
 
 def as_pairs(value: object) -> list[list[object]] | None:

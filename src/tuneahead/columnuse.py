@@ -18,6 +18,7 @@ DOCUMENT_NAMES = ("document", "article", "text", "content", "dialogue")
 SUMMARY_NAMES = ("summary", "highlights")
 SYSTEM_NAMES = ("system", "system_prompt")
 LABEL_NAMES = ("label", "kto_tag")
+"""Columns that may say whether an answer is wanted; the first also says other things."""
 _RIVALS = {
     # A user beside a prompt says where the row is from.
     "prompt": tuple(name for name in PROMPT_NAMES if name != "user"),

@@ -92,7 +92,7 @@ def _find(
         )
     (name, columns), _ = votes.most_common(1)[0]
     columns, others = _with_optional(columns, sample)
-    return Layout(name, columns, path, others=others, label=_label(sample))
+    return Layout(name, columns, path, others=others, label=_label(sample, columns))
 
 
 def _refuse_turns(sample: Sequence[tuple[int, Record]], path: Path) -> None:
@@ -110,11 +110,13 @@ def _refuse_turns(sample: Sequence[tuple[int, Record]], path: Path) -> None:
         )
 
 
-def _label(sample: Sequence[tuple[int, Record]]) -> str:
+def _label(sample: Sequence[tuple[int, Record]], columns: ColumnMapping) -> str:
     """The column that marks answers as wanted or not, as unpaired preferences for KTO have it; else empty."""
     names = dict.fromkeys(str(key) for _, record in sample for key in record)
+    # Beside a question and its answer a label may be the answer once more, as true or false.
+    own = bool(columns.messages) or columns.answer.strip().lower() == "completion"
     for name in names:
-        if name.strip().lower() in LABEL_NAMES:
+        if name.strip().lower() in (LABEL_NAMES if own else LABEL_NAMES[1:]):
             marks = {str(record[name]).lower() for _, record in sample if record.get(name) is not None}
             if marks and marks <= {"true", "false"}:
                 return name

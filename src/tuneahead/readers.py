@@ -85,7 +85,7 @@ def _table_rows(source: Source, exact: bool) -> Rows:
             row, start = start, reader.line_num + 1
             text = "".join(of_row)
             of_row.clear()
-            if not fields:
+            if not fields or (header is None and not any(field.strip() for field in fields)):
                 continue
             if source.container == "tsv":
                 _refuse_swallowed(source, fields, row)

@@ -275,7 +275,9 @@ def why_unknown(predictor: Predictor, base: str, benchmark: str, fingerprint: st
     for kind, name, known in (("base", base, origin.bases), ("benchmark", benchmark, origin.benchmarks)):
         if name not in known:
             return f"the predictor has seen no run of {kind} {name} (it knows {', '.join(known) or 'none'})"
-    if fingerprint and origin.benchmark_fingerprints and fingerprint not in origin.benchmark_fingerprints:
+    # Of several benchmarks it is not told which one a fingerprint is of.
+    ours = origin.benchmark_fingerprints if len(origin.benchmarks) == 1 else ()
+    if fingerprint and ours and fingerprint not in ours:
         return f"the predictor knows another benchmark named {benchmark}, whose items or metric differ"
     return ""
 

@@ -11,7 +11,7 @@ from tuneahead.features.featurespec import FeatureSpec, Group
 __all__ = ["CATALOGUE", "CATALOGUE_VERSION", "FeatureSpec", "names_of", "spec"]
 
 CATALOGUE_VERSION = "2"
-"""Raised whenever a name or a formula changes, so that stored vectors are known to be stale."""
+"""Raised whenever a change of names or formulas makes the vectors of the packaged runs stale."""
 
 CATALOGUE: tuple[FeatureSpec, ...] = STATIC + DYNAMIC + RECIPE + CUE
 

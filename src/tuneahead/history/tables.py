@@ -165,7 +165,8 @@ def _require_one_benchmark(store: RunStore, records: Sequence[RunRecord], benchm
 def _no_probe(store: RunStore, tasks: Sequence[Task], benchmark: str, probe_steps: int) -> StoreError:
     """Why none of the tasks, which have scores, has a probe of ``probe_steps`` steps."""
     asked = [_steps_asked(task.first, benchmark) for task in tasks]
-    shared = sorted(set.intersection(*asked) if all(asked) else set())
+    ends = min(task.first.trace.info.total_steps for task in tasks)
+    shared = sorted(step for step in set.intersection(*asked) if step < ends) if all(asked) else []
     lengths = f"all were asked at {', '.join(map(str, shared))}" if shared else "such as 50"
     return StoreError(
         f"every run in {store.path} with a score on {benchmark!r} was probed for fewer than {probe_steps} "
@@ -252,9 +253,10 @@ def _probe_score_pp(probe: ProbeTrace, probe_steps: int) -> float:
 
 
 def _base_score_pp(probe: ProbeTrace, whole_pp: float) -> float:
-    """The base's score on the cue items, as an assessment has it; ``whole_pp`` where none was taken.
+    """The base's score on the cue items; ``whole_pp`` where none was taken.
 
-    A large base is asked a part of the benchmark before and during training: gains are taken on that part.
+    A large base is asked a part of the benchmark before and during training: what a predictor learns is a
+    gain on that part, whatever the goal of a verdict counts from.
     """
     cue = probe.cue_at(0)
     return whole_pp if cue is None else cue.score_pp(probe.info.metric)

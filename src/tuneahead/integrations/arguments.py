@@ -94,7 +94,7 @@ def _other_losses(trainer: Trainer) -> Iterator[tuple[str, str]]:
         yield "loss", f"loss_type is {kind!r}, a recipe means the loss per answer token"
     elif type(trainer).compute_loss.__module__ not in _PLAIN_LOSSES:
         name = type(trainer).__name__
-        yield "loss", f"{name} has a compute_loss of its own, a recipe means the loss per answer token"
+        yield "loss", f"{name} has a compute_loss of its own, which may train another loss than a recipe's"
 
 
 def _other_starts(model: PeftModel, adapter: LiveAdapter) -> Iterator[tuple[str, str]]:

@@ -16,12 +16,7 @@ def whole_score_pp(base: Base, benchmark: Benchmark) -> float:
     Raises :class:`~tuneahead.errors.BenchmarkError` when an item does not fit the window.
     """
     encoded = encode_benchmark(base, benchmark)
-    # The items of a harness task are not all known here.
-    key = (
-        content_key(base.stamp, benchmark.fingerprint, digest(repr(encoded.trees)))
-        if benchmark.harness is None
-        else ""
-    )
+    key = content_key(base.stamp, benchmark.fingerprint, digest(repr(encoded.trees)))
     kept = KeptTexts("base-scores")
     if (text := kept.load(key)) is not None:
         return float(text)
