@@ -138,7 +138,7 @@ _BASE = (
     _row(
         name="reference_loss_p10_nats", estimate="sample", unit="nats/token", low=0, high=_INF, direction=-1,
         formula="10 % quantile over rows of the base's loss per answer token",
-        sentence="a tenth of the rows cost the base less than {value}", remedy=_KNOWN,
+        sentence="a tenth of the rows cost the base less than {value}", remedy=_KNOWN, remedy_side=-1,
     ),
     _row(
         name="reference_loss_p90_nats", estimate="sample", unit="nats/token", low=0, high=_INF, direction=-1,
