@@ -17,8 +17,10 @@ TEXT_NAMES = ("text", "content", "document")
 DOCUMENT_NAMES = ("document", "article", "text", "content", "dialogue")
 SUMMARY_NAMES = ("summary", "highlights")
 SYSTEM_NAMES = ("system", "system_prompt")
-LABEL_NAMES = ("label", "kto_tag")
-"""Columns that may say whether an answer is wanted; the first also says other things."""
+WANTED_NAMES = ("kto_tag",)
+"""Columns that say whether an answer is wanted."""
+LABEL_NAMES = ("label",)
+"""Columns that may say so, among other things."""
 _RIVALS = {
     # A user beside a prompt says where the row is from.
     "prompt": tuple(name for name in PROMPT_NAMES if name != "user"),

@@ -32,10 +32,12 @@ from tuneahead.verdict import (
 from tuneahead.workbench import Workbench
 
 if TYPE_CHECKING:
+    from tuneahead.benchmark.items import Benchmark
     from tuneahead.dataset import Dataset
     from tuneahead.trace import Cue
     from tuneahead.training.encode import RunData
     from tuneahead.training.loop import RunResult
+    from tuneahead.training.models import Base
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,31 @@ class Task:
     info: TaskInfo
     rows: Sequence[int] | None = None
     """File row of each training row; None where ``data`` holds them all."""
+
+
+def task_info(
+    base: Base,
+    benchmark: Benchmark,
+    *,
+    probe_steps: int,
+    total_steps: int,
+    train_rows: int,
+    heldout_rows: int,
+) -> TaskInfo:
+    """What a data set is judged on; lengths in optimiser steps."""
+    return TaskInfo(
+        base=base.name,
+        base_fingerprint=base.fingerprint,
+        benchmark=benchmark.name,
+        benchmark_items=len(benchmark.items),
+        chance_pp=benchmark.chance_pp,
+        probe_steps=probe_steps,
+        total_steps=total_steps,
+        train_rows=train_rows,
+        heldout_rows=heldout_rows,
+        device=base.device,
+        benchmark_fingerprint=benchmark.identity,
+    )
 
 
 def stopped(task: Task, goal: Goal) -> Assessment:

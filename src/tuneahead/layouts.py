@@ -29,6 +29,7 @@ from tuneahead.columnuse import (
     SUMMARY_NAMES,
     SYSTEM_NAMES,
     TEXT_NAMES,
+    WANTED_NAMES,
     find_use,
 )
 from tuneahead.errors import DataError
@@ -115,8 +116,9 @@ def _label(sample: Sequence[tuple[int, Record]], columns: ColumnMapping) -> str:
     names = dict.fromkeys(str(key) for _, record in sample for key in record)
     # Beside a question and its answer a label may be the answer once more, as true or false.
     own = bool(columns.messages) or columns.answer.strip().lower() == "completion"
+    telling = WANTED_NAMES + (LABEL_NAMES if own else ())
     for name in names:
-        if name.strip().lower() in (LABEL_NAMES if own else LABEL_NAMES[1:]):
+        if name.strip().lower() in telling:
             marks = {str(record[name]).lower() for _, record in sample if record.get(name) is not None}
             if marks and marks <= {"true", "false"}:
                 return name

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneahead.assessment import NAN, Checkup, Costs, DataSummary, TaskInfo, static_from_json, static_to_json
-from tuneahead.conclusion import Task
+from tuneahead.conclusion import Task, task_info
 from tuneahead.errors import ModelError, TuneAheadError
 from tuneahead.recipe import Recipe
 from tuneahead.verdict import Finding
@@ -114,18 +114,13 @@ def _measure(dataset: Dataset, bench: Workbench, survey: Survey) -> _Measured:
 def _task(dataset: Dataset, recipe: Recipe, bench: Workbench, read: _Read, measured: _Measured) -> Task:
     train, heldout = len(read.data.train), len(read.data.heldout)
     total = recipe.total_steps(train) if train else 0
-    info = TaskInfo(
-        base=bench.base.name,
-        base_fingerprint=bench.base.fingerprint,
-        benchmark=bench.benchmark.name,
-        benchmark_items=len(bench.benchmark.items),
-        chance_pp=bench.benchmark.chance_pp,
+    info = task_info(
+        bench.base,
+        bench.benchmark,
         probe_steps=min(bench.setup.probe_steps, total),
         total_steps=total,
         train_rows=train,
         heldout_rows=heldout,
-        device=bench.base.device,
-        benchmark_fingerprint=bench.benchmark.identity,
     )
     began = time.perf_counter()
     findings = _findings(dataset, recipe, bench, read, info)

@@ -18,7 +18,7 @@ from test_store import make_record
 from tuneahead.cli.app import main
 from tuneahead.errors import PredictorError, StoreError
 from tuneahead.history.store import RunStore
-from tuneahead.history.tables import complete_statics, table_from_store, tasks_of
+from tuneahead.history.tables import complete_statics, table_from_store
 from tuneahead.lab.datasets import DatasetSpec
 from tuneahead.lab.exam import lab_exam
 from tuneahead.lab.world import load_world
@@ -183,18 +183,6 @@ def test_a_store_of_short_probes_makes_a_predictor_for_short_probes(
     assert read_table(tmp_path / "table.parquet").probe_steps == 50
     with pytest.raises(PredictorError, match="runs probed for 50 and for 100 steps can't be joined"):
         Predictor.fit(store.table(benchmark="exam", probe_steps=50), helpers=made_table(30))
-
-
-def test_a_run_probed_twice_counts_once_and_by_the_probe_of_this_benchmark(tmp_path: Path) -> None:
-    store = RunStore(tmp_path / "runs.sqlite")
-    ours = replace(make_record("other", steps=100), origin="assess")
-    other = replace(ours.trace, info=replace(ours.trace.info, benchmark="truth"))
-    store.add(replace(ours, trace=other))
-    store.add(replace(ours, run_id="same"))
-    store.add(replace(ours, run_id="longer", trace=make_record(steps=120).trace))
-    (task,) = tasks_of(store, "exam")
-    assert [record.run_id for record in task.records] == ["same"]
-    assert table_from_store(store, benchmark="exam").seeds.tolist() == [1]
 
 
 def test_data_assessed_on_two_benchmarks_keep_their_likeness_to_each(tmp_path: Path) -> None:

@@ -183,25 +183,34 @@ def test_a_stream_is_probed_without_its_rows(
     assert len(store) == 0 and "RunNotes(examples=...)" in capsys.readouterr().out
 
 
-def test_a_run_on_preferences_is_refused_and_not_called_doomed(path: Path, tmp_path: Path) -> None:
-    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+def config_of(folder: Path) -> dict[str, Any]:
+    """Settings of a quiet run of TRL on a processor that keeps nothing."""
+    return {
+        "output_dir": str(folder), "bf16": False, "use_cpu": True, "report_to": [], "save_strategy": "no",
+        "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def trl_trainer(kind: Any, config: Any, path: Path, rows: list[dict[str, str]], gate: Gate) -> Any:
+    from datasets import Dataset
     from peft import LoraConfig
 
     base = load_base(str(path), device="cpu")
-    rows = [{"prompt": f"{word} ?", "chosen": f" {word}", "rejected": " no"} for word in WORDS]
-    arguments = trl.DPOConfig(
-        output_dir=str(tmp_path), max_steps=2, bf16=False, use_cpu=True, report_to=[], save_strategy="no",
-        disable_tqdm=True,
-    )  # fmt: skip
-    gate = Gate(None, probe_steps=5, benchmark=make_exam())
-    trainer = trl.DPOTrainer(
+    return kind(
         model=base.model,
-        args=arguments,
-        train_dataset=datasets.Dataset.from_list(rows),
+        args=config,
+        train_dataset=Dataset.from_list(rows),
         processing_class=base.tokenizer,
         peft_config=LoraConfig(r=4, target_modules="all-linear"),
         callbacks=[gate],
     )
+
+
+def test_a_run_on_preferences_is_refused_and_not_called_doomed(path: Path, tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl")
+    rows = [{"prompt": f"{word} ?", "chosen": f" {word}", "rejected": " no"} for word in WORDS]
+    gate = Gate(None, probe_steps=5, benchmark=make_exam())
+    trainer = trl_trainer(trl.DPOTrainer, trl.DPOConfig(max_steps=2, **config_of(tmp_path)), path, rows, gate)
     with pytest.raises(ModelError, match="batches of this DPOTrainer hold no labels"):
         trainer.train()
     assert gate.decision is None
@@ -384,24 +393,13 @@ def test_rows_with_images_are_trained_on_and_not_asked_without_them(
 
 
 def test_of_packed_data_the_rows_are_counted_and_not_the_lines(path: Path, tmp_path: Path) -> None:
-    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
-    from peft import LoraConfig
-
-    base = load_base(str(path), device="cpu")
-    texts = [{"prompt": f"{WORDS[i % 11]} ?", "completion": f" {WORDS[i % 7]}"} for i in range(40)]
-    arguments = trl.SFTConfig(
-        output_dir=str(tmp_path), max_steps=5, per_device_train_batch_size=1, packing=True, max_length=32,
-        bf16=False, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
+    trl = pytest.importorskip("trl")
+    rows = [{"prompt": f"{WORDS[i % 11]} ?", "completion": f" {WORDS[i % 7]}"} for i in range(40)]
     gate = Gate(None, probe_steps=5, benchmark=make_exam(), stop=False)
-    trl.SFTTrainer(
-        model=base.model,
-        args=arguments,
-        train_dataset=datasets.Dataset.from_list(texts),
-        processing_class=base.tokenizer,
-        peft_config=LoraConfig(r=4, target_modules="all-linear"),
-        callbacks=[gate],
-    ).train()
+    config = trl.SFTConfig(
+        max_steps=5, per_device_train_batch_size=1, packing=True, max_length=32, **config_of(tmp_path)
+    )
+    trl_trainer(trl.SFTTrainer, config, path, rows, gate).train()
     assert gate.assessment is not None and gate.assessment.task.train_rows < 40
     assert gate.assessment.data.rows == 40
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tuneahead.columnfit import fitting_columns
 from tuneahead.predictor.bootstrap import Span
 from tuneahead.predictor.metrics import Decisions, Metrics
 from tuneahead.predictor.selection import TrailEntry
@@ -68,30 +69,20 @@ LEAST_TELLING = (
     *("saved, 95 % interval", "kept, 95 % interval", "width", "paper's RMSE", "95 % interval", "direction"),
 )
 """Columns that a narrow terminal does without, in this order."""
-_BETWEEN_COLUMNS = 3
 
 
 def narrowed(table: Table, width: int) -> Table:
     """The table with as many of its columns as fit into ``width`` characters; what is left out is noted."""
-    kept = list(range(len(table.columns)))
-    dropped = []
-    for name in LEAST_TELLING:
-        if _characters(table, kept) <= width:
-            break
-        if name in table.columns:
-            kept.remove(table.columns.index(name))
-            dropped.append(name)
+    cells = [[column, *(show(row[i]) for row in table.rows)] for i, column in enumerate(table.columns)]
+    widths = [max(1, *map(len, column)) for column in cells]
+    kept = fitting_columns(table.columns, widths, LEAST_TELLING, width)
+    columns = tuple(table.columns[i] for i in kept)
+    dropped = [name for name in LEAST_TELLING if name in table.columns and name not in columns]
     if not dropped:
         return table
     rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
     note = f"Left out for want of width (--markdown has all): {', '.join(dropped)}."
-    columns = tuple(table.columns[i] for i in kept)
     return replace(table, columns=columns, rows=rows, note=f"{table.note} {note}".strip())
-
-
-def _characters(table: Table, kept: Sequence[int]) -> int:
-    widest = [max(len(table.columns[i]), *(len(show(row[i])) for row in table.rows), 1) for i in kept]
-    return sum(widest) + _BETWEEN_COLUMNS * len(kept)
 
 
 def show(cell: Cell) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead.cli.options import open_console
+from tuneahead.columnfit import BETWEEN_COLUMNS, fitting_columns
 from tuneahead.counts import counted
 from tuneahead.errors import UnreadableRunError
 
@@ -18,7 +19,6 @@ _SHORT = 6
 """Digits of a data set's identifier that a table shows."""
 _LEAST_TELLING = ("Family", "Data", "Date")
 """Columns that a narrow terminal does without, in this order."""
-_BETWEEN_COLUMNS = 3
 _FOLDED = 26
 """Characters beyond which a cell is folded rather than another column left out for it."""
 
@@ -26,6 +26,7 @@ _FOLDED = 26
 def print_runs(records: Iterable[RunRecord | UnreadableRunError]) -> None:
     """Print a line for each run, without the least telling columns where they do not fit."""
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
@@ -34,7 +35,10 @@ def print_runs(records: Iterable[RunRecord | UnreadableRunError]) -> None:
     failed = any(row[-1] for row in rows)
     titles = ("Run", "Date", "Base", "Data", "Family", "Steps", "Scores", *(("Failure",) if failed else ()))
     console = open_console()
-    shown = _fitting(titles, rows, console.width)
+    cells = [[title, *(row[i] for row in rows)] for i, title in enumerate(titles)]
+    widths = [min(_FOLDED, max(map(cell_len, column))) for column in cells]
+    # Nothing comes after the last column.
+    shown = fitting_columns(titles, widths, _LEAST_TELLING, console.width + BETWEEN_COLUMNS)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for place in shown:
         # What is copied into the next command stays in one piece.
@@ -46,20 +50,6 @@ def print_runs(records: Iterable[RunRecord | UnreadableRunError]) -> None:
     left_out = [title for place, title in enumerate(titles) if place not in shown]
     if left_out:
         console.print(f"Left out for want of width (--json has all): {', '.join(left_out)}.", style="dim")
-
-
-def _fitting(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Which columns to show in ``width`` characters, by place."""
-    from rich.cells import cell_len
-
-    kept = list(range(len(titles)))
-    longest = [max(cell_len(title), *(cell_len(row[i]) for row in rows), 0) for i, title in enumerate(titles)]
-    widest = [min(length, _FOLDED) for length in longest]
-    for title in _LEAST_TELLING:
-        if sum(widest[i] + _BETWEEN_COLUMNS for i in kept) - _BETWEEN_COLUMNS <= width:
-            break
-        kept.remove(titles.index(title))
-    return kept
 
 
 def _cells(record: RunRecord | UnreadableRunError) -> tuple[str, ...]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneahead.counts import counted
 from tuneahead.errors import StoreError
 from tuneahead.features.catalogue import CATALOGUE, CATALOGUE_VERSION, names_of
 from tuneahead.features.catalogue_static import STATIC_SECTIONS
 from tuneahead.features.extract import derived_features
 from tuneahead.features.vector import FeatureVector
-from tuneahead.history.loggedrun import GAPPED_STEPS
 from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.store import RunStore
+from tuneahead.history.tasks import Task, fingerprint_of, no_probe, tasks_of
 from tuneahead.predictor.table import (
     CUE_PREFIX,
     DATA_ROWS,
@@ -41,70 +40,6 @@ if TYPE_CHECKING:
 EMBEDDING_VERSION = "embedding-1"
 EMBEDDING_SIZE = 16
 _LIKENESS = tuple(row.name for row in STATIC_SECTIONS["Likeness to the benchmark"])
-_PROBED = ("assess", "trainer")
-"""Origins of runs that a probe of ours recorded for as many steps as it was asked for."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """All stored seeds of one task on one base, first seed first."""
-
-    records: tuple[RunRecord, ...]
-
-    @property
-    def first(self) -> RunRecord:
-        """The run whose probe is looked at: a user has one probe, not the mean of several."""
-        return self.records[0]
-
-
-def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task]:
-    """Tasks with at least one score on ``benchmark``, in the order they were stored.
-
-    Probes of ours that recorded fewer than ``probe_steps`` steps, of a run that has more, are left out, those
-    that were asked ``benchmark`` at other steps only, and runs that were over when the probe was: nothing was
-    left to foretell. Raises :class:`StoreError` where they were asked different benchmarks of that name.
-    """
-    grouped: dict[tuple[str, str], list[RunRecord]] = {}
-    for record in store.records():
-        if benchmark not in record.scores or record.failure or _tells_nothing(record, probe_steps):
-            continue
-        asked = _steps_asked(record, benchmark)
-        if not (probe_steps and asked) or probe_steps in asked:
-            grouped.setdefault((record.base, record.task_id), []).append(record)
-    _require_one_benchmark(store, [record for own in grouped.values() for record in own], benchmark)
-    return [Task(_seeds(records, benchmark)) for records in grouped.values()]
-
-
-def _fingerprint(record: RunRecord, benchmark: str) -> str:
-    """Which of the benchmarks of that name a run was asked; empty where it is not known."""
-    info = record.trace.info
-    return info.benchmark_fingerprint if info.benchmark == benchmark else ""
-
-
-def _tells_nothing(record: RunRecord, probe_steps: int) -> bool:
-    if not probe_steps:
-        return False
-    # An imported log has gaps by nature, and its features are absent where it has them; but one that was cut
-    # for them is short all the same.
-    recorded = len(record.trace.steps)
-    is_short = recorded < probe_steps and (record.origin in _PROBED or recorded == GAPPED_STEPS)
-    return is_short or record.trace.info.total_steps <= probe_steps
-
-
-def _steps_asked(record: RunRecord, benchmark: str) -> set[int]:
-    """Steps of training after which the run was asked the benchmark's items; of a log, none."""
-    if record.trace.info.benchmark != benchmark:
-        return set()
-    return {cue.step for cue in record.trace.cues if cue.step > 0 and len(cue.margin_nats)}
-
-
-def _seeds(records: Sequence[RunRecord], benchmark: str) -> tuple[RunRecord, ...]:
-    """First seed first; a run that was probed several times counts once, by a probe of this benchmark."""
-    kept: dict[int | str, RunRecord] = {}
-    for record in sorted(records, key=lambda r: (r.seed, r.trace.info.benchmark != benchmark)):
-        # Two logs with equal settings and no seed are two runs; two probes with one seed are one.
-        kept.setdefault(record.seed if record.origin in _PROBED else record.run_id, record)
-    return tuple(kept.values())
 
 
 def table_from_store(
@@ -129,7 +64,7 @@ def table_from_store(
     tasks = tasks_of(store, benchmark, probe_steps)
     if not tasks:
         if scored_tasks := tasks_of(store, benchmark):
-            raise _no_probe(store, scored_tasks, benchmark, probe_steps)
+            raise no_probe(store, scored_tasks, benchmark, probe_steps)
         remedy = "record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)"
         scored = sorted({name for record in store.records() for name in record.scores})
         if scored:
@@ -142,38 +77,6 @@ def table_from_store(
     known = table.with_repeats().chance_pp
     known = known[np.isfinite(known)]
     return _guessing_at(table, float(np.median(known))) if len(known) else table
-
-
-def _require_one_benchmark(store: RunStore, records: Sequence[RunRecord], benchmark: str) -> None:
-    asked: dict[str, list[str]] = {}
-    for record in records:
-        asked.setdefault(_fingerprint(record, benchmark), []).append(record.run_id)
-    asked.pop("", None)
-    if len(asked) > 1:
-        shown = "; ".join(
-            f"{name} {counted(len(runs), 'run')} ({', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''})"
-            for name, runs in asked.items()
-        )
-        raise StoreError(
-            f"the runs in {store.path} with a score on {benchmark!r} were asked {len(asked)} benchmarks of "
-            f"that name, whose items or metric differ: {shown}",
-            remedy="keep the runs of each in a store of its own, or give each file a name of its own and "
-            "assess again; what should not be there is deleted with: tuneahead runs forget RUN",
-        )
-
-
-def _no_probe(store: RunStore, tasks: Sequence[Task], benchmark: str, probe_steps: int) -> StoreError:
-    """Why none of the tasks, which have scores, has a probe of ``probe_steps`` steps."""
-    asked = [_steps_asked(task.first, benchmark) for task in tasks]
-    ends = min(task.first.trace.info.total_steps for task in tasks)
-    shared = sorted(step for step in set.intersection(*asked) if step < ends) if all(asked) else []
-    lengths = f"all were asked at {', '.join(map(str, shared))}" if shared else "such as 50"
-    return StoreError(
-        f"every run in {store.path} with a score on {benchmark!r} was probed for fewer than {probe_steps} "
-        f"steps, not asked the benchmark at step {probe_steps}, or over by then",
-        remedy=f"assess with --probe-steps {probe_steps}, or fit with --probe-steps of another length "
-        f"({lengths})",
-    )
 
 
 def _guessing_at(table: FeatureTable, chance_pp: float) -> FeatureTable:
@@ -218,7 +121,7 @@ def _table(
         families=tuple(task.first.family for task in tasks),
         bases=tuple(task.first.base for task in tasks),
         benchmarks=(benchmark,) * len(tasks),
-        benchmark_fingerprints=tuple(_fingerprint(task.first, benchmark) for task in tasks),
+        benchmark_fingerprints=tuple(fingerprint_of(task.first, benchmark) for task in tasks),
         extras=extras,
         score_pp=own["score_pp"],
         base_pp=np.array(base_pp),
@@ -277,7 +180,7 @@ def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int
     What another benchmark's items gave is absent: an assessment on this one would measure something else.
     """
     derived = derived_features(record.trace.truncate(probe_steps))
-    exact = static_version(benchmark, _fingerprint(record, benchmark))
+    exact = static_version(benchmark, fingerprint_of(record, benchmark))
     static = store.static(record.data_id, record.base, exact)
     last = store.static(record.data_id, record.base, CATALOGUE_VERSION) if static is None else None
     probed_on = record.trace.info.benchmark

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-from tuneahead.assessment import NAN, Assessment, Checkup, Costs, DataSummary, TaskInfo
-from tuneahead.conclusion import Task, conclude, stopped
+from tuneahead.assessment import NAN, Assessment, Checkup, Costs, DataSummary
+from tuneahead.conclusion import Task, conclude, stopped, task_info
 from tuneahead.errors import StoreError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.integrations.liveprobe import LiveProbe
@@ -194,18 +194,13 @@ class Gate(TraceRecorder):
         )
         costs = Costs(check_seconds=seconds, price_per_hour=self.price_per_hour)
         checkup = Checkup(summary, probe.recipe.full(), self._findings, static, costs)
-        info = TaskInfo(
-            base=probe.base.name,
-            base_fingerprint=probe.base.fingerprint,
-            benchmark=self.benchmark.name,
-            benchmark_items=len(self.benchmark.items),
-            chance_pp=self.benchmark.chance_pp,
+        info = task_info(
+            probe.base,
+            self.benchmark,
             probe_steps=len(trace.steps),
             total_steps=trace.info.total_steps,
             train_rows=trace.info.train_rows,
             heldout_rows=trace.info.heldout_rows,
-            device=probe.base.device,
-            benchmark_fingerprint=self.benchmark.identity,
         )
         return Task(dataset, probe.data, checkup, info, range(1, trace.info.train_rows + 1))
 
