@@ -21,8 +21,8 @@ from tuneahead.build.printing import ProgressLines
 from tuneahead.build.smollm2 import smollm2_plan, without_absent
 from tuneahead.errors import TuneAheadError
 
-RUNS_PER_CHUNK = 4
-"""A chunk is finished once begun: four runs are about twenty minutes of one worker."""
+RUNS_PER_CHUNK = 8
+"""A chunk is finished once begun: eight runs side by side are about half an hour of one worker."""
 RUNS_AHEAD = 32
 """Chunks are formed of so few runs that an unfinished history is not made of the shortest rows alone."""
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, default=3)
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--width", type=int, default=4, help="runs stacked in a worker")
+    parser.add_argument("--width", type=int, default=8, help="runs stacked in a worker")
     parser.add_argument("--hours", type=float, help="begin no chunk of runs after this time")
     given = parser.parse_args()
     folder = str(given.questions.resolve()) if given.questions else ""
