@@ -1,4 +1,4 @@
-"""Conformal intervals from cross-validated residuals, honest about how few data sets there are."""
+"""Intervals at conformal quantiles of cross-validated residuals, infinite where data sets are too few."""
 
 from __future__ import annotations
 

@@ -163,8 +163,9 @@ class Choice:
 def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
     """Pick target, models, settings and weights by grouped cross-validation on ``problem`` only.
 
-    Selection, imputation and scaling are redone within each fold, so the out-of-fold predictions
-    that come back may serve for calibration. Raises :class:`PredictorError` without any usable anchor.
+    Selection, imputation and scaling are redone within each fold. Target, settings and weights are
+    chosen on the out-of-fold predictions that come back, so their errors are smaller than those on new
+    data sets, most of all on few rows. Raises :class:`PredictorError` without any usable anchor.
     """
     anchors = _usable_anchors(problem, preset)
     folds = _inner_folds(problem.data_ids, preset.folds, seed)
