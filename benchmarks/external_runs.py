@@ -4,11 +4,12 @@
 
 FOLDER holds ``davidanugraha+proxylm`` (ProxyLM's experiments, Apache-2.0) and ``huggingface+peft``
 (the PEFT method comparison's history, Apache-2.0) as CSV files. Neither is part of this repository.
-Every row is predicted by grouped cross-validation over PEFT types, over test languages (``slot``, ``intent``),
-over training languages (``slot_by_training``, ``intent_by_training``) or over source languages (``mt560``). No
-PEFT type is on both sides, and no such language in that role; in the other role it is. A fine-tune of ``slot``
-or ``intent`` is its training language: by test language all fine-tunes are on both sides, by training language none.
-With ``--repeats`` rows are predicted again under other foldings, which move the figures by more than systems differ.
+Every row is predicted by grouped cross-validation over PEFT types, over test languages (``slot``,
+``intent``), over training languages (``slot_by_training``, ``intent_by_training``) or over source languages
+(``mt560``). No PEFT type is on both sides, and no such language in that role; in the other role it is. A
+fine-tune of ``slot`` or ``intent`` is its training language: by test language all fine-tunes are on both
+sides, by training language none. With ``--repeats`` rows are predicted again under other foldings, which move
+the figures by more than systems differ.
 CatBoost takes part where it is installed.
 The results go to ``benchmarks/results/external_runs.json``.
 """
