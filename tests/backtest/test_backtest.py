@@ -250,6 +250,21 @@ def test_over_all_tasks_the_best_baseline_is_the_best_of_all_tasks(table):
     )
 
 
+def test_of_a_random_split_figures_and_goals_are_those_of_the_held_out_tasks_alone(table):
+    held = (table.seeds >= 2) & (np.arange(len(table)) < 100)
+    score = np.where(held, table.score_pp, table.score_pp + 40.0)
+    rows = replace(table, score_pp=score)
+    errors = {"ours": np.where(held, 2.0, np.nan), "mean": np.where(held, 4.0, np.nan)}
+    judged = judge(rows, "random", foretold(rows, errors), 0)
+    assert "Measured on the 50 tasks of 120 that were forecast and whose score is a mean" in judged.note
+    headline = headline_table(judged)
+    figures = [row[0] for row in headline.rows]
+    assert not any("all 50 tasks" in figure for figure in figures), "the measured tasks are all there are"
+    assert headline.note == "Best baseline: Mean of the training scores, 4.00."
+    goal = round(float(np.quantile(score[held], 2 / 3)), 1)
+    assert sum(f"at a goal of {goal:g}," in figure for figure in figures) == 6
+
+
 def test_the_gates_rule_stops_a_run_only_where_its_whole_interval_ends_below_the_goal(table):
     found = foretold(table, {"ours": np.full(len(table), -2.0)})
     judged = judge(table, "grouped", found, 0)

@@ -117,7 +117,7 @@ def _measured(judged: Judged) -> _Field:
 
 def _everything(judged: Judged) -> _Field | None:
     """All tasks that were held out, where errors are measured on some of them."""
-    if judged.whole is None or judged.whole.n == len(judged.rows):
+    if judged.whole is None or judged.whole.n == judged.scored[OURS.name].metrics.n:
         return None
     return _Field(judged.all_rows, judged.all_outcomes, drawn_groups(judged.all_rows, judged.protocol))
 
@@ -167,7 +167,7 @@ def _complement(span: Span) -> str:
 def _whole_rows(judged: Judged) -> list[tuple[Cell, ...]]:
     """The same over every task that was held out, where errors are measured on some of them."""
     whole = judged.whole
-    if whole is None or whole.n == len(judged.rows):
+    if whole is None or _everything(judged) is None:
         return []
     rmse = span_text(whole.spans.get("rmse_pp"))
     covered = span_text(whole.spans.get("coverage"), 100)

@@ -35,7 +35,7 @@ def measured_rows(rows: FeatureTable) -> Mask:
 
 @dataclass(frozen=True)
 class Judged:
-    """The outcomes of one protocol on the tasks that errors are measured on, and on all tasks."""
+    """The outcomes of one protocol on the held-out tasks that errors are measured on, and on all tasks."""
 
     protocol: str
     rows: FeatureTable
@@ -53,11 +53,11 @@ class Judged:
 
 def judge(rows: FeatureTable, protocol: str, outcomes: Mapping[str, Outcome], seed: int) -> Judged:
     """Figures of every system under ``protocol``, on the measured rows alone."""
-    measured = measured_rows(rows)
-    part = rows.select(np.flatnonzero(measured))
     held = np.zeros(len(rows), bool)
     for outcome in outcomes.values():
         held |= np.isfinite(outcome.score_pp)
+    measured = measured_rows(rows) & held
+    part = rows.select(np.flatnonzero(measured))
     ours = outcomes.get(OURS.name)
     return Judged(
         protocol,
@@ -66,8 +66,8 @@ def judge(rows: FeatureTable, protocol: str, outcomes: Mapping[str, Outcome], se
         rows,
         outcomes,
         {name: _scored(part, measured, outcome, (protocol, seed)) for name, outcome in outcomes.items()},
-        noise_floor_pp(rows.select(np.flatnonzero(measured & held))),
-        _protocol_note(protocol, rows, measured) + _proxy_note(rows, outcomes, measured),
+        noise_floor_pp(part),
+        _protocol_note(protocol, rows, held) + _proxy_note(rows, outcomes, measured),
         None if ours is None else _on(rows, np.arange(len(rows)), ours, (protocol, seed)),
         () if ours is None or protocol != "family-out" else _by_kind(rows, ours, (protocol, seed)),
     )
@@ -142,7 +142,7 @@ def _proxy_note(rows: FeatureTable, outcomes: Mapping[str, Outcome], measured: M
     )
 
 
-def _protocol_note(protocol: str, rows: FeatureTable, measured: Mask) -> str:
+def _protocol_note(protocol: str, rows: FeatureTable, held: Mask) -> str:
     what = {
         "grouped": "No data set is on both sides of a fold; every task is held out once.",
         "random": "One random split as in the paper, tasks run under several seeds first into its test part;"
@@ -150,10 +150,13 @@ def _protocol_note(protocol: str, rows: FeatureTable, measured: Mask) -> str:
         "family-out": "Each kind of data is held out whole; every task is held out once. Intervals are drawn"
         " over kinds.",
     }[protocol]
+    measured = measured_rows(rows)
     if measured.all():
         return what
+    forecast = "" if held.all() else "that were forecast and "
     return (
-        f"{what} Measured on the {int(measured.sum())} tasks of {len(rows)} whose score is a mean over seeds."
+        f"{what} Measured on the {int((measured & held).sum())} tasks of {len(rows)} {forecast}whose score is"
+        " a mean over seeds."
     )
 
 
