@@ -50,7 +50,8 @@ def accuracy(result: BacktestResult) -> str:
     for row in rows:
         error = f"{show(row[at['RMSE']])} ({show(row[at['95 % interval']])})"
         shares = [percent(row[at[name]]) for name in ("within 3 pp %", "coverage %")]
-        lines.append(f"| {row[0]} | {error} | {show(row[at['R2']])} | {shares[0]} | {shares[1]} |")
+        part = "" if row[at["tasks"]] == measured else f" ({row[at['tasks']]} tasks)"
+        lines.append(f"| {row[0]}{part} | {error} | {show(row[at['R2']])} | {shares[0]} | {shares[1]} |")
     if measured != result.tasks:
         lines.append(f"\n{over_all(result)}")
     if "recipe choice" in {table.name for table in result.tables}:
@@ -87,10 +88,10 @@ def in_words(result: BacktestResult) -> str:
         slowly: over two fifths of all tasks, most of them run under one seed, so that {show(noise)} would be
         possible, it is {show(curve[-2][1])} with {curve[-2][0]:,} past tasks and {show(curve[-1][1])} with
         {curve[-1][0]:,}. ProxyLM, which really fine-tunes a smaller model on the tasks, errs by
-        {show(proxy[0])} on the {proxy[1]} it was run for, TuneAhead with no more to learn from than it by
-        {show(beside)} there. Without benchmark cues during the probe the error is
-        {show(cues[0])} instead of {show(cues[1])} (two cheap models). Where a data set may be on both
-        sides (the paper's random split, tasks run under several seeds held out first) it is
+        {show(proxy[0])} on the {proxy[1]} of the {measured} tasks that it was run for, TuneAhead with no
+        more to learn from than it by {show(beside)} there. Without benchmark cues during the probe the
+        error is {show(cues[0])} instead of {show(cues[1])} (two cheap models). Where a data set may be on
+        both sides (the paper's random split, tasks run under several seeds held out first) it is
         {show(random[0])}, with a support vector machine {show(random[1])}. **On a kind of data that no past
         run had, 90 % intervals can fail:** over all kinds, each left out whole, they hold
         {show(inside)} %, but on wrong answers {wrong[cover]:.0f} %, and there the
@@ -144,7 +145,8 @@ def choosing(result: BacktestResult) -> str:
         f"Choosing a recipe (`tuneahead rank`), on {sets} data sets with four recipes or more: the one with\n"
         f"the best forecast ends {show(ours[at['points given up']])} points below the data set's best, "
         f"the one with the best score at the probe's end {lost[0]},\none at random {lost[1]}. "
-        f"It is the best in {percent(ours[at['best picked %']])} of the cases; `rank` itself estimated "
+        f"It is the best in {percent(ours[at['best picked %']])} of the cases; chances computed as\n"
+        "`rank` does, from the held-out errors on the other data sets, said "
         f"{percent(ours[at['chance said %']])} on average."
     )
 

@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from tuneahead.training.loop import Job, train_stack
 from tuneahead.training.models import load_base
 from tuneahead.workbench import shipped_backtest, shipped_predictor, shipped_table
 
-ARCHIVE = Path(__file__).parents[1] / "meta" / "lab-qwen2"
+ROOT = Path(__file__).parents[1]
+ARCHIVE = ROOT / "meta" / "lab-qwen2"
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +111,34 @@ def test_our_shipped_held_out_predictions_have_the_error_that_the_table_states()
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(stored[1], abs=2e-3)
 
 
-def test_the_readme_states_the_figures_of_the_shipped_backtest() -> None:
-    root = Path(__file__).parents[1]
-    place = importlib.util.spec_from_file_location("write_accuracy", root / "scripts" / "write_accuracy.py")
+@pytest.fixture(scope="module")
+def write_accuracy() -> ModuleType:
+    place = importlib.util.spec_from_file_location("write_accuracy", ROOT / "scripts" / "write_accuracy.py")
     assert place is not None and place.loader is not None
     script = importlib.util.module_from_spec(place)
     place.loader.exec_module(script)
-    assert script.accuracy(read_result(shipped_backtest())) in (root / "README.md").read_text("utf-8")
+    return script
+
+
+def test_the_readme_states_the_figures_of_the_shipped_backtest(write_accuracy: ModuleType) -> None:
+    found = write_accuracy.accuracy(read_result(shipped_backtest()))
+    assert found in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_readme_tells_of_a_system_that_is_measured_on_fewer_tasks(write_accuracy: ModuleType) -> None:
+    result = read_result(shipped_backtest())
+    fewer, all_measured = (
+        write_accuracy.figure(result, "main grouped", system, "tasks") for system in ("ProxyLM", OURS.label)
+    )
+    assert fewer < all_measured
+    found = " ".join(write_accuracy.accuracy(result).split())
+    assert f"| ProxyLM ({fewer} tasks) |" in found and f"| {OURS.label} |" in found
+    assert f"on the {fewer} of the {all_measured} tasks that it was run for" in found
+
+
+def test_the_readme_says_whose_errors_the_chances_come_from(write_accuracy: ModuleType) -> None:
+    found = " ".join(write_accuracy.choosing(read_result(shipped_backtest())).split())
+    assert "from the held-out errors on the other data sets, said" in found
 
 
 def test_an_archived_run_made_again_gives_its_stored_trace(records: list[RunRecord]) -> None:

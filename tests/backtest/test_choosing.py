@@ -57,6 +57,8 @@ def test_choices_are_those_worked_out_by_hand():
     _, given_up, _, best, _, order = line(found, persistence.label)
     assert (given_up, best, order) == (10.0, 0.0, 0.0)
     assert "6 data sets of 4 recipes or more, 24 tasks" in found.note
+    assert "Chance said: that the recipe picked is the best, from" in found.note
+    assert "held-out errors between recipes of all other data sets" in found.note
 
 
 def test_systems_that_left_out_a_task_and_ablations_are_no_candidates():

@@ -47,8 +47,8 @@ def choice_table(rows: FeatureTable, outcomes: Mapping[str, Outcome]) -> Table |
         " all of its data set. Points given up: the score of the data set's best run less that of the"
         " recipe with the best forecast. Pairs in order: of two recipes whose scores are"
         f" {TELLING_PP:g} points apart or more. Chance said: that the recipe picked is the best, from the"
-        " differences of the forecasts and the errors between recipes. Equal forecasts are a choice at"
-        " random."
+        " differences of the forecasts and the held-out errors between recipes of all other data sets (a"
+        " predictor has its out-of-fold errors instead). Equal forecasts are a choice at random."
     )
     worst_first = tuple(sorted(lines, key=lambda row: -float(row[1] or 0.0)))
     return Table("recipe choice", "Choosing a recipe, grouped", COLUMNS, worst_first, note)
