@@ -78,6 +78,14 @@ def test_absent_figures_are_null_and_infinite_ones_text() -> None:
     assert back.attributions[1].value == math.inf
 
 
+@pytest.mark.parametrize("score_pp", [0.0, 100.0])
+def test_a_score_of_nothing_or_all_on_some_of_the_items_is_not_known_exactly(score_pp: float) -> None:
+    found = made_assessment()
+    assert found.items_asked == 100 and 1.0 < found.error_pp(score_pp) < 2.0
+    assert found.error_pp(score_pp) < found.error_pp(10.0) == pytest.approx(found.error_pp(90.0))
+    assert replace(found, task=replace(found.task, benchmark_items=100)).error_pp(score_pp) == 0.0
+
+
 def test_a_field_of_a_later_version_is_passed_over() -> None:
     document = json.loads(made_assessment().to_json())
     document["assessment"]["invented_later"] = 1

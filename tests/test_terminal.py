@@ -91,7 +91,7 @@ def test_markup_in_names_is_shown_not_obeyed() -> None:
 
 def test_scores_on_some_of_the_items_are_told_as_such() -> None:
     found = made_assessment()
-    said = "Base and probe were scored on 100 of the benchmark's 816 items (standard error up to 4.7 points)."
+    said = "Base and probe were scored on 100 of the benchmark's 816 items (standard error up to 4.6 points)."
     target = console(140)
     print_assessment(target, found)
     assert said in shown(target) and said in html.unescape(render_html(found))

@@ -198,15 +198,16 @@ class Assessment:
     def error_pp(self, score_pp: float) -> float:
         """Standard error, as one on every item, of a score on the items asked: 0 where those are all.
 
-        It is that of right and wrong answers; of scores between 0 and 1 it is the most.
+        It is that of right and wrong answers; of scores between 0 and 1 it is the most. Two answers of each
+        kind are added (Agresti and Coull): all wrong so far does not mean that every item will be.
         """
         asked, items = self.items_asked, self.task.benchmark_items
         if not 0 < asked < items:
             return 0.0
         if not math.isfinite(score_pp):
             return NAN
-        share = min(1.0, max(0.0, score_pp / 100))
-        return 100 * math.sqrt(share * (1 - share) / asked * (1 - asked / items))
+        share = (min(1.0, max(0.0, score_pp / 100)) * asked + 2) / (asked + 4)
+        return 100 * math.sqrt(share * (1 - share) / (asked + 4) * (1 - asked / items))
 
     def to_json(self) -> str:
         """JSON text that :func:`assessment_from_json` reads back; absent figures are null."""
