@@ -153,7 +153,7 @@ def conclude(
         forecast=forecast,
         baseline_pp=baseline,
         attributions=attributions,
-        ranges=_ranges(bench, features),
+        ranges=_ranges(bench, features, forecast.outside),
         verdict=_decide(draft, forecast),
         fixes=_fixes(attributions, findings, bench.predictor.domain.typical),
     )
@@ -253,8 +253,13 @@ def _fixes(
     return tuple(advise(attributions, tuple(f for f in findings if f.severity != "note"), typical))
 
 
-def _ranges(bench: Workbench, features: FeatureVector) -> Mapping[str, FeatureRange]:
-    """Where the predictor's training tasks lie, for the paper's static features and whatever lies outside."""
+def _ranges(
+    bench: Workbench, features: FeatureVector, far_outside: Sequence[str]
+) -> Mapping[str, FeatureRange]:
+    """Where the predictor's training tasks lie: ``far_outside`` of any kind, then static features.
+
+    Of those, the ones outside their range come first, and then the paper's.
+    """
     from tuneahead.features.catalogue import names_of
 
     assert bench.predictor is not None
@@ -263,7 +268,7 @@ def _ranges(bench: Workbench, features: FeatureVector) -> Mapping[str, FeatureRa
     spans = dict(zip(domain.names, (FeatureRange(low, high) for low, high in low_high), strict=True))
     paper, static = names_of("static", paper=True), names_of("static")
     outside = [name for name in static if name in spans and not spans[name].holds(features[name])]
-    shown = list(dict.fromkeys([*(name for name in paper if name in spans), *outside, *static]))
+    shown = dict.fromkeys([*far_outside, *outside, *paper, *static])
     return {name: spans[name] for name in shown if name in spans}
 
 

@@ -234,7 +234,7 @@ def _strips(assessment: Assessment) -> tuple[Strip, ...]:
     """Key static features against the usual range; the paper's plain values where no range is known."""
     values = assessment.features.values
     names = [*assessment.ranges] or [name for name in names_of("static", paper=True) if name in values]
-    out = []
+    out: list[Strip] = []
     for name in names:
         value, span = values.get(name, math.nan), assessment.ranges.get(name)
         if not math.isfinite(value):
@@ -245,7 +245,8 @@ def _strips(assessment: Assessment) -> tuple[Strip, ...]:
             bar = plots.range_strip(value, span.low, span.high)
         shown = words.measured_value(name, value, assessment.data.samples.get(name))
         out.append(Strip(words.feature_label(name), shown, note, bar))
-    return tuple(out[:SHOWN_STRIPS])
+    # Whatever lies outside is shown, and stands first.
+    return tuple(out[: max(SHOWN_STRIPS, sum(bool(strip.note) for strip in out))])
 
 
 def _map(assessment: Assessment) -> MapView | None:
