@@ -45,7 +45,7 @@ def keep(found: Assessment, history: RunStore, *, scored_later: bool) -> StoreEr
         print(
             f"the probe was the whole run: its score of {found.final_pp:.2f} is kept with it", file=sys.stderr
         )
-    elif scored_later:
+    elif scored_later and not found.trace.info.failure:
         command = _record_command(found, history, "POINTS")
         print(f"once the full run is scored: {command}", file=sys.stderr)
     return None
