@@ -28,6 +28,7 @@ from tuneahead.verdict import (
     first_stop,
     foregone,
     reaches,
+    uncertain_goal,
 )
 from tuneahead.workbench import Workbench
 
@@ -143,7 +144,7 @@ def conclude(
         ),
     )
     if draft.complete and not trace.info.failure and math.isfinite(probe_pp):
-        return _measured(draft)
+        return measured(draft)
     absent = _no_forecast(draft, bench)
     if bench.predictor is None or absent:
         return _unforeseen(draft, absent)
@@ -192,19 +193,22 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
     return absent.get(UNKNOWN_SETTING + "optimiser", "")
 
 
-def _measured(draft: Assessment) -> Assessment:
+def measured(draft: Assessment) -> Assessment:
     """The probe was the whole run: its own score is set against the goal, and nothing is foretold."""
-    threshold = draft.goal.threshold_pp(draft.counts_from_pp)
+    threshold, error_pp = draft.goal.threshold_pp(draft.counts_from_pp), _goal_error_pp(draft)
+    score_pp = draft.probe_pp if math.isnan(draft.final_pp) else draft.final_pp
     absent = f"the probe was the whole run of {draft.task.total_steps:,} steps"
-    wanted, reached = apart(threshold, draft.probe_pp)
+    wanted, reached = apart(threshold, score_pp)
     scores = f"{absent}, which scores {reached}"
     if math.isnan(draft.final_pp):
         of = f"{draft.items_asked:,} of the benchmark's {draft.task.benchmark_items:,} items"
-        reason = f"{scores} on {of}: ask them all"
+        reason = f"{scores} on {of}: 'assess --verify' asks them all"
         return _unforeseen(draft, absent, "UNSURE", reason)
     if math.isnan(threshold):
         return _unforeseen(draft, absent, "UNSURE", UNKNOWN_GOAL)
-    if reaches(draft.probe_pp, threshold):
+    if abs(score_pp - threshold) < error_pp:
+        return _unforeseen(draft, absent, "UNSURE", f"{scores}, close to {uncertain_goal(wanted, error_pp)}")
+    if reaches(score_pp, threshold):
         return _unforeseen(draft, absent, "GO", f"{scores} and reaches the goal of {wanted}")
     return _unforeseen(draft, absent, "NO_GO", f"{scores} and stays below the goal of {wanted}")
 

@@ -17,14 +17,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tuneahead.assessment import Assessment, Costs, DataSummary
+from tuneahead.assessment import Assessment, Costs, DataSummary, Outcome
 from tuneahead.backtest.tables import Table as ResultTable
 from tuneahead.backtest.tables import narrowed, show
 from tuneahead.counts import counted
 from tuneahead.ranking import best_chances
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
-from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity
+from tuneahead.verdict import Attribution, Decision, Finding, Fix, Forecast, Severity
 
 COLOURS: dict[Decision, str] = {"GO": "green", "NO_GO": "red", "UNSURE": "yellow"}
 SEVERITY_STYLES: dict[Severity, str] = {"stop": "bold red", "warn": "yellow", "note": "dim"}
@@ -327,16 +327,23 @@ def costs_line(assessment: Assessment) -> Text:
     parts = []
     if math.isfinite(costs.probe_seconds):
         parts.append(f"The probe took {_time_and_price(costs.probe_seconds, costs)}")
-    if math.isfinite(costs.full_run_seconds):
+    run = f"the full run of {counted(assessment.task.total_steps, 'step')}"
+    if assessment.outcome is not None:
+        parts.append(f"{run} took {_time_and_price(assessment.outcome.seconds, costs)}")
+    elif math.isfinite(costs.full_run_seconds) and not assessment.complete:
         least = "at least" if costs.full_run_is_least else "about"
-        parts.append(
-            f"the full run of {counted(assessment.task.total_steps, 'step')} would take "
-            f"{least} {_time_and_price(costs.full_run_seconds, costs)}"
-        )
+        parts.append(f"{run} would train for {least} {_time_and_price(costs.full_run_seconds, costs)}")
     if parts and math.isfinite(costs.price_per_hour):
         parts[-1] += f" at {costs.price_per_hour:,g} an hour"
-    if assessment.outcome is not None and assessment.forecast is not None:
-        off = assessment.outcome.score_pp - assessment.forecast.score_pp
-        way = "above" if off >= 0 else "below"
-        parts.append(f"the full run scored {_points(abs(off))} points {way} the forecast")
+    if assessment.outcome is not None:
+        parts += _beside_forecast(assessment.outcome, assessment.forecast)
     return Text("; ".join(parts) + "." if parts else "Nothing was trained.")
+
+
+def _beside_forecast(outcome: Outcome, forecast: Forecast | None) -> list[str]:
+    if outcome.unscored:
+        return [f"it {outcome.unscored}"]
+    if forecast is None:
+        return []
+    off = outcome.score_pp - forecast.score_pp
+    return [f"it scored {_points(abs(off))} points {'above' if off >= 0 else 'below'} the forecast"]

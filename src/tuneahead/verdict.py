@@ -148,6 +148,14 @@ def apart(goal_pp: float, *scores_pp: float) -> list[str]:
     return [f"{pp:.{decimals}f}" for pp in (goal_pp, *scores_pp)]
 
 
+def uncertain_goal(goal: str, error_pp: float) -> str:
+    """A goal that counts from a base scored on some of the items, and the remedy; the end of a sentence."""
+    return (
+        f"the goal of {goal}, which counts from the base's score (standard error {error_pp:.1f} points): "
+        "give a minimum score"
+    )
+
+
 def foregone(
     goal: Goal, base_pp: float, findings: Iterable[Finding], base_error_pp: float = 0.0
 ) -> Verdict | None:
@@ -188,8 +196,7 @@ def decide(
     if _is_near(forecast, threshold, base_error_pp):
         return Verdict(
             "UNSURE",
-            f"the interval ({span}) lies close to the goal of {wanted}, which counts from the base's score "
-            f"(standard error {base_error_pp:.1f} points): give a minimum score",
+            f"the interval ({span}) lies close to {uncertain_goal(wanted, base_error_pp)}",
             threshold,
         )
     if reaches(forecast.low_pp, threshold):

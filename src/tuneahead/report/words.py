@@ -81,7 +81,9 @@ def lead(assessment: Assessment) -> str:
             return "The probe broke down: the full run would too."
         return "The probe showed a sure reason to stop."
     if assessment.complete and math.isfinite(assessment.probe_pp):
-        return f"The run is complete and scores {number_pp(assessment.probe_pp)} %."
+        final_pp = assessment.final_pp
+        score = number_pp(final_pp if math.isfinite(final_pp) else assessment.probe_pp)
+        return f"The run is complete and scores {score} %."
     if math.isfinite(assessment.probe_pp):
         score = number_pp(assessment.probe_pp)
         return f"No forecast. If nothing changed after the probe, it would score {score} %."
