@@ -25,6 +25,7 @@ from tuneahead.features.catalogue import names_of
 from tuneahead.features.extract import measure_static
 from tuneahead.features.rows import Drawn
 from tuneahead.features.sampling import StaticFeatures
+from tuneahead.features.vector import FeatureVector
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import table_from_store
 from tuneahead.judge import assess, rank, verify
@@ -430,6 +431,12 @@ def test_a_run_among_others_is_foreseen_to_take_as_long_alone_as_its_device_lets
     for made, expected in ((trace, 500.0), (gpu, 4000.0)):
         result = RunResult("a", made, {}, {}, len(seconds), 50.0, width=8.0)
         assert conclusion._full_run_seconds(result, 1000) == pytest.approx(expected)
+
+
+def test_the_ranges_begin_with_what_lies_outside_whatever_kind_it_is(bench: Workbench) -> None:
+    odd = FeatureVector({"learning_rate_log10": -1.0, "near_duplicate_fraction": 9.0, "examples_log10": 2.5})
+    ranges = conclusion._ranges(replace(bench, predictor=fitted()), odd, ("learning_rate_log10",))
+    assert [*ranges][:2] == ["learning_rate_log10", "near_duplicate_fraction"] and len(ranges) == 3
 
 
 def test_a_benchmark_whose_score_is_no_number_gives_no_forecast(found: Assessment, bench: Workbench) -> None:
