@@ -25,6 +25,7 @@ from tuneahead.features.catalogue import names_of
 from tuneahead.features.extract import measure_static
 from tuneahead.features.rows import Drawn
 from tuneahead.features.sampling import StaticFeatures
+from tuneahead.features.vector import FeatureVector
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import table_from_store
 from tuneahead.judge import assess, rank, verify
@@ -76,6 +77,14 @@ def test_absent_figures_are_null_and_infinite_ones_text() -> None:
     back = assessment_from_json(found.to_json())
     assert math.isnan(back.attributions[0].value)
     assert back.attributions[1].value == math.inf
+
+
+@pytest.mark.parametrize("score_pp", [0.0, 100.0])
+def test_a_score_of_nothing_or_all_on_some_of_the_items_is_not_known_exactly(score_pp: float) -> None:
+    found = made_assessment()
+    assert found.items_asked == 100 and 1.0 < found.error_pp(score_pp) < 2.0
+    assert found.error_pp(score_pp) < found.error_pp(10.0) == pytest.approx(found.error_pp(90.0))
+    assert replace(found, task=replace(found.task, benchmark_items=100)).error_pp(score_pp) == 0.0
 
 
 def test_a_field_of_a_later_version_is_passed_over() -> None:
@@ -377,8 +386,10 @@ def test_a_run_that_the_probe_completed_is_judged_by_its_own_score(
         assert f"The run is complete and scores {score:.1f} %." in lead(task)
     # Where only some items were asked, the score is not the benchmark's yet.
     few = replace(task, task=replace(task.task, benchmark_items=10_000))
-    assert conclusion._measured(few).verdict.decision == "UNSURE"
+    assert conclusion.measured(few).verdict.decision == "UNSURE"
     assert task.final_pp == score and math.isnan(few.final_pp)
+    again = verify(replace(few, goal=Goal(minimum_pp=0.0)), dataset, bench=bench)
+    assert again.outcome is not None and again.outcome.score_pp == score and again.verdict.decision == "GO"
     store = RunStore(tmp_path / "runs.sqlite")
     name = record_run(task, store)
     assert store.get(name).scores == {bench.benchmark.name: pytest.approx(score)}
@@ -387,13 +398,28 @@ def test_a_run_that_the_probe_completed_is_judged_by_its_own_score(
         store.table(benchmark=bench.benchmark.name, probe_steps=12)
 
 
+def test_a_completed_run_is_judged_by_its_score_on_every_item_once_that_is_measured() -> None:
+    made = replace(made_assessment(), forecast=None, findings=())
+    done = replace(made, task=replace(made.task, total_steps=100), goal=Goal(minimum_pp=46.0))
+    assert done.complete and done.items_asked < done.task.benchmark_items
+    assert "'assess --verify' asks them all" in conclusion.measured(done).verdict.reason
+    full = conclusion.measured(replace(done, outcome=Outcome(43.4, 100, 33.0)))
+    assert full.verdict.decision == "NO_GO" and "which scores 43.4 and stays below" in full.verdict.reason
+    assert "scores 43.4 %" in lead(full)
+    # The base was asked 100 of the 816 items.
+    for off_pp, decision in ((-9.0, "NO_GO"), (2.0, "UNSURE"), (9.0, "GO")):
+        outcome = Outcome(done.base_pp + 3.0 + off_pp, 100, 33.0)
+        gained = conclusion.measured(replace(done, goal=Goal(gain_pp=3.0), outcome=outcome))
+        assert gained.verdict.decision == decision
+
+
 def test_a_completed_run_of_unknown_start_is_not_held_against_a_gain() -> None:
     made = made_assessment()
     task = replace(made.task, total_steps=100, probe_steps=100, benchmark_items=made.items_asked)
     done = replace(made, task=task, base_pp=math.nan, forecast=None, findings=())
-    verdict = conclusion._measured(replace(done, goal=Goal(gain_pp=1.0))).verdict
+    verdict = conclusion.measured(replace(done, goal=Goal(gain_pp=1.0))).verdict
     assert verdict.decision == "UNSURE" and "give a minimum score" in verdict.reason
-    assert conclusion._measured(replace(done, goal=Goal(minimum_pp=40.0))).verdict.decision == "GO"
+    assert conclusion.measured(replace(done, goal=Goal(minimum_pp=40.0))).verdict.decision == "GO"
 
 
 def test_a_run_among_others_is_foreseen_to_take_as_long_alone_as_its_device_lets_it() -> None:
@@ -405,6 +431,12 @@ def test_a_run_among_others_is_foreseen_to_take_as_long_alone_as_its_device_lets
     for made, expected in ((trace, 500.0), (gpu, 4000.0)):
         result = RunResult("a", made, {}, {}, len(seconds), 50.0, width=8.0)
         assert conclusion._full_run_seconds(result, 1000) == pytest.approx(expected)
+
+
+def test_the_ranges_begin_with_what_lies_outside_whatever_kind_it_is(bench: Workbench) -> None:
+    odd = FeatureVector({"learning_rate_log10": -1.0, "near_duplicate_fraction": 9.0, "examples_log10": 2.5})
+    ranges = conclusion._ranges(replace(bench, predictor=fitted()), odd, ("learning_rate_log10",))
+    assert [*ranges][:2] == ["learning_rate_log10", "near_duplicate_fraction"] and len(ranges) == 3
 
 
 def test_a_benchmark_whose_score_is_no_number_gives_no_forecast(found: Assessment, bench: Workbench) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import shlex
 import sqlite3
@@ -14,11 +16,13 @@ from pathlib import Path
 
 import pytest
 from made_assessment import made_assessment, made_table
+from rich.console import Console
 
 from tuneahead.assessment import Assessment, Outcome, read_assessment
 from tuneahead.build.execute import BuildProgress, BuildSummary
 from tuneahead.cli import main
 from tuneahead.cli.options import read_recipe_options
+from tuneahead.cli.progress import ProgressBar
 from tuneahead.errors import TuneAheadError
 from tuneahead.history.store import RunStore
 from tuneahead.lab.exam import lab_exam
@@ -642,6 +646,29 @@ def test_the_command_that_records_a_score_runs_whatever_store_and_benchmark_are_
     _, *arguments = shlex.split(command.replace("POINTS", "61.5"))
     tuneahead(*arguments)
     assert RunStore(store).get(run_id(found)).scores == {"their exam": 61.5}
+
+
+def test_a_run_that_ended_early_is_kept_with_the_reason_told_and_no_score_asked_for(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, why = made_assessment(), "the loss was not finite at step 347"
+    assessing(monkeypatch, found)
+    full = replace(found, outcome=Outcome(math.nan, 347, 1.0, failure=why))
+    monkeypatch.setattr("tuneahead.judge.verify", lambda *_, **__: full)
+    said = tuneahead("assess", data, "--store", tmp_path / "full.sqlite", "--verify").stderr
+    assert f"has no score, for the full run ended early: {why}" in said
+    assert found.trace is not None
+    failed = replace(found.trace, info=replace(found.trace.info, failure=why))
+    assessing(monkeypatch, replace(found, trace=failed, forecast=None))
+    said = tuneahead("assess", data, "--store", tmp_path / "probe.sqlite", "--verify").stderr
+    assert "kept as run" in said and "once the full run is scored" not in said
+
+
+def test_brackets_in_a_stage_are_shown_not_obeyed() -> None:
+    stream = io.StringIO()
+    with ProgressBar(Console(file=stream, force_terminal=True, width=120)) as bar:
+        bar.stage("Loading base ./runs[/x]/[v2]/m")
+    assert "./runs[/x]/[v2]/m" in stream.getvalue()
 
 
 def test_a_score_that_can_not_be_kept_is_shown_and_told_with_the_command_that_records_it(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from made_assessment import made_assessment, made_checkup, made_trace
 
-from tuneahead.assessment import Assessment, Checkup, Outcome
+from tuneahead.assessment import Assessment, Checkup, FeatureRange, Outcome
 from tuneahead.errors import TuneAheadError
 from tuneahead.features.sampling import Sample
 from tuneahead.features.vector import FeatureVector
@@ -191,6 +191,13 @@ def test_writing_into_a_file_used_as_folder_is_a_user_error(tmp_path: Path) -> N
         write_html(made_assessment(), tmp_path / "file" / "report.html")
 
 
+def test_a_name_that_no_encoding_holds_is_written_with_a_question_mark(tmp_path: Path) -> None:
+    made = made_assessment()
+    found = replace(made, data=replace(made.data, path="caf\udce9.jsonl"))
+    page = write_html(found, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "caf?.jsonl" in page and page == render_html(found).replace("\udce9", "?")
+
+
 def test_the_scale_maps_its_ends_to_0_and_100_percent_and_keeps_outliers_inside() -> None:
     scale = plots.Scale(20.0, 60.0)
     assert [scale.percent(v) for v in (20.0, 30.0, 60.0, 999.0)] == [0.0, 25.0, 100.0, 100.0]
@@ -216,6 +223,43 @@ def test_scores_that_hardly_differ_are_drawn_close_and_no_axis_passes_the_ends_o
         assert scale.high - scale.low >= plots.NARROWEST_PP
     row = plots.ScoreRow("Forecast", 97.0, "forecast", 90.0, 100.0)
     assert "104" not in plots.score_chart([row], []) and "102" not in plots.score_chart([row], [])
+
+
+def test_a_goal_beyond_the_ends_of_the_scale_is_drawn_where_it_lies() -> None:
+    scale = plots.scale_over([60.0, 105.0], least=plots.NARROWEST_PP, floor=0.0, ceiling=100.0)
+    assert scale.low >= 0.0 and scale.high == 105.0
+    near = plots.scale_over([104.0, 105.0], least=plots.NARROWEST_PP, floor=0.0, ceiling=100.0)
+    assert near.high == 105.0 and near.high - near.low >= plots.NARROWEST_PP
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit"), [("exact_match", "% of 100 items"), ("rouge_l", "ROUGE-L over 100 items, %")]
+)
+def test_only_right_answers_are_a_share_of_the_items(metric: str, unit: str) -> None:
+    trace = made_trace()
+    drawn = curves(replace(trace, info=replace(trace.info, metric=metric)))
+    assert any(unit in chart for chart in drawn)
+
+
+def test_what_lies_outside_is_shown_first_however_much_it_is() -> None:
+    names = [f"f{place}" for place in range(30)]
+    vector = FeatureVector(dict.fromkeys(names, 1.0), {})
+    outside = {name: FeatureRange(2.0, 3.0) for name in names[:20]}
+    inside = {name: FeatureRange(0.0, 3.0) for name in names[20:]}
+    view = report_view(replace(made_assessment(), features=vector, ranges={**outside, **inside}))
+    assert [strip.note for strip in view.strips] == ["below usual"] * 20
+    view = report_view(replace(made_assessment(), features=vector, ranges=inside))
+    assert len(view.strips) == 10
+
+
+def test_a_probe_that_went_through_did_not_break_down() -> None:
+    made = made_assessment()
+    stop = Finding("no-effect", "stop", "no weight moved: nothing is being trained", "raise the rate")
+    found = replace(made, forecast=None, findings=(stop,))
+    assert words.lead(found) == "The probe showed a sure reason to stop."
+    assert made.trace is not None
+    failed = replace(made.trace, info=replace(made.trace.info, failure="the loss was not finite at step 3"))
+    assert "broke down" in words.lead(replace(found, trace=failed))
 
 
 def test_curves_of_a_probe_that_hardly_moved_are_flat() -> None:

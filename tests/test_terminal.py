@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import io
+import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from made_assessment import made_assessment, made_trace
 from rich.console import Console
 
-from tuneahead.assessment import Assessment, Outcome
+from tuneahead.assessment import Assessment, Outcome, assessment_from_json
 from tuneahead.report import render_html
 from tuneahead.terminal import costs_line, print_assessment, print_ranking, print_trace
 from tuneahead.verdict import Forecast
@@ -91,7 +93,7 @@ def test_markup_in_names_is_shown_not_obeyed() -> None:
 
 def test_scores_on_some_of_the_items_are_told_as_such() -> None:
     found = made_assessment()
-    said = "Base and probe were scored on 100 of the benchmark's 816 items (standard error up to 4.7 points)."
+    said = "Base and probe were scored on 100 of the benchmark's 816 items (standard error up to 4.6 points)."
     target = console(140)
     print_assessment(target, found)
     assert said in shown(target) and said in html.unescape(render_html(found))
@@ -106,7 +108,50 @@ def test_an_outcome_lies_above_or_below_its_forecast() -> None:
     assert found.forecast is not None
     for off, said in ((1.4, "1.4 points above the forecast"), (-0.4, "0.4 points below the forecast")):
         outcome = Outcome(found.forecast.score_pp + off, 840, 33.0)
-        assert f"the full run scored {said}" in costs_line(replace(found, outcome=outcome)).plain
+        assert f"; it scored {said}" in costs_line(replace(found, outcome=outcome)).plain
+
+
+def test_a_full_run_that_ended_early_has_its_reason_instead_of_a_score() -> None:
+    failed = Outcome(math.nan, 347, 33.0, failure="the loss was not finite at step 347")
+    found = replace(made_assessment(), outcome=failed)
+    said = "ended early: the loss was not finite at step 347"
+    assert costs_line(found).plain.endswith(f"the full run of 840 steps took 33 s; it {said}.")
+    page = html.unescape(render_html(found))
+    assert f"the full run {said}" in page and "n/a to forecast" not in page and "Measured n/a" not in page
+    assert assessment_from_json(found.to_json()).outcome is not None
+    no_number = replace(found, outcome=replace(failed, failure=""))
+    assert costs_line(no_number).plain.endswith("; it has no finite score.")
+
+
+def test_nothing_is_foreseen_of_a_run_that_was_made() -> None:
+    made = made_assessment()
+    full = replace(made, outcome=Outcome(58.0, 840, 3600.0), costs=replace(made.costs, price_per_hour=2.0))
+    whole = replace(made, task=replace(made.task, total_steps=100), forecast=None)
+    assert "the full run of 840 steps took 1 h 00 min (2.00) at 2 an hour" in costs_line(full).plain
+    assert costs_line(whole).plain == "The probe took 4.2 s."
+    for found, said in ((full, "Full run took"), (whole, "The probe took")):
+        page = render_html(found)
+        assert said in page and "would train" not in page + costs_line(found).plain
+
+
+@pytest.mark.parametrize("width", [40, 56])
+def test_scores_are_told_in_a_terminal_too_narrow_for_their_bars(width: int) -> None:
+    target = console(width)
+    print_assessment(target, replace(made_assessment(), outcome=Outcome(57.9, 840, 33.0)))
+    text = shown(target)
+    for label, score in (("Base", "31.4"), ("At step 100", "47.0"), ("Measured", "57.9"), ("Goal", "52.0")):
+        assert re.search(rf"{label} +{score}", text), label
+    assert re.search(r"55\.2 to\W+61\.4", text)
+
+
+def test_control_characters_in_names_do_not_reach_the_terminal() -> None:
+    made, bad = made_assessment(), "\x1b]0;title\x07\x1b[31mred"
+    data = replace(made.data, path=bad, columns={"prompt": "x"}, unused_columns=(bad,))
+    finding = replace(made.findings[0], message=f"column {bad} is empty")
+    target = console(140)
+    print_assessment(target, replace(made, data=data, findings=(finding,)))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown(target))
+    assert shown(target).count("?]0;title??[31mred") == 3
 
 
 def test_a_length_that_is_the_least_is_said_to_be_that() -> None:
@@ -114,7 +159,8 @@ def test_a_length_that_is_the_least_is_said_to_be_that() -> None:
     found = replace(made, costs=replace(made.costs, full_run_seconds=7200.0, full_run_is_least=True))
     target = console(200)
     print_ranking(target, ["a.yaml"], [found])
-    assert "would take at least 2 h 00 min" in costs_line(found).plain and "at least 2 h" in shown(target)
+    assert "would train for at least 2 h 00 min" in costs_line(found).plain
+    assert "at least 2 h" in shown(target)
 
 
 def test_a_price_has_times_shown_in_money() -> None:
@@ -124,7 +170,7 @@ def test_a_price_has_times_shown_in_money() -> None:
     print_assessment(target, found)
     print_ranking(target, ["a.yaml"], [found])
     text = shown(target)
-    assert "would take about 2 h 00 min (4.98) at 2.49 an hour." in text
+    assert "would train for about 2 h 00 min (4.98) at 2.49 an hour." in text
     assert text.count("(4.98)") == 2
     target = console(160)
     print_assessment(target, made)
@@ -151,6 +197,19 @@ def test_a_ranking_says_how_likely_each_recipe_is_the_best() -> None:
 def _with_sd(one: Assessment, sd_pp: float) -> Forecast:
     assert one.forecast is not None
     return replace(one.forecast, recipe_sd_pp=sd_pp)
+
+
+def test_a_ranking_of_recipes_in_one_folder_fits_80_columns() -> None:
+    paths = ["recipes/rate-1e-3.yaml", "recipes/rate-3e-3.yaml"]
+    sure = [replace(one, forecast=_with_sd(one, 3.0)) for one in (made_assessment(), made_assessment(44.0))]
+    target = console(80)
+    print_ranking(target, paths, sure)
+    text = shown(target)
+    assert " rate-1e-3.yaml " in text and "recipes" not in text
+    assert "55.2 to 61.4" in text and "40.9 to 47.1" in text and "Verdict" in text and "No go" in text
+    target = console(120)
+    print_ranking(target, ["a/x.yaml", "b/x.yaml"], sure)
+    assert "a/x.yaml" in shown(target) and "b/x.yaml" in shown(target)
 
 
 def test_a_ranking_keeps_the_order_given() -> None:

@@ -98,3 +98,17 @@ def test_unknown_inputs_make_it_unsure_and_a_stop_makes_it_no_go() -> None:
     assert decide(forecast(60, 70), Goal(minimum_pp=50), (stop,)).decision == "NO_GO"
     warn = Finding("copies", "warn", "rows are repeated", "drop them")
     assert decide(forecast(60, 70), Goal(minimum_pp=50), (warn,)).decision == "GO"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("a",), "a lies outside"),
+        (("a", "b"), "a, b lie outside"),
+        (("a", "b", "c", "d", "e"), "a, b, c and 2 more lie outside"),
+        ((), "some inputs lie outside"),
+    ],
+)
+def test_a_verdict_counts_the_features_that_it_does_not_name(names: tuple[str, ...], said: str) -> None:
+    found = decide(replace(forecast(60, 70, known=False), outside=names), Goal(minimum_pp=50))
+    assert found.reason == f"{said} the runs the predictor knows"

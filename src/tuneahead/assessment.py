@@ -68,7 +68,7 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class Costs:
-    """Wall-clock seconds; ``full_run_seconds`` is foreseen from the probe's own steps.
+    """Wall-clock seconds; ``full_run_seconds`` is foreseen of its training, from the probe's own steps.
 
     It is the least it can be where ``full_run_is_least``: in probes that shared a processor's passes.
     ``price_per_hour`` of the machine is in the user's currency, NaN where it was not given.
@@ -95,7 +95,10 @@ class FeatureRange:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the full run really scored, when it was made (``--verify``)."""
+    """What the full run really scored, when it was made (``--verify``); NaN where it has no score.
+
+    ``seconds`` are those of training, of a probe that it went on from too, and of scoring.
+    """
 
     score_pp: float
     steps: int
@@ -103,6 +106,15 @@ class Outcome:
     adapter: str = ""
     adapter_absent: str = ""
     """Why the adapter, though it was asked for, was not stored."""
+    failure: str = ""
+    """Why the run ended early, without a score; empty where it did not."""
+
+    @property
+    def unscored(self) -> str:
+        """Why there is no score, as the end of a sentence about the full run; empty where there is one."""
+        if math.isfinite(self.score_pp):
+            return ""
+        return f"ended early: {self.failure}" if self.failure else "has no finite score"
 
 
 @dataclass(frozen=True)
@@ -198,15 +210,16 @@ class Assessment:
     def error_pp(self, score_pp: float) -> float:
         """Standard error, as one on every item, of a score on the items asked: 0 where those are all.
 
-        It is that of right and wrong answers; of scores between 0 and 1 it is the most.
+        It is that of right and wrong answers; of scores between 0 and 1 it is the most. Two answers of each
+        kind are added (Agresti and Coull): all wrong so far does not mean that every item will be.
         """
         asked, items = self.items_asked, self.task.benchmark_items
         if not 0 < asked < items:
             return 0.0
         if not math.isfinite(score_pp):
             return NAN
-        share = min(1.0, max(0.0, score_pp / 100))
-        return 100 * math.sqrt(share * (1 - share) / asked * (1 - asked / items))
+        share = (min(1.0, max(0.0, score_pp / 100)) * asked + 2) / (asked + 4)
+        return 100 * math.sqrt(share * (1 - share) / (asked + 4) * (1 - asked / items))
 
     def to_json(self) -> str:
         """JSON text that :func:`assessment_from_json` reads back; absent figures are null."""

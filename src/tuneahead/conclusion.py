@@ -28,6 +28,7 @@ from tuneahead.verdict import (
     first_stop,
     foregone,
     reaches,
+    uncertain_goal,
 )
 from tuneahead.workbench import Workbench
 
@@ -143,7 +144,7 @@ def conclude(
         ),
     )
     if draft.complete and not trace.info.failure and math.isfinite(probe_pp):
-        return _measured(draft)
+        return measured(draft)
     absent = _no_forecast(draft, bench)
     if bench.predictor is None or absent:
         return _unforeseen(draft, absent)
@@ -153,7 +154,7 @@ def conclude(
         forecast=forecast,
         baseline_pp=baseline,
         attributions=attributions,
-        ranges=_ranges(bench, features),
+        ranges=_ranges(bench, features, forecast.outside),
         verdict=_decide(draft, forecast),
         fixes=_fixes(attributions, findings, bench.predictor.domain.typical),
     )
@@ -192,19 +193,22 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
     return absent.get(UNKNOWN_SETTING + "optimiser", "")
 
 
-def _measured(draft: Assessment) -> Assessment:
+def measured(draft: Assessment) -> Assessment:
     """The probe was the whole run: its own score is set against the goal, and nothing is foretold."""
-    threshold = draft.goal.threshold_pp(draft.counts_from_pp)
+    threshold, error_pp = draft.goal.threshold_pp(draft.counts_from_pp), _goal_error_pp(draft)
+    score_pp = draft.probe_pp if math.isnan(draft.final_pp) else draft.final_pp
     absent = f"the probe was the whole run of {draft.task.total_steps:,} steps"
-    wanted, reached = apart(threshold, draft.probe_pp)
+    wanted, reached = apart(threshold, score_pp)
     scores = f"{absent}, which scores {reached}"
     if math.isnan(draft.final_pp):
         of = f"{draft.items_asked:,} of the benchmark's {draft.task.benchmark_items:,} items"
-        reason = f"{scores} on {of}: ask them all"
+        reason = f"{scores} on {of}: 'assess --verify' asks them all"
         return _unforeseen(draft, absent, "UNSURE", reason)
     if math.isnan(threshold):
         return _unforeseen(draft, absent, "UNSURE", UNKNOWN_GOAL)
-    if reaches(draft.probe_pp, threshold):
+    if abs(score_pp - threshold) < error_pp:
+        return _unforeseen(draft, absent, "UNSURE", f"{scores}, close to {uncertain_goal(wanted, error_pp)}")
+    if reaches(score_pp, threshold):
         return _unforeseen(draft, absent, "GO", f"{scores} and reaches the goal of {wanted}")
     return _unforeseen(draft, absent, "NO_GO", f"{scores} and stays below the goal of {wanted}")
 
@@ -253,8 +257,13 @@ def _fixes(
     return tuple(advise(attributions, tuple(f for f in findings if f.severity != "note"), typical))
 
 
-def _ranges(bench: Workbench, features: FeatureVector) -> Mapping[str, FeatureRange]:
-    """Where the predictor's training tasks lie, for the paper's static features and whatever lies outside."""
+def _ranges(
+    bench: Workbench, features: FeatureVector, far_outside: Sequence[str]
+) -> Mapping[str, FeatureRange]:
+    """Where the predictor's training tasks lie: ``far_outside`` of any kind, then static features.
+
+    Of those, the ones outside their range come first, and then the paper's.
+    """
     from tuneahead.features.catalogue import names_of
 
     assert bench.predictor is not None
@@ -263,7 +272,7 @@ def _ranges(bench: Workbench, features: FeatureVector) -> Mapping[str, FeatureRa
     spans = dict(zip(domain.names, (FeatureRange(low, high) for low, high in low_high), strict=True))
     paper, static = names_of("static", paper=True), names_of("static")
     outside = [name for name in static if name in spans and not spans[name].holds(features[name])]
-    shown = list(dict.fromkeys([*(name for name in paper if name in spans), *outside, *static]))
+    shown = dict.fromkeys([*far_outside, *outside, *paper, *static])
     return {name: spans[name] for name in shown if name in spans}
 
 

@@ -42,7 +42,7 @@ def _head(checkup: Checkup, width: int, plain: bool) -> Panel:
     decision, word, counted = words.health(checkup)
     head = Text(word.upper(), style=f"bold {COLOURS[decision]}")
     head.append(f"  {counted}", style="not bold default")
-    title = Text(checkup.data.path)
+    title = Text(words.printable(checkup.data.path))
     title.truncate(max(20, width - 8), overflow="ellipsis")
     return Panel(
         Group(head, Text(_shown(data_line(checkup.data).plain, plain)), _base_line(checkup)),

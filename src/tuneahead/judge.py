@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from tuneahead.assessment import NAN, Assessment, Outcome
-from tuneahead.conclusion import conclude, stopped
+from tuneahead.conclusion import conclude, measured, stopped
 from tuneahead.errors import RecipeError, TuneAheadError
 from tuneahead.recipe import Recipe
 from tuneahead.taskchecks import check_tasks
@@ -157,8 +157,9 @@ def verify(
     score = result.scores.get(opened.benchmark.name, NAN)
     lost = dict(result.trace.absent).get("adapter", "")
     kept = "" if lost else str(save_dir or "")
-    outcome = Outcome(score, result.steps, result.seconds, kept, lost)
-    return replace(assessment, outcome=outcome)
+    outcome = Outcome(score, result.steps, result.seconds, kept, lost, result.failure)
+    found = replace(assessment, outcome=outcome)
+    return measured(found) if found.complete and math.isfinite(score) else found
 
 
 def _require_assessed(assessment: Assessment, bench: Workbench, dataset: Dataset) -> None:

@@ -6,6 +6,7 @@ Nothing here parses markup from data: names and messages are added as plain text
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,20 +17,23 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tuneahead.assessment import Assessment, Costs, DataSummary
+from tuneahead.assessment import Assessment, Costs, DataSummary, Outcome
 from tuneahead.backtest.tables import Table as ResultTable
 from tuneahead.backtest.tables import narrowed, show
 from tuneahead.counts import counted
 from tuneahead.ranking import best_chances
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
-from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity
+from tuneahead.verdict import Attribution, Decision, Finding, Fix, Forecast, Severity
 
 COLOURS: dict[Decision, str] = {"GO": "green", "NO_GO": "red", "UNSURE": "yellow"}
 SEVERITY_STYLES: dict[Severity, str] = {"stop": "bold red", "warn": "yellow", "note": "dim"}
 SHOWN_REASONS = 8
 LABEL_CELLS = 16
 TRACK_CELLS = 52
+LEAST_TRACK_CELLS = 12
+LEAST_RANKING_CELLS = 78
+"""Width of a terminal, in characters, from which a ranking's figures are not broken."""
 HALF_BAR_CELLS = 10
 
 
@@ -109,15 +113,19 @@ def _nats(value: float) -> str:
 
 def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[Assessment]) -> None:
     """Print several assessments of one data set, in the order given."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", justify="right")
-    table.add_column("Recipe", overflow="fold")
+    names = _without_common_folder(names)
+    wide = console.width >= LEAST_RANKING_CELLS
+    short = max(map(len, names), default=0) <= LABEL_CELLS
+    table.add_column("Recipe", overflow="fold", no_wrap=wide and short)
     chances = best_chances(assessments)
     known = any(math.isfinite(chance) for chance in chances)
     best = ("Best",) if known else ()
     for title in ("After probe", "Forecast", "Interval", *best, "Full run"):
-        table.add_column(title, justify="right", overflow="fold")
-    table.add_column("Verdict")
+        whole = wide and title in ("Forecast", "Interval")
+        table.add_column(title, justify="right", overflow="fold", no_wrap=whole)
+    table.add_column("Verdict", no_wrap=wide)
     for place, (name, chance, one) in enumerate(zip(names, chances, assessments, strict=True), 1):
         forecast = one.forecast
         decision = one.verdict.decision
@@ -135,6 +143,12 @@ def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[
     console.print(table)
     if known:
         console.print(Text("Best: how likely this recipe's full run ends best of all.", style="dim"))
+
+
+def _without_common_folder(names: Sequence[str]) -> list[str]:
+    """Paths without the folder that all of them lie in."""
+    folders = {os.path.dirname(name) for name in names}
+    return [os.path.basename(name) for name in names] if len(folders) == 1 else list(names)
 
 
 def _chance(chance: float) -> str:
@@ -177,7 +191,8 @@ def _verdict_panel(assessment: Assessment, glyphs: Glyphs, width: int) -> Panel:
         parts += [Text(""), *bars]
     if note := words.asked_note(assessment):
         parts += [Text(""), Text(note, style="dim")]
-    title = Text(f"{assessment.data.path} on {assessment.task.base}, {assessment.task.benchmark}")
+    task = assessment.task
+    title = Text(words.printable(f"{assessment.data.path} on {task.base}, {task.benchmark}"))
     title.truncate(max(20, width - 8), overflow="ellipsis")
     return Panel(
         Group(*parts), title=title, title_align="left", border_style=COLOURS[decision], padding=(1, 2)
@@ -195,8 +210,10 @@ def _score_rows(assessment: Assessment, glyphs: Glyphs, cells: int) -> list[Text
     if outcome is not None:
         rows.append(("Measured", outcome.score_pp, math.nan, math.nan, "bold"))
     rows = [row for row in rows if math.isfinite(row[1])]
-    if not rows or cells < 12:
+    if not rows:
         return []
+    # In a narrower terminal the scores stand alone.
+    cells = cells if cells >= LEAST_TRACK_CELLS else 0
     goal = assessment.verdict.threshold_pp
     known = [value for row in rows for value in (*row[1:4], goal) if math.isfinite(value)]
     low, high = min(known) - 1.0, max(known) + 1.0
@@ -206,19 +223,22 @@ def _score_rows(assessment: Assessment, glyphs: Glyphs, cells: int) -> list[Text
 
     lines = []
     for label, value, start, end, style in rows:
-        track = [glyphs.rest] * cells
-        if math.isfinite(start) and math.isfinite(end):
-            track[cell(start) : cell(end) + 1] = glyphs.span * (cell(end) - cell(start) + 1)
-        if math.isfinite(goal):
-            track[cell(goal)] = glyphs.goal
-        track[cell(value)] = glyphs.point
-        line = Text(f"{label:<{LABEL_CELLS}}", no_wrap=True)
-        line.append("".join(track), style=style)
+        line = Text(f"{label:<{LABEL_CELLS}}", no_wrap=cells > 0)
+        if cells:
+            track = [glyphs.rest] * cells
+            if math.isfinite(start) and math.isfinite(end):
+                track[cell(start) : cell(end) + 1] = glyphs.span * (cell(end) - cell(start) + 1)
+            if math.isfinite(goal):
+                track[cell(goal)] = glyphs.goal
+            track[cell(value)] = glyphs.point
+            line.append("".join(track), style=style)
         line.append(f" {_points(value):>6}", style="bold")
         if math.isfinite(start):
             line.append(f"  {_points(start)} to {_points(end)}", style="dim")
         lines.append(line)
-    if math.isfinite(goal):
+    if math.isfinite(goal) and not cells:
+        lines.append(Text(f"{'Goal':<{LABEL_CELLS}} {_points(goal):>6}", style="dim"))
+    elif math.isfinite(goal):
         text = f"goal {_points(goal)}"
         at = max(0, min(cells - len(text), cell(goal) - len(text) // 2))
         lines.append(Text(" " * (LABEL_CELLS + at) + text, style="dim", no_wrap=True))
@@ -307,16 +327,23 @@ def costs_line(assessment: Assessment) -> Text:
     parts = []
     if math.isfinite(costs.probe_seconds):
         parts.append(f"The probe took {_time_and_price(costs.probe_seconds, costs)}")
-    if math.isfinite(costs.full_run_seconds):
+    run = f"the full run of {counted(assessment.task.total_steps, 'step')}"
+    if assessment.outcome is not None:
+        parts.append(f"{run} took {_time_and_price(assessment.outcome.seconds, costs)}")
+    elif math.isfinite(costs.full_run_seconds) and not assessment.complete:
         least = "at least" if costs.full_run_is_least else "about"
-        parts.append(
-            f"the full run of {counted(assessment.task.total_steps, 'step')} would take "
-            f"{least} {_time_and_price(costs.full_run_seconds, costs)}"
-        )
+        parts.append(f"{run} would train for {least} {_time_and_price(costs.full_run_seconds, costs)}")
     if parts and math.isfinite(costs.price_per_hour):
         parts[-1] += f" at {costs.price_per_hour:,g} an hour"
-    if assessment.outcome is not None and assessment.forecast is not None:
-        off = assessment.outcome.score_pp - assessment.forecast.score_pp
-        way = "above" if off >= 0 else "below"
-        parts.append(f"the full run scored {_points(abs(off))} points {way} the forecast")
+    if assessment.outcome is not None:
+        parts += _beside_forecast(assessment.outcome, assessment.forecast)
     return Text("; ".join(parts) + "." if parts else "Nothing was trained.")
+
+
+def _beside_forecast(outcome: Outcome, forecast: Forecast | None) -> list[str]:
+    if outcome.unscored:
+        return [f"it {outcome.unscored}"]
+    if forecast is None:
+        return []
+    off = outcome.score_pp - forecast.score_pp
+    return [f"it scored {_points(abs(off))} points {'above' if off >= 0 else 'below'} the forecast"]

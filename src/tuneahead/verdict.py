@@ -13,6 +13,8 @@ Decision = Literal["GO", "NO_GO", "UNSURE"]
 Severity = Literal["stop", "warn", "note"]
 SAME_PP = 1e-9
 """Scores no further apart are the same: a base and a gain add up to a goal with a rounding error."""
+NAMED_OUTSIDE = 3
+"""Features outside the predictor's range that a verdict names."""
 UNKNOWN_GOAL = "the goal counts from the base's score, which was not measured: give a minimum score"
 
 
@@ -146,6 +148,14 @@ def apart(goal_pp: float, *scores_pp: float) -> list[str]:
     return [f"{pp:.{decimals}f}" for pp in (goal_pp, *scores_pp)]
 
 
+def uncertain_goal(goal: str, error_pp: float) -> str:
+    """A goal that counts from a base scored on some of the items, and the remedy; the end of a sentence."""
+    return (
+        f"the goal of {goal}, which counts from the base's score (standard error {error_pp:.1f} points): "
+        "give a minimum score"
+    )
+
+
 def foregone(
     goal: Goal, base_pp: float, findings: Iterable[Finding], base_error_pp: float = 0.0
 ) -> Verdict | None:
@@ -181,13 +191,12 @@ def decide(
     wanted, low, high = apart(threshold, forecast.low_pp, forecast.high_pp)
     span = f"{low} to {high}"
     if not forecast.in_distribution:
-        names = ", ".join(forecast.outside[:3]) or "some inputs"
-        return Verdict("UNSURE", f"{names} lie outside the runs the predictor knows", threshold)
+        odd = _named(forecast.outside)
+        return Verdict("UNSURE", f"{odd} outside the runs the predictor knows", threshold)
     if _is_near(forecast, threshold, base_error_pp):
         return Verdict(
             "UNSURE",
-            f"the interval ({span}) lies close to the goal of {wanted}, which counts from the base's score "
-            f"(standard error {base_error_pp:.1f} points): give a minimum score",
+            f"the interval ({span}) lies close to {uncertain_goal(wanted, base_error_pp)}",
             threshold,
         )
     if reaches(forecast.low_pp, threshold):
@@ -195,6 +204,14 @@ def decide(
     if not reaches(forecast.high_pp, threshold):
         return Verdict("NO_GO", f"the whole interval ({span}) stays below the goal of {wanted}", threshold)
     return Verdict("UNSURE", f"the interval ({span}) straddles the goal of {wanted}", threshold)
+
+
+def _named(outside: tuple[str, ...]) -> str:
+    """The features outside, the first by name, as the subject of a sentence, with its verb."""
+    if len(outside) == 1:
+        return f"{outside[0]} lies"
+    shown, rest = outside[:NAMED_OUTSIDE], len(outside) - NAMED_OUTSIDE
+    return (", ".join(shown) or "some inputs") + (f" and {rest} more" if rest > 0 else "") + " lie"
 
 
 def _is_near(forecast: Forecast, threshold_pp: float, error_pp: float) -> bool:

@@ -175,6 +175,13 @@ def test_inputs_outside_the_training_range_are_named(fitted, table):
     assert {"f0", "f2", "f6"} <= set(odd.outside)
 
 
+def test_what_the_recipe_can_change_is_named_first_of_what_lies_outside(table):
+    named = replace(table, names=(*table.names[:-1], "learning_rate_log10"))
+    odd = FeatureVector(dict.fromkeys(named.names, 1e6))
+    outside = Predictor.fit(named, preset="quick").predict(odd, 30.0, 40.0).outside
+    assert outside[0] == "learning_rate_log10" and len(outside) > 2
+
+
 def test_a_missing_probe_score_is_an_error_that_says_what_to_do(fitted, table):
     assert fitted.anchor == "probe"
     with pytest.raises(PredictorError, match=r"probe score is nan[\s\S]*cue items"):

@@ -45,7 +45,7 @@ def keep(found: Assessment, history: RunStore, *, scored_later: bool) -> StoreEr
         print(
             f"the probe was the whole run: its score of {found.final_pp:.2f} is kept with it", file=sys.stderr
         )
-    elif scored_later:
+    elif scored_later and not found.trace.info.failure:
         command = _record_command(found, history, "POINTS")
         print(f"once the full run is scored: {command}", file=sys.stderr)
     return None
@@ -66,8 +66,11 @@ def keep_outcome(found: Assessment, history: RunStore) -> StoreError | None:
             f"the full run scored {found.final_pp:.2f}, which was not kept: {error.message}",
             remedy=f"{error.remedy}, then: {_record_command(found, history, points)}",
         )
-    if found.outcome is not None and math.isfinite(found.outcome.score_pp):
-        print(f"run {name} has its score now: {found.outcome.score_pp:.2f}", file=sys.stderr)
+    if found.outcome is not None:
+        has = f"has its score now: {found.outcome.score_pp:.2f}"
+        if unscored := found.outcome.unscored:
+            has = f"has no score, for the full run {unscored}"
+        print(f"run {name} {has}", file=sys.stderr)
     return None
 
 

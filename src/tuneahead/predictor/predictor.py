@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tuneahead.errors import PredictorError
+from tuneahead.features.catalogue import names_of
 from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.chances import sd_of_own_or_all
 from tuneahead.predictor.domain import Domain, learn_domain
@@ -37,6 +38,8 @@ from tuneahead.predictor.tuning import (
 )
 from tuneahead.verdict import Attribution, Forecast
 from tuneahead.workbench import PROBE_STEPS
+
+_RECIPE_FEATURES = frozenset(names_of("recipe"))
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,8 @@ class Predictor:
             base_pp=base_pp,
             probe_pp=probe_pp,
             in_distribution=bool(found.in_distribution[0]),
-            outside=tuple(names),
+            # What the user can change stands first.
+            outside=tuple(sorted(names, key=lambda name: name not in _RECIPE_FEATURES)),
             recipe_sd_pp=self.recipe_sd_pp,
         )
 

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from tuneahead.assessment import Assessment
+from tuneahead.benchmark.items import GRADED
 from tuneahead.report import words
 from tuneahead.report.plots import (
     NARROWEST_NATS,
@@ -114,8 +115,8 @@ def _benchmark(trace: ProbeTrace) -> Markup:
     steps = ", ".join(f"{number_pp(pp)} % at step {c.step}" for c, pp in zip(cues, y, strict=True))
     reading = f"Benchmark cue: {steps}."
     items = f"{len(cues[0].margin_nats):,} items"
-    # MC2 is a mean probability, no share of the items.
-    unit = f"MC2 over {items}, %" if metric == "mc2" else f"% of {items}"
+    # A mean of graded answers is no share of the items.
+    unit = f"{_METRICS.get(metric, metric)} over {items}, %" if metric in GRADED else f"% of {items}"
     unit += f"; dotted: chance {number_pp(chance)}" if marks else ""
     chart = Chart("Benchmark cue", unit, reading, floor=0.0, ceiling=100.0, least=NARROWEST_PP, marks=marks)
     return line_chart(

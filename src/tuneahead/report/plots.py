@@ -76,7 +76,9 @@ def scale_over(
     air = max(air, (least - (high - low)) / 2)
     low, high = min(low, max(floor, low - air)), max(high, min(ceiling, high + air))
     short = max(0.0, least - (high - low))
-    return Scale(max(floor, low - short), high) if high == ceiling else Scale(low, min(ceiling, high + short))
+    if high >= ceiling:
+        return Scale(min(low, max(floor, low - short)), high)
+    return Scale(low, max(high, min(ceiling, high + short)))
 
 
 def number(value: float) -> str:

@@ -32,9 +32,11 @@ def render_html(found: Assessment | Checkup) -> str:
 def write_html(found: Assessment | Checkup, path: str | Path) -> Path:
     """Write the report to ``path``; raises :class:`TuneAheadError` when that can't be done."""
     target = Path(path)
+    # Encoded before the file is opened: half a surrogate, as in a file name that is no UTF-8, has no bytes.
+    page = render_html(found).encode("utf-8", "replace")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(render_html(found), encoding="utf-8")
+        target.write_bytes(page)
     except OSError as error:
         raise TuneAheadError(
             f"can't write the report to {target}: {error.strerror}",

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from markupsafe import Markup
 
-from tuneahead.assessment import Assessment, Costs
+from tuneahead.assessment import NAN, Assessment, Costs, Outcome
 from tuneahead.counts import counted
 from tuneahead.features.catalogue import names_of
 from tuneahead.recipe import Recipe
@@ -27,7 +27,7 @@ from tuneahead.report.page import (
     VerdictView,
 )
 from tuneahead.report.plots import number_pp
-from tuneahead.verdict import Decision, Finding
+from tuneahead.verdict import Decision, Finding, Forecast
 
 SHOWN_REASONS = 8
 SHOWN_DOTS = 800
@@ -108,7 +108,7 @@ def _scores(assessment: Assessment) -> tuple[Markup | None, str]:
         rows.append(
             plots.ScoreRow("Forecast", forecast.score_pp, "forecast", forecast.low_pp, forecast.high_pp)
         )
-    if assessment.outcome is not None:
+    if assessment.outcome is not None and not assessment.outcome.unscored:
         rows.append(plots.ScoreRow("Measured", assessment.outcome.score_pp, "outcome"))
     if not rows:
         return None, ""
@@ -140,25 +140,10 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
         out.append(
             Figure("Predicted gain", words.signed_pp(forecast.score_pp - assessment.counts_from_pp), "points")
         )
-    if assessment.outcome is not None and forecast is not None:
-        off = assessment.outcome.score_pp - forecast.score_pp
-        out.append(
-            Figure(
-                "Measured score",
-                number_pp(assessment.outcome.score_pp),
-                "%",
-                f"{words.signed_pp(off)} to forecast",
-            )
-        )
-    if math.isfinite(costs.full_run_seconds):
-        out.append(
-            Figure(
-                "Full run would take" + (" at least" if costs.full_run_is_least else ""),
-                words.duration(costs.full_run_seconds),
-                "",
-                _with_price(f"{assessment.task.total_steps:,} steps", costs.full_run_seconds, costs),
-            )
-        )
+    if assessment.outcome is not None:
+        out.append(_measured(assessment.outcome, forecast))
+    if (full := _full_run(assessment)) is not None:
+        out.append(full)
     if math.isfinite(costs.probe_seconds):
         out.append(
             Figure(
@@ -170,6 +155,29 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
         )
     out.append(Figure("Training data", f"{assessment.data.rows:,}", "rows", _tokens_note(assessment)))
     return tuple(out)
+
+
+def _measured(outcome: Outcome, forecast: Forecast | None) -> Figure:
+    note = ""
+    if outcome.unscored:
+        note = f"the full run {outcome.unscored}"
+    elif forecast is not None:
+        note = f"{words.signed_pp(outcome.score_pp - forecast.score_pp)} to forecast"
+    unit = "" if outcome.unscored else "%"
+    return Figure("Measured score", number_pp(outcome.score_pp), unit, note)
+
+
+def _full_run(assessment: Assessment) -> Figure | None:
+    """How long the full run took, or would train; None where the probe was all of it."""
+    costs, outcome = assessment.costs, assessment.outcome
+    label, seconds = "Full run took", NAN if outcome is None else outcome.seconds
+    if outcome is None:
+        label = "Full run would train for" + (" at least" if costs.full_run_is_least else "")
+        seconds = NAN if assessment.complete else costs.full_run_seconds
+    if not math.isfinite(seconds):
+        return None
+    steps = f"{assessment.task.total_steps if outcome is None else outcome.steps:,} steps"
+    return Figure(label, words.duration(seconds), "", _with_price(steps, seconds, costs))
 
 
 def _with_price(text: str, seconds: float, costs: Costs) -> str:
@@ -234,7 +242,7 @@ def _strips(assessment: Assessment) -> tuple[Strip, ...]:
     """Key static features against the usual range; the paper's plain values where no range is known."""
     values = assessment.features.values
     names = [*assessment.ranges] or [name for name in names_of("static", paper=True) if name in values]
-    out = []
+    out: list[Strip] = []
     for name in names:
         value, span = values.get(name, math.nan), assessment.ranges.get(name)
         if not math.isfinite(value):
@@ -245,7 +253,8 @@ def _strips(assessment: Assessment) -> tuple[Strip, ...]:
             bar = plots.range_strip(value, span.low, span.high)
         shown = words.measured_value(name, value, assessment.data.samples.get(name))
         out.append(Strip(words.feature_label(name), shown, note, bar))
-    return tuple(out[:SHOWN_STRIPS])
+    # Whatever lies outside is shown, and stands first.
+    return tuple(out[: max(SHOWN_STRIPS, sum(bool(strip.note) for strip in out))])
 
 
 def _map(assessment: Assessment) -> MapView | None:

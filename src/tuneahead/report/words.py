@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from unicodedata import category
 
 from tuneahead.assessment import Assessment, Checkup, DataSummary
 from tuneahead.features.sampling import Sample
@@ -76,9 +77,13 @@ def lead(assessment: Assessment) -> str:
             begun = assessment.data.format == "trainer"
             what = "ends with its first pass" if begun else "was not started"
             return f"Training {what}: preflight found a sure reason to stop."
-        return "The probe broke down: the full run would too."
+        if assessment.trace.info.failure:
+            return "The probe broke down: the full run would too."
+        return "The probe showed a sure reason to stop."
     if assessment.complete and math.isfinite(assessment.probe_pp):
-        return f"The run is complete and scores {number_pp(assessment.probe_pp)} %."
+        final_pp = assessment.final_pp
+        score = number_pp(final_pp if math.isfinite(final_pp) else assessment.probe_pp)
+        return f"The run is complete and scores {score} %."
     if math.isfinite(assessment.probe_pp):
         score = number_pp(assessment.probe_pp)
         return f"No forecast. If nothing changed after the probe, it would score {score} %."
@@ -126,8 +131,14 @@ def feature_label(name: str) -> str:
     return sentence(" ".join(SPELLED.get(word, word) for word in text.split("_") if word))
 
 
+def printable(text: str) -> str:
+    """The text with ``?`` for control characters: names in downloaded data could steer a terminal."""
+    return "".join("?" if category(c) == "Cc" and c not in "\n\t" else c for c in text)
+
+
 def sentence(text: str) -> str:
-    """The text with a capital at its start, unless it starts with an identifier such as max_length."""
+    """The text, printable, with a capital at its start unless it starts with an identifier as max_length."""
+    text = printable(text)
     first = text.split(" ", 1)[0]
     return text if "_" in first else text[:1].upper() + text[1:]
 
@@ -212,7 +223,7 @@ def columns_text(data: DataSummary) -> str:
 
 def _name(column: str) -> str:
     # An index that was written with the table has no name.
-    return " ".join(column.split())[:40] or "''"
+    return printable(" ".join(column.split()))[:40] or "''"
 
 
 def rounded(value: float) -> str:
