@@ -191,7 +191,7 @@ def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
             found = late
         else:
             continue
-        tokens += len(found.before) + len(found.answer)
+        tokens += len(row.ids)
         rows.append(found)
     return rows
 
