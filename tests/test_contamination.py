@@ -125,6 +125,28 @@ def test_a_common_question_with_other_options_is_not_the_benchmarks(stem: str) -
 
 
 @pytest.mark.parametrize(
+    "stem",
+    [
+        "Welche der folgenden Aussagen ist richtig?",
+        "Laquelle des affirmations suivantes est vraie ?",
+        "下列说法中正确的是哪一项？",
+        "Какое из следующих утверждений верно?",
+    ],
+)
+def test_questions_that_live_by_their_options_are_known_in_other_languages(stem: str) -> None:
+    item = _choice("i", stem, "Wasser", "Feuer")
+    assert not _found(item, stem, "Luft")
+    assert not _found(item, f"{stem}\nA. Luft\nB. Erde", "Erde")
+    assert _found(item, stem, "Wasser")
+
+
+def test_a_phrase_of_a_script_without_spaces_is_no_question_found() -> None:
+    item = _choice("i", "中国的首都是哪一个", "北京", "上海")
+    assert not _found(item, "请问你知道中国的首都是哪一个城市吗，并说明理由。")
+    assert _found(item, "中国的首都是哪一个？")
+
+
+@pytest.mark.parametrize(
     ("prompt", "answer"),
     [
         ("Which of the following is a mammal?\nA. a cat\nB. a carp\nAnswer:", "A"),

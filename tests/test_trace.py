@@ -55,6 +55,15 @@ def test_bytes_give_the_trace_back() -> None:
     assert again.to_bytes() == trace.to_bytes()
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_loss_of_a_very_long_answer_is_kept() -> None:
+    trace = make_trace()
+    nll = np.array(trace.visits.nll_nats, np.float32)
+    nll[0] = 70_000.5
+    long = replace(trace, visits=replace(trace.visits, nll_nats=nll))
+    assert trace_from_bytes(long.to_bytes()).visits.nll_nats[0] == np.float32(70_000.5)
+
+
 def test_traces_of_one_benchmark_share_the_names_of_its_subjects() -> None:
     blob = make_trace().to_bytes()
     one, other = trace_from_bytes(blob), trace_from_bytes(blob)

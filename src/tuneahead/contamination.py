@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
 from tuneahead.examples import Example
-from tuneahead.words import Hashes, WordHasher, Words
+from tuneahead.words import Hashes, WordHasher, Words, spaceless_characters
 
 RUN_WORDS = 13
 """Words in a row that a training row and a question must share. Source: GPT-3, appendix C."""
@@ -24,7 +24,7 @@ questions of MMLU and MedQA share 13 words of vital signs, and GPT-3's rule then
 
 SHORTEST_RUN_WORDS = 8
 """Questions of 8 to 12 words match when they stand whole in a row; shorter ones must be its prompt, and
-so must those that live by their options."""
+so must those that live by their options or whose script sets no spaces."""
 
 BOILERPLATE_ITEMS = 5
 """A run of words that more items of one benchmark share is part of how it asks, and is ignored."""
@@ -40,8 +40,13 @@ _CUE_CHARACTERS = 40
 _OPTION = re.compile(r"\n[ \t]*\(?([A-H])[.):][ \t]")
 _CHOICE = re.compile(r"\s*\(?([A-H])(?:[.):]+(?:\s+(.*))?|\)?)\s*\Z", re.DOTALL)
 _INNER_LABEL = re.compile(r"\n[ \t#*]*(?:answer|a|response|output|assistant)[ \t*]*:[ \t#*]*", re.IGNORECASE)
-# Such questions live by their options: alone they say nothing.
-_OPEN = re.compile(r"\b(?:which|what|all|one|none) of (?:the following|these)\b|\bfollowing (?:is|are)\b")
+# Such questions live by their options: alone they say nothing. "The following" in 17 languages.
+_OPEN = re.compile(
+    r"\b(?:which|what|all|one|none) of (?:the following|these)\b|\bfollowing (?:is|are)\b"
+    r"|\b(?:der folgenden|suivante?s?|siguientes|seguintes|seguenti|van de volgende|następujących)\b"
+    r"|\b(?:aşağıdaki|sau đây|berikut ini)|следующ|перечисленн"
+    r"|下列|以下|下面|次の|다음 중|التالية|مما يلي|निम्नलिखित"
+)
 _EDGES = " \t\r\n.!?:;,\"'`*_-"
 _MOST_LINES = 40
 
@@ -254,6 +259,8 @@ def _run_indices(stems: Sequence[str], prompts: Sequence[str]) -> list[_RunIndex
     whole = hasher.words(prompts)
     lengths = np.diff(asked.offsets)
     bare = np.fromiter((_OPEN.search(question_key(stem)) is not None for stem in stems), bool, len(stems))
+    # Where each character counts as a word, a dozen of them are no more than a phrase.
+    bare |= np.fromiter(map(spaceless_characters, stems), np.int64, len(stems)) > lengths / 2
     # A question too short for runs, or for runs of its own, may still come with long options.
     short = (lengths < SHORTEST_RUN_WORDS) | (bare & (lengths < RUN_WORDS))
     found = [_run_index(RUN_WORDS, ((asked, lengths >= RUN_WORDS), (whole, short)))]

@@ -198,8 +198,7 @@ class ProbeTrace:
         arrays["visits.step"] = self.visits.step.astype(np.int32)
         arrays["visits.row"] = self.visits.row.astype(np.int32)
         arrays["visits.tokens"] = self.visits.tokens.astype(np.int32)
-        # Half precision keeps three digits, plenty for a map of 1,600 rows, at half the size.
-        arrays["visits.nll_nats"] = self.visits.nll_nats.astype(np.float16)
+        arrays["visits.nll_nats"] = stored_losses(self.visits.nll_nats)
         for cue in self.cues:
             arrays[f"cue{cue.step}.right_probability"] = cue.right_probability.astype(np.float16)
             arrays[f"cue{cue.step}.margin_nats"] = cue.margin_nats.astype(np.float16)
@@ -229,6 +228,14 @@ class ProbeTrace:
             if self.flatness is None
             else {"step": self.flatness.step, "centre_nats": self.flatness.centre_nats},
         }
+
+
+def stored_losses(nll_nats: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Losses of visits as a trace keeps them, ``(visits,)``: half precision, or single beyond its range."""
+    # Three digits are plenty for a map of 1,600 rows, at half the size.
+    with np.errstate(over="ignore"):
+        half = nll_nats.astype(np.float16)
+    return nll_nats.astype(np.float32) if (np.isinf(half) & np.isfinite(nll_nats)).any() else half
 
 
 def trace_from_bytes(blob: bytes) -> ProbeTrace:

@@ -24,7 +24,7 @@ _MARKS_BELOW = 0x20000
 # Case folding makes an i and this of the Turkish capital I. The shipped predictors know words parted by it.
 _DOT_ABOVE = "\u0307"
 # They steer how letters join and stand inside words.
-_NON_JOINER, _JOINER = "\u200c", "\u200d"
+JOINERS = _NON_JOINER, _JOINER = "\u200c", "\u200d"
 
 # Inverse of BASE modulo 2**64 exists because it is odd.
 _BASE = 0x9E3779B97F4A7C15
@@ -112,6 +112,11 @@ def is_lettered(word: str) -> bool:
 
 
 @lru_cache(maxsize=1)
+def spaceless_characters(text: str) -> int:
+    """How many characters of a text are words of their own, in scripts written without spaces."""
+    return 0 if text.isascii() else len(re.findall(f"[{_SPACELESS}]", text))
+
+
 def _find_any() -> Callable[[str], list[str]]:
     """What finds the words of any script; made when first needed, since it looks at every character."""
     spaceless = re.compile(f"[{_SPACELESS}]")

@@ -85,7 +85,13 @@ def test_a_row_says_all_that_a_diagnosis_needs(row: FeatureSpec) -> None:
     [
         ("learning_rate_log10", -3.0, "the learning rate is 0.001"),
         ("total_steps_log10", math.log10(1500), "the full run has 1,500 steps"),
-        ("near_duplicate_fraction", 0.125, "12.5 % of the rows are copies or near-copies of others"),
+        ("near_duplicate_fraction", 0.125, "12.5 % of the rows share most of their wording with an earlier row"),
+        ("answer_opening_fraction", 1.0, "of the answers of two words or more 100 % begin with the same two"),
+        (
+            "rate_growth_ln",
+            1.61,
+            "the logarithm of the whole run's summed rate over the probe's is 1.61",
+        ),
         ("probe_score_pp", 41.25, "the benchmark's cue items score 41.2 points at the probe's end"),
         ("examples", 2000.0, "the data set holds 2,000 rows"),
     ],

@@ -207,6 +207,16 @@ def test_losses_count_by_their_tokens() -> None:
     assert dynamic_features(replace(trace, steps=steps))["loss_end_nats"] == pytest.approx(1.1)
 
 
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_loss_that_the_last_cue_lacks_is_not_taken_from_an_earlier_one(lost: float) -> None:
+    trace = tiny_trace()
+    end = replace(trace.cues[-1], heldout_loss_nats=lost, reference_loss_nats=lost)
+    vector = dynamic_features(replace(trace, cues=(*trace.cues[:-1], end)))
+    names = ("forgetting_nats", "heldout_end_ratio", "heldout_rebound_ratio", "heldout_gap_nats")
+    assert all("step 10, the last cue" in vector.absent[name] for name in names)
+    assert vector.values["heldout_start_nats"] == 4.0
+
+
 def test_a_power_law_is_found_as_one() -> None:
     trace = tiny_trace()
     loss = floats(*(4 * 3 * (t + 1) ** -0.5 for t in range(10)))

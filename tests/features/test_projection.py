@@ -60,6 +60,13 @@ def test_margins_that_stand_still_are_carried_nowhere() -> None:
     assert vector.absent["margin_turn_cosine"] == "the margins did not move"
 
 
+@pytest.mark.parametrize(("middle", "end"), [(START, START), (START, END)])
+def test_margins_that_did_not_move_have_no_exponent(middle: list[float], end: list[float]) -> None:
+    vector = cue_features(moving(START, middle, end))
+    assert "the margins did not move" in vector.absent["margin_growth_exponent"]
+    assert math.isfinite(vector.values["projected_growth_gain"])
+
+
 def test_without_a_cue_between_start_and_end_there_is_nothing_to_carry_on() -> None:
     whole = moving(START, MIDDLE, END)
     vector = cue_features(replace(whole, cues=(whole.cues[0], whole.cues[2])))

@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
 from tuneahead.examples import Example, Message
 from tuneahead.features import syntax
+from tuneahead.features.answers import copy_features
 from tuneahead.features.catalogue import spec
 from tuneahead.features.extract import static_features
+from tuneahead.features.perplexity import sample_answers
 from tuneahead.features.rows import sample_rows
 from tuneahead.features.semantic import outlier_factors
 from tuneahead.features.text import ngram_repetition, segmental_type_token_ratio
 from tuneahead.features.vector import FeatureVector
+from tuneahead.survey import take_survey
 from tuneahead.training.models import Base
 
 CHOICES = Benchmark("choices", "accuracy", (ChoiceItem("1", "What is red?", ("a colour", "a fox"), (0,)),))
@@ -130,6 +133,13 @@ def test_marks_belong_to_their_letters_in_every_script() -> None:
     assert vector["unknown_word_fraction"] > 0.5
 
 
+def test_joiners_are_no_signs_and_arabic_asks_too() -> None:
+    joined = Example("\u0645\u06cc\u200c\u062e\u0648\u0627\u0646\u062f\u061f", "\u0628\u0644\u0647", 1)
+    found = static_features([joined]).values
+    assert found["special_character_fraction"] == pytest.approx(1 / 10)
+    assert found["question_prompt_fraction"] == 1.0
+
+
 def test_characters_are_counted_in_every_row_looked_at() -> None:
     rows = [Example("", "word " * 100_000, i) for i in range(1, 5)]
     vector = static_features([*rows, Example("", "7777 " * 100_000, 5)])
@@ -152,6 +162,32 @@ def test_a_long_system_prompt_leaves_the_sentence_vectors_to_the_questions() -> 
     plain, long = (static_features(rows, benchmarks=(CHOICES,)) for rows in (capital_rows(), talks))
     for name in ("embedding_spread", "prompt_answer_similarity_gap", "benchmark_similarity"):
         assert long[name] == pytest.approx(plain[name])
+
+
+def test_near_copies_are_no_share_of_rows_that_were_not_all_compared() -> None:
+    survey = take_survey([Example(f"which number is {i}", str(i), i + 1) for i in range(20)])
+    assert copy_features(survey)["near_duplicate_fraction"] == 0.0
+    part = replace(survey, near=replace(survey.near, examined=12))
+    reason = "only the first 12 of 20 distinct rows were compared"
+    assert copy_features(part)["near_duplicate_fraction"] == reason
+
+
+def test_answers_without_words_are_told_from_prompts_that_are_missing() -> None:
+    reasons = static_features([Example("why", "!!!", 1), Example("how", "...", 2)]).absent
+    assert reasons["answer_in_prompt_fraction"] == "no row has words in prompt and answer"
+
+
+def test_prompts_that_fill_the_window_keep_their_answers(tiny_base: Base) -> None:
+    rows = [Example(f"one {'two ' * 100}cat", "dog bird", i + 1) for i in range(9)]
+    rows.append(Example("one two", "cat", 10))
+    found = sample_answers(rows, tiny_base)
+    assert len(found) == 10
+    assert all(len(row.before) + len(row.answer) == tiny_base.context_tokens for row in found[:9])
+    alone = sample_answers([Example("cat", "dog bird", 1)], tiny_base)[0]
+    assert found[0].answer == alone.answer and found[0].before[-1:] == alone.before[-1:]
+    turns = (Message("user", "two " * 100), Message("assistant", "dog"), Message("user", "sun"))
+    talk = Example("two " * 100, "moon", 1, (*turns, Message("assistant", "moon")))
+    assert len(sample_answers([talk], tiny_base)) == 1
 
 
 def test_rows_on_the_benchmarks_subject_cover_it() -> None:

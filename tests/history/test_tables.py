@@ -25,6 +25,7 @@ from tuneahead.lab.world import load_world
 from tuneahead.predictor.predictor import Predictor, load_predictor
 from tuneahead.predictor.table import read_table, write_table
 from tuneahead.record import record_run
+from tuneahead.trace import Cue
 from tuneahead.training.models import load_base
 
 
@@ -121,6 +122,32 @@ def test_a_probe_that_was_cut_short_is_left_out_and_an_imported_log_is_not(tmp_p
     store.add(replace(make_record("long", steps=100), task_id="t2", origin="trainer"))
     store.add(replace(make_record("log", steps=0), task_id="t3", origin="import"))
     assert table_from_store(store, benchmark="exam").task_ids == ("t2", "t3")
+
+
+def test_a_log_of_every_step_that_stopped_before_the_probe_s_end_is_left_out(tmp_path: Path) -> None:
+    """It was imported while it trained: its features are those of another stage of the run."""
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(replace(make_record("begun", steps=50), origin="import"))
+    gapped = make_record("gapped", steps=50)
+    nothing = np.full(50, np.nan, np.float32)
+    steps = replace(gapped.trace.steps, loss_sum_nats=nothing, grad_norm=nothing)
+    gapped = replace(gapped, trace=replace(gapped.trace, steps=steps))
+    store.add(replace(gapped, task_id="t2", origin="import"))
+    store.add(replace(make_record("whole", steps=120), task_id="t3", origin="import"))
+    assert table_from_store(store, benchmark="exam").task_ids == ("t2", "t3")
+    assert table_from_store(store, benchmark="exam", probe_steps=50).task_ids == ("t1", "t2", "t3")
+
+
+def test_a_log_s_held_out_loss_of_another_step_is_not_that_of_the_probe_s_end(tmp_path: Path) -> None:
+    store, record = RunStore(tmp_path / "runs.sqlite"), make_record("log", steps=120)
+    nothing = np.zeros(0, np.float32)
+    cues = tuple(Cue(step, 4.0 - step / 100, math.nan, nothing, nothing) for step in (0, 50, 110))
+    store.add(replace(record, origin="import", trace=replace(record.trace, cues=cues)))
+    late, exact = (table_from_store(store, benchmark="exam", probe_steps=steps) for steps in (100, 50))
+    names = ("heldout_start_nats", "heldout_end_nats", "heldout_gap_nats", "heldout_rebound_ratio")
+    places = [late.names.index(name) for name in names]
+    assert np.isfinite(late.values[0, places]).tolist() == [True, False, False, False]
+    assert np.isfinite(exact.values[0, places]).all()
 
 
 def test_a_probe_that_was_not_asked_at_the_length_learned_from_is_left_out(tmp_path: Path) -> None:

@@ -52,6 +52,13 @@ def test_gains_trifles_and_features_without_remedy_give_no_advice():
     assert advise(given, []) == ()
 
 
+def test_a_setting_that_is_what_the_remedy_asks_for_brings_none():
+    usual = (("clip_norm", 1.0), ("warmup_fraction", 0.05), ("lora_scale", 2.0))
+    assert advise([Attribution(name, value, -2.0, "") for name, value in usual], []) == ()
+    unusual = (("clip_norm", 0.1), ("warmup_fraction", 0.5), ("lora_scale", 16.0))
+    assert len(advise([Attribution(name, value, -2.0, "") for name, value in unusual], [])) == 3
+
+
 def test_the_same_remedy_from_two_findings_is_given_once():
     again = Finding("cut-answers", "warn", "answers are cut", "Raise  max_length.")
     assert [fix.reason for fix in advise([], [again, STOP])] == ["no answer is trained"]

@@ -12,6 +12,9 @@ from tuneahead.features.featurespec import Value
 from tuneahead.features.rows import NO_ANSWERS, NO_PROMPTS, NO_ROWS, Texts, value_or
 from tuneahead.survey import Survey, conflict_groups, repeated_rows
 
+QUESTION_MARKS = "?\uff1f\u061f"
+"""Of Latin, of wide and of Arabic script."""
+
 
 def copy_features(survey: Survey) -> dict[str, Value]:
     """Copies, near-copies and contradictions, counted over all rows as the checks count them."""
@@ -20,12 +23,15 @@ def copy_features(survey: Survey) -> dict[str, Value]:
             ("exact_duplicate_fraction", "near_duplicate_fraction", "contradiction_fraction"), NO_ROWS
         )
     copies = repeated_rows(survey)
-    near = copies | np.isin(survey.row, survey.near.later)
+    found = survey.near
+    near: Value = float((copies | np.isin(survey.row, found.later)).mean())
+    if found.examined < found.total:
+        near = f"only the first {found.examined:,} of {found.total:,} distinct rows were compared"
     prompted = int(np.count_nonzero(~survey.empty_prompt))
     torn = int(np.count_nonzero(conflict_groups(survey) >= 0))
     return {
         "exact_duplicate_fraction": float(copies.mean()),
-        "near_duplicate_fraction": float(near.mean()),
+        "near_duplicate_fraction": near,
         "contradiction_fraction": torn / prompted if prompted else NO_PROMPTS,
     }
 
@@ -62,8 +68,12 @@ def answer_features(texts: Texts) -> dict[str, Value]:
         if counts.total() > 1
         else "only one answer",
         "answer_opening_fraction": value_or(_top_opening(texts.answer_words, 2), "no answer has two words"),
-        "answer_in_prompt_fraction": float(np.mean(copied)) if copied else NO_PROMPTS,
+        "answer_in_prompt_fraction": float(np.mean(copied)) if copied else _no_words(texts),
     }
+
+
+def _no_words(texts: Texts) -> str:
+    return "no row has words in prompt and answer" if any(map(str.strip, texts.prompts)) else NO_PROMPTS
 
 
 def prompt_features(texts: Texts) -> dict[str, Value]:
@@ -75,7 +85,11 @@ def prompt_features(texts: Texts) -> dict[str, Value]:
     }
     if not asked:
         return {**out, "question_prompt_fraction": NO_PROMPTS}
-    return {**out, "question_prompt_fraction": sum("?" in p or "\uff1f" in p for p in asked) / len(asked)}
+    return {**out, "question_prompt_fraction": sum(map(_asks, asked)) / len(asked)}
+
+
+def _asks(prompt: str) -> bool:
+    return any(mark in prompt for mark in QUESTION_MARKS)
 
 
 def _top_opening(words: Iterable[Sequence[str]], size: int) -> float:

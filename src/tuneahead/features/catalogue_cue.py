@@ -15,13 +15,14 @@ _free = partial(_row, scale_free=True)
 _DATA = "bring the data closer to the benchmark: its subjects, its kind of answer, its wording"
 _RATE = "lower the learning rate or lengthen the warm-up: what the base knew is being overwritten"
 _LABELS = "check the answers: wrong or scrambled ones teach the wrong option"
+_SCORE = "share of cue items answered right (mean grade where the benchmark grades answers: MC2, F1, ROUGE-L)"
 _LONGER = "the probe does not settle it: probe longer or judge by a larger part of the benchmark"
 
 
 def _named(step: int) -> FeatureSpec:
     return _row(
         name=f"score_at_{step}_pp", unit="pp", low=0, high=100, direction=1,
-        formula=f"share of cue items answered right at step {step}, times 100",
+        formula=f"{_SCORE} at step {step}, times 100",
         sentence=f"the benchmark's cue items score {{value}} at step {step}", remedy=_DATA,
     )
 
@@ -29,7 +30,7 @@ def _named(step: int) -> FeatureSpec:
 _SCORES = (
     _row(
         name="base_score_pp", unit="pp", low=0, high=100, direction=1,
-        formula="share of cue items answered right at step 0, times 100",
+        formula=f"{_SCORE} at step 0, times 100",
         sentence="the base itself scores {value} on the cue items",
         remedy="a stronger base starts higher",
     ),
@@ -42,7 +43,7 @@ _SCORES = (
     *(_named(step) for step in (10, 25, 50, 100)),
     _row(
         name="probe_score_pp", unit="pp", low=0, high=100, direction=1,
-        formula="share of cue items answered right at the probe's last cue, times 100 (persistence)",
+        formula=f"{_SCORE} at the probe's last cue, times 100 (persistence)",
         sentence="the benchmark's cue items score {value} at the probe's end", remedy=_DATA,
     ),
     _free(

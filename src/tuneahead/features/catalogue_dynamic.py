@@ -51,7 +51,7 @@ _LOSS = (
     _row(
         name="loss_fall_nats", unit="nats/token", low=-_INF, high=_INF, direction=1,
         formula="initial_loss_nats - loss_end_nats",
-        sentence="the loss fell by {value}", remedy=_LEARN,
+        sentence="the fall of the loss is {value}", remedy=_LEARN,
     ),
     _free(
         name="loss_end_ratio", unit="ratio", low=0, high=_INF, direction=-1,
@@ -110,7 +110,7 @@ _TEXTS = (
         name="forgetting_nats", unit="nats/token", low=-_INF, high=_INF, direction=-1, paper=True,
         source="ours, with the nine that arXiv 2606.17660 names",
         formula="loss on the reference text at the last cue minus that at step 0",
-        sentence="the loss on general text rose by {value}", remedy=_FORGET,
+        sentence="the loss on general text changed by {value}", remedy=_FORGET,
     ),
     _free(
         name="forgetting_ratio", unit="ratio", low=0, high=_INF, direction=-1,

@@ -73,18 +73,23 @@ GRADIENT: tuple[FeatureSpec, ...] = (
     _free(
         name="grad_noise_ratio", unit="ratio", low=0, high=2, direction=-1, source=_NOISE_SCALE,
         formula="1 - mean(g_t . g_(t-1)) / mean((|g_t|^2 + |g_(t-1)|^2) / 2)",
-        sentence="{value} of the gradient's power is noise of the batch", remedy=_BATCH,
+        sentence="{value} of the gradient's power changes from one step to the next (noise of the batch, and "
+        "the model's own movement)", remedy=_BATCH,
     ),
     _free(
         name="grad_noise_scale_log10", unit="log10", low=-_INF, high=_INF, direction=-1, source=_NOISE_SCALE,
-        formula="log10 of rows per step x n / (1 - n), n = grad_noise_ratio; absent unless 0 < n < 1",
-        sentence="a batch of {value} rows would have as much signal as noise", remedy=_BATCH,
+        formula="log10 of the recipe's rows per step x n / (1 - n), n = grad_noise_ratio; absent unless "
+        "0 < n < 1; what moves with the model counts as noise",
+        sentence="if all that changes from step to step were noise, a batch of {value} rows would have as "
+        "much signal as noise", remedy=_BATCH,
     ),
     _row(
         name="grad_sparsity_fraction", unit="fraction", low=0, high=1, direction=0, source=_NOTES, paper=True,
-        formula="mean over steps of the share of gradient entries below 1 % of their root mean square",
-        scale_free=True, sentence="{value} of the gradient's entries are next to nothing",
-        remedy="a smaller rank may do", remedy_side=1,
+        formula="mean over steps of the share of gradient entries below 1 % of their root mean square; until "
+        "the first step that moves the adapter half of LoRA's entries are exactly 0 and count, which weighs "
+        "more in a short probe", scale_free=True,
+        sentence="{value} of the gradient's entries are next to nothing", remedy="a smaller rank may do",
+        remedy_side=1,
     ),
     _free(
         name="layer_grad_evenness", unit="fraction", low=0, high=1, direction=0,

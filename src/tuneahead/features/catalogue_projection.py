@@ -80,11 +80,11 @@ PROJECTION: tuple[FeatureSpec, ...] = (
     _free(
         name="margin_growth_exponent", unit="ratio", low=0, high=1.2, direction=0,
         formula="ln(rms of the drift / rms of the drift up to the half) / ln(rates of the probe / rates of "
-        "the half), kept in [0, 1.2]",
+        "the half), kept in [0, 1.2]; absent where the margins did not move in the first half or in all",
         sentence="margins move as the summed rate to the power of {value} (1 straight on, 0 settled)",
     ),
     _free(
-        name="rate_growth_ln", unit="ln", low=0, high=_INF, direction=0,
+        name="rate_growth_ln", unit="ratio", low=0, high=_INF, direction=0,
         formula="ln(sum of the learning rates of the run / that of the probe)",
         sentence="the logarithm of the whole run's summed rate over the probe's is {value}",
     ),

@@ -75,7 +75,7 @@ RECIPE: tuple[FeatureSpec, ...] = (
     _row(
         name="lora_scale", unit="ratio", low=0, high=_INF, source="ours", scale_free=True,
         formula="alpha / rank", sentence="adapter outputs are multiplied by {value}",
-        remedy="keep alpha / rank between 1 and 4 and tune the learning rate instead",
+        remedy="keep alpha / rank between 1 and 4 and tune the learning rate instead", usual=(1, 4),
     ),
     _row(
         name="lora_dropout", unit="fraction", low=0, high=1, source=_METHOD, scale_free=True,
@@ -91,7 +91,7 @@ RECIPE: tuple[FeatureSpec, ...] = (
     _row(
         name="warmup_fraction", unit="fraction", low=0, high=1, source=_METHOD, scale_free=True,
         formula="warm-up steps / total steps", sentence="{value} of the run are warm-up",
-        remedy="3 to 10 % are usual; more at a high learning rate",
+        remedy="3 to 10 % are usual; more at a high learning rate", usual=(0.03, 0.1),
     ),
     _row(
         name="schedule_linear", unit="", low=0, high=1, source=_METHOD, scale_free=True,
@@ -118,7 +118,7 @@ RECIPE: tuple[FeatureSpec, ...] = (
     _row(
         name="clip_norm", unit="", low=0, high=_INF, source=_METHOD,
         formula="threshold of the gradient norm; absent when clipping is off",
-        sentence="gradients are clipped to a norm of {value}", remedy="1 is usual",
+        sentence="gradients are clipped to a norm of {value}", remedy="1 is usual", usual=(1, 1),
     ),
     _row(
         name="window_log2", unit="log2", low=1, high=_INF, source="ours",

@@ -52,8 +52,10 @@ _VECTORS = (
     ),
     _free(
         name="embedding_spread", estimate="sample", unit="ratio", low=0, high=1, direction=0,
-        formula="1 - squared length of the mean row vector (mean cosine distance of two rows)",
-        sentence="two rows have a mean distance of {value}", remedy=_VARY, remedy_side=-1,
+        formula="1 - squared length of the mean row vector (mean cosine distance of two rows, each row's "
+        "distance of 0 from itself included)",
+        sentence="rows have a mean distance of {value}, their own from themselves included", remedy=_VARY,
+        remedy_side=-1,
     ),
     _free(
         name="embedding_dimensions", estimate="sample", unit="dimensions", low=1, high=256, direction=0,
@@ -119,8 +121,8 @@ _BASE = (
         unit="nats/token", low=0, high=_INF, direction=-1, source=_MODEL,
         paper=True,
         formula="the base's loss per answer token given the prompt: log of the reference perplexity (sample "
-        "of up to "
-        "128 rows and about 8,192 tokens, template auto)",
+        "of up to 128 rows and about 8,192 tokens, template auto; whatever max_length is, a row is cut after "
+        "512 tokens or the base's window, before the end of its prompt where that left no answer)",
         sentence="the base's loss on the answers is {value}", remedy=_MISMATCH,
     ),
     _row(

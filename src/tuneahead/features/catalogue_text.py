@@ -17,6 +17,12 @@ _MORE = "collect more rows"
 _CLEAN = "look at a sample of the rows for markup, broken encoding or noise, and clean it out"
 _VARY = "vary the wording, or add rows from other sources"
 _COPIES = "remove copies: they weigh a few rows more than all others"
+_NEAR_COPIES = (
+    "remove near-copies whose answers are alike too; rows of one passage with answers of their own may stay"
+)
+_CLEAN_ENGLISH = (
+    "if the data are meant to be English, look at a sample of the rows for markup, broken encoding or noise"
+)
 _ANSWERS = "look at the most frequent answers: one answer for everything teaches that answer"
 _SHORT = "shorten answers to what the benchmark asks for"
 
@@ -85,8 +91,8 @@ _SIZE = (
     ),
     _row(
         name="answer_words_log10", estimate="mean", unit="log10", low=-_INF, high=_INF, direction=1,
-        formula="log10 of rows x mean words of an answer",
-        sentence="all answers together have {value} words", remedy=_MORE,
+        formula="log10 of rows x mean words of an answer (of a conversation the last one)",
+        sentence="all answers (of a conversation the last) together have {value} words", remedy=_MORE,
     ),
 )
 
@@ -95,7 +101,8 @@ _CHARACTERS = (
         name="special_character_fraction", estimate="mean",
         unit="fraction", low=0, high=1, direction=-1, source=_GLOBAL,
         paper=True,
-        formula="visible characters that are neither letters, their marks nor digits / visible characters",
+        formula="visible characters that are neither letters, their marks nor digits / visible characters "
+        "(joiners are not visible)",
         sentence="{value} of the characters are special", remedy=_CLEAN,
     ),
     _row(
@@ -148,7 +155,8 @@ _WORDS = (
         formula="mean over up to 200 sampled prompts (1,000 characters each) of the links between the "
         "deepest word "
         "and the root of its sentence in the dependency parse (spaCy en_core_web_sm)",
-        sentence="prompts are {value} deep in their grammar", remedy="ask in simpler sentences",
+        sentence="prompts are {value} deep in their grammar, read as English",
+        remedy="if the prompts are English, ask in simpler sentences",
         remedy_side=1,
     ),
     _row(
@@ -177,12 +185,13 @@ _WORDS = (
         source="arXiv 2606.17660, model-based complexity; reference: wordfreq's English list",
         formula="sum over words of letters of p ln(p / q), p their share in the data, q their share in "
         "English, at "
-        "least 1e-9", sentence="the words lie {value} from everyday English", remedy=_CLEAN,
+        "least 1e-9", sentence="the words lie {value} from everyday English",
+        remedy=_CLEAN_ENGLISH,
     ),
     _row(
         name="unknown_word_fraction", estimate="mean", unit="fraction", low=0, high=1, direction=-1,
         formula="words of letters that wordfreq's English list (321,180 words) lacks / words of letters",
-        sentence="{value} of the words are unknown to English", remedy=_CLEAN,
+        sentence="{value} of the words are unknown to English", remedy=_CLEAN_ENGLISH,
     ),
 )
 
@@ -191,9 +200,10 @@ _COPIED = (
         name="near_duplicate_fraction", unit="fraction", low=0, high=1, direction=-1, paper=True,
         source="arXiv 2606.17660, semantic diversity (MinHash)",
         formula="share of rows equal to an earlier one or sharing 80 % of its word triples (Jaccard; "
-        "the system prompt of a conversation aside; MinHash bands, "
-        "then compared exactly)",
-        sentence="{value} of the rows are copies or near-copies of others", remedy=_COPIES,
+        "the system prompt of a conversation aside; MinHash bands, then compared exactly), whether or not "
+        "their answers differ; absent where only the first 1,000,000 distinct rows or 250,000,000 triples "
+        "were compared",
+        sentence="{value} of the rows share most of their wording with an earlier row", remedy=_NEAR_COPIES,
     ),
     _row(
         name="exact_duplicate_fraction", unit="fraction", low=0, high=1, direction=-1,
@@ -233,7 +243,7 @@ _ANSWERED = (
     _row(
         name="answer_opening_fraction", estimate="share", unit="fraction", low=0, high=1, direction=-1,
         formula="share of the most common first two words among answers of two words or more",
-        sentence="{value} of the answers begin with the same two words",
+        sentence="of the answers of two words or more {value} begin with the same two",
         remedy="drop set phrases at the beginning of answers",
     ),
     _row(
@@ -251,7 +261,8 @@ _ANSWERED = (
     _row(
         name="prompt_opening_fraction", estimate="share", unit="fraction", low=0, high=1, direction=0,
         formula="share of the most common first three words among prompts of three words or more",
-        sentence="{value} of the prompts begin with the same three words", remedy=_VARY, remedy_side=1,
+        sentence="of the prompts of three words or more {value} begin with the same three", remedy=_VARY,
+        remedy_side=1,
     ),
     _row(
         name="question_prompt_fraction", estimate="share", unit="fraction", low=0, high=1, direction=0,

@@ -17,6 +17,14 @@ from tuneahead.features.gradients import (
 from tuneahead.features.series import Floats, absence, last_fifth, ratio, slope, too_few
 from tuneahead.trace import Cue, ProbeTrace
 
+HELDOUT_AT_END = (
+    "heldout_end_nats",
+    "heldout_end_ratio",
+    "heldout_rebound_ratio",
+    "heldout_gap_nats",
+    "heldout_gap_ratio",
+)
+"""Features of the held-out loss at the probe's end."""
 FIRST_STEPS = 3
 """Steps whose loss counts as initial: one alone is too noisy at small batches."""
 SPIKE_WINDOW = 10
@@ -157,7 +165,6 @@ def text_loss_features(trace: ProbeTrace) -> dict[str, Value]:
 
 
 def _heldout(trace: ProbeTrace) -> dict[str, Value]:
-    names = ("heldout_end_nats", "heldout_end_ratio", "heldout_rebound_ratio", "heldout_gap_ratio")
     no_loss = absence(trace, "held-out loss", "no held-out loss was taken")
     losses = [(cue.step, cue.heldout_loss_nats) for cue in trace.cues]
     start = _at_start(trace.cues)
@@ -166,7 +173,7 @@ def _heldout(trace: ProbeTrace) -> dict[str, Value]:
         out["heldout_start_nats"] = no_loss
     found = _first_and_last(losses, no_loss)
     if isinstance(found, str):
-        return {**out, **dict.fromkeys(names, found), "heldout_gap_nats": found}
+        return {**out, **dict.fromkeys(HELDOUT_AT_END, found)}
     first, end = found
     lowest = min(loss for _, loss in losses if math.isfinite(loss))
     out["heldout_end_nats"] = end
@@ -212,4 +219,7 @@ def _first_and_last(losses: list[tuple[int, float]], reason: str) -> tuple[float
         return "no loss was taken at step 0"
     if len(taken) < 2:
         return "no loss was taken after step 0"
+    newest = max(step for step, _ in losses)
+    if taken[-1][0] < newest:
+        return f"the loss at step {newest}, the last cue, is not finite or was not taken"
     return taken[0][1], taken[-1][1]

@@ -22,8 +22,9 @@ class FeatureSpec:
     rows (whose error is stated), or a property of the sample itself. ``sentence`` states a
     ``{value}`` in a diagnosis and ``remedy`` what a user can do about it, ``remedy_side`` whether that is
     for values above what most runs have (+1) or below (-1); 0 means what ``direction`` says, and without one
-    either. ``paper`` marks the 14 static and 10 dynamic features of the notes; ``scale_free`` those whose
-    values compare between bases, benchmarks and lengths of run.
+    either. Values within ``usual`` are what the remedy asks for and need none. ``paper`` marks the 14 static
+    and 10 dynamic features of the notes; ``scale_free`` those whose values compare between bases, benchmarks
+    and lengths of run.
 
     >>> FeatureSpec("x", "fraction", 0, 1, "static", "-", "ours", 0, "{value} of the rows").describe(0.5)
     '50 % of the rows'
@@ -40,6 +41,7 @@ class FeatureSpec:
     sentence: str
     remedy: str = ""
     remedy_side: Literal[-1, 0, 1] = 0
+    usual: tuple[float, float] | None = None
     estimate: Literal["exact", "mean", "share", "sample"] = "exact"
     paper: bool = False
     scale_free: bool = False
@@ -50,6 +52,8 @@ class FeatureSpec:
         >>> FeatureSpec("x", "", 0, 1, "static", "-", "ours", 1, "{value}").is_remedied_at(0.9, typical=0.5)
         False
         """
+        if self.usual is not None and self.usual[0] <= value <= self.usual[1]:
+            return False
         side = self.remedy_side or -self.direction
         return side == 0 or math.isnan(typical) or side * (value - typical) > 0
 

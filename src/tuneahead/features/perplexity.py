@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 SAMPLE_TOKENS = 8_192
+PROMPT_CHARACTERS = 32_768
+"""Of a longer text the part next to the answer is tokenised where a prompt leaves the answer no room."""
+LONGEST_TOKENS = 1 << 20
 LOGITS_PER_PASS = 32_000_000
 
 _REFERENCE = (
@@ -97,8 +100,8 @@ class AnswerLosses:
 def measure_perplexity(drawn: Drawn, base: Base | None) -> Measured:
     """Every feature of the base's losses, by name: a value or the reason for none.
 
-    A sample of 128 rows, fewer where they exceed 8,192 tokens, under the template ``auto``;
-    a chat template that refuses one of them is the reason for none.
+    A sample of 128 rows, fewer where they exceed 8,192 tokens, under the template ``auto``, of each up to
+    512 tokens; a chat template that refuses one of them is the reason for none.
     """
     if base is None:
         return Measured(dict.fromkeys(OF_THE_BASE, "no base model was given"), {})
@@ -180,11 +183,46 @@ def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
     tokens = 0
     encoded = encode_examples([trimmed(row, recipe.max_length) for row in drawn], base.tokenizer, recipe)
     for example, row in zip(drawn, encoded, strict=True):
-        if row.answer_tokens == 0 or tokens > SAMPLE_TOKENS:
+        if tokens > SAMPLE_TOKENS:
+            break
+        if row.answer_tokens:
+            found = _last_answer(row, asked=bool(example.prompt) or len(example.messages or ()) > 1)
+        elif (late := _late_answer(example, base, recipe.max_length)) is not None:
+            found = late
+        else:
             continue
         tokens += len(row.ids)
-        rows.append(_last_answer(row, asked=bool(example.prompt) or len(example.messages or ()) > 1))
+        rows.append(found)
     return rows
+
+
+def _late_answer(example: Example, base: Base, window: int) -> AnswerTokens | None:
+    """The answer (of a conversation the first) after the end of a prompt that fills the window, if any."""
+    from tuneahead.recipe import Recipe
+    from tuneahead.training.encode import encode_examples, start_ids
+
+    room = PROMPT_CHARACTERS
+    turns = example.messages
+    if turns is not None:
+        said = (i for i, turn in enumerate(turns) if turn.role == "assistant" and turn.content.strip())
+        stop = next(said, None)
+        if stop is None:
+            return None
+        asked = (replace(turn, content=turn.content[-room:]) for turn in turns[:stop])
+        turns = (*asked, replace(turns[stop], content=turns[stop].content[:room]))
+    short = replace(example, prompt=example.prompt[-room:], answer=example.answer[:room], messages=turns)
+    uncut = Recipe(max_length=LONGEST_TOKENS)
+    (row,) = encode_examples([short], base.tokenizer, uncut)
+    if row.answer_tokens == 0:
+        return None
+    whole = _last_answer(row, asked=True)
+    answer = whole.answer[: window // 2]
+    start = tuple(start_ids(base.tokenizer))
+    if whole.before[: len(start)] != start:
+        start = ()
+    # Some bases read nothing well without the token that begins a text.
+    end = whole.before[len(start) :][-max(1, window - len(start) - len(answer)) :]
+    return AnswerTokens(start + end, answer)
 
 
 def _last_answer(row: Encoded, *, asked: bool) -> AnswerTokens:

@@ -73,11 +73,14 @@ class Movement:
         return self.rate_total / self.rate_end
 
     @property
-    def exponent(self) -> float:
-        """How the distance from the start grows with the sum of rates: 1 goes straight, 0 stands still."""
+    def exponent(self) -> float | None:
+        """How the distance from the start grows with the sum of rates: 1 goes straight, 0 stands still.
+
+        None where there was no distance at the middle or at the end.
+        """
         ways = _rms(self.drift), _rms(self.middle - self.start)
         if min(ways) <= 0:
-            return 1.0
+            return None
         grown = math.log(ways[0] / ways[1]) / math.log(self.rate_end / self.rate_middle)
         return min(STEEPEST_GROWTH, max(0.0, grown))
 
@@ -123,7 +126,9 @@ def _moves(move: Movement) -> dict[str, Value]:
         "margin_drift_consistency": ratio(float(move.drift.mean()), lengths[1], still),
         "margin_turn_cosine": ratio(float(np.mean(move.trend * move.drift)), both, still),
         "margin_trend_share": ratio(lengths[0], lengths[1], still),
-        "margin_growth_exponent": move.exponent,
+        "margin_growth_exponent": move.exponent
+        if move.exponent is not None
+        else "the margins did not move, up to the middle of the probe or in all",
         "rate_growth_ln": math.log(move.growth),
     }
 
@@ -134,6 +139,8 @@ def _projected(move: Movement) -> dict[str, Value]:
     def settled(rate: float) -> float:
         return 1 - math.exp(-rate / SETTLING_RATE)
 
+    # Without a way of their own margins go straight on.
+    exponent = 1.0 if move.exponent is None else move.exponent
     half = settled(move.rate_end) - settled(move.rate_middle)
     settled_left = (settled(move.rate_total) - settled(move.rate_end)) / max(half, 1e-12)
     settled_growth = settled(move.rate_total) / settled(move.rate_end)
@@ -144,7 +151,7 @@ def _projected(move: Movement) -> dict[str, Value]:
         "projected_drift_gain": move.start + move.drift * move.growth,
         "projected_settling_trend_gain": move.end + move.trend * settled_left,
         "projected_settling_drift_gain": move.start + move.drift * settled_growth,
-        "projected_growth_gain": move.start + move.drift * move.growth**move.exponent,
+        "projected_growth_gain": move.start + move.drift * move.growth**exponent,
     }
     now = float(np.mean(move.end > 0))
     return {name: float(np.mean(margin > 0)) - now for name, margin in ends.items()}

@@ -25,7 +25,7 @@ from tuneahead.features.rows import (
 from tuneahead.features.sampling import Measured, Sample, group_errors, mean_error, share_error
 from tuneahead.features.syntax import parse_depths
 from tuneahead.survey import Survey
-from tuneahead.words import is_lettered, is_mark
+from tuneahead.words import JOINERS, is_lettered, is_mark
 
 COMPRESSED_BYTES = 1_000_000
 SEGMENT_WORDS = 200
@@ -134,7 +134,7 @@ def character_features(texts: Texts) -> dict[str, Value]:
     found: Counter[str] = Counter()
     for row in rows:
         found.update(row)
-    visible = {sign: times for sign, times in found.items() if not sign.isspace()}
+    visible = {sign: times for sign, times in found.items() if not sign.isspace() and sign not in JOINERS}
     if not visible:
         return dict.fromkeys(names, "no row holds a visible character")
     count = sum(visible.values())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tuneahead.errors import StoreError
 from tuneahead.features.catalogue import CATALOGUE, CATALOGUE_VERSION, names_of
 from tuneahead.features.catalogue_static import STATIC_SECTIONS
+from tuneahead.features.dynamics import HELDOUT_AT_END
 from tuneahead.features.extract import derived_features
 from tuneahead.features.vector import FeatureVector
 from tuneahead.history.runrecord import RunRecord
@@ -179,7 +180,10 @@ def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int
 
     What another benchmark's items gave is absent: an assessment on this one would measure something else.
     """
-    derived = derived_features(record.trace.truncate(probe_steps))
+    probe = record.trace.truncate(probe_steps)
+    derived = derived_features(probe)
+    if record.origin == "import":
+        derived = derived.without(_not_at_end(probe, probe_steps))
     exact = static_version(benchmark, fingerprint_of(record, benchmark))
     static = store.static(record.data_id, record.base, exact)
     last = store.static(record.data_id, record.base, CATALOGUE_VERSION) if static is None else None
@@ -190,6 +194,14 @@ def _vector(store: RunStore, record: RunRecord, benchmark: str, probe_steps: int
         last = last and last.without(dict.fromkeys(_LIKENESS, why))
     static = static or last
     return derived if static is None else static.merged(derived)
+
+
+def _not_at_end(probe: ProbeTrace, probe_steps: int) -> dict[str, str]:
+    """Held-out features that a log does not give, with the reason: it has steps of its own for its looks."""
+    cue = probe.cue_at(probe_steps)
+    if cue is not None and np.isfinite(cue.heldout_loss_nats):
+        return {}
+    return dict.fromkeys(HELDOUT_AT_END, f"the log has no held-out loss of step {probe_steps}")
 
 
 def _extras(

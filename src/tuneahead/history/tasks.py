@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tuneahead.counts import counted
 from tuneahead.errors import StoreError
 from tuneahead.history.loggedrun import GAPPED_STEPS
@@ -30,7 +32,8 @@ class Task:
 def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task]:
     """Tasks with at least one score on ``benchmark``, in the order they were stored.
 
-    Probes of ours that recorded fewer than ``probe_steps`` steps, of a run that has more, are left out, those
+    Probes of ours and logs of every step that hold fewer than ``probe_steps`` steps, of a run that has more,
+    are left out, those
     that were asked ``benchmark`` at other steps only, and runs that were over when the probe was: nothing was
     left to foretell. Raises :class:`StoreError` where they were asked different benchmarks of that name.
     """
@@ -54,11 +57,20 @@ def fingerprint_of(record: RunRecord, benchmark: str) -> str:
 def _tells_nothing(record: RunRecord, probe_steps: int) -> bool:
     if not probe_steps:
         return False
-    # An imported log has gaps by nature, and its features are absent where it has them; but one that was cut
-    # for them is short all the same.
     recorded = len(record.trace.steps)
-    is_short = recorded < probe_steps and (record.origin in _PROBED or recorded == GAPPED_STEPS)
-    return is_short or record.trace.info.total_steps <= probe_steps
+    is_told = record.origin in _PROBED or recorded == GAPPED_STEPS or _has_every_step(record)
+    return (is_told and recorded < probe_steps) or record.trace.info.total_steps <= probe_steps
+
+
+def _has_every_step(record: RunRecord) -> bool:
+    """Whether an imported log holds a measurement of each of its steps.
+
+    It then ends where training did or where it stood at the import, while features of one with gaps are
+    absent anyway.
+    """
+    columns = record.trace.steps
+    measured = [np.isfinite(column) for column in (columns.loss_sum_nats, columns.grad_norm)]
+    return record.origin == "import" and bool((measured[0] | measured[1]).any())
 
 
 def _steps_asked(record: RunRecord, benchmark: str) -> set[int]:

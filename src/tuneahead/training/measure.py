@@ -16,7 +16,7 @@ from torch import Tensor
 from tuneahead.benchmark.items import Benchmark
 from tuneahead.kept import KeptTexts, content_key, digest
 from tuneahead.recipe import Recipe
-from tuneahead.trace import Cue, Flatness, RowVisits, StepColumns
+from tuneahead.trace import Cue, Flatness, RowVisits, StepColumns, stored_losses
 from tuneahead.training.encode import Encoded
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base
@@ -100,7 +100,7 @@ class StepRows:
             np.array(self.visit_step, np.int32),
             np.array(self.visit_row, np.int32),
             # Rounded as it is stored, so that a trace in memory and one read back are the same.
-            np.array(self.visit_nll, np.float16).astype(np.float32),
+            stored_losses(np.array(self.visit_nll, float)).astype(np.float32),
             np.array(self.visit_tokens, np.int32),
         )
 
