@@ -479,6 +479,39 @@ def test_of_a_run_s_states_the_one_at_the_highest_step_counts(
     assert dict(only(store).trace.info.versions)["import"].endswith("checkpoint-1000/trainer_state.json")
 
 
+def test_folders_named_like_checkpoints_are_runs_where_none_of_them_is_numbered(tmp_path: Path) -> None:
+    for number, name in enumerate(("checkpoint-lr1e-4", "checkpoint-lr2e-4")):
+        write_state(tmp_path / "made", number).rename(tmp_path / name)
+    shutil.copytree(tmp_path / "checkpoint-lr1e-4", tmp_path / "checkpoint-lr1e-4" / "checkpoint-20")
+    store = RunStore(tmp_path / "s.sqlite")
+    found = import_runs(tmp_path, store, LogReading())
+    assert (found.added, found.left_out) == (2, ())
+
+
+def test_a_run_s_own_state_has_the_settings_of_its_furthest_checkpoint(tmp_path: Path) -> None:
+    run = write_state(tmp_path / "runs", 0, settings={"lora_alpha": 32})
+    (run / "training_args.json").write_text("{}")
+    for step, rank in ((9, 2), (10, 4)):
+        (run / f"checkpoint-{step}").mkdir()
+        adapter = {"base_model_name_or_path": "org/base", "r": rank, "target_modules": ["q_proj"]}
+        (run / f"checkpoint-{step}" / "adapter_config.json").write_text(json.dumps(adapter))
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(run, store, LogReading())
+    record = only(store)
+    assert (record.base, record.recipe.lora_rank, record.recipe.target_modules) == ("org/base", 4, ("q_proj",))
+
+
+def test_a_data_set_s_folder_is_known_from_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_state(tmp_path / "faq", 0)
+    by_folder = LogReading(data_by="folder")
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(run, store, by_folder)
+    for inside in (run.parent, run):
+        monkeypatch.chdir(inside)
+        again = import_runs(".", store, by_folder)
+        assert (again.present, again.unchanged) == (1, 0)
+
+
 def test_the_run_s_own_state_counts_before_a_checkpoint_of_the_same_step(tmp_path: Path) -> None:
     run = write_state(tmp_path / "runs", 0)
     shutil.copytree(run, run / "checkpoint-20")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tuneahead.yamltext import read_yaml
 STATE = "trainer_state.json"
 _SETTINGS_FILES = ("training_args.json", "training_args.yaml", "recipe.yaml", "adapter_config.json")
 """Read beside a state where they are. ``training_args.bin`` is a pickle and never opened."""
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _FIRST_ENTRIES = 3
 _SHARED = ("step", "epoch", "learning_rate")
 """What entries of different runs have in common."""
@@ -27,13 +30,28 @@ def run_folders(path: Path) -> list[Path]:
     states = [path] if path.is_file() else sorted(path.rglob(STATE))
     runs: dict[Path, list[Path]] = {}
     for state in states:
-        folder = state.parent
-        runs.setdefault(folder.parent if _is_checkpoint(folder) else folder, []).append(state)
+        runs.setdefault(_run_of(state), []).append(state)
     return [own[0] if len(own) == 1 else max(own, key=_reached) for _, own in sorted(runs.items())]
 
 
-def _is_checkpoint(folder: Path) -> bool:
-    return folder.name.startswith("checkpoint-")
+def _run_of(state: Path) -> Path:
+    """The folder of the run that a state is of, absolute: that of a checkpoint lies in it.
+
+    A checkpoint under another name (``checkpoint-best``) lies beside what the Trainer wrote; where nothing
+    does, folders of such names are runs.
+    """
+    folder = Path(os.path.abspath(state)).parent
+    run = folder.parent
+    if _CHECKPOINT.fullmatch(folder.name):
+        return run
+    named = folder.name.startswith("checkpoint-") and ((run / STATE).is_file() or bool(_checkpoints(run)))
+    return run if named else folder
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """The folders of a run's checkpoints, the furthest first."""
+    found = [folder for folder in run.glob("checkpoint-*") if _CHECKPOINT.fullmatch(folder.name)]
+    return sorted(found, key=lambda folder: float(folder.name.removeprefix("checkpoint-")), reverse=True)
 
 
 def _reached(state: Path) -> tuple[float, bool]:
@@ -41,11 +59,12 @@ def _reached(state: Path) -> tuple[float, bool]:
 
     A state that can't be read counts by its folder's name, so that a damaged newest one is reported.
     """
-    own = not _is_checkpoint(state.parent)
+    folder = Path(os.path.abspath(state)).parent
+    own = _run_of(state) == folder
     try:
         return _whole(_json(state).get("global_step"), state, "global_step"), own
     except DataError:
-        number = state.parent.name.removeprefix("checkpoint-")
+        number = folder.name.removeprefix("checkpoint-")
         return (math.inf if own else float(number) if number.isdecimal() else -1), own
 
 
@@ -66,11 +85,11 @@ def read_state(path: Path, score: str = "") -> LoggedRun:
             needed = name == score or name in READ_VALUES
             if name != "step" and value is not None and (needed or _is_number(value)):
                 values.setdefault(name, {})[step] = _value(value, path, name, number)
-    folder = path.parent.parent if _is_checkpoint(path.parent) else path.parent
+    folder = _run_of(path)
     done = _whole(state.get("global_step", total), path, "global_step")
     for name, value in _results(folder).items():
         values.setdefault(name, {})[done] = value
-    settings = _settings(path.parent, folder)
+    settings = _settings(path.parent, folder, *_checkpoints(folder)[:1])
     if isinstance(state.get("train_batch_size"), int):
         settings.setdefault("train_batch_size", state["train_batch_size"])
     key, *earlier = _keys(total, history, settings.get("base_model_name_or_path"), folder.resolve())
@@ -107,9 +126,9 @@ def _tells(entry: Mapping[str, object]) -> bool:
 
 
 def _settings(*folders: Path) -> dict[str, object]:
-    """Settings files beside the state and in the run's folder, the nearest counting most."""
+    """Settings files in these folders, those of the first counting most."""
     found: dict[str, object] = {}
-    for folder in dict.fromkeys(folders):
+    for folder in folders:
         for name in _SETTINGS_FILES:
             path = folder / name
             if path.is_file():
