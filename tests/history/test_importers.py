@@ -501,6 +501,25 @@ def test_a_run_s_own_state_has_the_settings_of_its_furthest_checkpoint(tmp_path:
     assert (record.base, record.recipe.lora_rank, record.recipe.target_modules) == ("org/base", 4, ("q_proj",))
 
 
+@pytest.mark.parametrize(("epoch", "scores", "rows"), [(4.0, {"exam": 50}, 40), (2.0, {}, 40), (1.0, {}, 40)])
+def test_results_stand_at_the_step_of_their_epoch_where_the_last_checkpoints_are_gone(
+    epoch: float, scores: dict[str, float], rows: int, tmp_path: Path
+) -> None:
+    logged = [{"step": step, "loss": 3.0 - step, "epoch": step / 5} for step in range(1, 6)]
+    settings = {"batch_size": 8, "gradient_accumulation_steps": 1}
+    state = {"global_step": 5, "epoch": 1.0, "num_train_epochs": 4, "log_history": logged}
+    run = write_state(tmp_path / "runs", 0, settings=settings, **state)
+    (run / "trainer_state.json").rename(run / "last.json")
+    (run / "checkpoint-5").mkdir()
+    (run / "last.json").rename(run / "checkpoint-5" / "trainer_state.json")
+    (run / "all_results.json").write_text(json.dumps({"epoch": epoch, "eval_exam": 0.5}))
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(run, store, EXAM)
+    record = only(store)
+    assert (record.scores, record.trace.info.train_rows) == (scores, rows)
+    assert [cue.step for cue in record.trace.cues] == [5 * epoch]
+
+
 def test_a_data_set_s_folder_is_known_from_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_state(tmp_path / "faq", 0)
     by_folder = LogReading(data_by="folder")

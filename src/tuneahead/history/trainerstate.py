@@ -20,6 +20,8 @@ STATE = "trainer_state.json"
 _SETTINGS_FILES = ("training_args.json", "training_args.yaml", "recipe.yaml", "adapter_config.json")
 """Read beside a state where they are. ``training_args.bin`` is a pickle and never opened."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_ROUNDED_EPOCHS = 0.005
+"""Older trainers round the epoch of their results to two decimals."""
 _FIRST_ENTRIES = 3
 _SHARED = ("step", "epoch", "learning_rate")
 """What entries of different runs have in common."""
@@ -86,14 +88,28 @@ def read_state(path: Path, score: str = "") -> LoggedRun:
             if name != "step" and value is not None and (needed or _is_number(value)):
                 values.setdefault(name, {})[step] = _value(value, path, name, number)
     folder = _run_of(path)
+    results = _results(folder)
     done = _whole(state.get("global_step", total), path, "global_step")
-    for name, value in _results(folder).items():
-        values.setdefault(name, {})[done] = value
+    end = _end_of(_floats(state), results.get("epoch", math.nan), done, total)
+    for name, value in results.items():
+        # The log counts epochs more exactly.
+        if name != "epoch" or end not in values.get(name, {}):
+            values.setdefault(name, {})[end] = value
     settings = _settings(path.parent, folder, *_checkpoints(folder)[:1])
     if isinstance(state.get("train_batch_size"), int):
         settings.setdefault("train_batch_size", state["train_batch_size"])
     key, *earlier = _keys(total, history, settings.get("base_model_name_or_path"), folder.resolve())
     return LoggedRun(key, str(path), settings, values, total, folder.parent.name, earlier=tuple(earlier))
+
+
+def _end_of(state: Mapping[str, float], epoch: float, done: int, total: int) -> int:
+    """Step at which results of this ``epoch`` were taken: the newest checkpoint that is left may be older."""
+    reached = state.get("epoch", math.nan)
+    if not (reached > 0 and reached + _ROUNDED_EPOCHS < epoch):
+        return done
+    if epoch >= state.get("num_train_epochs", math.inf):
+        return max(done, total)
+    return max(done, round(min(total, done * epoch / reached)))
 
 
 def _keys(total: int, history: Sequence[Mapping[str, object]], base: object, folder: Path) -> list[str]:
@@ -139,7 +155,11 @@ def _settings(*folders: Path) -> dict[str, object]:
 
 def _results(folder: Path) -> dict[str, float]:
     path = folder / "all_results.json"
-    loaded = _json(path) if path.is_file() else {}
+    return _floats(_json(path) if path.is_file() else {})
+
+
+def _floats(loaded: Mapping[str, object]) -> dict[str, float]:
+    """The entries that are numbers."""
     numbers = {name: value for name, value in loaded.items() if isinstance(value, int | float)}
     # Through text: float() of an integer that is too large is an error, of its text it is infinite.
     return {name: float(str(value)) for name, value in numbers.items() if not isinstance(value, bool)}
