@@ -498,7 +498,11 @@ def test_a_run_s_own_state_has_the_settings_of_its_furthest_checkpoint(tmp_path:
     store = RunStore(tmp_path / "s.sqlite")
     import_runs(run, store, LogReading())
     record = only(store)
-    assert (record.base, record.recipe.lora_rank, record.recipe.target_modules) == ("org/base", 4, ("q_proj",))
+    assert (record.base, record.recipe.lora_rank, record.recipe.target_modules) == (
+        "org/base",
+        4,
+        ("q_proj",),
+    )
 
 
 @pytest.mark.parametrize(("epoch", "scores", "rows"), [(4.0, {"exam": 50}, 40), (2.0, {}, 40), (1.0, {}, 40)])
@@ -613,6 +617,50 @@ def test_an_imported_adapter_has_the_scale_that_acted_or_none(
     assert vector["lora_scale"] == pytest.approx(scale, nan_ok=True)
     assert math.isnan(scale) == ("layers have their own by" in vector.absent.get("lora_scale", ""))
     assert math.isnan(vector["lora_rank_log2"]) == bool(adapter.get("rank_pattern"))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "why"),
+    [
+        ({"target_modules": r"model\.layers\.\d{1,2}\.self_attn\.(q|k)_proj"}, "a pattern of their names"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [0, 1]}, "in layers [0, 1] alone"),
+        ({"target_modules": "['q_proj']", "layers_to_transform": None}, ""),
+    ],
+)
+def test_imported_target_modules_are_names_or_absent(
+    adapter: dict[str, object], why: str, tmp_path: Path
+) -> None:
+    run = write_state(tmp_path / "runs", 0)
+    (run / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **adapter}))
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(run, store, LogReading())
+    told = dict(only(store).trace.absent).get("setting target_modules", "")
+    assert why in told and bool(why) == bool(told)
+    assert why or only(store).recipe.target_modules == ("q_proj",)
+
+
+def test_an_imported_adapter_that_is_no_lora_is_left_out(tmp_path: Path) -> None:
+    run = write_state(tmp_path / "runs", 0)
+    write_state(tmp_path / "runs", 1)
+    (run / "adapter_config.json").write_text(json.dumps({"peft_type": "ADALORA", "r": 8}))
+    found = import_runs(tmp_path / "runs", RunStore(tmp_path / "s.sqlite"), LogReading())
+    assert found.added == 1 and "peft_type is ADALORA" in found.left_out[0]
+
+
+@pytest.mark.parametrize(
+    ("named", "means_adamw"),
+    [("adamw_torch_fused", True), ("OptimizerNames.PAGED_ADAMW_8BIT", True), ("AdamW", True)]
+    + [("OptimizerNames.ADAFACTOR", False), ("galore_adamw", False), ("sgd", False)],
+)
+def test_rates_of_another_optimiser_are_not_taken_for_those_of_adamw(
+    named: str, means_adamw: bool, tmp_path: Path
+) -> None:
+    write_state(tmp_path / "runs", 0, settings={"optim": named, "learning_rate": 1e-3})
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading())
+    vector = derived_features(only(store).trace)
+    assert math.isfinite(vector["learning_rate_log10"]) == means_adamw
+    assert means_adamw == ("mean AdamW" not in vector.absent.get("learning_rate_log10", ""))
 
 
 @pytest.mark.parametrize(
