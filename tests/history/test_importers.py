@@ -775,6 +775,31 @@ def test_a_loss_before_training_is_no_loss_of_a_step_and_a_gap_is_seen(tmp_path:
     assert np.isnan(second.trace.steps.loss_nats).all()
 
 
+def test_an_mlflow_run_is_as_long_as_its_trainer_ran_however_seldom_it_logged(
+    mlruns: Path, tmp_path: Path
+) -> None:
+    for loss in mlruns.glob("*/*/metrics/loss"):
+        (loss.parent / "train_runtime").write_text("1795622021115 12.5 55\n")
+        plan = loss.parent.parent / "params" / "max_steps"
+        plan.write_text("-1")
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(mlruns, store, LogReading())
+    assert {record.steps for record in store.records()} == {55}
+
+
+def test_infinity_is_read_from_the_number_that_mlflow_s_database_has_for_it(
+    database: Path, tmp_path: Path
+) -> None:
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.execute("UPDATE metrics SET value = 1.7976931348623157e308 WHERE key LIKE 'eval%loss'")
+    connection.close()
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(database, store, EXAM)
+    losses = [cue.heldout_loss_nats for run in store.records() for cue in run.trace.cues]
+    assert math.inf in losses and not np.isfinite(losses).any()
+
+
 def test_an_mlflow_run_that_counts_from_0_keeps_its_length_and_score(mlruns: Path, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "s.sqlite")
     for file in mlruns.glob("*/*/metrics/**/*"):
