@@ -479,6 +479,62 @@ def test_of_a_run_s_states_the_one_at_the_highest_step_counts(
     assert dict(only(store).trace.info.versions)["import"].endswith("checkpoint-1000/trainer_state.json")
 
 
+def test_folders_named_like_checkpoints_are_runs_where_none_of_them_is_numbered(tmp_path: Path) -> None:
+    for number, name in enumerate(("checkpoint-lr1e-4", "checkpoint-lr2e-4")):
+        write_state(tmp_path / "made", number).rename(tmp_path / name)
+    shutil.copytree(tmp_path / "checkpoint-lr1e-4", tmp_path / "checkpoint-lr1e-4" / "checkpoint-20")
+    store = RunStore(tmp_path / "s.sqlite")
+    found = import_runs(tmp_path, store, LogReading())
+    assert (found.added, found.left_out) == (2, ())
+
+
+def test_a_run_s_own_state_has_the_settings_of_its_furthest_checkpoint(tmp_path: Path) -> None:
+    run = write_state(tmp_path / "runs", 0, settings={"lora_alpha": 32})
+    (run / "training_args.json").write_text("{}")
+    for step, rank in ((9, 2), (10, 4)):
+        (run / f"checkpoint-{step}").mkdir()
+        adapter = {"base_model_name_or_path": "org/base", "r": rank, "target_modules": ["q_proj"]}
+        (run / f"checkpoint-{step}" / "adapter_config.json").write_text(json.dumps(adapter))
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(run, store, LogReading())
+    record = only(store)
+    assert (record.base, record.recipe.lora_rank, record.recipe.target_modules) == (
+        "org/base",
+        4,
+        ("q_proj",),
+    )
+
+
+@pytest.mark.parametrize(("epoch", "scores", "rows"), [(4.0, {"exam": 50}, 40), (2.0, {}, 40), (1.0, {}, 40)])
+def test_results_stand_at_the_step_of_their_epoch_where_the_last_checkpoints_are_gone(
+    epoch: float, scores: dict[str, float], rows: int, tmp_path: Path
+) -> None:
+    logged = [{"step": step, "loss": 3.0 - step, "epoch": step / 5} for step in range(1, 6)]
+    settings = {"batch_size": 8, "gradient_accumulation_steps": 1}
+    state = {"global_step": 5, "epoch": 1.0, "num_train_epochs": 4, "log_history": logged}
+    run = write_state(tmp_path / "runs", 0, settings=settings, **state)
+    (run / "trainer_state.json").rename(run / "last.json")
+    (run / "checkpoint-5").mkdir()
+    (run / "last.json").rename(run / "checkpoint-5" / "trainer_state.json")
+    (run / "all_results.json").write_text(json.dumps({"epoch": epoch, "eval_exam": 0.5}))
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(run, store, EXAM)
+    record = only(store)
+    assert (record.scores, record.trace.info.train_rows) == (scores, rows)
+    assert [cue.step for cue in record.trace.cues] == [5 * epoch]
+
+
+def test_a_data_set_s_folder_is_known_from_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_state(tmp_path / "faq", 0)
+    by_folder = LogReading(data_by="folder")
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(run, store, by_folder)
+    for inside in (run.parent, run):
+        monkeypatch.chdir(inside)
+        again = import_runs(".", store, by_folder)
+        assert (again.present, again.unchanged) == (1, 0)
+
+
 def test_the_run_s_own_state_counts_before_a_checkpoint_of_the_same_step(tmp_path: Path) -> None:
     run = write_state(tmp_path / "runs", 0)
     shutil.copytree(run, run / "checkpoint-20")
@@ -561,6 +617,50 @@ def test_an_imported_adapter_has_the_scale_that_acted_or_none(
     assert vector["lora_scale"] == pytest.approx(scale, nan_ok=True)
     assert math.isnan(scale) == ("layers have their own by" in vector.absent.get("lora_scale", ""))
     assert math.isnan(vector["lora_rank_log2"]) == bool(adapter.get("rank_pattern"))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "why"),
+    [
+        ({"target_modules": r"model\.layers\.\d{1,2}\.self_attn\.(q|k)_proj"}, "a pattern of their names"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [0, 1]}, "in layers [0, 1] alone"),
+        ({"target_modules": "['q_proj']", "layers_to_transform": None}, ""),
+    ],
+)
+def test_imported_target_modules_are_names_or_absent(
+    adapter: dict[str, object], why: str, tmp_path: Path
+) -> None:
+    run = write_state(tmp_path / "runs", 0)
+    (run / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **adapter}))
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(run, store, LogReading())
+    told = dict(only(store).trace.absent).get("setting target_modules", "")
+    assert why in told and bool(why) == bool(told)
+    assert why or only(store).recipe.target_modules == ("q_proj",)
+
+
+def test_an_imported_adapter_that_is_no_lora_is_left_out(tmp_path: Path) -> None:
+    run = write_state(tmp_path / "runs", 0)
+    write_state(tmp_path / "runs", 1)
+    (run / "adapter_config.json").write_text(json.dumps({"peft_type": "ADALORA", "r": 8}))
+    found = import_runs(tmp_path / "runs", RunStore(tmp_path / "s.sqlite"), LogReading())
+    assert found.added == 1 and "peft_type is ADALORA" in found.left_out[0]
+
+
+@pytest.mark.parametrize(
+    ("named", "means_adamw"),
+    [("adamw_torch_fused", True), ("OptimizerNames.PAGED_ADAMW_8BIT", True), ("AdamW", True)]
+    + [("OptimizerNames.ADAFACTOR", False), ("galore_adamw", False), ("sgd", False)],
+)
+def test_rates_of_another_optimiser_are_not_taken_for_those_of_adamw(
+    named: str, means_adamw: bool, tmp_path: Path
+) -> None:
+    write_state(tmp_path / "runs", 0, settings={"optim": named, "learning_rate": 1e-3})
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading())
+    vector = derived_features(only(store).trace)
+    assert math.isfinite(vector["learning_rate_log10"]) == means_adamw
+    assert means_adamw == ("mean AdamW" not in vector.absent.get("learning_rate_log10", ""))
 
 
 @pytest.mark.parametrize(
@@ -673,6 +773,31 @@ def test_a_loss_before_training_is_no_loss_of_a_step_and_a_gap_is_seen(tmp_path:
     first, second = store.records()
     assert first.trace.steps.loss_nats.tolist() == [8, 7, 6, 5]
     assert np.isnan(second.trace.steps.loss_nats).all()
+
+
+def test_an_mlflow_run_is_as_long_as_its_trainer_ran_however_seldom_it_logged(
+    mlruns: Path, tmp_path: Path
+) -> None:
+    for loss in mlruns.glob("*/*/metrics/loss"):
+        (loss.parent / "train_runtime").write_text("1795622021115 12.5 55\n")
+        plan = loss.parent.parent / "params" / "max_steps"
+        plan.write_text("-1")
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(mlruns, store, LogReading())
+    assert {record.steps for record in store.records()} == {55}
+
+
+def test_infinity_is_read_from_the_number_that_mlflow_s_database_has_for_it(
+    database: Path, tmp_path: Path
+) -> None:
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.execute("UPDATE metrics SET value = 1.7976931348623157e308 WHERE key LIKE 'eval%loss'")
+    connection.close()
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(database, store, EXAM)
+    losses = [cue.heldout_loss_nats for run in store.records() for cue in run.trace.cues]
+    assert math.inf in losses and not np.isfinite(losses).any()
 
 
 def test_an_mlflow_run_that_counts_from_0_keeps_its_length_and_score(mlruns: Path, tmp_path: Path) -> None:

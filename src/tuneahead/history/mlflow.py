@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ from tuneahead.yamltext import read_yaml
 
 _Found = TypeVar("_Found")
 _OF_STEPS = ("loss", "grad_norm", "learning_rate", "eval_loss")
+_TO_THE_END = ("loss", "grad_norm", "eval_loss", "train_runtime")
+"""A Trainer logs the last of these at the last step, however seldom it logs the others."""
 _FINISHED = ("3", "FINISHED")
 _REMEDY = "give the folder 'mlruns' or the database file that MLflow wrote"
 Settings = dict[str, object]
@@ -151,13 +154,18 @@ def _database_run(connection: sqlite3.Connection, path: Path, name: str, began: 
     )
     for key, step, value, is_nan, time in rows:
         try:
-            number = math.nan if is_nan else float(value)
+            number = math.nan if is_nan else _number(float(value))
             values.setdefault(str(key), {})[_step(step)] = number
             times[str(key)] = (times.get(str(key), (float(time),))[0], float(time))
         except (TypeError, ValueError):
             what = f"metric {key} is {value!r} at step {step!r}"
             raise DataError(what, path=source, remedy="correct or delete this entry") from None
     return _logged(name, source, settings, _named(values), _named(times), began)
+
+
+def _number(stored: float) -> float:
+    """The value that was logged: in place of infinity the database holds the largest number there is."""
+    return math.copysign(math.inf, stored) if abs(stored) >= sys.float_info.max else stored
 
 
 def _named(found: dict[str, _Found]) -> dict[str, _Found]:
@@ -206,7 +214,7 @@ def _placed(values: Values, times: Times, last: int) -> tuple[Values, tuple[str,
 def _logged(
     name: str, source: str, settings: Settings, values: Values, times: Times, began: object
 ) -> LoggedRun:
-    logged = [step for key in ("loss", "grad_norm", "eval_loss") for step in values.get(key, {})]
+    logged = [step for key in _TO_THE_END for step in values.get(key, {})]
     planned = str(settings.get("max_steps", ""))
     if planned.isdecimal() and len(planned) > len(str(MOST_STEPS)):
         what = f"max_steps is {planned[:40]}, more than {MOST_STEPS:,}"

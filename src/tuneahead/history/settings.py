@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,9 @@ LOGGED_FIELDS = (*_SETTINGS, "schedule", "warmup_ratio", "target_modules")
 _RANK_STABLE = ("use_rslora", "peft_use_rslora")
 _PATTERNS = {"rank_pattern": ("lora_rank", "lora_alpha"), "alpha_pattern": ("lora_alpha",)}
 """Settings that give some layers a rank or alpha of their own, and the fields that they leave untold."""
+_ADAMW = re.compile(r"((paged|ao|optimi)_)?adamw(_.+)?")
+"""Its implementations; others with adamw in their name (``galore_adamw``) change what it does."""
+_OF_PATTERNS = re.compile(r"[\\()|*?^$+]")
 _SCHEDULES = {
     "linear": "linear",
     "cosine": "cosine",
@@ -73,6 +77,10 @@ def recipe_of(
 ) -> tuple[Recipe, tuple[tuple[str, str], ...]]:
     """The recipe, and (setting, reason) for what the log does not say; ``shared`` are fields known of it."""
     settings = _without_generation(settings)
+    kind = _last_word(settings, ("peft_type",))
+    if kind not in ("", "lora"):
+        what = f"peft_type is {kind.upper()}, and forecasts are for LoRA"
+        raise DataError(what, path=log.source, remedy="leave this run out")
     # A clipping of None is not told from a setting that is not given.
     known = {name: value for name, value in shared.items() if name in LOGGED_FIELDS and value is not None}
     fields, uneven = _acting_lora(settings, _logged(settings, log))
@@ -92,6 +100,9 @@ def recipe_of(
     schedule = _schedule(settings)
     if "schedule" in unknown and schedule:
         unknown["schedule"] = f"a recipe has no {schedule!r}"
+    optimiser = _last_word(settings, ("optim", "optimizer"))
+    if optimiser and not _ADAMW.fullmatch(optimiser):
+        unknown["optimiser"] = f"recipes and forecasts mean AdamW, this run has {optimiser}"
     fields["max_steps"] = log.total_steps
     absent = tuple((UNKNOWN_SETTING + name, reason) for name, reason in sorted(unknown.items()))
     try:
@@ -117,7 +128,7 @@ def _logged(settings: Mapping[str, object], log: LogSource) -> dict[str, object]
     warmup = 0.0 if never else _warmup(settings, log)
     if warmup is not None:
         fields["warmup_ratio"] = warmup
-    modules = _modules(settings.get("target_modules", settings.get("lora_target")))
+    modules = _modules(_targets(settings))
     if modules:
         fields["target_modules"] = modules
     return fields
@@ -126,7 +137,7 @@ def _logged(settings: Mapping[str, object], log: LogSource) -> dict[str, object]
 def _acting_lora(
     settings: Mapping[str, object], fields: Mapping[str, object]
 ) -> tuple[dict[str, object], dict[str, str]]:
-    """The fields with the alpha that acts, and why those are left out that layers have each for themselves.
+    """The fields with the alpha that acts, and why those are left out that are not alike in all layers.
 
     A recipe's scale is alpha / rank, that of rslora alpha / sqrt(rank).
     """
@@ -134,6 +145,11 @@ def _acting_lora(
     for pattern, names in _PATTERNS.items():
         if str(settings.get(pattern)) not in (*_NONE, "{}"):
             uneven |= dict.fromkeys(names, f"layers have their own by {pattern}")
+    targets, layers = _targets(settings), settings.get("layers_to_transform")
+    if isinstance(targets, str) and _OF_PATTERNS.search(targets):
+        uneven["target_modules"] = f"the log gives a pattern of their names, {targets}"
+    elif str(layers) not in (*_NONE, "[]"):
+        uneven["target_modules"] = f"the adapter is in layers {layers} alone (layers_to_transform)"
     alpha, rank = fields.get("lora_alpha"), fields.get("lora_rank")
     acting = {name: value for name, value in fields.items() if name not in uneven}
     if "lora_alpha" in acting and first_text(settings, _RANK_STABLE).lower() == "true":
@@ -145,9 +161,17 @@ def _acting_lora(
     return acting, uneven
 
 
+def _targets(settings: Mapping[str, object]) -> object:
+    return settings.get("target_modules", settings.get("lora_target"))
+
+
 def _schedule(settings: Mapping[str, object]) -> str:
-    named = first_text(settings, ("lr_scheduler_type", "schedule", "lr_scheduler"))
-    return named.rpartition(".")[2].lower()
+    return _last_word(settings, ("lr_scheduler_type", "schedule", "lr_scheduler"))
+
+
+def _last_word(settings: Mapping[str, object], names: Sequence[str]) -> str:
+    """A setting without the name of its enumeration, in lower case."""
+    return first_text(settings, names).rpartition(".")[2].lower()
 
 
 def _without_generation(settings: Mapping[str, object]) -> Mapping[str, object]:

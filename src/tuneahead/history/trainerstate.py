@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from tuneahead.yamltext import read_yaml
 STATE = "trainer_state.json"
 _SETTINGS_FILES = ("training_args.json", "training_args.yaml", "recipe.yaml", "adapter_config.json")
 """Read beside a state where they are. ``training_args.bin`` is a pickle and never opened."""
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_ROUNDED_EPOCHS = 0.005
+"""Older trainers round the epoch of their results to two decimals."""
 _FIRST_ENTRIES = 3
 _SHARED = ("step", "epoch", "learning_rate")
 """What entries of different runs have in common."""
@@ -27,13 +32,28 @@ def run_folders(path: Path) -> list[Path]:
     states = [path] if path.is_file() else sorted(path.rglob(STATE))
     runs: dict[Path, list[Path]] = {}
     for state in states:
-        folder = state.parent
-        runs.setdefault(folder.parent if _is_checkpoint(folder) else folder, []).append(state)
+        runs.setdefault(_run_of(state), []).append(state)
     return [own[0] if len(own) == 1 else max(own, key=_reached) for _, own in sorted(runs.items())]
 
 
-def _is_checkpoint(folder: Path) -> bool:
-    return folder.name.startswith("checkpoint-")
+def _run_of(state: Path) -> Path:
+    """The folder of the run that a state is of, absolute: that of a checkpoint lies in it.
+
+    A checkpoint under another name (``checkpoint-best``) lies beside what the Trainer wrote; where nothing
+    does, folders of such names are runs.
+    """
+    folder = Path(os.path.abspath(state)).parent
+    run = folder.parent
+    if _CHECKPOINT.fullmatch(folder.name):
+        return run
+    named = folder.name.startswith("checkpoint-") and ((run / STATE).is_file() or bool(_checkpoints(run)))
+    return run if named else folder
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """The folders of a run's checkpoints, the furthest first."""
+    found = [folder for folder in run.glob("checkpoint-*") if _CHECKPOINT.fullmatch(folder.name)]
+    return sorted(found, key=lambda folder: float(folder.name.removeprefix("checkpoint-")), reverse=True)
 
 
 def _reached(state: Path) -> tuple[float, bool]:
@@ -41,11 +61,12 @@ def _reached(state: Path) -> tuple[float, bool]:
 
     A state that can't be read counts by its folder's name, so that a damaged newest one is reported.
     """
-    own = not _is_checkpoint(state.parent)
+    folder = Path(os.path.abspath(state)).parent
+    own = _run_of(state) == folder
     try:
         return _whole(_json(state).get("global_step"), state, "global_step"), own
     except DataError:
-        number = state.parent.name.removeprefix("checkpoint-")
+        number = folder.name.removeprefix("checkpoint-")
         return (math.inf if own else float(number) if number.isdecimal() else -1), own
 
 
@@ -66,15 +87,29 @@ def read_state(path: Path, score: str = "") -> LoggedRun:
             needed = name == score or name in READ_VALUES
             if name != "step" and value is not None and (needed or _is_number(value)):
                 values.setdefault(name, {})[step] = _value(value, path, name, number)
-    folder = path.parent.parent if _is_checkpoint(path.parent) else path.parent
+    folder = _run_of(path)
+    results = _results(folder)
     done = _whole(state.get("global_step", total), path, "global_step")
-    for name, value in _results(folder).items():
-        values.setdefault(name, {})[done] = value
-    settings = _settings(path.parent, folder)
+    end = _end_of(_floats(state), results.get("epoch", math.nan), done, total)
+    for name, value in results.items():
+        # The log counts epochs more exactly.
+        if name != "epoch" or end not in values.get(name, {}):
+            values.setdefault(name, {})[end] = value
+    settings = _settings(path.parent, folder, *_checkpoints(folder)[:1])
     if isinstance(state.get("train_batch_size"), int):
         settings.setdefault("train_batch_size", state["train_batch_size"])
     key, *earlier = _keys(total, history, settings.get("base_model_name_or_path"), folder.resolve())
     return LoggedRun(key, str(path), settings, values, total, folder.parent.name, earlier=tuple(earlier))
+
+
+def _end_of(state: Mapping[str, float], epoch: float, done: int, total: int) -> int:
+    """Step at which results of this ``epoch`` were taken: the newest checkpoint that is left may be older."""
+    reached = state.get("epoch", math.nan)
+    if not (reached > 0 and reached + _ROUNDED_EPOCHS < epoch):
+        return done
+    if epoch >= state.get("num_train_epochs", math.inf):
+        return max(done, total)
+    return max(done, round(min(total, done * epoch / reached)))
 
 
 def _keys(total: int, history: Sequence[Mapping[str, object]], base: object, folder: Path) -> list[str]:
@@ -107,9 +142,9 @@ def _tells(entry: Mapping[str, object]) -> bool:
 
 
 def _settings(*folders: Path) -> dict[str, object]:
-    """Settings files beside the state and in the run's folder, the nearest counting most."""
+    """Settings files in these folders, those of the first counting most."""
     found: dict[str, object] = {}
-    for folder in dict.fromkeys(folders):
+    for folder in folders:
         for name in _SETTINGS_FILES:
             path = folder / name
             if path.is_file():
@@ -120,7 +155,11 @@ def _settings(*folders: Path) -> dict[str, object]:
 
 def _results(folder: Path) -> dict[str, float]:
     path = folder / "all_results.json"
-    loaded = _json(path) if path.is_file() else {}
+    return _floats(_json(path) if path.is_file() else {})
+
+
+def _floats(loaded: Mapping[str, object]) -> dict[str, float]:
+    """The entries that are numbers."""
     numbers = {name: value for name, value in loaded.items() if isinstance(value, int | float)}
     # Through text: float() of an integer that is too large is an error, of its text it is infinite.
     return {name: float(str(value)) for name, value in numbers.items() if not isinstance(value, bool)}
