@@ -51,6 +51,9 @@ def main() -> None:
     if given.restore:
         print(f"{restore(META / given.base, store)} runs restored, {len(store)} in the store")
         return
+    if strangers := {record.base for record in store.records()} - {given.base}:
+        # What an archive once holds is never taken out.
+        raise SystemExit(f"{given.store} holds runs on {', '.join(sorted(strangers))}: name their --base")
     print(f"{write_archive(store, META / given.base)} runs added to {given.base}")
     if given.base == MAIN:
         with tempfile.TemporaryDirectory() as folder:

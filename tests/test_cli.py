@@ -550,6 +550,14 @@ def test_a_predictor_is_fitted_to_a_table_and_backtested(tuneahead: Run, tmp_pat
     assert json.loads(result)["tasks"] == 40
 
 
+def test_a_fit_says_how_many_tasks_it_left_out(tuneahead: Run, tmp_path: Path) -> None:
+    table, made = tmp_path / "table.parquet", made_table()
+    made.probe_pp[0] = float("nan")
+    write_table(made, table)
+    done = tuneahead("fit", "--table", table, "--out", tmp_path / "mine", "--preset", "quick")
+    assert "39 tasks on 20 data sets" in done.stdout and "1 task left out" in done.stderr
+
+
 def test_a_predictor_is_corrected_by_the_runs_of_a_new_base(tuneahead: Run, tmp_path: Path) -> None:
     old, own, start, mine = (tmp_path / name for name in ("old.parquet", "own.parquet", "start", "mine"))
     table = made_table()

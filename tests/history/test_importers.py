@@ -209,6 +209,19 @@ def test_a_second_import_knows_the_runs_again_and_adds_late_scores(
     assert import_runs(folder, store, EXAM).scored == 0
 
 
+def test_an_import_says_why_runs_have_no_final_score(tmp_path: Path) -> None:
+    for number, scores in enumerate(({}, {10: 0.5}, {20: 0.5})):
+        run = write_state(tmp_path / "runs", number)
+        more = [{"step": step, "eval_exam": score} for step, score in scores.items()]
+        change(run / "trainer_state.json", lambda s, more=more: s["log_history"].extend(more))
+    for _ in range(2):
+        found = import_runs(tmp_path / "runs", RunStore(tmp_path / "s.sqlite"), EXAM)
+        told = dict(found.unscored)
+        assert list(told.values()) == [1, 1]
+        assert any("no eval_exam" in why for why in told)
+        assert any("before the planned end" in why for why in told)
+
+
 @pytest.mark.parametrize("kind", ["mlruns", "database"])
 def test_mlflow_runs_come_from_its_files_and_from_its_database(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path

@@ -174,6 +174,7 @@ def fit(
         )
     require_writable_folder(out, "--out")
     rows = _table(store, table, benchmark, PROBE_STEPS if probe_steps is None else probe_steps)
+    left_out = 0
     with ProgressBar() as bar:
         bar.stage(f"Fitting to {len(rows):,} tasks")
         if corrects:
@@ -187,11 +188,23 @@ def fit(
                 level=_LEVEL if level is None else level,
                 helpers=helpers,
             )
+            left_out = _left_out(predictor.origin, rows, helpers is not None)
     try:
         predictor.save(out)
     except OSError as error:
         raise TuneAheadError(f"can't write {out}: {error.strerror}", remedy="give another --out") from None
+    if left_out:
+        what = f"{counted(left_out, 'task')} left out: no probe or base score, which the others have"
+        print(what, file=sys.stderr)
     _print_fitted(predictor.origin, out, start, as_json)
+
+
+def _left_out(origin: Origin, rows: FeatureTable, helped: bool) -> int:
+    """How many scored tasks of ``rows`` the predictor was not fitted to."""
+    scored = rows.scored()
+    if helped:
+        return len(set(scored.task_ids)) - origin.own_rows
+    return len(set(zip(scored.bases, scored.task_ids, strict=True))) - origin.rows
 
 
 def _print_fitted(origin: Origin, out: Path, start: str, as_json: bool) -> None:

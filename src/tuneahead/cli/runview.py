@@ -94,6 +94,8 @@ def print_import(found: ImportSummary, store: Path, score: str, benchmark: str) 
     if found.unit:
         unit = "a fraction of 1" if found.unit == "fraction" else "points"
         print(f"{score} was read as {unit}, as the score on {benchmark}")
+    for why, count in found.unscored:
+        print(f"no final score in {count:,}: {why} (tuneahead runs record)")
     tasks, data_sets = counted(found.tasks, "task"), counted(found.data_sets, "data set")
     print(f"They count as {tasks} on {data_sets} (see --data-by)")
     grouped: dict[tuple[int, str], list[str]] = {}

@@ -1,7 +1,8 @@
 """The history as Parquet files that are only ever added to, small enough to be shipped.
 
 A store becomes numbered parts of up to 100 runs; a part once written is never touched again, so
-that a growing archive adds files and changes none. Reading the parts gives the store back. The static
+that a growing archive adds files and changes none. Reading the parts gives the runs back with the
+scores that they had when they were added: one recorded later stays in the store alone. The static
 features of data sets that can't be made again from their spec (real questions) lie beside them.
 """
 

@@ -36,6 +36,8 @@ class ImportSummary:
     absent: tuple[tuple[str, str, int], ...]
     """(measurement, reason, runs that lack it), most frequent first."""
     unit: str = ""
+    unscored: tuple[tuple[str, int], ...] = ()
+    """(Why runs have no final score though one was asked for, how many), most frequent first."""
     unchanged: int = 0
     """Known runs that keep an earlier base, data set, recipe or score, which this reading would change."""
 
@@ -79,8 +81,30 @@ def import_runs(
         left_out=tuple(error.message for error in errors),
         absent=tuple((what, why, count) for (what, why), count in lacking.most_common()),
         unit=chosen,
+        unscored=_unscored(records, stored, reading),
         unchanged=sum(_differ(record, earlier) for record, earlier in known),
     )
+
+
+def _unscored(
+    records: list[RunRecord], stored: list[RunRecord], reading: LogReading
+) -> tuple[tuple[str, int], ...]:
+    if not reading.score:
+        return ()
+    why = Counter(
+        _no_score(record, reading)
+        for record, own in zip(records, stored, strict=True)
+        if reading.benchmark not in {*record.scores, *own.scores}
+    )
+    return tuple(why.most_common())
+
+
+def _no_score(record: RunRecord, reading: LogReading) -> str:
+    """Why a run has no final score."""
+    last = max((cue.step for cue in record.trace.cues if math.isfinite(cue.total_pp)), default=0)
+    if not last:
+        return f"the log has no {reading.score} of a step of training"
+    return f"the last {reading.score} is of a step before the planned end; if training ended there, record it"
 
 
 def _check(reading: LogReading) -> None:
