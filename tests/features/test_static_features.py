@@ -136,7 +136,7 @@ def test_marks_belong_to_their_letters_in_every_script() -> None:
 def test_joiners_are_no_signs_and_arabic_asks_too() -> None:
     joined = Example("\u0645\u06cc\u200c\u062e\u0648\u0627\u0646\u062f\u061f", "\u0628\u0644\u0647", 1)
     found = static_features([joined]).values
-    assert found["special_character_fraction"] == pytest.approx(1 / 10)
+    assert found["special_character_fraction"] == pytest.approx(1 / 11)
     assert found["question_prompt_fraction"] == 1.0
 
 
@@ -183,7 +183,7 @@ def test_prompts_that_fill_the_window_keep_their_answers(tiny_base: Base) -> Non
     found = sample_answers(rows, tiny_base)
     assert len(found) == 10
     assert all(len(row.before) + len(row.answer) == tiny_base.context_tokens for row in found[:9])
-    alone = sample_answers([Example("cat", "dog bird", 1)], tiny_base)[0]
+    alone = sample_answers([Example("one cat", "dog bird", 1)], tiny_base)[0]
     assert found[0].answer == alone.answer and found[0].before[-1:] == alone.before[-1:]
     turns = (Message("user", "two " * 100), Message("assistant", "dog"), Message("user", "sun"))
     talk = Example("two " * 100, "moon", 1, (*turns, Message("assistant", "moon")))
