@@ -107,9 +107,7 @@ def test_weights_that_lack_tensors_are_refused_with_their_number(tiny_path: Path
     weights = load_file(folder / "model.safetensors")
     kept = {name: weight for name, weight in weights.items() if "layers.1.mlp" not in name}
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(
-        ModelError, match=r"lack 3 of the model's tensors, such as model\.layers\.1\.mlp"
-    ):
+    with pytest.raises(ModelError, match=r"lack 3 of the model's tensors, such as model\.layers\.1\.mlp"):
         load_base(str(folder), device="cpu")
 
 

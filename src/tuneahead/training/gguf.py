@@ -119,16 +119,18 @@ def _convert(path: Path, folder: Path) -> Path:
 
 def _write_model(path: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
     from tuneahead.training.tensorfile import save_tensors
 
     _require_gguf(path)
+    model: PreTrainedModel
+    info: dict[str, set[str]]
     try:
         _require_room(path)
         # The converter's progress bar can't be turned off otherwise, and stderr has one of ours.
         with contextlib.redirect_stderr(io.StringIO()):
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
                 path.parent,
                 gguf_file=path.name,
                 dtype=torch.float32,

@@ -91,7 +91,7 @@ class Base:
     def vocabulary(self) -> int:
         """How many tokens the model embeds; the tokenizer may know more, or fewer."""
         # A model that is spread over several devices may hold another kind of layer there.
-        embedding = self.model.get_input_embeddings()  # type: ignore[no-untyped-call]
+        embedding = self.model.get_input_embeddings()
         return int(getattr(embedding, "num_embeddings", 1 << 30))
 
     def require_known(self, ids: Iterable[Sequence[int]]) -> None:
@@ -201,7 +201,8 @@ def _load_weights(
         # Quantized weights are made on their device and can't be moved afterwards.
         options = {"quantization_config": quantization, "device_map": {"": device}}
     model: PreTrainedModel
-    model, info = AutoModelForCausalLM.from_pretrained(
+    info: dict[str, set[str]]
+    model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
         location,
         config=config,
         trust_remote_code=False,
