@@ -612,6 +612,12 @@ def test_values_that_are_not_finite_stop_with_their_step() -> None:
     assert ("not-finite", "stop") in _names(_trace(_falling(), answer_tokens=np.zeros(100, np.float32)))
 
 
+def test_a_base_without_numbers_is_not_blamed_on_the_learning_rate() -> None:
+    (finding,) = probe_findings(_trace(np.full(100, np.nan, np.float32)))
+    assert "step 1 of" in finding.message and "the base itself gives no numbers" in finding.message
+    assert "weights" in finding.remedy and "learning rate" not in finding.remedy
+
+
 def test_a_gradient_norm_that_was_not_measured_is_no_failure() -> None:
     assert _names(_trace(_falling(), grad_norm=np.full(100, np.nan, np.float32))) == []
 

@@ -156,3 +156,45 @@ def test_a_file_can_not_pass_for_a_built_in_benchmark(tmp_path: Path, name: str)
     with pytest.raises(BenchmarkError, match=f"named as the built-in benchmark {name}(.|\n)*rename"):
         find_benchmark(str(file))
     assert find_benchmark(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"question": "Which?", "A": "red", "B": "stone", "answer": "A"},
+            "'A' would not be read as an option",
+        ),
+        ({"question": "Which?", "choice_1": "red", "answer": "red"}, "'choice_1' would not be read"),
+        ({"prompt": "Who?", "context": "Bob did.", "answers": ["Bob"]}, "'context' would not be asked"),
+        ({"prompt": "Say.", "question": "Who?", "answer": "Bob"}, "'question' would not be asked"),
+    ],
+)
+def test_a_part_of_the_question_that_is_not_read_is_refused(
+    tmp_path: Path, row: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BenchmarkError, match=f"row 1: {message}"):
+        read_benchmark(write(tmp_path / "m.jsonl", row))
+
+
+def test_fields_that_the_prompt_holds_or_that_are_empty_do_no_harm(tmp_path: Path) -> None:
+    row = {"prompt": "Bob did. Who?", "context": "Bob did.", "input": "", "source": "x", "answer": "Bob"}
+    empty = {
+        "prompt": None,
+        "question": "Who?",
+        "id": None,
+        "subject": None,
+        "context": None,
+        "answer": "Bob",
+    }
+    assert read_benchmark(write(tmp_path / "m.jsonl", row, {**empty}, {**empty, "id": 0})).items == [
+        GenerationItem("1", "Bob did. Who?", ("Bob",)),
+        GenerationItem("2", "Who?", ("Bob",)),
+        GenerationItem("0", "Who?", ("Bob",)),
+    ]
+
+
+def test_a_json_array_is_told_from_lines(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="row 1: a JSON array, not one object a line") as caught:
+        read_benchmark(write(tmp_path / "m.json", '[{"prompt": "?",', '"answer": "a"}]'))
+    assert "jq" in caught.value.remedy

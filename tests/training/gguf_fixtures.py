@@ -12,8 +12,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 HEADS = 4
 
 
-def write_tiny_gguf(path: Path, seed: int = 0) -> LlamaForCausalLM:
-    """Write a random two-layer Llama with a byte-level tokenizer; returns the model it holds."""
+def write_tiny_gguf(path: Path, seed: int = 0, without: str = "") -> LlamaForCausalLM:
+    """Write a random two-layer Llama with a byte-level tokenizer; returns the model it holds.
+
+    The tensor ``without`` is left out.
+    """
     from tokenizers.pre_tokenizers import ByteLevel
 
     tokens = ["<|endoftext|>", *sorted(ByteLevel.alphabet()), "th", "the"]
@@ -47,7 +50,7 @@ def write_tiny_gguf(path: Path, seed: int = 0) -> LlamaForCausalLM:
     writer.add_eos_token_id(0)
     writer.add_bos_token_id(0)
     for name, weight in model.state_dict().items():
-        if name != "lm_head.weight":
+        if name not in ("lm_head.weight", without):
             writer.add_tensor(_gguf_name(name), _rows_for_rotation(name, weight).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -89,6 +89,14 @@ def test_torn_files_and_full_places_are_refused(
         load_base(str(tmp_path / "absent.gguf"), device="cpu")
 
 
+def test_a_file_without_some_of_the_weights_is_refused(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path, without="model.layers.1.mlp.up_proj.weight")
+    with pytest.raises(ModelError, match=r"tiny\.gguf' lack 1 of .* such as model\.layers\.1\.mlp\.up_proj"):
+        load_base(str(path), device="cpu")
+    assert converted(cache) == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
 def test_a_full_disk_ends_a_conversion_with_a_remedy(tmp_path: Path, cache: Path) -> None:
     import resource

@@ -11,16 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_fixtures import make_examples
+from safetensors.torch import load_file, save_file
+from training_fixtures import make_examples, place_bound_model
+from transformers import AutoConfig
 
+from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.dataset import Example
 from tuneahead.errors import DataError, ModelError
 from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace
 from tuneahead.training.hardware import choose_dtype
 from tuneahead.training.measure import ProbeSettings
-from tuneahead.training.models import Base, load_base, weights_fingerprint
-from tuneahead.training.probe import run_probe
+from tuneahead.training.models import Base, load_base, load_tokenizer, weights_fingerprint
+from tuneahead.training.probe import encode_rows, run_probe
+from tuneahead.training.scoring import encode_benchmark
 
 
 def test_a_base_is_frozen_and_knows_itself(tiny: Base, tiny_path: Path) -> None:
@@ -60,8 +64,9 @@ def test_torn_weights_are_refused(tiny_path: Path, tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((tiny_path / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes((tiny_path / "model.safetensors").read_bytes()[:5000])
-    with pytest.raises(ModelError, match="can't load base model"):
+    with pytest.raises(ModelError, match="can't load base model") as caught:
         load_base(str(tmp_path), device="cpu")
+    assert "git lfs pull" in caught.value.remedy
 
 
 def copied(tiny_path: Path, folder: Path, **changes: object) -> Path:
@@ -95,6 +100,44 @@ def test_a_model_without_linear_layers_is_refused(tiny_path: Path, tmp_path: Pat
     bare = copied(tiny_path, tmp_path / "bare", num_hidden_layers=0, layer_types=[])
     with pytest.raises(ModelError, match="no linear layers that LoRA could adapt"):
         load_base(str(bare), device="cpu")
+
+
+def test_weights_that_lack_tensors_are_refused_with_their_number(tiny_path: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_path, tmp_path / "gaps")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "layers.1.mlp" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 3 of the model's tensors, such as model\.layers\.1\.mlp"):
+        load_base(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize(("kind", "what"), [("bert", "a masked one"), ("bart", "an encoder-decoder")])
+def test_models_that_do_not_go_on_with_a_text_are_refused(
+    tiny_path: Path, tmp_path: Path, kind: str, what: str
+) -> None:
+    folder = copied(tiny_path, tmp_path / kind)
+    AutoConfig.for_model(kind, vocab_size=43).save_pretrained(folder)
+    with pytest.raises(ModelError, match=f"\\({kind}\\) is no causal language model but {what}"):
+        load_base(str(folder), device="cpu")
+
+
+def test_tokens_beyond_the_vocabulary_neither_fill_rows_nor_are_read(tiny_path: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_path, tmp_path / "added")
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    base = load_base(str(folder), device="cpu")
+    assert base.tokenizer.pad_token_id == base.vocabulary and base.pad_id == 1
+    assert train_a_little(base).steps.loss_nats[-1] > 0
+    item = ChoiceItem("1", "red [PAD]", ("one", "two"), (0,))
+    with pytest.raises(ModelError, match=rf"gives token {base.vocabulary} \('\[PAD\]'\), the model knows"):
+        encode_benchmark(base, Benchmark("b", "accuracy", [item]))
+    with pytest.raises(ModelError, match="gives token"):
+        encode_rows(base, [Example("red [PAD]", "one", 1)], Recipe(template="raw"))
+
+
+def test_a_window_by_another_name_is_known() -> None:
+    assert place_bound_model("mpt").context_tokens == 1024
 
 
 def test_the_end_token_comes_from_the_configuration_or_is_asked_for(tiny_path: Path, tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_fixtures import WORDS, make_examples, place_bound_model, write_tiny_model
+from training_fixtures import (
+    WORDS,
+    make_examples,
+    place_bound_model,
+    randomised_stack,
+    write_tiny_model,
+)
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
@@ -221,6 +227,27 @@ def test_items_that_do_not_fit_are_refused(tiny: Base) -> None:
     empty = ChoiceItem("empty", "red", ("", "two"), (0,))
     with pytest.raises(BenchmarkError, match="empty prompt or option"):
         encode_benchmark(tiny, Benchmark("b", "accuracy", [empty]))
+
+
+def test_what_is_read_past_an_answer_has_to_fit_too() -> None:
+    base = load_base("lab", device="cpu")
+    full = [GenerationItem("full", " ".join(["a"] * 255), ("a",))]
+    with pytest.raises(BenchmarkError, match="needs 257 tokens, the base takes 256"):
+        encode_benchmark(base, Benchmark("b", "exact_match", full))
+    choice = ChoiceItem("full", full[0].prompt, ("a", "i"), (0,))
+    encode_benchmark(base, Benchmark("b", "accuracy", [choice]))
+
+
+def test_rows_too_long_for_all_slots_at_once_are_scored_by_some_at_a_time(
+    tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = encode_benchmark(tiny, choices())
+    stack = randomised_stack(tiny, 3)
+    together = score_stack(tiny, encoded, stack, [2, 0, 1])
+    monkeypatch.setattr(scoring, "TOKENS_PER_PASS", 2 * max(tree.length for tree in encoded.trees))
+    for one, other in zip(together, score_stack(tiny, encoded, stack, [2, 0, 1]), strict=True):
+        np.testing.assert_allclose(one.margin_nats, other.margin_nats, rtol=1e-4, atol=1e-5)
+    stack.detach()
 
 
 def test_unused_stack_is_the_base(tiny: Base) -> None:

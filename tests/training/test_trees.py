@@ -14,7 +14,7 @@ from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.training import scoring
 from tuneahead.training.models import Base, load_base
 from tuneahead.training.scoring import encode_benchmark, score_stack
-from tuneahead.training.trees import Row, Tree, TreeBatch, grow_rows, passes
+from tuneahead.training.trees import Row, Tree, TreeBatch, by_width, grow_rows, passes
 
 TRUNK = tuple(range(100, 140))
 
@@ -76,6 +76,17 @@ def test_passes_hold_every_row_once_within_their_bounds() -> None:
     for part in found:
         assert 2 * max(row.length for row in part) * len(part) <= 1000
         assert 2 * sum(row.reads for row in part) <= 250
+
+
+def test_slots_share_a_pass_only_as_far_as_its_bounds_allow() -> None:
+    rows = [Row((0,), 0, 100, 10), Row((1,), 0, 400, 10), Row((2,), 0, 100, 120), Row((3,), 0, 5000, 2000)]
+    found = by_width(rows, 8, 1000)
+    assert {width: [row.trees[0] for row in own] for width, own in found.items()} == {
+        8: [0],
+        2: [1, 2],
+        1: [3],
+    }
+    assert by_width(rows, 1, 1000) == {1: rows}
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "llama", "gemma3", "gpt2"])

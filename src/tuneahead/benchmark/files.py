@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,15 @@ _HELP = (
     'one JSON object a line: {"prompt": "...", "options": ["...", "..."], "gold": 0} for choices '
     '(gold may be a list for MC2), {"prompt": "...", "answers": ["..."]} for free answers'
 )
+_ASKED_TOO = frozenset(
+    ("question", "instruction", "context", "passage", "article", "paragraph")
+    + ("document", "background", "story", "premise", "input", "text")
+)
+"""Fields of other formats that belong to what is asked."""
+_OPTION = re.compile(
+    r"(?:(?:option|choice|ending|answer|distractor)s?|sol|op)?[_ ]?(?:[a-f]|\d)", re.IGNORECASE
+)
+"""Names of fields that hold one option each."""
 
 
 def read_benchmark(path: str | Path) -> Benchmark:
@@ -37,7 +47,7 @@ def read_benchmark(path: str | Path) -> Benchmark:
     another metric (``accuracy``, ``acc_norm``, ``mc2``; ``exact_match``, ``f1``, ``rouge_l``) and, for the
     last two, says when a written answer ends (``stop`` is a list of texts). Raises :class:`BenchmarkError`
     with file and line on anything that can't be asked: one option, equal options, no gold, an empty prompt,
-    mixed kinds; and for a file with the name of a built-in benchmark.
+    mixed kinds, a part of the question that is not read; and for a file named as a built-in benchmark.
     """
     source = Path(path)
     if source.stem in BUILT_IN:
@@ -128,6 +138,11 @@ def _metric(choices: list[ChoiceItem]) -> Metric:
 
 
 def _object(line: str, source: Path, number: int) -> dict[str, object]:
+    if number == 1 and line.lstrip().startswith("["):
+        raise BenchmarkError(
+            f"{source}, row {number}: a JSON array, not one object a line",
+            remedy=f"write its items a line each, for example: jq -c '.[]' {source.name} > items.jsonl",
+        )
     try:
         loaded = _decode(line, source, number)
     except DataError as error:
@@ -146,9 +161,12 @@ def _object(line: str, source: Path, number: int) -> dict[str, object]:
 
 
 def _item(loaded: Mapping[str, object], where: str, number: str) -> ChoiceItem | GenerationItem:
+    # Null is how tables write an empty cell.
+    loaded = {key: value for key, value in loaded.items() if value is not None}
     prompt = loaded.get("prompt", loaded.get("question"))
     if not isinstance(prompt, str) or not prompt.strip():
         raise BenchmarkError(f"{where}: no prompt", remedy=_HELP)
+    _refuse_unread(loaded, prompt, where)
     name, subject = str(loaded.get("id", number)), str(loaded.get("subject", ""))
     if "options" in loaded or "choices" in loaded:
         options = _texts(loaded.get("options", loaded.get("choices")), where, "options")
@@ -168,9 +186,26 @@ def _item(loaded: Mapping[str, object], where: str, number: str) -> ChoiceItem |
     return GenerationItem(name, prompt, texts, subject)
 
 
+def _refuse_unread(loaded: Mapping[str, object], prompt: str, where: str) -> None:
+    """Without a field that belongs to the question another benchmark would be scored."""
+    listed = "options" in loaded or "choices" in loaded
+    for key, value in loaded.items():
+        if key.lower() in _ASKED_TOO and value and str(value).strip() not in prompt:
+            raise BenchmarkError(
+                f"{where}: {key!r} would not be asked, the prompt does not hold it",
+                remedy="write it into the prompt, or leave it out",
+            )
+        if not listed and _OPTION.fullmatch(key):
+            raise BenchmarkError(
+                f"{where}: {key!r} would not be read as an option", remedy="list the options: " + _HELP
+            )
+
+
 def _texts(value: object, where: str, what: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(t, str) and t.strip() for t in value):
-        raise BenchmarkError(f"{where}: {what} must be a list of non-empty texts", remedy=_HELP)
+        raise BenchmarkError(
+            f"{where}: {what} must be a list of non-empty texts (numbers in quotes)", remedy=_HELP
+        )
     return tuple(value)
 
 
@@ -186,7 +221,7 @@ def _gold(loaded: Mapping[str, object], options: tuple[str, ...], where: str) ->
         else:
             raise BenchmarkError(
                 f"{where}: gold is {one!r}, not one of the {len(options)} options",
-                remedy="give the place of the right option, counted from 0, or its text",
+                remedy="give the right option's text, or its place as a number from 0 on (0 for A)",
             )
     if not places or len(set(places)) == len(options):
         raise BenchmarkError(f"{where}: gold must leave at least one wrong option", remedy=_HELP)

@@ -36,6 +36,9 @@ def not_finite(trace: ProbeTrace) -> Iterator[Finding]:
         value = loss[at] if what == "loss" else norm[at]
         count = len(bad_loss) or len(bad_norm)
         message = f"the {what} is {value} at step {at + 1} of the probe ({count} steps in all)"
+        if what == "loss" and at == 0:
+            message += ": the base itself gives no numbers"
+            remedy = "nothing was trained yet: check the base's weights, or use bf16 or fp32 instead of fp16"
         yield Finding("not-finite", "stop", message, remedy, int(count))
     elif trace.info.failure:
         yield Finding("not-finite", "stop", f"the probe ended early: {trace.info.failure}", remedy)

@@ -176,12 +176,12 @@ def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
     """The drawn rows in tokens, in the order of the draw, until rows or tokens suffice."""
     from tuneahead.checks.encoding import trimmed
     from tuneahead.recipe import Recipe
-    from tuneahead.training.encode import encode_examples
+    from tuneahead.training.probe import encode_rows
 
     recipe = Recipe(max_length=max(2, min(512, base.context_tokens)))
     rows: list[AnswerTokens] = []
     tokens = 0
-    encoded = encode_examples([trimmed(row, recipe.max_length) for row in drawn], base.tokenizer, recipe)
+    encoded = encode_rows(base, [trimmed(row, recipe.max_length) for row in drawn], recipe)
     for example, row in zip(drawn, encoded, strict=True):
         if tokens > SAMPLE_TOKENS:
             break

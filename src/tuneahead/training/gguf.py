@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tuneahead.errors import ModelError
 from tuneahead.kept import KeptTexts, cache_folder, digest
+from tuneahead.training.adaptable import require_all_weights
 from tuneahead.training.sources import READERS, PackagedModel
 
 _READER = "pip install 'tuneahead[gguf]'"
@@ -118,17 +119,23 @@ def _convert(path: Path, folder: Path) -> Path:
 
 def _write_model(path: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
     from tuneahead.training.tensorfile import save_tensors
 
     _require_gguf(path)
+    model: PreTrainedModel
+    info: dict[str, set[str]]
     try:
         _require_room(path)
         # The converter's progress bar can't be turned off otherwise, and stderr has one of ours.
         with contextlib.redirect_stderr(io.StringIO()):
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+            model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+                path.parent,
+                gguf_file=path.name,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(
                 path.parent, gguf_file=path.name, trust_remote_code=False
@@ -137,8 +144,10 @@ def _write_model(path: Path, folder: Path) -> None:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"can't read {path.name}: {first}",
-            remedy="transformers converts GGUF files of some architectures only; give safetensors instead",
+            remedy="fetch the file anew if it was cut short; transformers converts GGUF files of some "
+            "architectures only, of others give safetensors",
         ) from None
+    require_all_weights(path.name, info["missing_keys"])
     # save_pretrained would write weights as quantized, which they no longer are, and refuses to.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

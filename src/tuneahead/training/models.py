@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from transformers.pytorch_utils import Conv1D
 
 from tuneahead.errors import ModelError
 from tuneahead.kept import digest
+from tuneahead.training.adaptable import (
+    end_token,
+    refuse_adapters,
+    require_all_weights,
+    require_causal,
+    require_linear_layers,
+)
 from tuneahead.training.hardware import SMALL_PARAMETERS, choose_device, choose_dtype, require_room
 from tuneahead.training.memory import dtype_name, quantization_config, weight_bytes
 from tuneahead.training.sources import PACKAGED, resolve_base
@@ -42,8 +48,10 @@ class Base:
     @property
     def context_tokens(self) -> int:
         """Longest sequence the model takes."""
-        # Models of text and images keep the text's settings apart.
-        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+        # Models of text and images keep the text's settings apart; MPT has a name of its own.
+        config = self.model.config.get_text_config()
+        named = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+        return int(next((tokens for tokens in named if tokens), 1 << 30))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -73,11 +81,30 @@ class Base:
 
     @property
     def pad_id(self) -> int:
-        """Token used to fill rows; any id serves, since filled positions are never read."""
+        """Token used to fill rows; any that the model embeds serves: filled positions are never read."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
+            if token is not None and token < self.vocabulary:
                 return int(token)
         return 0
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model embeds; the tokenizer may know more, or fewer."""
+        # A model that is spread over several devices may hold another kind of layer there.
+        embedding = self.model.get_input_embeddings()
+        return int(getattr(embedding, "num_embeddings", 1 << 30))
+
+    def require_known(self, ids: Iterable[Sequence[int]]) -> None:
+        """Raises :class:`ModelError` for a token of the tokenizer that the model does not embed."""
+        greatest = max((max(row, default=0) for row in ids), default=0)
+        if greatest >= self.vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(greatest)
+            raise ModelError(
+                f"the tokenizer of base {self.name!r} gives token {greatest} ({token!r}), "
+                f"the model knows {self.vocabulary} tokens, from 0 on",
+                remedy="give the base the tokenizer that it was trained with; a token that was added later "
+                "needs resize_token_embeddings and training",
+            )
 
 
 def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto") -> Base:
@@ -86,7 +113,7 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
     ``name`` is a name (``lab``, ``smollm2``), a folder, a GGUF file or a hub id. ``precision`` is that
     of the frozen weights: ``auto`` takes fp32 below 50 M parameters and where bf16 is not native, else
     bf16; ``8bit`` and ``4bit`` are for CUDA. Remote code is never run and only safetensors are
-    read. Raises :class:`ModelError` when the base can't be found, read, held in memory or adapted.
+    read. Raises :class:`ModelError` when the base can't be found, read whole, held in memory or adapted.
     """
     where = choose_device(device)
     quantization = quantization_config(precision, where)
@@ -101,7 +128,8 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
     )
     _require_adaptable(name, config, tokenizer, empty)
     with _load_errors(name):
-        model = _load_weights(location, config, dtype, where, quantization)
+        model, missing = _load_weights(location, config, dtype, where, quantization)
+    require_all_weights(name, missing)
     torch.nn.Module.eval(model)
     model.requires_grad_(False)
     return Base(shown, model, tokenizer, weights_fingerprint(model), where)
@@ -125,6 +153,7 @@ def _read_outline(
     """Everything of a base that is known before its weights are read."""
     with _load_errors(name):
         config = _read_config(name, location)
+        require_causal(name, config)
         return config, load_tokenizer(location), _empty_model(config)
 
 
@@ -132,7 +161,7 @@ def _require_adaptable(
     name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, empty: PreTrainedModel
 ) -> None:
     """Raises :class:`ModelError` for a base without linear layers or without a token that ends a text."""
-    _require_linear_layers(name, empty)
+    require_linear_layers(name, empty)
     end_token(name, tokenizer, config)
 
 
@@ -144,9 +173,9 @@ def _read_config(name: str, location: str) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         if not _unreachable(str(error)):
             # A repository of adapters has no config.json: that is the thing to say.
-            _refuse_adapters(name, location)
+            refuse_adapters(name, location)
         raise
-    _refuse_adapters(name, location)
+    refuse_adapters(name, location)
     return config
 
 
@@ -163,25 +192,29 @@ def _empty_model(config: PretrainedConfig) -> PreTrainedModel:
 
 def _load_weights(
     location: str, config: PretrainedConfig, dtype: torch.dtype, device: str, quantization: object
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, set[str]]:
+    """The model, and the names of weights that the files lack."""
     from transformers import AutoModelForCausalLM
 
     options: dict[str, object] = {}
     if quantization is not None:
         # Quantized weights are made on their device and can't be moved afterwards.
         options = {"quantization_config": quantization, "device_map": {"": device}}
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel
+    info: dict[str, set[str]]
+    model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
         location,
         config=config,
         trust_remote_code=False,
         use_safetensors=True,
         dtype=dtype,
         attn_implementation="eager" if device == "cpu" else "sdpa",
+        output_loading_info=True,
         **options,
     )
     if quantization is None:
         torch.nn.Module.to(model, device=device)
-    return model
+    return model, set(info["missing_keys"])
 
 
 @contextmanager
@@ -200,6 +233,8 @@ def _load_errors(name: str) -> Iterator[None]:
 def _remedy(name: str, message: str) -> str:
     if "trust_remote_code" in message:
         return "code from a model's repository is never run; use an architecture that transformers knows"
+    if "deserializing header" in message:
+        return "the weights are no whole safetensors file: fetch them anew (in a Git clone: git lfs pull)"
     if Path(name).exists():
         return "give a folder with config.json, the tokenizer's files and model.safetensors"
     names = ", ".join(("lab", *PACKAGED))
@@ -216,54 +251,6 @@ def _remedy(name: str, message: str) -> str:
 
 def _unreachable(message: str) -> bool:
     return "connect" in message or "offline" in message.lower()
-
-
-def _refuse_adapters(name: str, location: str) -> None:
-    """A folder or repository of adapters is no base, though transformers would load it with PEFT."""
-    from transformers.utils.peft_utils import find_adapter_config_file
-
-    found = find_adapter_config_file(location)
-    if found is None:
-        return
-    try:
-        base = json.loads(Path(found).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
-        base = None
-    raise ModelError(
-        f"base {name!r} carries adapters already",
-        remedy=f"give the plain base{f' ({base})' if base else ''}, or merge them first "
-        "(PEFT's merge_and_unload) and save the result",
-    )
-
-
-def _require_linear_layers(name: str, model: PreTrainedModel) -> None:
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if head is None:
-        raise ModelError(f"{name!r} has no language-model head", remedy="give a causal language model")
-    if not any(isinstance(m, (torch.nn.Linear, Conv1D)) and m is not head for m in model.modules()):
-        raise ModelError(
-            f"base {name!r} has no linear layers that LoRA could adapt",
-            remedy="give a transformer with nn.Linear or Conv1D layers",
-        )
-
-
-def end_token(name: str, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """The end-of-sequence token, taken from the model's configuration where the tokenizer names none.
-
-    Without one no answer could learn to stop: raises :class:`ModelError`.
-    """
-    if tokenizer.eos_token_id is None:
-        named = getattr(config, "eos_token_id", None)
-        first = named[0] if isinstance(named, list) and named else named
-        token = tokenizer.convert_ids_to_tokens(first) if isinstance(first, int) else None
-        if not token:
-            raise ModelError(
-                f"the tokenizer of base {name!r} has no end-of-sequence token: no answer could learn to stop",
-                remedy="name one as eos_token in tokenizer_config.json",
-            )
-        tokenizer.eos_token = token
-    assert tokenizer.eos_token_id is not None
-    return int(tokenizer.eos_token_id)
 
 
 def load_tokenizer(location: str) -> PreTrainedTokenizerBase:

@@ -43,9 +43,14 @@ def prepare_data(base: Base, examples: Sequence[Example], recipe: Recipe) -> Run
 
 
 def encode_rows(base: Base, examples: Sequence[Example], recipe: Recipe) -> list[Encoded]:
-    """Every row in tokens, cut to the recipe's length, and to the base's window where that is shorter."""
+    """Every row in tokens, cut to the recipe's length, and to the base's window where that is shorter.
+
+    Raises :class:`~tuneahead.errors.ModelError` for tokens that the model does not embed.
+    """
     fitting = recipe.replace(max_length=max(2, min(recipe.max_length, base.context_tokens)))
-    return encode_examples(examples, base.tokenizer, fitting)
+    encoded = encode_examples(examples, base.tokenizer, fitting)
+    base.require_known(row.ids for row in encoded)
+    return encoded
 
 
 def run_probes(

@@ -40,7 +40,7 @@ from tuneahead.training.lora import AdapterStack, adapters_act
 from tuneahead.training.losses import answer_logits, rows_nll
 from tuneahead.training.models import Base
 from tuneahead.training.threads import LARGE_BASE_TOKENS_PER_PASS, side_by_side
-from tuneahead.training.trees import Row, Tree, TreeBatch, grow_rows, passes
+from tuneahead.training.trees import Row, Tree, TreeBatch, by_width, grow_rows, passes
 from tuneahead.training.writing import end_tokens, write_answers
 
 TOKENS_PER_PASS = 12_288
@@ -65,7 +65,8 @@ class EncodedBenchmark:
 def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> EncodedBenchmark:
     """Tokenise every item; ``template`` takes the place of the benchmark's own.
 
-    Raises :class:`BenchmarkError` when an item does not fit the window.
+    Raises :class:`BenchmarkError` when an item does not fit the window, :class:`ModelError` for tokens that
+    the model does not embed.
     """
     tokenizer = base.tokenizer
     if benchmark.harness is not None:
@@ -87,7 +88,12 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
         tree = Tree(tuple(head), () if written else tuple(tuple(tail) for tail in tails), generates)
         if endings is not None:
             tree = replace(tree, read_past=endings.read_past)
-        answer = benchmark.asking.max_new_tokens if written else max(len(tail) for tail in tails)
+        # What is read past an answer takes places too.
+        answer = (
+            benchmark.asking.max_new_tokens
+            if written
+            else max(len(tail) for tail in tails) + len(tree.read_past)
+        )
         if len(head) + answer > base.context_tokens:
             raise BenchmarkError(
                 f"item {item.item_id!r} of {benchmark.name} needs {len(head) + answer} tokens, "
@@ -96,6 +102,7 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
                 + (", or lower max_new_tokens" if written else ""),
             )
         trees.append(tree)
+    base.require_known(ids for tree in trees for ids in (tree.prompt, *tree.inputs, *tree.branches))
     shared = max(tree.length for tree in trees) <= window(base) and obeys_masks(base) and obeys_gaps(base)
     return EncodedBenchmark(benchmark, tuple(trees), endings, shared, ends)
 
@@ -210,16 +217,21 @@ def _score_trees(
     logprob = np.full((width, len(trees), branches), np.nan)
     matched = np.zeros((width, len(trees)), bool)
 
-    def run(head: AnswerHead, rows: Sequence[Row]) -> None:
+    def run(head: AnswerHead, places: slice, rows: Sequence[Row]) -> None:
         batch = TreeBatch(trees, rows, base.pad_id, base.device)
-        sums, hits = batch.run(base, head, width, encoded.endings)
-        logprob[:, batch.trees, : sums.shape[2]] = sums
-        matched[:, batch.trees] = hits
+        sums, hits = batch.run(base, head, places.stop - places.start, encoded.endings)
+        logprob[places, batch.trees, : sums.shape[2]] = sums
+        matched[places, batch.trees] = hits
 
-    with answer_head(base) as head, stack.using(slots) if stack is not None else nullcontext():
-        found = passes(_rows(base, encoded, trees), width, tokens_per_pass(base))
-        # The longest last were the worst order for threads that wait for each other.
-        side_by_side(base, [partial(run, head, rows) for rows in reversed([*found])])
+    limit = tokens_per_pass(base)
+    with answer_head(base) as head:
+        for at_once, rows in by_width(_rows(base, encoded, trees), width, limit).items():
+            for start in range(0, width, at_once):
+                places = slice(start, min(start + at_once, width))
+                found = passes(rows, places.stop - start, limit)
+                with stack.using(slots[places]) if stack is not None else nullcontext():
+                    # The longest last were the worst order for threads that wait for each other.
+                    side_by_side(base, [partial(run, head, places, part) for part in reversed([*found])])
     return logprob, matched
 
 
@@ -300,4 +312,5 @@ def reference_rows(base: Base, texts: Sequence[str], max_length: int = 256) -> l
         if len(start) + len(ids) > 1:
             trained = (False,) * len(start) + (True,) * len(ids)
             rows.append(Encoded((*start, *ids), trained, index + 1))
+    base.require_known(row.ids for row in rows)
     return rows

@@ -101,8 +101,20 @@ def grow_rows(trees: Sequence[Tree], most_tokens: int, attention_tokens: int) ->
     return rows
 
 
+def by_width(rows: Sequence[Row], most: int, limit: int) -> dict[int, list[Row]]:
+    """Rows by how many slots, up to ``most``, read them in one pass within the bounds of :func:`passes`.
+
+    One slot at least: a single tree has to be read however long it is.
+    """
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        width = min(most, limit // row.length, limit // TOKENS_PER_POSITION // row.reads)
+        found.setdefault(max(1, width), []).append(row)
+    return found
+
+
 def passes(rows: Sequence[Row], width: int, limit: int) -> Iterator[list[Row]]:
-    """Rows by the pass, each pass bounded in tokens and in projected positions.
+    """Rows by the pass, each bounded in tokens and in projected positions, unless a single row is beyond.
 
     Sorted by length, and ended where filling would cost more than a pass of its own does.
     """
