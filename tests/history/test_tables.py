@@ -95,7 +95,7 @@ def test_a_second_benchmark_scored_under_one_seed_only_is_a_further_one(seed: in
 
 def test_runs_of_one_benchmark_share_its_score_of_guessing(tmp_path: Path) -> None:
     """Or gains of logs that did not say it would be shares of another head-room than those of probes."""
-    store, ours = RunStore(tmp_path / "runs.sqlite"), make_record("ours")
+    store, ours = RunStore(tmp_path / "runs.sqlite"), make_record("ours", steps=100)
     silent = replace(ours.trace, info=replace(ours.trace.info, chance_pp=math.nan))
     for seed in (0, 1):
         logged = replace(ours, run_id=f"log{seed}", task_id="t2", seed=seed, trace=silent, origin="import")

@@ -32,10 +32,9 @@ class Task:
 def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task]:
     """Tasks with at least one score on ``benchmark``, in the order they were stored.
 
-    Probes of ours and logs of every step that hold fewer than ``probe_steps`` steps, of a run that has more,
-    are left out, those
-    that were asked ``benchmark`` at other steps only, and runs that were over when the probe was: nothing was
-    left to foretell. Raises :class:`StoreError` where they were asked different benchmarks of that name.
+    Left out are probes of ours and logs of every step that hold fewer than ``probe_steps`` steps of a run that
+    has more, those that were asked ``benchmark`` at other steps only, and runs that were over when the probe
+    was: nothing was left to foretell. Raises :class:`StoreError` where they were asked different benchmarks of that name.
     """
     grouped: dict[tuple[str, str], list[RunRecord]] = {}
     for record in store.records():
@@ -69,8 +68,8 @@ def _has_every_step(record: RunRecord) -> bool:
     absent anyway.
     """
     columns = record.trace.steps
-    measured = [np.isfinite(column) for column in (columns.loss_sum_nats, columns.grad_norm)]
-    return record.origin == "import" and bool((measured[0] | measured[1]).any())
+    measured = np.isfinite(columns.loss_sum_nats) | np.isfinite(columns.grad_norm)
+    return record.origin == "import" and bool(measured.any())
 
 
 def _steps_asked(record: RunRecord, benchmark: str) -> set[int]:
