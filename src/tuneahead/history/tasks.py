@@ -32,9 +32,10 @@ class Task:
 def tasks_of(store: RunStore, benchmark: str, probe_steps: int = 0) -> list[Task]:
     """Tasks with at least one score on ``benchmark``, in the order they were stored.
 
-    Left out are probes of ours and logs of every step that hold fewer than ``probe_steps`` steps of a run that
-    has more, those that were asked ``benchmark`` at other steps only, and runs that were over when the probe
-    was: nothing was left to foretell. Raises :class:`StoreError` where they were asked different benchmarks of that name.
+    Left out are probes of ours and logs of every step that hold fewer than ``probe_steps`` steps of a run
+    that has more, those that were asked ``benchmark`` at other steps only, and runs that were over when
+    the probe was: nothing was left to foretell. Raises :class:`StoreError` where they were asked different
+    benchmarks of that name.
     """
     grouped: dict[tuple[str, str], list[RunRecord]] = {}
     for record in store.records():
