@@ -10,7 +10,14 @@ import pytest
 
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
-from tuneahead.predictor.fitting import paper_features, prepare, seed_weights, varies_by_base_alone
+from tuneahead.predictor.fitting import (
+    FEW_DATA_SETS,
+    judged_out_of_fold_pp,
+    paper_features,
+    prepare,
+    seed_weights,
+    varies_by_base_alone,
+)
 from tuneahead.predictor.linear import Ridge
 from tuneahead.predictor.metrics import measure, rmse
 from tuneahead.predictor.models import GREEDY_TREES, Boosting
@@ -98,6 +105,31 @@ def test_residuals_for_calibration_never_saw_their_own_data_set(table):
     one = _out_of_fold(problem, "probe", Ridge(), [fold], chosen, 0)[fold.test]
     two = _out_of_fold(spoiled, "probe", Ridge(), [fold], chosen, 0)[fold.test]
     np.testing.assert_array_equal(one, two)
+
+
+def judged(table: FeatureTable) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions that intervals are calibrated with, and those that models were chosen on, in points."""
+    problem, _, _ = prepare(table, QUICK)
+    choice = choose(problem, QUICK, 0)
+    return judged_out_of_fold_pp(problem, QUICK, choice, 0), choice.out_of_fold_pp
+
+
+def test_in_a_short_history_no_score_has_a_part_in_what_judges_it(make_table):
+    table = make_table(36, 8)
+    score_pp = table.score_pp.copy()
+    score_pp[:3] = 95.0  # One data set's three recipes.
+    changed = replace(table, score_pp=score_pp)
+    assert set(table.data_ids[:3]) == {table.data_ids[0]} != {table.data_ids[3]}
+    (before, chosen_on), (after, _) = judged(table), judged(changed)
+    np.testing.assert_array_equal(before[:3], after[:3])
+    assert not np.array_equal(before[3:], after[3:])
+
+
+def test_in_a_long_history_the_predictions_chosen_on_judge(make_table):
+    long = make_table(3 * FEW_DATA_SETS, 8)
+    np.testing.assert_array_equal(*judged(long))
+    short = long.select(np.arange(3 * FEW_DATA_SETS - 3))
+    assert not np.array_equal(*judged(short))
 
 
 def test_it_beats_persistence_and_the_paper_preset_on_unseen_data_sets(table, fitted, make_table):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,24 @@ from tuneahead.predictor.intervals import Calibration, Residuals, calibrate
 from tuneahead.predictor.kernel import Kernel, mixed, same_kernel
 from tuneahead.predictor.models import Component
 from tuneahead.predictor.selection import TrailEntry
+from tuneahead.predictor.splits import grouped_folds
 from tuneahead.predictor.table import FeatureTable, Floats, Rows, group_index, join_tables
-from tuneahead.predictor.tuning import CONTEXT, PRESETS, Choice, Preset, Problem, anchor_points, design
+from tuneahead.predictor.tuning import (
+    CONTEXT,
+    PRESETS,
+    Choice,
+    Preset,
+    Problem,
+    anchor_points,
+    choose,
+    design,
+    usable_anchors,
+)
 
 BASES_APART = 5.0
 """A column whose mean differs between bases by so many standard deviations within them is left out."""
+FEW_DATA_SETS = 40
+"""Below so many, what was chosen on residuals makes these too small to calibrate an interval with."""
 
 
 @dataclass(frozen=True)
@@ -196,11 +209,42 @@ def _shares_kernel(one: Member, other: Member) -> bool:
     )
 
 
+def judged_out_of_fold_pp(problem: Problem, preset: Preset, choice: Choice, seed: int) -> Floats:
+    """Predictions for the training rows ``(n,)`` in points, each by what its data set had no part in.
+
+    With few data sets that means the choice of anchor, models and settings as well as the fits: all of it
+    is made anew for each of ten folds of data sets (nested cross-validation; Varma and Simon, BMC
+    Bioinformatics 7, 91). With more, one choice among a dozen models hardly fits any single row, and the
+    out-of-fold predictions that it was made on serve.
+    """
+    if not np.isfinite(choice.out_of_fold_pp).all() or len(set(problem.data_ids)) >= FEW_DATA_SETS:
+        return choice.out_of_fold_pp
+    # An anchor that only the rows held out lack could not carry their predictions.
+    preset = replace(preset, anchors=tuple(usable_anchors(problem, preset)))
+    found = np.empty(len(problem.score_pp))
+    for fold in grouped_folds(problem.data_ids, k=10, seed=seed + 2):
+        part = problem.of_rows(fold.train)
+        inner = choose(part, preset, seed)
+        members, _ = fit_members(part, inner, seed)
+        share = mixture_of(members, problem.features[fold.test])
+        anchor_pp = problem.anchor_pp[inner.anchor][fold.test]
+        found[fold.test] = anchor_pp + problem.headroom_pp[fold.test] * share
+    return np.clip(found, 0.0, 100.0)
+
+
+def mixture_of(members: Sequence[Member], features: Floats) -> Floats:
+    """What the mixture predicts for the rows of ``features`` ``(n, d)``: shares of the head-room, ``(n,)``."""
+    total = np.zeros(len(features))
+    for member in members:
+        total += member.weight * member.component.predict(features[:, list(member.columns)])
+    return total
+
+
 def calibration_of(
-    problem: Problem, choice: Choice, own: Rows, distance: Floats, *, level: float, scaled: bool
+    problem: Problem, out_of_fold_pp: Floats, own: Rows, distance: Floats, *, level: float, scaled: bool
 ) -> Calibration:
     """Intervals from the out-of-fold residuals of the rows ``own``; ``distance`` is that of all rows."""
-    residual = (problem.score_pp - choice.out_of_fold_pp)[own]
+    residual = (problem.score_pp - out_of_fold_pp)[own]
     if not len(residual) or not np.isfinite(residual).all():
         return Calibration(np.zeros(0), ())
     data_ids = tuple(problem.data_ids[i] for i in own)

@@ -19,7 +19,9 @@ from tuneahead.predictor.fitting import (
     calibration_of,
     find_preset,
     fit_members,
+    judged_out_of_fold_pp,
     learnt_keys,
+    mixture_of,
     prepare,
     single_row,
 )
@@ -129,6 +131,7 @@ class Predictor:
         problem, rows, own = prepare(table, chosen, helpers)
         choice = choose(problem, chosen, seed)
         members, pool = fit_members(problem, choice, seed)
+        judged = judged_out_of_fold_pp(problem, chosen, choice, seed)
         used = sorted({column for member in members for column in member.columns})
         weights = problem.weights
         gain = rows.probe_pp - rows.base_pp
@@ -140,7 +143,7 @@ class Predictor:
             context=chosen.context,
             anchor=choice.anchor,
             members=members,
-            calibration=calibration_of(problem, choice, own, distance, level=level, scaled=scaled),
+            calibration=calibration_of(problem, judged, own, distance, level=level, scaled=scaled),
             domain=domain,
             typical=Typical(
                 weighted_mean(rows.base_pp, weights),
@@ -284,13 +287,7 @@ class Predictor:
         )
 
     def _unlimited(self, matrix: Floats, anchor: Floats, room: Floats) -> Floats:
-        return np.asarray(anchor + room * self._mixture(matrix) + self.shift_pp, float)
-
-    def _mixture(self, matrix: Floats) -> Floats:
-        total = np.zeros(len(matrix))
-        for member in self.members:
-            total += member.weight * member.component.predict(matrix[:, list(member.columns)])
-        return total
+        return np.asarray(anchor + room * mixture_of(self.members, matrix) + self.shift_pp, float)
 
     def _one_row(
         self, vector: FeatureVector, base_pp: float, probe_pp: float, chance_pp: float | None

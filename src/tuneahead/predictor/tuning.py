@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -113,6 +113,18 @@ class Problem:
         """What models learn: the gain over the anchor as a share of the head-room, ``(n,)``."""
         return np.asarray((self.score_pp - self.anchor_pp[anchor]) / self.headroom_pp, float)
 
+    def of_rows(self, rows: Rows) -> Problem:
+        """The same problem with the rows ``rows`` alone."""
+        return replace(
+            self,
+            features=self.features[rows],
+            score_pp=self.score_pp[rows],
+            anchor_pp={anchor: points[rows] for anchor, points in self.anchor_pp.items()},
+            headroom_pp=self.headroom_pp[rows],
+            weights=self.weights[rows],
+            data_ids=tuple(self.data_ids[i] for i in rows),
+        )
+
     def training_rows(self, anchor: Anchor, rows: Rows) -> TrainingRows:
         """The part that feature selection gets, with its target in points."""
         target = self.score_pp - self.anchor_pp[anchor]
@@ -167,7 +179,7 @@ def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
     chosen on the out-of-fold predictions that come back, so their errors are smaller than those on new
     data sets, most of all on few rows. Raises :class:`PredictorError` without any usable anchor.
     """
-    anchors = _usable_anchors(problem, preset)
+    anchors = usable_anchors(problem, preset)
     folds = _inner_folds(problem.data_ids, preset.folds, seed)
     if not folds:
         return _without_comparison(problem, anchors[0])
@@ -200,7 +212,8 @@ def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
     return Choice(anchor, members, out, tuple(figures), selection)
 
 
-def _usable_anchors(problem: Problem, preset: Preset) -> list[Anchor]:
+def usable_anchors(problem: Problem, preset: Preset) -> list[Anchor]:
+    """Those of the preset's anchors that all rows have; raises :class:`PredictorError` if none is."""
     anchors = [anchor for anchor in preset.anchors if np.isfinite(problem.anchor_pp[anchor]).all()]
     if not anchors:
         raise PredictorError(
