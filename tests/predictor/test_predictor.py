@@ -120,7 +120,7 @@ def test_in_a_short_history_no_score_has_a_part_in_what_judges_it(make_table):
     score_pp[:3] = 95.0  # One data set's three recipes.
     changed = replace(table, score_pp=score_pp)
     assert set(table.data_ids[:3]) == {table.data_ids[0]} != {table.data_ids[3]}
-    (before, chosen_on), (after, _) = judged(table), judged(changed)
+    before, after = judged(table)[0], judged(changed)[0]
     np.testing.assert_array_equal(before[:3], after[:3])
     assert not np.array_equal(before[3:], after[3:])
 

@@ -233,7 +233,7 @@ def judged_out_of_fold_pp(problem: Problem, preset: Preset, choice: Choice, seed
 
 
 def mixture_of(members: Sequence[Member], features: Floats) -> Floats:
-    """What the mixture predicts for the rows of ``features`` ``(n, d)``: shares of the head-room, ``(n,)``."""
+    """What the mixture predicts for ``features`` ``(n, d)``: shares of the head-room, ``(n,)``."""
     total = np.zeros(len(features))
     for member in members:
         total += member.weight * member.component.predict(features[:, list(member.columns)])
