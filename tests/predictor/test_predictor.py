@@ -125,6 +125,14 @@ def test_in_a_short_history_no_score_has_a_part_in_what_judges_it(make_table):
     assert not np.array_equal(before[3:], after[3:])
 
 
+def test_the_models_compared_are_counted_to_the_last_of_each_fold(make_table):
+    short, long = [], []
+    Predictor.fit(make_table(36, 8), preset=QUICK, progress=lambda *step: short.append(step))
+    Predictor.fit(make_table(3 * FEW_DATA_SETS, 8), preset=QUICK, progress=lambda *step: long.append(step))
+    assert short == [(done, 22) for done in range(1, 23)]  # Two models, for all rows and for ten folds.
+    assert long == [(1, 2), (2, 2)]
+
+
 def test_in_a_long_history_the_predictions_chosen_on_judge(make_table):
     long = make_table(3 * FEW_DATA_SETS, 8)
     np.testing.assert_array_equal(*judged(long))

@@ -176,7 +176,8 @@ def fit(
     rows = _table(store, table, benchmark, PROBE_STEPS if probe_steps is None else probe_steps)
     left_out = 0
     with ProgressBar() as bar:
-        bar.stage(f"Fitting to {len(rows):,} tasks")
+        stage = f"Fitting to {counted(len(rows), 'task')}"
+        bar.stage(stage)
         if corrects:
             predictor = adapt(load_predictor(start), rows)
         else:
@@ -187,6 +188,7 @@ def fit(
                 seed=_SEED if seed is None else seed,
                 level=_LEVEL if level is None else level,
                 helpers=helpers,
+                progress=lambda done, total: bar.measure(stage, done, total),
             )
             left_out = _left_out(predictor.origin, rows, helpers is not None)
     try:

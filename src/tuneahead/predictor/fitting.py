@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +34,7 @@ BASES_APART = 5.0
 """A column whose mean differs between bases by so many standard deviations within them is left out."""
 FEW_DATA_SETS = 40
 """Below so many, what was chosen on residuals makes these too small to calibrate an interval with."""
+NESTED_FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -209,11 +210,29 @@ def _shares_kernel(one: Member, other: Member) -> bool:
     )
 
 
-def judged_out_of_fold_pp(problem: Problem, preset: Preset, choice: Choice, seed: int) -> Floats:
+class Counter:
+    """Tells ``report(done, total)`` after each model that a fit compares; silent without one."""
+
+    def __init__(self, problem: Problem, preset: Preset, report: Callable[[int, int], None] | None) -> None:
+        sets = len(set(problem.data_ids))
+        times = 1 + (min(NESTED_FOLDS, sets) if 1 < sets < FEW_DATA_SETS else 0)
+        self._report, self._done = report, 0
+        self._total = times * len(preset.entrants(len(problem.score_pp)))
+
+    def __call__(self) -> None:
+        """Count one more. A fold of few rows may have fewer entrants than all rows: the rest is skipped."""
+        self._done = min(self._done + 1, self._total)
+        if self._report is not None:
+            self._report(self._done, self._total)
+
+
+def judged_out_of_fold_pp(
+    problem: Problem, preset: Preset, choice: Choice, seed: int, compared: Callable[[], None] | None = None
+) -> Floats:
     """Predictions for the training rows ``(n,)`` in points, each by what its data set had no part in.
 
     With few data sets that means the choice of anchor, models and settings as well as the fits: all of it
-    is made anew for each of ten folds of data sets (nested cross-validation; Varma and Simon, BMC
+    is made anew for each fold of data sets (nested cross-validation; Varma and Simon, BMC
     Bioinformatics 7, 91). With more, one choice among a dozen models hardly fits any single row, and the
     out-of-fold predictions that it was made on serve.
     """
@@ -222,9 +241,9 @@ def judged_out_of_fold_pp(problem: Problem, preset: Preset, choice: Choice, seed
     # An anchor that only the rows held out lack could not carry their predictions.
     preset = replace(preset, anchors=tuple(usable_anchors(problem, preset)))
     found = np.empty(len(problem.score_pp))
-    for fold in grouped_folds(problem.data_ids, k=10, seed=seed + 2):
+    for fold in grouped_folds(problem.data_ids, k=NESTED_FOLDS, seed=seed + 2):
         part = problem.of_rows(fold.train)
-        inner = choose(part, preset, seed)
+        inner = choose(part, preset, seed, compared)
         members, _ = fit_members(part, inner, seed)
         share = mixture_of(members, problem.features[fold.test])
         anchor_pp = problem.anchor_pp[inner.anchor][fold.test]

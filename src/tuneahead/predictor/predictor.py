@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tuneahead.predictor.chances import sd_of_own_or_all
 from tuneahead.predictor.domain import Domain, learn_domain
 from tuneahead.predictor.explain import Parts, Typical, explain_parts, weighted_mean
 from tuneahead.predictor.fitting import (
+    Counter,
     Member,
     calibration_of,
     find_preset,
@@ -116,6 +118,7 @@ class Predictor:
         seed: int = 0,
         level: float = 0.9,
         helpers: FeatureTable | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Predictor:
         """Fit on the rows of ``table`` that have a score.
 
@@ -124,14 +127,16 @@ class Predictor:
         :class:`Preset`. Rows count by their number of seeds, and those of further seeds are learnt from
         too. ``helpers`` are runs of other bases or benchmarks, from which the models learn beside those of
         ``table``; the intervals come from the rows of ``table`` alone, for whose base and benchmark the
-        predictor is. Raises :class:`PredictorError` when nothing can be learnt.
+        predictor is. ``progress`` is called with how many models were compared and how many there are.
+        Raises :class:`PredictorError` when nothing can be learnt.
         """
         chosen = find_preset(preset)
         _require_probability(level)
         problem, rows, own = prepare(table, chosen, helpers)
-        choice = choose(problem, chosen, seed)
+        compared = Counter(problem, chosen, progress)
+        choice = choose(problem, chosen, seed, compared)
         members, pool = fit_members(problem, choice, seed)
-        judged = judged_out_of_fold_pp(problem, chosen, choice, seed)
+        judged = judged_out_of_fold_pp(problem, chosen, choice, seed, compared)
         used = sorted({column for member in members for column in member.columns})
         weights = problem.weights
         gain = rows.probe_pp - rows.base_pp

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -172,12 +172,13 @@ class Choice:
     selection: Selection | None
 
 
-def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
+def choose(problem: Problem, preset: Preset, seed: int, compared: Callable[[], None] | None = None) -> Choice:
     """Pick target, models, settings and weights by grouped cross-validation on ``problem`` only.
 
     Selection, imputation and scaling are redone within each fold. Target, settings and weights are
     chosen on the out-of-fold predictions that come back, so their errors are smaller than those on new
-    data sets, most of all on few rows. Raises :class:`PredictorError` without any usable anchor.
+    data sets, most of all on few rows. ``compared`` is called after each contestant.
+    Raises :class:`PredictorError` without any usable anchor.
     """
     anchors = usable_anchors(problem, preset)
     folds = _inner_folds(problem.data_ids, preset.folds, seed)
@@ -195,6 +196,8 @@ def choose(problem: Problem, preset: Preset, seed: int) -> Choice:
         setting, _ = _best_setting(problem, anchor, path)
         settings.append(setting)
         columns.append(path[:, setting])
+        if compared is not None:
+            compared()
     predictions = np.column_stack(columns)
     weights = mixture(predictions, problem.target(anchor), problem.weights * problem.headroom_pp**2)
     found = list(zip(entrants, settings, weights.tolist(), strict=True))
