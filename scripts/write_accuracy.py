@@ -70,8 +70,14 @@ def in_words(result: BacktestResult) -> str:
     tasks, bias, cover = (kinds.columns.index(name) for name in ("tasks", "bias", "coverage %"))
     inside = sum(row[tasks] * row[cover] for row in kinds.rows) / sum(row[tasks] for row in kinds.rows)
     wrong = next(row for row in kinds.rows if row[0] == "wrong_answers")
-    proxy = [figure(result, "main grouped", "ProxyLM", name) for name in ("RMSE", "tasks")]
+    proxy, proxies = (figure(result, "main grouped", "ProxyLM", name) for name in ("RMSE", "tasks"))
     beside = figure(result, "main grouped", BESIDE_PROXY, "RMSE")
+    where = (
+        f"these tasks, TuneAhead by {show(beside)}"
+        if proxies == measured
+        else f"the {proxies} of the {measured} tasks that it was run for, TuneAhead with no more to learn from "
+        f"than it by {show(beside)} there"
+    )
     cues = [
         figure(result, "ablation grouped", name, "RMSE") for name in ("Without benchmark cues", "All groups")
     ]
@@ -88,8 +94,7 @@ def in_words(result: BacktestResult) -> str:
         slowly: over two fifths of all tasks, most of them run under one seed, so that {show(noise)} would be
         possible, it is {show(curve[-2][1])} with {curve[-2][0]:,} past tasks and {show(curve[-1][1])} with
         {curve[-1][0]:,}. ProxyLM, which really fine-tunes a smaller model on the tasks, errs by
-        {show(proxy[0])} on the {proxy[1]} of the {measured} tasks that it was run for, TuneAhead with no
-        more to learn from than it by {show(beside)} there. Without benchmark cues during the probe the
+        {show(proxy)} on {where}. Without benchmark cues during the probe the
         error is {show(cues[0])} instead of {show(cues[1])} (two cheap models). Where a data set may be on
         both sides (the paper's random split, tasks run under several seeds held out first) it is
         {show(random[0])}, with a support vector machine {show(random[1])}. **On a kind of data that no past
