@@ -75,8 +75,8 @@ def in_words(result: BacktestResult) -> str:
     where = (
         f"these tasks, TuneAhead by {show(beside)}"
         if proxies == measured
-        else f"the {proxies} of the {measured} tasks that it was run for, TuneAhead with no more to learn from "
-        f"than it by {show(beside)} there"
+        else f"the {proxies} of the {measured} tasks that it was run for, TuneAhead with no more to learn "
+        f"from than it by {show(beside)} there"
     )
     cues = [
         figure(result, "ablation grouped", name, "RMSE") for name in ("Without benchmark cues", "All groups")
