@@ -650,6 +650,13 @@ def test_what_datasets_saves_to_disk_is_named_with_its_remedy(tmp_path: Path) ->
         assert "load_from_disk(FOLDER).to_parquet" in _error(saved).remedy
 
 
+def test_numbers_across_chunk_borders_beside_the_rows_are_whole(tmp_path: Path) -> None:
+    # Nine characters a number: each border of 256 KiB cuts it at another of them.
+    document = {"data": [{"prompt": "p", "answer": "a"}], "scores": [1.5e30] * 300_000}
+    path = _write(tmp_path, "a.json", json.dumps(document))
+    assert _pairs(read_examples(path)) == [("p", "a")]
+
+
 def test_rows_across_chunk_borders_of_a_large_array_are_whole(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{i} " + 'é"\\' * (i % 97), "answer": "x" * (i * 37 % 4001)} for i in range(1200)]
     path = _write(tmp_path, "a.json", json.dumps(rows, indent=3))
