@@ -695,6 +695,16 @@ def test_a_time_that_python_does_not_know_is_an_error_only_where_it_is_needed(tm
         clean_file(tmp_path / "a.parquet", tmp_path / "out.jsonl")
 
 
+def test_of_parquet_only_the_columns_in_use_are_read_beyond_the_first_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    unread = pa.array([b"x"] * 4999 + [b"\xff"]).view(pa.string())
+    rows = {"prompt": [f"p{i}" for i in range(5000)], "a.b": ["a"] * 5000, "a": [1] * 5000}
+    pq.write_table(pa.table({**rows, "unread": unread}), path)
+    mapping = ColumnMapping(prompt="prompt", answer="a.b")
+    assert _pairs(read_examples(path, mapping=mapping))[-1] == ("p4999", "a")
+    assert _error(path, ColumnMapping(prompt="prompt", answer="unread")).row == 5000
+
+
 def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["p"])] * 3, names=["prompt", "answer", "answer"])
     pq.write_table(table, tmp_path / "a.parquet")
