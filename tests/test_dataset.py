@@ -511,6 +511,27 @@ def test_optional_columns_are_read_under_any_of_their_names_in_every_row(
     assert read_examples(tmp_path / "a.jsonl", mapping=named).examples[-1].prompt == "i"
 
 
+@pytest.mark.parametrize("empty", [{}, {"input": None}, {"input": ""}])
+def test_a_passage_is_read_under_the_other_name_of_another_source(
+    tmp_path: Path, empty: dict[str, str | None]
+) -> None:
+    one, two = {"instruction": "i", "input": "x", "output": "o"}, {"instruction": "i", "output": "o"}
+    mixed: list[object] = [one, {**two, **empty, "context": "y"}]
+    path = _write(tmp_path, "a.jsonl", _jsonl(mixed))
+    data = read_examples(path)
+    assert [example.prompt for example in data] == ["i\nx", "i\ny"]
+    assert data.use.unused == () == data.use.rivals
+    assert [e.prompt for e in read_examples(path, mapping=ColumnMapping(input="input"))] == ["i\nx", "i"]
+
+
+@pytest.mark.parametrize("context", ["z", ["y"]])
+def test_a_column_that_stands_filled_beside_the_passage_is_none(tmp_path: Path, context: object) -> None:
+    rows = [{"instruction": "i", "input": x, "context": context, "output": "o"} for x in ("x", "", None)]
+    data = read_examples(_write(tmp_path, "a.jsonl", _jsonl([*rows])))
+    assert [example.prompt for example in data] == ["i\nx", "i", "i"]
+    assert data.use.unused == ("context",) and data.use.rivals == (("input", "context"),)
+
+
 def test_mapping_wins_over_detection(tmp_path: Path) -> None:
     path = _write(
         tmp_path, "a.jsonl", _jsonl([{"prompt": "p", "answer": "a", "Frage": "f", "ton": "t", "c": "cc"}])
