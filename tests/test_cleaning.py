@@ -62,6 +62,12 @@ def test_reasons_can_be_chosen_and_must_be_known() -> None:
         clean(_examples(), reasons=["duplicates"])
 
 
+def test_rows_of_two_files_have_to_be_numbered_anew() -> None:
+    with pytest.raises(DataError, match="the same row number") as caught:
+        clean([Example("Capital of Peru?", "Lima", 1), Example("Capital of Chile?", "", 1)])
+    assert "enumerate(examples, 1)" in caught.value.remedy
+
+
 def test_a_near_duplicate_of_a_removed_row_stays() -> None:
     rows = [
         Example(LONG + " \ufffd", "Dear neighbour, we have to talk", 1),

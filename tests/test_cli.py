@@ -854,6 +854,18 @@ def test_a_file_that_may_not_grow_is_one_line_and_exit_code_2(tmp_path: Path) ->
     assert done.stderr.startswith("error: a file would become larger") and len(done.stderr.splitlines()) == 2
 
 
+def test_a_copy_is_written_though_nobody_reads_the_card(tuneahead: Run, data: Path, tmp_path: Path) -> None:
+    tuneahead("check", data)
+    copy = tmp_path / "clean.jsonl"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "tuneahead", "check", str(data), "--fix", str(copy)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writer)
+    assert copy.is_file() and copy.with_name("clean.ledger.jsonl").is_file()
+
+
 def test_a_place_that_can_not_be_written_to_is_refused_before_any_work(
     tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

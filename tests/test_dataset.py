@@ -511,6 +511,27 @@ def test_optional_columns_are_read_under_any_of_their_names_in_every_row(
     assert read_examples(tmp_path / "a.jsonl", mapping=named).examples[-1].prompt == "i"
 
 
+@pytest.mark.parametrize("empty", [{}, {"input": None}, {"input": ""}])
+def test_a_passage_is_read_under_the_other_name_of_another_source(
+    tmp_path: Path, empty: dict[str, str | None]
+) -> None:
+    one, two = {"instruction": "i", "input": "x", "output": "o"}, {"instruction": "i", "output": "o"}
+    mixed: list[object] = [one, {**two, **empty, "context": "y"}]
+    path = _write(tmp_path, "a.jsonl", _jsonl(mixed))
+    data = read_examples(path)
+    assert [example.prompt for example in data] == ["i\nx", "i\ny"]
+    assert data.use.unused == () == data.use.rivals
+    assert [e.prompt for e in read_examples(path, mapping=ColumnMapping(input="input"))] == ["i\nx", "i"]
+
+
+@pytest.mark.parametrize("context", ["z", ["y"]])
+def test_a_column_that_stands_filled_beside_the_passage_is_none(tmp_path: Path, context: object) -> None:
+    rows = [{"instruction": "i", "input": x, "context": context, "output": "o"} for x in ("x", "", None)]
+    data = read_examples(_write(tmp_path, "a.jsonl", _jsonl([*rows])))
+    assert [example.prompt for example in data] == ["i\nx", "i", "i"]
+    assert data.use.unused == ("context",) and data.use.rivals == (("input", "context"),)
+
+
 def test_mapping_wins_over_detection(tmp_path: Path) -> None:
     path = _write(
         tmp_path, "a.jsonl", _jsonl([{"prompt": "p", "answer": "a", "Frage": "f", "ton": "t", "c": "cc"}])
@@ -650,6 +671,13 @@ def test_what_datasets_saves_to_disk_is_named_with_its_remedy(tmp_path: Path) ->
         assert "load_from_disk(FOLDER).to_parquet" in _error(saved).remedy
 
 
+def test_numbers_across_chunk_borders_beside_the_rows_are_whole(tmp_path: Path) -> None:
+    # Nine characters a number: each border of 256 KiB cuts it at another of them.
+    document = {"data": [{"prompt": "p", "answer": "a"}], "scores": [1.5e30] * 300_000}
+    path = _write(tmp_path, "a.json", json.dumps(document))
+    assert _pairs(read_examples(path)) == [("p", "a")]
+
+
 def test_rows_across_chunk_borders_of_a_large_array_are_whole(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{i} " + 'é"\\' * (i % 97), "answer": "x" * (i * 37 % 4001)} for i in range(1200)]
     path = _write(tmp_path, "a.json", json.dumps(rows, indent=3))
@@ -686,6 +714,16 @@ def test_a_time_that_python_does_not_know_is_an_error_only_where_it_is_needed(tm
     assert error.row == 1 and "'far' can't be read: date value out of range" in str(error)
     with pytest.raises(DataError, match="can't be written as JSON"):
         clean_file(tmp_path / "a.parquet", tmp_path / "out.jsonl")
+
+
+def test_of_parquet_only_the_columns_in_use_are_read_beyond_the_first_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    unread = pa.array([b"x"] * 4999 + [b"\xff"]).view(pa.string())
+    rows = {"prompt": [f"p{i}" for i in range(5000)], "a.b": ["a"] * 5000, "a": [1] * 5000}
+    pq.write_table(pa.table({**rows, "unread": unread}), path)
+    mapping = ColumnMapping(prompt="prompt", answer="a.b")
+    assert _pairs(read_examples(path, mapping=mapping))[-1] == ("p4999", "a")
+    assert _error(path, ColumnMapping(prompt="prompt", answer="unread")).row == 5000
 
 
 def test_two_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:

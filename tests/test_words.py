@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tuneahead.words import split_words
@@ -24,3 +26,11 @@ from tuneahead.words import split_words
 )
 def test_marks_stay_with_their_letters_and_signs_part_words(text: str, words: list[str]) -> None:
     assert split_words(text) == words
+
+
+def test_texts_beyond_ascii_cost_about_as_little_as_others() -> None:
+    split_words("ü")
+    began = time.process_time()
+    for number in range(100):
+        split_words(f"Größe {number}")
+    assert time.process_time() - began < 1.0

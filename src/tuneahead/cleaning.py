@@ -62,12 +62,18 @@ def clean(
 ) -> Cleaned:
     """Leave out empty, broken and contaminated rows and copies.
 
-    The first of several copies stays. Raises :class:`DataError` for an unknown reason.
+    The first of several copies stays. Raises :class:`DataError` for an unknown reason, and for examples of
+    one row number, such as those of two files: the ledger tells rows apart by it.
 
     >>> rows = [Example("Hi", "Hello", 1), Example("Hi", "Hello", 2), Example("Bye", "", 3)]
     >>> [(removal.row, removal.reason) for removal in clean(rows).ledger]
     [(2, 'exact-duplicates'), (3, 'empty-answers')]
     """
+    if len({example.row for example in examples}) < len(examples):
+        raise DataError(
+            "several examples have the same row number",
+            remedy="number them anew: [dataclasses.replace(e, row=n) for n, e in enumerate(examples, 1)]",
+        )
     ledger = find_removals(take_survey(examples, benchmarks=benchmarks), reasons)
     gone = {removal.row for removal in ledger}
     return Cleaned(tuple(example for example in examples if example.row not in gone), ledger)

@@ -72,7 +72,7 @@ class Layout:
     path: Path
     use: ColumnUse = ColumnUse()
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Further columns that rows without the ``input`` or ``system`` column may have instead, by part."""
+    """Further columns that are read where the ``input`` or ``system`` column is absent or empty, by part."""
     label: str = ""
     """The column that says of each answer whether it is wanted; empty where none does."""
 
@@ -212,9 +212,8 @@ class Layout:
 
     def _optional(self, row: int, record: Record, part: str) -> str:
         for column in (getattr(self.columns, part), *self.others.get(part, ())):
-            if column and column in record:
-                value = record[column]
-                return "" if value is None else self._as_text(row, column, value)
+            if column and (text := self._as_text(row, column, record.get(column))):
+                return text
         return ""
 
     def _as_text(self, row: int, column: str, value: object) -> str:

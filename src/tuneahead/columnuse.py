@@ -47,15 +47,19 @@ class ColumnUse:
 
 
 def find_use(
-    records: Sequence[Mapping[str, object]], read: Mapping[str, str], named: Collection[str]
+    records: Sequence[Mapping[str, object]],
+    read: Mapping[str, str],
+    named: Collection[str],
+    others: Collection[str] = (),
 ) -> ColumnUse:
     """How the columns of some records are used: ``read`` gives a column for each part, ``named`` the parts
-    that were not found but told. A column without a name, as of a table's index, is read for no part.
+    that were not found but told, ``others`` columns that are read where one of ``read`` is empty. A column
+    without a name, as of a table's index, is read for no part.
     """
     read = {part: column for part, column in read.items() if column}
     seen = list(dict.fromkeys(str(key) for record in records for key in record))
     parts = tuple((part, column) for part, column in read.items() if column in seen)
-    unused = tuple(column for column in seen if column not in read.values())
+    unused = tuple(column for column in seen if column not in (*read.values(), *others))
     rivals = tuple(
         (part, column)
         for part, chosen in parts

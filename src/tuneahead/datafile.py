@@ -61,6 +61,8 @@ class Source:
     container: str
     encoding: str = "utf-8"
     bom_bytes: int = 0
+    columns: frozenset[str] | None = None
+    """Columns of a Parquet file that are read; all without."""
     on_read: Callable[[int], None] | None = field(default=None, compare=False)
     """Told from time to time how many bytes of the file have been read."""
 

@@ -161,4 +161,9 @@ def _open(source: Source, mapping: ColumnMapping | None) -> tuple[Layout, Iterat
     sample = list(islice(rows, _SAMPLE_ROWS))
     if not sample:
         raise DataError("holds no rows", path=source.path, remedy="check the export that wrote it")
-    return find_layout(sample, mapping, source.path, how_split(source)), chain(sample, rows)
+    layout = find_layout(sample, mapping, source.path, how_split(source))
+    if source.container != "parquet":
+        return layout, chain(sample, rows)
+    # Vectors and images beside a text cost many times what the text does.
+    used = {*layout.columns.given(), *chain.from_iterable(layout.others.values()), layout.label}
+    return layout, iter_records(replace(source, columns=frozenset(used)))

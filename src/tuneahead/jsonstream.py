@@ -281,8 +281,8 @@ class JsonStream:
                 if not self._may_be_cut(error):
                     raise _invalid(error, self._text, self._path, max(1, self._row), self._at) from None
             else:
-                # A bare number at the very end of a chunk may go on in the next.
-                if end < len(self._text) or self._ended or self._text[end - 1] in '}]"':
+                # A bare number at the end of a chunk may go on in the next, also after "." or "e+".
+                if end + 2 < len(self._text) or self._ended or self._text[end - 1] in '}]"':
                     self._at = end
                     return value
             if len(self._text) - self._at > self._limit:

@@ -52,7 +52,8 @@ def find_layout(
     found = _find(sample, mapping, path, how)
     named = () if mapping is None else [f.name for f in fields(mapping) if getattr(mapping, f.name)]
     read = {f.name: getattr(found.columns, f.name) for f in fields(found.columns)}
-    return replace(found, use=find_use([record for _, record in sample], read, named))
+    others = [column for columns in found.others.values() for column in columns]
+    return replace(found, use=find_use([record for _, record in sample], read, named, others))
 
 
 def _shapes(sample: Sequence[tuple[int, Record]]) -> dict[str, str]:
@@ -137,7 +138,8 @@ def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: 
     if not any(kinds):
         found = _find(sample, None, path, how)
         extra = {name: getattr(mapping, name) or getattr(found.columns, name) for name in _OPTIONAL}
-        return replace(found, columns=replace(found.columns, **extra))
+        others = {part: names for part, names in found.others.items() if not getattr(mapping, part)}
+        return replace(found, columns=replace(found.columns, **extra), others=others)
     if sum(kinds) != 1 or bool(mapping.prompt) != bool(mapping.answer):
         raise DataError(
             f"the mapping names {', '.join(mapping.given())}",
@@ -206,7 +208,9 @@ def _with_optional(
         usual = [names.get(name, name) for name in known]
         free = [name for name in usual if name not in taken]
         found[part] = next((name for name in free if name in names.values()), free[0])
-        others[part] = tuple(name for name in free if name != found[part])
+        others[part] = tuple(
+            name for name in free if name != found[part] and _may_fill_in(sample, name, found[part])
+        )
     if columns.text:
         return columns, {}
     if columns.messages:
@@ -215,3 +219,9 @@ def _with_optional(
     if all(as_pairs(record.get(column)) is not None for _, record in sample):
         found["history"] = column
     return replace(columns, **found), others
+
+
+def _may_fill_in(sample: Sequence[tuple[int, Record]], column: str, usual: str) -> bool:
+    """Whether a column may be read where the usual one is empty: it holds texts, none beside one there."""
+    filled = [record for _, record in sample if record.get(column) not in (None, "")]
+    return all(isinstance(record[column], str) and record.get(usual) in (None, "") for record in filled)

@@ -252,8 +252,10 @@ def _parquet_rows(source: Source, exact: bool) -> Rows:
     row = 0
     try:
         with pq.ParquetFile(source.path) as file:
-            _refuse_twins(source, file.schema_arrow.names)
-            for raw in file.iter_batches(batch_size=2048):
+            names = file.schema_arrow.names
+            _refuse_twins(source, names)
+            used = [name for name in names if source.columns is None or name in source.columns]
+            for raw in file.iter_batches(batch_size=2048, columns=used):
                 batch = _shortest_floats(pa, raw, exact)
                 try:
                     records = batch.to_pylist()

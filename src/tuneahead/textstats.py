@@ -49,17 +49,18 @@ class Damage(IntFlag):
 
 _CAPITAL, _SMALL = "A-Z\u00c0-\u00de", "a-z\u00df-\u00ff"
 _BEFORE_FACTOR = r"\s(\[{<|$=+\-*/" + "\u27e8\u2212\u00b7"
-# Two bytes read as Latin-1 or cp1252. Spaces and quotation marks rightly follow a word in capitals, which may
-# end in such a letter: what stands around them tells. Powers of an operator with a hat stand
+# Two bytes read as Latin-1 or cp1252. Spaces, dashes and quotation marks rightly follow a word in capitals,
+# which may end in such a letter: what stands around them tells. Powers of an operator with a hat stand
 # where a factor may.
 _MOJIBAKE = re.compile(
     f"(?!(?<![^{_BEFORE_FACTOR}])\u00c2[\u00b2\u00b3\u00b9])"
     "[\u00c2\u00c3\u00d0\u00d1](?:[\u0080-\u009f\u00a1-\u00aa\u00ac-\u00ba\u00bc-\u00bf]"
     f"|(?<![{_CAPITAL}].)\u00a0|(?<=[{_SMALL}].)[\u00ab\u00bb]|[\u00ab\u00bb](?=[{_SMALL}]))"
     "|\u00e2\u20ac[\u0080-\u00bf\u0153\u2122\u02dc\u201c\u201d\u00a6\u00a2]"  # quotes and dashes as cp1252
-    "|\u00c3(?:[\u2020-\u2022\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u2030]"
-    f"|[\u2018-\u201d\u2026\u2039\u203a](?=[{_CAPITAL}])"
-    f"|(?<![{_CAPITAL}].)[\u2018-\u201d\u2026\u2039\u203a](?=[{_SMALL}]))"
+    "|\u00c3(?:[\u2020-\u2022\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2030\u20ac]"
+    f"|[\u2018-\u201e\u2026\u2039\u203a](?=[{_CAPITAL}])"
+    f"|(?<![{_CAPITAL}].)[\u2013\u2014\u2018-\u201e\u2026\u2039\u203a\u2122](?=[{_SMALL}])"
+    r"|(?<=[\s\d].)\u2014(?=[\s\d]))"
     "|\u00f0\u0178|\u00ef\u00bb\u00bf|[\u0080-\u009f]"
 )
 _PRIVATE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]")

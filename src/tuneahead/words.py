@@ -111,12 +111,12 @@ def is_lettered(word: str) -> bool:
     return "".join(sign for sign in word if not is_mark(sign)).isalpha()
 
 
-@lru_cache(maxsize=1)
 def spaceless_characters(text: str) -> int:
     """How many characters of a text are words of their own, in scripts written without spaces."""
     return 0 if text.isascii() else len(re.findall(f"[{_SPACELESS}]", text))
 
 
+@lru_cache(maxsize=1)
 def _find_any() -> Callable[[str], list[str]]:
     """What finds the words of any script; made when first needed, since it looks at every character."""
     spaceless = re.compile(f"[{_SPACELESS}]")

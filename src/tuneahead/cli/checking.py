@@ -87,6 +87,14 @@ def _check(request: Request) -> Found:
 
 def show_check(request: Request, found: Found, *, as_json: bool) -> None:
     """Print the card or the JSON, and write what else was asked for."""
+    try:
+        _print(found, as_json=as_json)
+    finally:
+        # Also where nobody reads the card to its end: head and less close the pipe.
+        _write(request, found, as_json=as_json)
+
+
+def _print(found: Found, *, as_json: bool) -> None:
     from tuneahead.cli.options import open_console
     from tuneahead.healthcard import print_checkup
 
@@ -95,6 +103,9 @@ def show_check(request: Request, found: Found, *, as_json: bool) -> None:
     else:
         note = f"Kept from {found.checkup.created}; --no-cache checks again." if found.kept else ""
         print_checkup(open_console(), found.checkup, note)
+
+
+def _write(request: Request, found: Found, *, as_json: bool) -> None:
     if request.html is not None:
         from tuneahead.report import write_html
 
