@@ -183,7 +183,10 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["assess", "DATA", "--html", "./x", "--adapter", "x", "--verify"], "both --html and --adapter"),
         (["assess", "DATA", "--base", "FOLDER", "--adapter", "FOLDER", "--verify"], "overwritten"),
         (["assess", "DATA", "--base", "RECIPE"], "is a file and no .gguf file"),
-        (["assess", "DATA", "--predictor", "no-folder"], "no-folder/predictor.json: No such file"),
+        (
+            ["assess", "DATA", "--predictor", "no-folder"],
+            "no-folder/predictor.json: No such file or directory\n  -> give the folder that 'fit' wrote",
+        ),
         (["check", "DATA", "--html", "FOLDER"], "is a folder, and --html writes a file"),
         (["check", "DATA", "--html", "o.jsonl", "--fix", "o.jsonl"], "both --html and --fix"),
         (["check", "DATA", "--html", "o.ledger.jsonl", "--fix", "o.jsonl"], "the ledger of --fix"),
@@ -192,6 +195,7 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["report", "nofile"], "can't read assessment nofile: No such file"),
         (["report", "EXAM"], "exam.jsonl: not a saved assessment"),
         (["runs", "list", "--store", "no.sqlite"], "no.sqlite"),
+        (["runs", "list", "--store", "no.sqlite"], "as 'assess --store', 'runs import' and 'build' write it"),
         (["runs", "show", "x", "--store", "FOLDER"], "is a folder, not a store"),
     ],
 )
@@ -686,6 +690,15 @@ def test_brackets_in_a_stage_are_shown_not_obeyed() -> None:
     with ProgressBar(Console(file=stream, force_terminal=True, width=120)) as bar:
         bar.stage("Loading base ./runs[/x]/[v2]/m")
     assert "./runs[/x]/[v2]/m" in stream.getvalue()
+
+
+def test_progress_is_silent_where_stderr_is_no_terminal() -> None:
+    stream = io.StringIO()
+    with ProgressBar(Console(file=stream)) as bar:
+        bar.stage("Probe", 100)
+        bar.advance(3)
+        bar.measure("Probe", 5, 100)
+    assert stream.getvalue() == ""
 
 
 def test_a_score_that_can_not_be_kept_is_shown_and_told_with_the_command_that_records_it(
