@@ -35,7 +35,8 @@ bench: $(VENV)/.installed-dev
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python3" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	@# A Python without ensurepip leaves an environment without pip, which would count as made.
+	$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 1; }
 
 # Reinstalled only when pyproject.toml or constraints.txt is newer than the stamp.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python

@@ -28,6 +28,8 @@ What is not given has the default of the table. Many names are those of transfor
 differs (`num_train_epochs`, `per_device_train_batch_size`, `lr_scheduler_type`, `r`), the error says what it
 is called here. Each field stands once. `yes`, which YAML takes for true, and `10:30` and `010`, which it
 takes for 630 and 8, are refused.
+As in the Trainer, `max_steps` wins over `epochs`: `--set epochs=1` with a file that sets `max_steps` is
+refused, with `--set max_steps=none` beside it the run goes by epochs.
 
 The probe is the same recipe with an early end: `recipe.probe(100)` changes nothing else, the learning-rate
 schedule least of all. TuneAhead's own runs hold out a tenth of the rows (at most 64, none below 10 rows) to

@@ -132,6 +132,7 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["check", "DATA", "--set", "target_modules=[]"], "'target_modules' is []"),
         (["check", "DATA", "--set", "batch_size=yes"], "'batch_size' is True"),
         (["check", "DATA", "--set", "stop_after=9"], "stop_after is no field to set"),
+        (["check", "DATA", "-r", "STEPS", "-s", "epochs=1"], "epochs=1 has no effect: max_steps is 600"),
         (["check", "DATA", "-s", "seed=1", "-s", "seed=2"], "--set seed was given twice, as 1 and as 2"),
         (["check", "DATA", "-m", "text=a", "-m", "text=b"], "--mapping text was given twice, as a and as b"),
         (["rank", "DATA", "-r", "RECIPE", "-r", "WRONG"], "wrong.yaml: recipe field 'batch_size' is 0"),
@@ -182,7 +183,10 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["assess", "DATA", "--html", "./x", "--adapter", "x", "--verify"], "both --html and --adapter"),
         (["assess", "DATA", "--base", "FOLDER", "--adapter", "FOLDER", "--verify"], "overwritten"),
         (["assess", "DATA", "--base", "RECIPE"], "is a file and no .gguf file"),
-        (["assess", "DATA", "--predictor", "no-folder"], "no-folder/predictor.json: No such file"),
+        (
+            ["assess", "DATA", "--predictor", "no-folder"],
+            "no-folder/predictor.json: No such file or directory\n  -> give the folder that 'fit' wrote",
+        ),
         (["check", "DATA", "--html", "FOLDER"], "is a folder, and --html writes a file"),
         (["check", "DATA", "--html", "o.jsonl", "--fix", "o.jsonl"], "both --html and --fix"),
         (["check", "DATA", "--html", "o.ledger.jsonl", "--fix", "o.jsonl"], "the ledger of --fix"),
@@ -191,6 +195,7 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["report", "nofile"], "can't read assessment nofile: No such file"),
         (["report", "EXAM"], "exam.jsonl: not a saved assessment"),
         (["runs", "list", "--store", "no.sqlite"], "no.sqlite"),
+        (["runs", "list", "--store", "no.sqlite"], "as 'assess --store', 'runs import' and 'build' write it"),
         (["runs", "show", "x", "--store", "FOLDER"], "is a folder, not a store"),
     ],
 )
@@ -198,10 +203,11 @@ def test_a_user_error_is_one_message_with_a_remedy_and_exit_code_2(
     tuneahead: Run, arguments: list[str], message: str, data: Path, tmp_path: Path
 ) -> None:
     files = {"DATA": data, "EXAM": tmp_path / "exam.jsonl", "RECIPE": tmp_path / "r.yaml"}
-    files["WRONG"] = tmp_path / "wrong.yaml"
+    files["WRONG"], files["STEPS"] = tmp_path / "wrong.yaml", tmp_path / "steps.yaml"
     files["EXAM"].write_text('{"prompt": "1 + 1 =", "options": ["2", "3"], "gold": 0}\n')
     files["RECIPE"].write_text("batch_size: 4\n")
     files["WRONG"].write_text("batch_size: 0\n")
+    files["STEPS"].write_text("max_steps: 600\n")
     before = {path: path.read_bytes() for path in files.values()}
     (tmp_path / "demo" / "healthy.jsonl").mkdir(parents=True)
     named = {**files, "FOLDER": tmp_path, "DEMO": tmp_path / "demo"}
@@ -219,6 +225,13 @@ def test_a_setting_is_read_as_in_a_file() -> None:
     settings = ["batch_size=1e1", "max_steps=none", "target_modules=q_proj, v_proj"]
     recipe = read_recipe_options(None, settings)
     assert (recipe.batch_size, recipe.max_steps, recipe.target_modules) == (10, None, ("q_proj", "v_proj"))
+
+
+def test_epochs_are_set_in_place_of_a_files_steps(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("max_steps: 600\n")
+    recipe = read_recipe_options(path, ["epochs=1", "max_steps=none"])
+    assert (recipe.epochs, recipe.max_steps) == (1.0, None)
 
 
 def test_wrong_usage_ends_with_2(tuneahead: Run, data: Path) -> None:
@@ -677,6 +690,15 @@ def test_brackets_in_a_stage_are_shown_not_obeyed() -> None:
     with ProgressBar(Console(file=stream, force_terminal=True, width=120)) as bar:
         bar.stage("Loading base ./runs[/x]/[v2]/m")
     assert "./runs[/x]/[v2]/m" in stream.getvalue()
+
+
+def test_progress_is_silent_where_stderr_is_no_terminal() -> None:
+    stream = io.StringIO()
+    with ProgressBar(Console(file=stream)) as bar:
+        bar.stage("Probe", 100)
+        bar.advance(3)
+        bar.measure("Probe", 5, 100)
+    assert stream.getvalue() == ""
 
 
 def test_a_score_that_can_not_be_kept_is_shown_and_told_with_the_command_that_records_it(

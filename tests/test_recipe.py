@@ -168,6 +168,31 @@ def test_a_constant_rate_of_another_trainer_is_told_with_its_warm_up() -> None:
     assert remedy(schedule="constant_with_warmup") == "write schedule: constant"
 
 
+def test_what_another_trainer_switched_off_is_not_advised(tmp_path: Path) -> None:
+    path = tmp_path / "axolotl.yaml"
+    path.write_text("load_in_8bit: false\nload_in_4bit: true\nbf16: auto\nfp16:\nlora_target_linear: false\n")
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path)
+    assert [line.split("field ")[-1] for line in caught.value.message.split("\n")[1:]] == [
+        "'load_in_8bit': leave it out",
+        "'load_in_4bit': write precision: 4bit",
+        "'bf16': write precision: bf16",
+        "'fp16': leave it out",
+        "'lora_target_linear': leave it out",
+    ]
+
+
+def test_values_of_another_trainer_are_told_in_the_words_of_a_recipe() -> None:
+    for fields, said in (
+        ({"lora_target": "all"}, "write target_modules: all-linear in its place"),
+        ({"torch_dtype": "bfloat16"}, "write precision: bf16 in its place"),
+        ({"precision": "float16"}, "write precision: fp16"),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            make_recipe(fields)
+        assert caught.value.remedy == said
+
+
 def test_every_name_of_another_trainer_leads_to_a_field() -> None:
     tables = (recipenames.LOGGED_NAMES, recipenames._MORE_NAMES)
     assert {field for table in tables for field in table} <= set(USER_FIELDS)

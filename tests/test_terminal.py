@@ -212,6 +212,21 @@ def test_a_ranking_of_recipes_in_one_folder_fits_80_columns() -> None:
     assert "a/x.yaml" in shown(target) and "b/x.yaml" in shown(target)
 
 
+def test_a_ranking_says_once_why_recipes_have_no_forecast() -> None:
+    made = made_assessment()
+
+    def unforeseen(why: str) -> Assessment:
+        return replace(made, forecast=None, verdict=replace(made.verdict, decision="UNSURE", reason=why))
+
+    unknown = unforeseen("the predictor has seen no run of base mine")
+    target = console(200)
+    found = [made, unknown, unforeseen("learning rate 3 is above 0.1"), unknown]
+    print_ranking(target, ["a.yaml", "b.yaml", "c.yaml", "d.yaml"], found)
+    lines = [line.strip() for line in shown(target).splitlines()]
+    assert lines.count("2, 4: The predictor has seen no run of base mine.") == 1
+    assert lines.count("3: Learning rate 3 is above 0.1.") == 1
+
+
 def test_a_ranking_keeps_the_order_given() -> None:
     target = console()
     print_ranking(target, ["good.yaml", "bad.yaml"], [made_assessment(), made_assessment(44.0)])

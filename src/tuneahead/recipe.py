@@ -201,7 +201,7 @@ def _problem(one: ErrorDetails) -> tuple[str, str]:
         if here := name_here(name):
             theirs = value_here(here, one["input"]) or here
             return f"{name} is called {here} here", f"write {theirs} in its place"
-        return f"{_UNKNOWN}{name!r}", remedy_for(name, USER_FIELDS)
+        return f"{_UNKNOWN}{name!r}", remedy_for(name, one["input"], USER_FIELDS)
     field = name.split(".")[0]
     shown = f"recipe field {name!r} is {one['input']!r}: {one['msg']}"
     if theirs := value_here(field, one["input"]):

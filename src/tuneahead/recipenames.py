@@ -38,6 +38,7 @@ _INSTEAD: Mapping[str, str] = {
     "fp16": "write precision: fp16",
     "load_in_8bit": "write precision: 8bit",
     "load_in_4bit": "write precision: 4bit",
+    "quantization_bit": "write precision: 8bit or precision: 4bit",
     "lora_target_linear": "write target_modules: all-linear",
     "optim": "leave it out: the optimiser is AdamW",
     "optimizer": "leave it out: the optimiser is AdamW",
@@ -61,6 +62,10 @@ def name_here(name: str) -> str:
 _VALUES: Mapping[tuple[str, str], str] = {
     ("schedule", "constant"): "schedule: constant and warmup_ratio: 0",
     ("schedule", "constant_with_warmup"): "schedule: constant",
+    ("target_modules", "all"): "target_modules: all-linear",
+    ("precision", "bfloat16"): "precision: bf16",
+    ("precision", "float16"): "precision: fp16",
+    ("precision", "float32"): "precision: fp32",
 }
 
 
@@ -73,10 +78,15 @@ def value_here(field: str, value: object) -> str:
     return _VALUES.get((field, str(value)), "")
 
 
-def remedy_for(name: str, known: tuple[str, ...]) -> str:
-    """What to do about a name that is no field: its counterpart or a likely slip; empty without either."""
+def remedy_for(name: str, value: object, known: tuple[str, ...]) -> str:
+    """What to do about a name that is no field: its counterpart or a likely slip; empty without either.
+
+    >>> remedy_for("load_in_8bit", False, ())
+    'leave it out'
+    """
     if name.lower() in _INSTEAD:
-        return _INSTEAD[name.lower()]
+        # Files of other trainers name what they switch off, too.
+        return "leave it out" if value is False or value is None else _INSTEAD[name.lower()]
     near = get_close_matches(name, known, 1)
     return f"did you mean {near[0]}?" if near else ""
 

@@ -143,6 +143,17 @@ def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[
     console.print(table)
     if known:
         console.print(Text("Best: how likely this recipe's full run ends best of all.", style="dim"))
+    for why, places in _unforeseen(assessments).items():
+        console.print(Text(f"{', '.join(map(str, places))}: {why}", style="dim"))
+
+
+def _unforeseen(assessments: Sequence[Assessment]) -> dict[str, list[int]]:
+    """The places of recipes without a forecast, by the reason of their verdict."""
+    found: dict[str, list[int]] = {}
+    for place, one in enumerate(assessments, 1):
+        if one.forecast is None:
+            found.setdefault(words.reason(one), []).append(place)
+    return found
 
 
 def _without_common_folder(names: Sequence[str]) -> list[str]:

@@ -147,14 +147,23 @@ def read_price(price: float | None) -> float:
 
 
 def read_recipe_options(path: Path | None, settings: list[str] | None) -> Recipe:
-    """The recipe of a file (or the defaults) with single fields set; raises :class:`RecipeError`."""
+    """The recipe of a file (or the defaults) with single fields set.
+
+    Raises :class:`RecipeError`, for epochs that max_steps would make void too.
+    """
     from tuneahead.recipe import Recipe, make_recipe, plain_fields, read_recipe
 
     recipe = Recipe() if path is None else read_recipe(path)
     changes = {name: _value(name, text) for name, text in _pairs(settings, "--set", "learning_rate=1e-3")}
     if not changes:
         return recipe
-    return make_recipe({**recipe.model_dump(), **plain_fields(changes, "--set")}, "--set")
+    made = make_recipe({**recipe.model_dump(), **plain_fields(changes, "--set")}, "--set")
+    if "epochs" in changes and made.max_steps is not None:
+        raise RecipeError(
+            f"--set epochs={changes['epochs']} has no effect: max_steps is {made.max_steps:,}, which wins",
+            remedy="set max_steps itself, or add --set max_steps=none to go by epochs",
+        )
+    return made
 
 
 def _value(name: str, text: str) -> object:

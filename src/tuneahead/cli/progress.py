@@ -23,14 +23,17 @@ class ProgressBar:
     """
 
     def __init__(self, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=console or Console(stderr=True),
+            console=console,
             transient=True,
+            # Else its end would be an empty line there.
+            disable=not console.is_interactive,
         )
         self._task: TaskID | None = None
 

@@ -230,6 +230,7 @@ def open_store(path: Path) -> RunStore:
 
     if not path.exists():
         raise StoreError(
-            f"there is no store {path}", remedy="name one with --store, or make one with 'build'"
+            f"there is no store {path}",
+            remedy="name one with --store, as 'assess --store', 'runs import' and 'build' write it",
         )
     return RunStore(path)

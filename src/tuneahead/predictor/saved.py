@@ -148,7 +148,7 @@ def read_predictor(folder: Path) -> Predictor:
         why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise PredictorError(
             f"{folder} holds no predictor: {why}",
-            remedy="give the folder that 'save' wrote, undamaged and by no later version of tuneahead",
+            remedy="give the folder that 'fit' wrote, undamaged and by no later version of tuneahead",
         ) from None
 
 
