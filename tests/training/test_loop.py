@@ -22,7 +22,7 @@ from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_base
 from tuneahead.training.probe import prepare_data
-from tuneahead.training.runs import Job, RunResult
+from tuneahead.training.runs import Job, RunResult, Slot
 from tuneahead.training.scoring import score_stack
 from tuneahead.training.updates import SlotDropout
 
@@ -299,6 +299,33 @@ def test_gradient_norm_is_measured_before_clipping(tiny: Base) -> None:
     loose = run_one(tiny, data, RECIPE.replace(max_grad_norm=None)).trace.steps.grad_norm
     assert tight[0] == loose[0] > 1e-2
     assert np.std(tight) > 1e-3
+
+
+def _step_gradient(path: Path, precision: str, recipe: Recipe, tokens: int) -> torch.Tensor:
+    """The gradient of a run's first step, were its rows among as many answer ``tokens``."""
+    base = load_base(str(path), precision=precision, device="cpu")
+    job = Job("a", prepare_data(base, make_examples(30), recipe), recipe)
+    stack = AdapterStack(base, 1, recipe.lora_rank)
+    stack.initialise(0, recipe)
+    optimizer = torch.optim.AdamW([stack.values[0]])
+    slot = Slot(job, 1, 1, optimizer, torch.Generator())
+    plan = replace(passes.StepPlan.of(slot), answer_tokens=tokens)
+    passes.TrainingPasses(base, stack).gradients([slot], [plan])
+    return stack.grads[0] * tokens
+
+
+@pytest.mark.parametrize(
+    ("architecture", "alpha", "tokens"),
+    [("qwen2", 8, 10_000_000), ("gpt2", 30_000, 100)],
+    ids=["shares too small for it", "sums beyond it"],
+)
+def test_half_precision_gives_the_gradient_of_single(
+    tmp_path: Path, architecture: str, alpha: float, tokens: int
+) -> None:
+    path = write_tiny_model(tmp_path, architecture=architecture)
+    recipe = RECIPE.replace(lora_alpha=alpha, batch_size=27)
+    single, half = (_step_gradient(path, precision, recipe, tokens) for precision in ("fp32", "fp16"))
+    torch.testing.assert_close(half, single, rtol=0, atol=5e-3 * float(single.abs().max()))
 
 
 def test_step_statistics_equal_those_of_a_plain_autograd_run(tiny: Base, tiny_path: Path) -> None:
