@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from training_fixtures import WORDS, load_adapter_row, make_examples, write_tiny_model
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
@@ -269,6 +270,20 @@ def test_a_saved_adapter_gives_the_same_logits_in_peft(tmp_path: Path, architect
     theirs = PeftModel.from_pretrained(plain, tmp_path / "adapter")(torch.tensor([[3, 22, 25, 30]])).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(ours, before, atol=1e-2), "the adapter must have changed something"
+
+
+def test_peft_adapts_the_very_layers_that_a_saved_adapter_has(tiny: Base, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    whole = "model.layers.0.self_attn.q_proj"
+    recipe = RECIPE.replace(target_modules=(whole, "down_proj"), max_steps=1)
+    run_one(tiny, prepare_data(tiny, make_examples(30), recipe), recipe, save_dir=tmp_path)
+    config = LoraConfig.from_pretrained(str(tmp_path))
+    assert config.target_modules == {whole, "down_proj"}
+    model = get_peft_model(tiny.model, config)
+    with safe_open(tmp_path / "adapter_model.safetensors", framework="pt") as stored:
+        expected = {name.replace(".weight", ".default.weight") for name in stored.keys()}  # noqa: SIM118
+    assert {name for name, _ in model.named_parameters() if ".lora_" in name} == expected
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
