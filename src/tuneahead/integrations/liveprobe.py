@@ -227,7 +227,7 @@ class LiveProbe:
             return self.pictured
         if not self.rows.answer_tokens:
             return self.rows.reason or "no row has a trained answer"
-        return f"the run ended before step {at}"
+        return f"the probe ended before step {at}"
 
     @property
     def sampled(self) -> bool:
