@@ -110,6 +110,22 @@ def test_the_rates_of_an_optimiser_that_is_given_are_the_recipes(
     assert (found.adam_beta1, found.adam_beta2, found.adam_epsilon) == (0.8, 0.95, 1e-6)
 
 
+def test_the_recorded_rate_is_that_of_the_adapter_and_not_of_other_weights(
+    recorded: Callable[..., ProbeTrace],
+) -> None:
+    def give(trainer: Any) -> None:
+        embeddings = trainer.model.get_input_embeddings().weight.requires_grad_()
+        adapter = [p for name, p in trainer.model.named_parameters() if "lora_" in name]
+        trainer.optimizer = torch.optim.AdamW(
+            [{"params": [embeddings], "lr": 1e-6}, {"params": adapter, "lr": 3e-3}]
+        )
+
+    trace = recorded(give)
+    rates = [trace.info.recipe.learning_rate_at(step, 2) for step in range(2)]
+    assert trace.steps.learning_rate.tolist() == pytest.approx(rates)
+    assert max(rates) == 3e-3
+
+
 def test_matrices_with_rates_of_their_own_have_no_learning_rate(recorded: Callable[..., ProbeTrace]) -> None:
     def give(trainer: Any) -> None:
         trainer.optimizer = torch.optim.AdamW(groups(trainer, 4.8e-2), lr=3e-3)

@@ -198,6 +198,15 @@ def test_a_run_that_blows_up_says_when(path: Path, base: Base, tmp_path: Path) -
     assert len(recorder.trace.steps) == 2
 
 
+def test_a_probe_too_short_for_flatness_does_not_say_that_the_run_ended(
+    path: Path, base: Base, tmp_path: Path
+) -> None:
+    recorder = TraceRecorder(ProbeSettings(record_steps=2, cue_steps=()))
+    make_trainer(path, tmp_path, base, make_data(base), callbacks=[recorder]).train()
+    assert recorder.trace is not None and recorder.trace.info.total_steps > 2
+    assert dict(recorder.trace.absent)["flatness"] == "the probe ended before step 100"
+
+
 def test_settings_that_a_recipe_has_no_room_for_are_noted(path: Path, base: Base, tmp_path: Path) -> None:
     recorder = TraceRecorder(ProbeSettings(record_steps=2, cue_steps=(), flatness_at=None))
     recipe = RECIPE.replace(max_steps=2)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from training_fixtures import WORDS, load_adapter_row, make_examples, write_tiny_model
 
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
@@ -22,7 +23,7 @@ from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_base
 from tuneahead.training.probe import prepare_data
-from tuneahead.training.runs import Job, RunResult
+from tuneahead.training.runs import Job, RunResult, Slot
 from tuneahead.training.scoring import score_stack
 from tuneahead.training.updates import SlotDropout
 
@@ -271,6 +272,20 @@ def test_a_saved_adapter_gives_the_same_logits_in_peft(tmp_path: Path, architect
     assert not torch.allclose(ours, before, atol=1e-2), "the adapter must have changed something"
 
 
+def test_peft_adapts_the_very_layers_that_a_saved_adapter_has(tiny: Base, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    whole = "model.layers.0.self_attn.q_proj"
+    recipe = RECIPE.replace(target_modules=(whole, "down_proj"), max_steps=1)
+    run_one(tiny, prepare_data(tiny, make_examples(30), recipe), recipe, save_dir=tmp_path)
+    config = LoraConfig.from_pretrained(str(tmp_path))
+    assert config.target_modules == {whole, "down_proj"}
+    model = get_peft_model(tiny.model, config)
+    with safe_open(tmp_path / "adapter_model.safetensors", framework="pt") as stored:
+        expected = {name.replace(".weight", ".default.weight") for name in stored.keys()}  # noqa: SIM118
+    assert {name for name, _ in model.named_parameters() if ".lora_" in name} == expected
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
 def test_a_run_is_not_lost_where_its_adapter_and_state_can_not_be_written(tiny: Base, tmp_path: Path) -> None:
     import resource
@@ -299,6 +314,33 @@ def test_gradient_norm_is_measured_before_clipping(tiny: Base) -> None:
     loose = run_one(tiny, data, RECIPE.replace(max_grad_norm=None)).trace.steps.grad_norm
     assert tight[0] == loose[0] > 1e-2
     assert np.std(tight) > 1e-3
+
+
+def _step_gradient(path: Path, precision: str, recipe: Recipe, tokens: int) -> torch.Tensor:
+    """The gradient of a run's first step, were its rows among as many answer ``tokens``."""
+    base = load_base(str(path), precision=precision, device="cpu")
+    job = Job("a", prepare_data(base, make_examples(30), recipe), recipe)
+    stack = AdapterStack(base, 1, recipe.lora_rank)
+    stack.initialise(0, recipe)
+    optimizer = torch.optim.AdamW([stack.values[0]])
+    slot = Slot(job, 1, 1, optimizer, torch.Generator())
+    plan = replace(passes.StepPlan.of(slot), answer_tokens=tokens)
+    passes.TrainingPasses(base, stack).gradients([slot], [plan])
+    return stack.grads[0] * tokens
+
+
+@pytest.mark.parametrize(
+    ("architecture", "alpha", "tokens"),
+    [("qwen2", 8, 10_000_000), ("gpt2", 30_000, 100)],
+    ids=["shares too small for it", "sums beyond it"],
+)
+def test_half_precision_gives_the_gradient_of_single(
+    tmp_path: Path, architecture: str, alpha: float, tokens: int
+) -> None:
+    path = write_tiny_model(tmp_path, architecture=architecture)
+    recipe = RECIPE.replace(lora_alpha=alpha, batch_size=27)
+    single, half = (_step_gradient(path, precision, recipe, tokens) for precision in ("fp32", "fp16"))
+    torch.testing.assert_close(half, single, rtol=0, atol=5e-3 * float(single.abs().max()))
 
 
 def test_step_statistics_equal_those_of_a_plain_autograd_run(tiny: Base, tiny_path: Path) -> None:

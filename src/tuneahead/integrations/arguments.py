@@ -16,6 +16,7 @@ from tuneahead.training.lora import layer_names
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from peft.tuners.lora import LoraLayer
+    from torch.optim import Optimizer
     from transformers import Trainer
 
 Group = Mapping[str, Any]
@@ -134,8 +135,7 @@ def _optimiser(trainer: Trainer, adapter: LiveAdapter, unknown: dict[str, str]) 
     if not _ADAMW.fullmatch(name):
         unknown["optimiser"] = f"recipes and forecasts mean AdamW, this run has {name}"
         return fields
-    own = {id(matrix) for _, a, b in adapter.pairs for matrix in (a, b)}
-    groups = [group for group in optimizer.param_groups if any(id(p) in own for p in group["params"])]
+    groups = adapter_groups(optimizer, adapter)
     for field, read in _OF_A_GROUP.items():
         values = sorted({float(read(group)) for group in groups})
         if len(values) > 1:
@@ -143,6 +143,12 @@ def _optimiser(trainer: Trainer, adapter: LiveAdapter, unknown: dict[str, str]) 
         if values:
             fields[field] = values[0]
     return fields
+
+
+def adapter_groups(optimizer: Optimizer, adapter: LiveAdapter) -> list[Group]:
+    """Those of the optimiser's groups that hold LoRA matrices."""
+    own = {id(matrix) for _, a, b in adapter.pairs for matrix in (a, b)}
+    return [group for group in optimizer.param_groups if any(id(p) in own for p in group["params"])]
 
 
 def _lora(model: PeftModel, adapter: LiveAdapter, unknown: dict[str, str]) -> dict[str, object]:

@@ -12,7 +12,7 @@ import torch
 
 from tuneahead.checks.check import RunLength
 from tuneahead.features.recipes import UNKNOWN_SETTING
-from tuneahead.integrations.arguments import trainer_recipe
+from tuneahead.integrations.arguments import adapter_groups, trainer_recipe
 from tuneahead.integrations.live import LiveAdapter, same_draws, undisturbed
 from tuneahead.integrations.losses import Visit
 from tuneahead.integrations.rows import (
@@ -108,7 +108,9 @@ class LiveProbe:
 
     def before_update(self, clip_factor: float, scaled: bool) -> None:
         """Measure the gradient, which was clipped by ``clip_factor``; ``scaled`` is fp16 with a scaler."""
-        self._rate = float(self.optimizer.param_groups[0]["lr"])
+        # Other weights may have a rate of their own, and come first.
+        groups = adapter_groups(self.optimizer, self.adapter) or self.optimizer.param_groups
+        self._rate = float(groups[0]["lr"])
         self.adapter.pull_gradients(1.0 / clip_factor if clip_factor > 0 else _NAN)
         norm = torch.linalg.vector_norm(self.adapter.grads, dim=1)
         if scaled and not bool(torch.isfinite(norm).all()):
@@ -225,7 +227,7 @@ class LiveProbe:
             return self.pictured
         if not self.rows.answer_tokens:
             return self.rows.reason or "no row has a trained answer"
-        return f"the run ended before step {at}"
+        return f"the probe ended before step {at}"
 
     @property
     def sampled(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from tuneahead.errors import TraceError
 from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace, StepColumns, trace_from_bytes
-from tuneahead.training.lora import AdapterStack
+from tuneahead.training.lora import AdapterStack, layer_names
 from tuneahead.training.measure import StepRows
 from tuneahead.training.models import Base
 from tuneahead.training.tensorfile import save_tensors
@@ -109,7 +110,6 @@ def save_adapter(folder: Path, base: Base, stack: AdapterStack, slot: int, recip
     for name, a, b in stack.matrices(slot, recipe):
         tensors[f"base_model.model.{name}.lora_A.weight"] = a.detach().cpu().clone().contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = b.detach().cpu().clone().contiguous()
-    names = sorted({name.rsplit(".", 1)[-1] for name, _, _ in stack.matrices(slot, recipe)})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -117,10 +117,22 @@ def save_adapter(folder: Path, base: Base, stack: AdapterStack, slot: int, recip
         "r": recipe.lora_rank,
         "lora_alpha": recipe.lora_alpha,
         "lora_dropout": recipe.lora_dropout,
-        "target_modules": names,
+        "target_modules": _target_names(base, [name for name, _, _ in stack.matrices(slot, recipe)]),
         "bias": "none",
         "inference_mode": True,
         "fan_in_fan_out": stack.fan_in_fan_out,
     }
     save_tensors(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _target_names(base: Base, adapted: Sequence[str]) -> list[str]:
+    """The adapted layers' last names, or whole ones where layers of the same last name have no adapter."""
+    # A stack that is attached holds the layers it adapts as its own's inner ones.
+    others = {name.removesuffix(".inner") for name in layer_names(base)} - {*adapted}
+    left_out = {_leaf(name) for name in others}
+    return sorted({name if _leaf(name) in left_out else _leaf(name) for name in adapted})
+
+
+def _leaf(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
