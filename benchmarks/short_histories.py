@@ -4,8 +4,8 @@ Made-up histories of one run a data set whose features say little: normal column
 with the score, and either a probe score that says nothing either (``noise``) or one that follows the final
 score with a standard deviation of 2 points (``probe``). Each is judged on 60 new data sets of the same
 making. Compared are residuals from the cross-validation that models were chosen on (``chosen on``) and from
-a nested one (``nested``, which ``Predictor.fit`` uses below ``FEW_DATA_SETS`` data sets). Writes
-benchmarks/results/short_histories.json.
+a nested one (``nested``, which ``Predictor.fit`` uses below ``FEW_DATA_SETS`` data sets). Lines of
+benchmarks/results/short_histories.json that are made again are replaced, others stay.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable
 
 RESULT = Path(__file__).parent / "results" / "short_histories.json"
+KEYS = ("features", "data_sets", "residuals")
 NEW = 60
 COLUMNS = {"noise": 20, "probe": 46}
 
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, nargs="+", default=[9, 15, 20, 30, 40, 60])
     parser.add_argument("--kind", choices=tuple(COLUMNS), nargs="+", default=list(COLUMNS))
     given = parser.parse_args()
-    lines = []
+    lines = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else []
     for kind, sets in itertools.product(given.kind, given.sets):
         for name, below in (("chosen on", 0), ("nested", 10**9)):
             fitting.FEW_DATA_SETS = below
@@ -85,7 +86,10 @@ def main() -> None:
             )
             line = {"features": kind, "data_sets": sets, "residuals": name, "histories": given.histories}
             figures = {"held": held, "standard_error": error, "width_pp": width, "seconds_to_fit": seconds}
+            made_before = [one for one in lines if all(one[key] == line[key] for key in KEYS)]
+            lines = [one for one in lines if one not in made_before]
             lines.append({**line, **{key: round(figure, 3) for key, figure in figures.items()}})
+            lines.sort(key=lambda one: tuple(one[key] for key in KEYS))
             RESULT.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
 
 
