@@ -86,8 +86,7 @@ def main() -> None:
             )
             line = {"features": kind, "data_sets": sets, "residuals": name, "histories": given.histories}
             figures = {"held": held, "standard_error": error, "width_pp": width, "seconds_to_fit": seconds}
-            made_before = [one for one in lines if all(one[key] == line[key] for key in KEYS)]
-            lines = [one for one in lines if one not in made_before]
+            lines = [one for one in lines if any(one[key] != line[key] for key in KEYS)]
             lines.append({**line, **{key: round(figure, 3) for key, figure in figures.items()}})
             lines.sort(key=lambda one: tuple(one[key] for key in KEYS))
             RESULT.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")

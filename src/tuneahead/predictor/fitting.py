@@ -16,7 +16,7 @@ from tuneahead.predictor.intervals import Calibration, Residuals, calibrate
 from tuneahead.predictor.kernel import Kernel, mixed, same_kernel
 from tuneahead.predictor.models import Component
 from tuneahead.predictor.selection import TrailEntry
-from tuneahead.predictor.splits import grouped_folds
+from tuneahead.predictor.splits import Fold, grouped_folds
 from tuneahead.predictor.table import FeatureTable, Floats, Rows, group_index, join_tables
 from tuneahead.predictor.tuning import (
     CONTEXT,
@@ -214,10 +214,8 @@ class Counter:
     """Tells ``report(done, total)`` after each model that a fit compares; silent without one."""
 
     def __init__(self, problem: Problem, preset: Preset, report: Callable[[int, int], None] | None) -> None:
-        sets = len(set(problem.data_ids))
-        times = 1 + (min(NESTED_FOLDS, sets) if 1 < sets < FEW_DATA_SETS else 0)
         self._report, self._done = report, 0
-        self._total = times * len(preset.entrants(len(problem.score_pp)))
+        self._total = (1 + len(_outer_folds(problem))) * len(preset.entrants(len(problem.score_pp)))
 
     def __call__(self) -> None:
         """Count one more. A fold of few rows may have fewer entrants than all rows: the rest is skipped."""
@@ -236,12 +234,13 @@ def judged_out_of_fold_pp(
     Bioinformatics 7, 91). With more, one choice among a dozen models hardly fits any single row, and the
     out-of-fold predictions that it was made on serve.
     """
-    if not np.isfinite(choice.out_of_fold_pp).all() or len(set(problem.data_ids)) >= FEW_DATA_SETS:
+    folds = _outer_folds(problem, seed)
+    if not folds:
         return choice.out_of_fold_pp
     # An anchor that only the rows held out lack could not carry their predictions.
     preset = replace(preset, anchors=tuple(usable_anchors(problem, preset)))
     found = np.empty(len(problem.score_pp))
-    for fold in grouped_folds(problem.data_ids, k=NESTED_FOLDS, seed=seed + 2):
+    for fold in folds:
         part = problem.of_rows(fold.train)
         inner = choose(part, preset, seed, compared)
         members, _ = fit_members(part, inner, seed)
@@ -249,6 +248,13 @@ def judged_out_of_fold_pp(
         anchor_pp = problem.anchor_pp[inner.anchor][fold.test]
         found[fold.test] = anchor_pp + problem.headroom_pp[fold.test] * share
     return np.clip(found, 0.0, 100.0)
+
+
+def _outer_folds(problem: Problem, seed: int = 0) -> tuple[Fold, ...]:
+    """Those of the nested cross-validation; none of one data set, nor of so many that it is not needed."""
+    if not 1 < len(set(problem.data_ids)) < FEW_DATA_SETS:
+        return ()
+    return grouped_folds(problem.data_ids, k=NESTED_FOLDS, seed=seed + 2)
 
 
 def mixture_of(members: Sequence[Member], features: Floats) -> Floats:
