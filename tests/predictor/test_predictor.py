@@ -23,7 +23,7 @@ from tuneahead.predictor.metrics import measure, rmse
 from tuneahead.predictor.models import GREEDY_TREES, Boosting
 from tuneahead.predictor.predictor import Predictor, load_predictor
 from tuneahead.predictor.splits import grouped_folds
-from tuneahead.predictor.table import FeatureTable
+from tuneahead.predictor.table import FeatureTable, join_tables
 from tuneahead.predictor.tuning import (
     DEFAULT,
     QUICK,
@@ -342,6 +342,27 @@ def test_other_bases_runs_help_a_few_own_ones(make_table):
     assert helped.origin.rows == 162 and helped.origin.own_rows == 12
     assert helped.chance_pp == pytest.approx(10.0), "the score of guessing is that of the own benchmark"
     assert set(helped.calibration.groups) == set(few.data_ids), "intervals are those of the own runs"
+
+
+def test_of_several_bases_each_gets_the_interval_of_its_own_runs(make_table, tmp_path):
+    """One run on a base bounds nothing there, however many others were made elsewhere."""
+    home, known, new = make_table(90, 8), make_table(60, 8, seed=1), make_table(1, 8, seed=2)
+    known = replace(known, bases=("known",) * 60, score_pp=known.score_pp + np.tile([-9.0, 9.0], 30))
+    new = replace(new, bases=("new",), task_ids=("first",), data_ids=("first",))
+    Predictor.fit(join_tables([home, known, new]), preset="quick").save(tmp_path)
+    predictor = load_predictor(tmp_path)
+
+    def width(*place: str) -> float:
+        given = {"place": place} if place else {}
+        found = predictor.predict(FeatureVector({}), 30.0, 45.0, **given)
+        return found.high_pp - found.low_pp
+
+    assert width("new", "exam") == 100.0
+    assert 0.0 < width("lab", "exam") < width() < width("known", "exam") < 100.0
+    asked = join_tables([home.select([0]), known.select([0]), new])
+    found = predictor.predict_table(asked)
+    widths = (found.high_pp - found.low_pp).tolist()
+    assert widths[0] < widths[1] < widths[2] == 100.0
 
 
 def test_a_column_that_only_tells_bases_apart_is_left_out():

@@ -192,6 +192,11 @@ class FeatureTable:
         return tuple(" ".join(part) for part in parts)
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """Each row's base and benchmark, ``(n,)``: intervals of one say nothing of another."""
+        return tuple(" ".join(pair) for pair in zip(self.bases, self.benchmarks, strict=True))
+
+    @property
     def headroom_pp(self) -> Floats:
         """Points between chance and the top of each row's benchmark, ``(n,)``."""
         return 100.0 - np.nan_to_num(self.chance_pp)
