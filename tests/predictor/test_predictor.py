@@ -10,6 +10,7 @@ import pytest
 
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
+from tuneahead.predictor.chances import sd_between_recipes
 from tuneahead.predictor.fitting import (
     FEW_DATA_SETS,
     judged_out_of_fold_pp,
@@ -123,6 +124,16 @@ def test_in_a_short_history_no_score_has_a_part_in_what_judges_it(make_table):
     before, after = judged(table)[0], judged(changed)[0]
     np.testing.assert_array_equal(before[:3], after[:3])
     assert not np.array_equal(before[3:], after[3:])
+
+
+def test_in_a_short_history_the_error_between_recipes_is_that_of_what_judges_it(make_table):
+    """Residuals that the models were chosen on are too small: chances from them would be too sure."""
+    table = make_table(36, 8)
+    nested, chosen_on = (
+        sd_between_recipes(table.score_pp - found, table.data_ids, table.task_ids) for found in judged(table)
+    )
+    assert Predictor.fit(table, preset=QUICK).recipe_sd_pp == pytest.approx(nested)
+    assert nested > 1.02 * chosen_on
 
 
 def test_the_models_compared_are_counted_to_the_last_of_each_fold(make_table):

@@ -34,7 +34,6 @@ from tuneahead.predictor.tuning import (
     CONTEXT,
     Anchor,
     CandidateFigure,
-    Choice,
     Preset,
     anchor_points,
     choose,
@@ -173,7 +172,7 @@ class Predictor:
                 probe_steps=rows.probe_steps,
                 benchmark_fingerprints=tuple(sorted({rows.benchmark_fingerprints[i] for i in own} - {""})),
             ),
-            recipe_sd_pp=_recipe_sd_pp(rows, choice, own),
+            recipe_sd_pp=_recipe_sd_pp(rows, judged, own),
         )
 
     def predict_table(self, table: FeatureTable, *, level: float | None = None) -> Predictions:
@@ -317,9 +316,9 @@ def _require_probability(level: float) -> None:
         raise PredictorError(f"level {level} is not a probability", remedy="use 0.9 for 90 %")
 
 
-def _recipe_sd_pp(rows: FeatureTable, choice: Choice, own: Rows) -> float:
+def _recipe_sd_pp(rows: FeatureTable, judged_pp: Floats, own: Rows) -> float:
     is_own = np.isin(np.arange(len(rows)), own)
-    return sd_of_own_or_all(rows.score_pp - choice.out_of_fold_pp, rows.data_keys, rows.task_ids, is_own)
+    return sd_of_own_or_all(rows.score_pp - judged_pp, rows.data_keys, rows.task_ids, is_own)
 
 
 def load_predictor(folder: str | Path) -> Predictor:
