@@ -321,6 +321,14 @@ def test_a_benchmark_without_head_room_and_a_task_without_seeds_are_named(table)
         Predictor.fit(replace(table, seeds=seeds), preset="quick")
 
 
+def test_a_score_that_is_no_percentage_is_named_with_its_task(table):
+    for score in (101.5, -0.5):
+        score_pp = table.score_pp.copy()
+        score_pp[7] = score
+        with pytest.raises(PredictorError, match=f"task t7: score {score:g} is outside 0 to 100"):
+            Predictor.fit(replace(table, score_pp=score_pp), preset="quick")
+
+
 def test_a_level_that_is_no_probability_is_refused(fitted, table):
     with pytest.raises(PredictorError, match="level 90"):
         fitted.predict_table(table, level=90)
