@@ -153,7 +153,7 @@ class FeatureTable:
     @property
     def further_benchmarks(self) -> tuple[str, ...]:
         """Benchmarks besides its own on which the table's full runs were scored, in order of name."""
-        names = {name[len(OUTCOME_PREFIX) :].split("|")[0] for name in self.extras if _is_outcome(name)}
+        names = {name[len(OUTCOME_PREFIX) :].rsplit("|", 1)[0] for name in self.extras if _is_outcome(name)}
         return tuple(sorted(names))
 
     def of_benchmark(self, name: str) -> FeatureTable:
