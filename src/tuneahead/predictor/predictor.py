@@ -257,6 +257,7 @@ class Predictor:
             probe_pp=probe_pp,
             headroom_pp=float(room[0]),
             shift_pp=self.shift_pp,
+            absent=vector.absent,
         )
         return explain_parts(parts, self.typical)
 
