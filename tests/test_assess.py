@@ -477,6 +477,20 @@ def test_an_interval_is_no_narrower_than_one_item() -> None:
     assert conclusion._as_wide_as_an_item(wide, 20) == wide
 
 
+def test_one_run_on_a_base_bounds_nothing_there_whatever_was_made_on_others(
+    found: Assessment, bench: Workbench
+) -> None:
+    table = made_table()
+    own = (found.task.base, *(f"other{i % 2}" for i in range(1, len(table))))
+    table = replace(table, bases=own, benchmarks=(found.task.benchmark,) * len(table))
+    known = replace(bench, predictor=Predictor.fit(table, preset="quick"))
+    forecast, _, _ = conclusion._forecast(known, found.features, found)
+    assert (forecast.low_pp, forecast.high_pp) == (0.0, 100.0)
+    elsewhere = replace(found, task=replace(found.task, base="other1"))
+    forecast, _, _ = conclusion._forecast(known, found.features, elsewhere)
+    assert forecast.high_pp - forecast.low_pp < 60.0
+
+
 def test_a_kept_run_becomes_a_row_to_learn_from_once_its_score_is_known(
     found: Assessment, tmp_path: Path
 ) -> None:

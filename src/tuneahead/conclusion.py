@@ -231,8 +231,8 @@ def _forecast(
     bench: Workbench, features: FeatureVector, draft: Assessment
 ) -> tuple[Forecast, float, tuple[Attribution, ...]]:
     assert bench.predictor is not None
-    chance = draft.task.chance_pp
-    forecast = bench.predictor.predict(features, draft.base_pp, draft.probe_pp, chance_pp=chance)
+    chance, place = draft.task.chance_pp, (draft.task.base, draft.task.benchmark)
+    forecast = bench.predictor.predict(features, draft.base_pp, draft.probe_pp, chance_pp=chance, place=place)
     baseline, attributions = bench.predictor.explain(
         features, draft.base_pp, draft.probe_pp, chance_pp=chance
     )

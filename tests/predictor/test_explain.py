@@ -102,3 +102,15 @@ def test_sentences_come_from_the_catalogue_and_absent_values_say_so():
     assert sentence_for("easy_rows_fraction", 0.25) == "25 % of the rows are easy for the model"
     assert sentence_for("easy_rows_fraction", float("nan")) == "easy rows fraction was not measured"
     assert sentence_for("my_own_feature", 3.0) == "my_own_feature = 3"
+
+
+def test_a_reason_by_an_absent_feature_says_why_it_is_absent(make_table):
+    table = make_table(90, 8)
+    values = table.values.copy()
+    values[::2, 1] = np.nan
+    table = replace(table, values=values, score_pp=np.where(np.arange(90) % 2, 50.0, 70.0))
+    predictor = Predictor.fit(table, preset="quick")
+    known = dict(zip(table.names, values[0].tolist(), strict=True))
+    _, found = predictor.explain(FeatureVector(known, {"f1": "clipping is off"}), 30.0, 40.0)
+    sentences = {one.feature: one.sentence for one in found}
+    assert sentences["f1"] == "f1 is absent: clipping is off"

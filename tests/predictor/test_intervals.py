@@ -97,6 +97,14 @@ def test_calibration_survives_json(uneven):
     )
 
 
+def test_a_residual_without_its_place_is_no_calibration():
+    places = [f"base{i % 2} exam" for i in range(19)]
+    record = Calibration(np.arange(1.0, 20.0), names(19)).of_places(places).to_record()
+    assert calibration_from_record(json.loads(json.dumps(record)), "").places == tuple(places)
+    with pytest.raises(ValueError, match="18 places for 19 residuals"):
+        calibration_from_record({**record, "places": places[:18]}, "")
+
+
 def test_a_calibration_without_a_distance_never_widens():
     """Predictors saved before there was one, and those corrected by a few own runs."""
     found = Calibration(np.arange(1.0, 20.0), names(19))

@@ -10,6 +10,7 @@ import pytest
 
 from tuneahead.errors import PredictorError
 from tuneahead.features.vector import FeatureVector
+from tuneahead.predictor.chances import sd_between_recipes
 from tuneahead.predictor.fitting import (
     FEW_DATA_SETS,
     judged_out_of_fold_pp,
@@ -23,7 +24,7 @@ from tuneahead.predictor.metrics import measure, rmse
 from tuneahead.predictor.models import GREEDY_TREES, Boosting
 from tuneahead.predictor.predictor import Predictor, load_predictor
 from tuneahead.predictor.splits import grouped_folds
-from tuneahead.predictor.table import FeatureTable
+from tuneahead.predictor.table import FeatureTable, join_tables
 from tuneahead.predictor.tuning import (
     DEFAULT,
     QUICK,
@@ -123,6 +124,16 @@ def test_in_a_short_history_no_score_has_a_part_in_what_judges_it(make_table):
     before, after = judged(table)[0], judged(changed)[0]
     np.testing.assert_array_equal(before[:3], after[:3])
     assert not np.array_equal(before[3:], after[3:])
+
+
+def test_in_a_short_history_the_error_between_recipes_is_that_of_what_judges_it(make_table):
+    """Residuals that the models were chosen on are too small: chances from them would be too sure."""
+    table = make_table(36, 8)
+    nested, chosen_on = (
+        sd_between_recipes(table.score_pp - found, table.data_ids, table.task_ids) for found in judged(table)
+    )
+    assert Predictor.fit(table, preset=QUICK).recipe_sd_pp == pytest.approx(nested)
+    assert nested > 1.02 * chosen_on
 
 
 def test_the_models_compared_are_counted_to_the_last_of_each_fold(make_table):
@@ -310,6 +321,14 @@ def test_a_benchmark_without_head_room_and_a_task_without_seeds_are_named(table)
         Predictor.fit(replace(table, seeds=seeds), preset="quick")
 
 
+def test_a_score_that_is_no_percentage_is_named_with_its_task(table):
+    for score in (101.5, -0.5):
+        score_pp = table.score_pp.copy()
+        score_pp[7] = score
+        with pytest.raises(PredictorError, match=f"task t7: score {score:g} is outside 0 to 100"):
+            Predictor.fit(replace(table, score_pp=score_pp), preset="quick")
+
+
 def test_a_level_that_is_no_probability_is_refused(fitted, table):
     with pytest.raises(PredictorError, match="level 90"):
         fitted.predict_table(table, level=90)
@@ -342,6 +361,27 @@ def test_other_bases_runs_help_a_few_own_ones(make_table):
     assert helped.origin.rows == 162 and helped.origin.own_rows == 12
     assert helped.chance_pp == pytest.approx(10.0), "the score of guessing is that of the own benchmark"
     assert set(helped.calibration.groups) == set(few.data_ids), "intervals are those of the own runs"
+
+
+def test_of_several_bases_each_gets_the_interval_of_its_own_runs(make_table, tmp_path):
+    """One run on a base bounds nothing there, however many others were made elsewhere."""
+    home, known, new = make_table(90, 8), make_table(60, 8, seed=1), make_table(1, 8, seed=2)
+    known = replace(known, bases=("known",) * 60, score_pp=known.score_pp + np.tile([-9.0, 9.0], 30))
+    new = replace(new, bases=("new",), task_ids=("first",), data_ids=("first",))
+    Predictor.fit(join_tables([home, known, new]), preset="quick").save(tmp_path)
+    predictor = load_predictor(tmp_path)
+
+    def width(*place: str) -> float:
+        given = {"place": place} if place else {}
+        found = predictor.predict(FeatureVector({}), 30.0, 45.0, **given)
+        return found.high_pp - found.low_pp
+
+    assert width("new", "exam") == 100.0
+    assert 0.0 < width("lab", "exam") < width() < width("known", "exam") < 100.0
+    asked = join_tables([home.select([0]), known.select([0]), new])
+    found = predictor.predict_table(asked)
+    widths = (found.high_pp - found.low_pp).tolist()
+    assert widths[0] < widths[1] < widths[2] == 100.0
 
 
 def test_a_column_that_only_tells_bases_apart_is_left_out():

@@ -17,7 +17,14 @@ from damaged_records import NOT_RECORDS, damaged
 
 from tuneahead.errors import PredictorError
 from tuneahead.predictor.splits import folds_for
-from tuneahead.predictor.table import FeatureTable, group_index, join_tables, read_table, write_table
+from tuneahead.predictor.table import (
+    FeatureTable,
+    group_index,
+    join_tables,
+    outcome_column,
+    read_table,
+    write_table,
+)
 
 
 def test_select_takes_every_column_of_the_rows_asked_for(make_table):
@@ -76,6 +83,14 @@ def test_outcomes_on_a_second_benchmark_take_the_place_of_the_first(make_table):
     np.testing.assert_array_equal(truth.values, table.values)
     with pytest.raises(PredictorError, match="no task was scored on 'mmlu'"):
         both.of_benchmark("mmlu")
+
+
+def test_a_second_benchmark_may_have_bars_in_its_name(make_table):
+    table, name = make_table(6, 8), "leaderboard|truth|5"
+    outcome = {outcome_column(name, key): getattr(table, key) for key in ("score_pp", "seeds")}
+    both = replace(table, extras={**table.extras, **outcome})
+    assert both.further_benchmarks == (name,)
+    np.testing.assert_array_equal(both.of_benchmark(name).score_pp, table.score_pp)
 
 
 def test_joined_tables_keep_their_rows_and_lack_what_they_lacked(make_table):

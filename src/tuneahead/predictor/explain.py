@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +62,8 @@ class Parts:
     headroom_pp: float
     shift_pp: float = 0.0
     """Correction learned from runs of this base."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Why features have no value, by name."""
 
 
 def explain_parts(parts: Parts, typical: Typical) -> tuple[float, tuple[Attribution, ...]]:
@@ -80,7 +83,7 @@ def explain_parts(parts: Parts, typical: Typical) -> tuple[float, tuple[Attribut
     base += context.pop("base_level", 0.0)
     gain += sum(context.values())
     found = [
-        Attribution(name, float(value), float(share), sentence_for(name, float(value)))
+        Attribution(name, float(value), float(share), sentence_for(name, float(value), parts.absent))
         for name, value, share in zip(parts.names, parts.values, points, strict=True)
         if name not in ("base_level", "probe_level", "gain_level") and share != 0.0
     ]
@@ -134,10 +137,14 @@ def _gain_sentence(gain_pp: float, probe_pp: float, typical: Typical) -> str:
     )
 
 
-def sentence_for(name: str, value: float) -> str:
-    """The catalogue's sentence for a feature's value; ``name = value`` for one it does not know."""
+def sentence_for(name: str, value: float, absent: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The catalogue's sentence for a feature's value; ``name = value`` for one it does not know.
+
+    ``absent`` says, by name, why a feature has none.
+    """
     if math.isnan(value):
-        return f"{name.replace('_', ' ')} was not measured"
+        title = name.replace("_", " ")
+        return f"{title} is absent: {absent[name]}" if absent.get(name) else f"{title} was not measured"
     found = known_spec(name)
     if found is None or not found.sentence:
         return f"{name} = {value:.4g}"

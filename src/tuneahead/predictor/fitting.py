@@ -136,6 +136,12 @@ def prepare(
 
 
 def _require_sound(rows: FeatureTable) -> None:
+    bad = np.flatnonzero(~((rows.score_pp >= 0) & (rows.score_pp <= 100)))
+    if len(bad):
+        raise PredictorError(
+            f"task {rows.task_ids[bad[0]]}: score {rows.score_pp[bad[0]]:g} is outside 0 to 100",
+            remedy="give scores in percentage points, such as 61.2",
+        )
     bad = np.flatnonzero(~(rows.headroom_pp > 0))
     if len(bad):
         raise PredictorError(

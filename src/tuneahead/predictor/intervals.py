@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,14 +56,35 @@ class Calibration:
     floor_pp: float = 1.0
     near: float = math.inf
     """Distance to training rows from which on intervals widen in proportion; infinite: they never do."""
+    places: tuple[str, ...] = ()
+    """Base and benchmark of each score, one text; empty where all are of one."""
 
-    def half_width_pp(self, features: Floats, distance: Floats, level: float) -> Floats:
+    def half_width_pp(
+        self, features: Floats, distance: Floats, level: float, places: Sequence[str] = ()
+    ) -> Floats:
         """Half the interval's width, ``(n,)`` points, infinite if the history is too short.
 
-        ``distance`` is ``(n,)``, from the rows of ``features`` to the nearest training rows.
+        ``distance`` is ``(n,)``, from the rows of ``features`` to the nearest training rows. ``places`` are
+        their bases and benchmarks: of a history of several the scores of a row's own count, which for one
+        that is not in it, or not named, are all.
         """
-        bound = grouped_quantile(self.scores, self.groups, level) * _widening(distance, self.near)
+        bound = self._bounds(level, places) * _widening(distance, self.near)
         return bound if self.difficulty is None else bound * _scale(self.difficulty, features, self.floor_pp)
+
+    def _bounds(self, level: float, places: Sequence[str]) -> Floats:
+        """One bound for all rows, or one a row, ``(1,)`` or ``(n,)``."""
+        everywhere = grouped_quantile(self.scores, self.groups, level)
+        bounds = {place: self._bound_of(place, level) for place in set(places) & set(self.places)}
+        return np.array([bounds.get(place, everywhere) for place in places] or [everywhere])
+
+    def _bound_of(self, place: str, level: float) -> float:
+        rows = [i for i, own in enumerate(self.places) if own == place]
+        return grouped_quantile(self.scores[rows], [self.groups[i] for i in rows], level)
+
+    def of_places(self, places: Sequence[str]) -> Calibration:
+        """The same scores, told apart by base and benchmark where these are several."""
+        several = len(self.scores) == len(places) and len(set(places)) > 1
+        return replace(self, places=tuple(places) if several else ())
 
     def to_record(self) -> dict[str, object]:
         """Everything as JSON values, save the difficulty trees' text."""
@@ -73,6 +94,7 @@ class Calibration:
             "floor_pp": self.floor_pp,
             # Absent from predictors that never widen: JSON has no infinity.
             **({"near": self.near} if math.isfinite(self.near) else {}),
+            **({"places": list(self.places)} if self.places else {}),
             "difficulty": None if self.difficulty is None else self.difficulty.to_record(),
         }
 
@@ -88,10 +110,13 @@ def calibration_from_record(record: Mapping[str, object], text: str) -> Calibrat
     near = fields.number(record["near"], "near") if "near" in record else math.inf
     if (scores < 0).any() or min(floor, near) <= 0:
         raise ValueError("the calibration holds a residual below 0, or no floor or distance above it")
+    places = fields.texts(record["places"], "places") if "places" in record else ()
+    if places and len(places) != len(groups):
+        raise ValueError(f"the calibration names {len(places)} places for {len(groups)} residuals")
     difficulty = None
     if stored is not None:
         difficulty = component_from_record(fields.mapping(stored, "difficulty"), text)
-    return Calibration(scores, groups, difficulty, floor, near)
+    return Calibration(scores, groups, difficulty, floor, near, places)
 
 
 def difficulty_text(calibration: Calibration) -> str:

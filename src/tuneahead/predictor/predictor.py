@@ -34,7 +34,6 @@ from tuneahead.predictor.tuning import (
     CONTEXT,
     Anchor,
     CandidateFigure,
-    Choice,
     Preset,
     anchor_points,
     choose,
@@ -127,8 +126,8 @@ class Predictor:
         :class:`Preset`. Rows count by their number of seeds, and those of further seeds are learnt from
         too. ``helpers`` are runs of other bases or benchmarks, from which the models learn beside those of
         ``table``; the intervals come from the rows of ``table`` alone, for whose base and benchmark the
-        predictor is. ``progress`` is called with how many models were compared and how many there are.
-        Raises :class:`PredictorError` when nothing can be learnt.
+        predictor is; of several, each one's from its own. ``progress`` is called with how many models were
+        compared and how many there are. Raises :class:`PredictorError` when nothing can be learnt.
         """
         chosen = find_preset(preset)
         _require_probability(level)
@@ -143,12 +142,13 @@ class Predictor:
         names = [problem.names[i] for i in used]
         domain, distance = learn_domain(names, problem.features[:, used], rows.data_ids)
         scaled = chosen.scaled_intervals
+        calibration = calibration_of(problem, judged, own, distance, level=level, scaled=scaled)
         return cls(
             names=problem.names[: len(problem.names) - (len(CONTEXT) if chosen.context else 0)],
             context=chosen.context,
             anchor=choice.anchor,
             members=members,
-            calibration=calibration_of(problem, judged, own, distance, level=level, scaled=scaled),
+            calibration=calibration.of_places(rows.select(own).places),
             domain=domain,
             typical=Typical(
                 weighted_mean(rows.base_pp, weights),
@@ -172,7 +172,7 @@ class Predictor:
                 probe_steps=rows.probe_steps,
                 benchmark_fingerprints=tuple(sorted({rows.benchmark_fingerprints[i] for i in own} - {""})),
             ),
-            recipe_sd_pp=_recipe_sd_pp(rows, choice, own),
+            recipe_sd_pp=_recipe_sd_pp(rows, judged, own),
         )
 
     def predict_table(self, table: FeatureTable, *, level: float | None = None) -> Predictions:
@@ -186,7 +186,8 @@ class Predictor:
         score = np.clip(self._unlimited(matrix, anchor, room), 0.0, 100.0)
         judged = matrix[:, self._domain_columns()]
         distance = self.domain.distance(judged)
-        half = self.calibration.half_width_pp(matrix, distance, self.level if level is None else level)
+        asked = self.level if level is None else level
+        half = self.calibration.half_width_pp(matrix, distance, asked, table.places)
         low, high = np.clip(score - half, 0.0, 100.0), np.clip(score + half, 0.0, 100.0)
         inside = self.domain.contains(judged, distance)
         return Predictions(score, low, high, inside.astype(float))
@@ -203,15 +204,18 @@ class Predictor:
         *,
         chance_pp: float | None = None,
         level: float | None = None,
+        place: tuple[str, str] = ("", ""),
     ) -> Forecast:
         """Forecast for one task; scores in percentage points.
 
         ``base_pp`` and ``probe_pp`` are the benchmark scores before training and at the probe's end.
         ``chance_pp`` is the score of guessing (default: that of the training rows); a predictor whose
-        training rows had none does without it. Raises :class:`PredictorError` when the score that the
-        predicted gain is added to is NaN.
+        training rows had none does without it. ``place`` names the task's base and benchmark: of a
+        predictor for several it gets the interval of its own one's runs, else that of all. Raises
+        :class:`PredictorError` when the score that the predicted gain is added to is NaN.
         """
         table = self._one_row(vector, base_pp, probe_pp, chance_pp)
+        table = replace(table, bases=(place[0],), benchmarks=(place[1],))
         found = self.predict_table(table, level=level)
         matrix = self.domain_inputs(table)
         names = [
@@ -253,6 +257,7 @@ class Predictor:
             probe_pp=probe_pp,
             headroom_pp=float(room[0]),
             shift_pp=self.shift_pp,
+            absent=vector.absent,
         )
         return explain_parts(parts, self.typical)
 
@@ -312,9 +317,9 @@ def _require_probability(level: float) -> None:
         raise PredictorError(f"level {level} is not a probability", remedy="use 0.9 for 90 %")
 
 
-def _recipe_sd_pp(rows: FeatureTable, choice: Choice, own: Rows) -> float:
+def _recipe_sd_pp(rows: FeatureTable, judged_pp: Floats, own: Rows) -> float:
     is_own = np.isin(np.arange(len(rows)), own)
-    return sd_of_own_or_all(rows.score_pp - choice.out_of_fold_pp, rows.data_keys, rows.task_ids, is_own)
+    return sd_of_own_or_all(rows.score_pp - judged_pp, rows.data_keys, rows.task_ids, is_own)
 
 
 def load_predictor(folder: str | Path) -> Predictor:

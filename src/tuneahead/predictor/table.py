@@ -153,7 +153,7 @@ class FeatureTable:
     @property
     def further_benchmarks(self) -> tuple[str, ...]:
         """Benchmarks besides its own on which the table's full runs were scored, in order of name."""
-        names = {name[len(OUTCOME_PREFIX) :].split("|")[0] for name in self.extras if _is_outcome(name)}
+        names = {name[len(OUTCOME_PREFIX) :].rsplit("|", 1)[0] for name in self.extras if _is_outcome(name)}
         return tuple(sorted(names))
 
     def of_benchmark(self, name: str) -> FeatureTable:
@@ -190,6 +190,11 @@ class FeatureTable:
         """Each row's data set on its base and benchmark, ``(n,)``: only there are recipes chosen from."""
         parts = zip(self.bases, self.benchmarks, self.data_ids, strict=True)
         return tuple(" ".join(part) for part in parts)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Each row's base and benchmark, ``(n,)``: intervals of one say nothing of another."""
+        return tuple(" ".join(pair) for pair in zip(self.bases, self.benchmarks, strict=True))
 
     @property
     def headroom_pp(self) -> Floats:

@@ -70,7 +70,7 @@ def adapt(predictor: Predictor, own: FeatureTable) -> Predictor:
     return replace(
         predictor,
         shift_pp=total / (count + SHRINKAGE),
-        calibration=Calibration(np.abs(rows.score_pp - judged), rows.data_ids),
+        calibration=Calibration(np.abs(rows.score_pp - judged), rows.data_ids).of_places(rows.places),
         domain=_extended(predictor.domain, predictor.domain_inputs(rows)),
         # Without a score of guessing it learnt shares of the whole scale, and so the shift is counted.
         chance_pp=predictor.chance_pp
