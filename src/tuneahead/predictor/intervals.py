@@ -23,6 +23,11 @@ _RIDGE = Ridge("difficulty")
 _RIDGE_SETTING = 6
 
 
+def least_groups(level: float) -> int:
+    """How many data sets a finite interval takes: the least G with ``level <= G / (G + 1)``."""
+    return math.ceil(level / (1 - level) - 1e-9)
+
+
 def grouped_quantile(scores: Floats, groups: Sequence[str], level: float) -> float:
     """Bound that a new group's score stays below with probability ``level``; infinite with too few groups.
 
@@ -56,6 +61,10 @@ class Calibration:
     floor_pp: float = 1.0
     near: float = math.inf
     """Distance to training rows from which on intervals widen in proportion; infinite: they never do."""
+
+    def bounds(self, level: float) -> bool:
+        """Whether the history is long enough for a finite interval at this level."""
+        return math.isfinite(grouped_quantile(self.scores, self.groups, level))
 
     def half_width_pp(self, features: Floats, distance: Floats, level: float) -> Floats:
         """Half the interval's width, ``(n,)`` points, infinite if the history is too short.
