@@ -205,9 +205,8 @@ def fit(
 def _tell_of_no_interval(predictor: Predictor) -> None:
     from tuneahead.predictor.intervals import least_groups
 
-    calibration, level = predictor.calibration, predictor.level
-    if not calibration.bounds(level):
-        found = len(set(calibration.groups))
+    level, found = predictor.level, len(set(predictor.calibration.groups))
+    if found < least_groups(level):
         print(
             f"Every interval is the whole scale, 0 to 100: at level {level:g} scored runs on "
             f"{least_groups(level)} data sets are the least, these are on {found}",

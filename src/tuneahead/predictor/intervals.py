@@ -62,10 +62,6 @@ class Calibration:
     near: float = math.inf
     """Distance to training rows from which on intervals widen in proportion; infinite: they never do."""
 
-    def bounds(self, level: float) -> bool:
-        """Whether the history is long enough for a finite interval at this level."""
-        return math.isfinite(grouped_quantile(self.scores, self.groups, level))
-
     def half_width_pp(self, features: Floats, distance: Floats, level: float) -> Floats:
         """Half the interval's width, ``(n,)`` points, infinite if the history is too short.
 
