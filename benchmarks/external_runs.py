@@ -227,12 +227,15 @@ def evaluate(
 def main() -> int:
     """Run the chosen sets and systems, print the table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--systems", default="mean,persistence,ridge,paper,extra_trees,catboost,ours")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=1, help="foldings")
     given = parser.parse_args()
+    if given.folder is None:
+        print("nothing is measured: give the folder with the outcomes (see the docstring)")
+        return 0
     if not given.folder.is_dir():
         print(
             f"{given.folder} is absent: give the folder with the outcomes (see the docstring)",

@@ -57,7 +57,7 @@ def accuracy(result: BacktestResult) -> str:
     if "recipe choice" in {table.name for table in result.tables}:
         lines.append(f"\n{choosing(result)}")
     lines.append(f"\n{stopping(result)}")
-    return "\n".join([head, *lines, "", MADE_WITH, "", wrapped(in_words(result))])
+    return "\n".join([head, *lines, "", MADE_WITH, "", in_words(result)])
 
 
 def in_words(result: BacktestResult) -> str:
@@ -88,25 +88,29 @@ def in_words(result: BacktestResult) -> str:
     ten, most = own(real, 10), real[-1]
     at_probe = figure(result, "base smollm2", PROBE, "RMSE")
     real_runs = figure(result, "base smollm2", ours, "tasks")
-    return f"""
-        The paper reports an RMSE of 1.47 on its own runs; we do not reach that here. Seeds differ so
-        little that an error of {show(floor)} would be possible on the {measured} tasks. More data lower ours
-        slowly: over two fifths of all tasks, most of them run under one seed, so that {show(noise)} would be
-        possible, it is {show(curve[-2][1])} with {curve[-2][0]:,} past tasks and {show(curve[-1][1])} with
-        {curve[-1][0]:,}. ProxyLM, which really fine-tunes a smaller model on the tasks, errs by
-        {show(proxy)} on {where}. Without benchmark cues during the probe the
-        error is {show(cues[0])} instead of {show(cues[1])} (two cheap models). Where a data set may be on
-        both sides (the paper's random split, tasks run under several seeds held out first) it is
-        {show(random[0])}, with a support vector machine {show(random[1])}. **On a kind of data that no past
-        run had, 90 % intervals can fail:** over all kinds, each left out whole, they hold
-        {show(inside)} %, but on wrong answers {wrong[cover]:.0f} %, and there the
-        forecasts are {wrong[bias]:.1f} points too good. On two other bases of the lab the
-        shipped runs alone give R2 {show(none[0])} and {show(none[1])}, with fifty of their own beside
-        them {show(fifty[0])} and {show(fifty[1])}. On SmolLM2 ({real_runs} runs so far) ten own runs give
-        an error of {show(ten[2])} (R2 {show(ten[3])}), {most[0]} one of {show(most[2])}
-        (R2 {show(most[3])}), the score at the probe's end one of {show(at_probe)}. Goals met and missed:
-        [docs/results.md](docs/results.md).
-    """
+    points = (
+        f"""**The paper** reports an RMSE of 1.47 on its own runs; we do not reach that here. Seeds differ so
+        little that an error of {show(floor)} would be possible on the {measured} tasks.""",
+        f"""**More past runs** lower the error slowly: over two fifths of all tasks, most of them run under
+        one seed, so that {show(noise)} would be possible, it is {show(curve[-2][1])} with
+        {curve[-2][0]:,} past tasks and {show(curve[-1][1])} with {curve[-1][0]:,}.""",
+        f"""**Beside a proxy:** ProxyLM, which really fine-tunes a smaller model on the tasks, errs by
+        {show(proxy)} on {where}.""",
+        f"""**Without benchmark questions during the probe** the error is {show(cues[0])} instead of
+        {show(cues[1])} (two cheap models).""",
+        f"""**Where a data set may be on both sides** (the paper's random split, tasks run under several
+        seeds held out first) it is {show(random[0])}, with a support vector machine {show(random[1])}.""",
+        f"""**On a kind of data that no past run had, 90 % intervals can fail:** over all kinds, each left
+        out whole, they hold {show(inside)} %, but on wrong answers {wrong[cover]:.0f} %, and there the
+        forecasts are {wrong[bias]:.1f} points too good.""",
+        f"""**On two other bases of the lab** the shipped runs alone give R2 {show(none[0])} and
+        {show(none[1])}, with fifty of their own beside them {show(fifty[0])} and {show(fifty[1])}.""",
+        f"""**On SmolLM2** ({real_runs} runs so far) ten own runs give an error of {show(ten[2])}
+        (R2 {show(ten[3])}), {most[0]} one of {show(most[2])} (R2 {show(most[3])}), the score at the
+        probe's end one of {show(at_probe)}.""",
+        "Goals met and missed: [docs/results.md](docs/results.md).",
+    )
+    return "\n".join(f"- {wrapped(point)}".replace("\n", "\n  ") for point in points)
 
 
 def figure(result: BacktestResult, table: str, system: str, column: str) -> Any:

@@ -88,6 +88,18 @@ def test_a_changed_base_or_changed_code_is_another_key(
     assert len({first, changed, key_of(data, setup=Setup(base=str(base)))}) == 3
 
 
+def test_a_gguf_file_and_a_base_in_the_cache_are_told_apart_by_their_files(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path))
+    for base, file in ((str(tmp_path / "m.gguf"), "m.gguf"), ("lab-llama", "lab-llama/model.safetensors")):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("one")
+        first = key_of(data, setup=Setup(base=base))
+        (tmp_path / file).write_text("another")
+        assert len({first, key_of(data, setup=Setup(base=base)), ""}) == 3
+
+
 def test_what_cannot_be_known_has_no_key_and_is_not_kept(data: Path, tmp_path: Path) -> None:
     task = tmp_path / "task.yaml"
     task.write_text("task: mine\ndataset_path: json\n")

@@ -23,3 +23,10 @@ def test_an_environment_without_pip_does_not_count_as_made(tmp_path: Path) -> No
     done = subprocess.run(["make", "-C", str(ROOT), *made], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert (python.parent / "activate").exists() and not python.exists()
+
+
+@pytest.mark.parametrize("name", ["check_against_data_juicer", "external_runs"])
+def test_a_benchmark_without_the_files_it_wants_does_not_end_make_bench(name: str) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("nothing is ")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead.assessment import Checkup, checkup_from_json
-from tuneahead.errors import TuneAheadError
-from tuneahead.kept import KeptTexts, content_key
+from tuneahead.errors import ModelError, TuneAheadError
+from tuneahead.kept import KeptTexts, cache_folder, content_key
 
 if TYPE_CHECKING:
     from tuneahead.columns import ColumnMapping
@@ -80,18 +80,32 @@ def _benchmark_stamp(benchmark: str) -> str:
 
 
 def _base_stamp(base: str) -> str:
+    """What tells a base apart: its files, their sizes and times; empty where they are not on this machine."""
+    try:
+        stats = [(path, path.stat()) for path in _base_files(base) if path.is_file()]
+    except (OSError, ModelError):
+        return ""
+    return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
+
+
+def _base_files(base: str) -> list[Path]:
+    """Where ``resolve_base`` would find a base, without converting or fetching anything."""
+    from tuneahead.training.sources import LAB_NAMES, PACKAGED
+
     folder = Path(base)
     if base in ("lab", "lab-qwen2"):
         from tuneahead.lab.bases import lab_base_path
 
         folder = lab_base_path()
-    if not folder.is_dir():
+    elif base in LAB_NAMES:
+        folder = cache_folder() / base
+    elif base in PACKAGED:
+        return PACKAGED[base].pieces()
+    elif folder.is_file():
+        return [folder]
+    elif not folder.is_dir():
         folder = _hub_folder(base)
-    try:
-        stats = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
-    except OSError:
-        return ""
-    return "\n".join([str(folder), *(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)])
+    return sorted(folder.iterdir())
 
 
 def _hub_folder(base: str) -> Path:

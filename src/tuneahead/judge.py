@@ -69,8 +69,8 @@ def assess(
     """Probe a task and say what its full run would score, why, and whether it is worth it.
 
     A preflight finding of severity ``stop`` ends it before the probe. With ``checkpoint_dir`` the
-    run can go on from the probe (see :func:`verify`). Raises DataError, ModelError, BenchmarkError
-    or PredictorError.
+    run can go on from the probe (see :func:`verify`). Raises DataError, RecipeError, ModelError,
+    BenchmarkError or PredictorError.
 
     >>> assess("tickets.jsonl", Recipe(learning_rate=1e-3)).verdict.decision  # doctest: +SKIP
     'GO'
@@ -89,7 +89,10 @@ def probe(
     checkpoint_dir: str | Path | None = None,
     watch: Watch = SILENT,
 ) -> ProbeTrace:
-    """Train the first steps of a run and return the raw trace, judging nothing."""
+    """Train the first steps of a run and return the raw trace, judging nothing.
+
+    Raises as :func:`assess` does, for want of a predictor apart.
+    """
     from tuneahead.training.probe import prepare_data, run_probe
 
     chosen, dataset = recipe or Recipe(), load_dataset(data)
@@ -116,7 +119,10 @@ def rank(
     bench: Setup | Workbench | None = None,
     watch: Watch = SILENT,
 ) -> tuple[Assessment, ...]:
-    """Assess several recipes on one data set in one stacked probe; best forecast first."""
+    """Assess several recipes on one data set in one stacked probe; best forecast first.
+
+    Raises as :func:`assess` does, and RecipeError for recipes of several precisions.
+    """
     opened = open_bench(bench, recipes, watch)
     found = _assess_all(load_dataset(data), recipes, opened, goal or Goal(), None, watch)
     return tuple(sorted(found, key=_expected_pp, reverse=True))

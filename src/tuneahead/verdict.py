@@ -43,7 +43,8 @@ class Forecast:
 class Goal:
     """What makes the run worth it: a minimum score, or a minimum gain over the base, in points.
 
-    Raises :class:`TuneAheadError` as :func:`require_goal` does.
+    Without either, a score no worse than the base's. Raises :class:`TuneAheadError` as
+    :func:`require_goal` does.
     """
 
     minimum_pp: float | None = None

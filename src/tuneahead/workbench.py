@@ -50,6 +50,7 @@ class Setup:
     what depends on a tokenizer. ``benchmark`` is ``lab-exam``, ``lab-truth``, ``lab-generation``, a
     file of items, or a task of lm-evaluation-harness (see :func:`find_benchmark`); ``predictor`` is a
     folder that ``tuneahead fit`` wrote, empty for the shipped one. ``probe_steps`` counts optimiser steps.
+    ``precision`` is a recipe's and ``device`` auto, cpu, cuda or mps.
     ``price_per_hour`` of the machine, in any currency, has times shown in money too (NaN: not).
     Without ``weights`` a base's tokenizer and layers are read and no more, which serves ``check`` alone.
     """
@@ -253,7 +254,7 @@ def find_predictor(
     if predictor is None:
         return None, absent
     if absent := why_unknown(predictor, base, benchmark, fingerprint):
-        keep = "keep your runs with --store, record their scores, then"
+        keep = "keep your runs, on nine data sets or more, with --store, record their scores, then"
         use = f"then assess with --predictor {FITTED}"
         return None, f"{absent}; {keep} {fit_command(benchmark, store)}, {use}"
     return predictor, ""

@@ -60,9 +60,11 @@ interval, the reasons, and a verdict: go, no go or unsure.
 
   tuneahead build --store lab.sqlite            many runs of the tiny lab base
 
+Your own model, step by step: docs/own-model.md
+
 Results go to stdout, progress to stderr. Exit codes: 0 done, 1 internal
-error, 2 wrong input or usage; with --exit-code also 3 for no go, 4 for
-unsure."""
+error, 2 wrong input or usage, 130 interrupted; with --exit-code also 3 for
+no go (check: stop), 4 for unsure."""
 
 app = typer.Typer(
     name="tuneahead",

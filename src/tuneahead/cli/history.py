@@ -21,7 +21,7 @@ from tuneahead.workbench import LEAST_PROBE_STEPS, PROBE_STEPS
 if TYPE_CHECKING:
     from tuneahead.backtest.result import BacktestResult
     from tuneahead.cli.progress import ProgressBar
-    from tuneahead.predictor.predictor import Origin
+    from tuneahead.predictor.predictor import Origin, Predictor
     from tuneahead.predictor.table import FeatureTable
 
 _BENCHMARK, _PRESET, _LEVEL, _SEED = "lab-exam", "default", 0.9, 0
@@ -199,6 +199,19 @@ def fit(
         what = f"{counted(left_out, 'task')} left out: no probe or base score, which the others have"
         print(what, file=sys.stderr)
     _print_fitted(predictor.origin, out, start, as_json)
+    _tell_of_no_interval(predictor)
+
+
+def _tell_of_no_interval(predictor: Predictor) -> None:
+    from tuneahead.predictor.intervals import least_groups
+
+    level, found = predictor.level, len(set(predictor.calibration.groups))
+    if found < least_groups(level):
+        print(
+            f"Every interval is the whole scale, 0 to 100: at level {level:g} scored runs on "
+            f"{least_groups(level)} data sets are the least, these are on {found}",
+            file=sys.stderr,
+        )
 
 
 def _left_out(origin: Origin, rows: FeatureTable, helped: bool) -> int:

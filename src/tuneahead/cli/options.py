@@ -50,7 +50,8 @@ Mapping = Annotated[
         metavar="PART=COLUMN",
         rich_help_panel=DATA,
         show_default=False,
-        help="Name a column, as in prompt=question or answer=reply; may be repeated.",
+        help="Name a column, as in prompt=question or answer=reply; may be repeated. Parts: prompt, answer, "
+        "messages, text, system, input, history.",
     ),
 ]
 _BASE = "'lab' (packaged tiny model), 'smollm2', a folder, a .gguf file or a hub id."

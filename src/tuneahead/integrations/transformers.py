@@ -274,5 +274,8 @@ def _predictor_for(
     absent = why_unknown(predictor, base, benchmark.name, benchmark.identity)
     if not absent:
         return predictor, ""
-    keep = "keep your runs with Gate(store=RunStore('runs.sqlite')), record their scores, then"
+    keep = (
+        "keep your runs, on nine data sets or more, with Gate(store=RunStore('runs.sqlite')), "
+        "record their scores, then"
+    )
     return None, f"{absent}; {keep} {fit_command(benchmark.name)}, then Gate({FITTED!r}, ...)"

@@ -23,6 +23,11 @@ _RIDGE = Ridge("difficulty")
 _RIDGE_SETTING = 6
 
 
+def least_groups(level: float) -> int:
+    """How many data sets a finite interval takes: the least G with ``level <= G / (G + 1)``."""
+    return math.ceil(level / (1 - level) - 1e-9)
+
+
 def grouped_quantile(scores: Floats, groups: Sequence[str], level: float) -> float:
     """Bound that a new group's score stays below with probability ``level``; infinite with too few groups.
 
