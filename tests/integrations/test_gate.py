@@ -103,6 +103,20 @@ def test_a_sure_failure_in_the_rows_stops_the_run_before_the_probe(
     assert gate.assessment is not None and gate.assessment.trace is not None
 
 
+def test_a_rate_that_only_adamw_can_not_stand_does_not_stop_another_optimiser(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+) -> None:
+    recipe = RECIPE.replace(max_steps=7)
+    found = {}
+    for optimiser in ("adamw_torch", "sgd"):
+        gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), notes=RunNotes(base="tiny"))
+        trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+        trainer.args.optim, trainer.args.learning_rate = optimiser, 1.0
+        trainer.train()
+        found[optimiser] = (gate.decision, trainer.state.global_step)
+    assert found == {"adamw_torch": ("NO_GO", 1), "sgd": ("UNSURE", 7)}
+
+
 def test_a_base_that_the_predictor_does_not_know_gets_no_forecast(
     path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
