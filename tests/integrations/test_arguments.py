@@ -74,6 +74,7 @@ def settle(**values: object) -> Callable[[Any], None]:
         ({"loss_type": "dft"}, "loss"),
         ({"truncation_mode": "keep_end"}, "truncation_mode"),
         ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy"),
+        ({"data_seed": 77}, "data_seed"),
     ],
 )
 def test_what_a_recipe_can_not_express_is_no_feature(

@@ -146,6 +146,25 @@ def test_a_store_that_can_not_be_written_does_not_end_the_training(
     assert "the run was not kept" in said and "->" in said
 
 
+def test_runs_that_differ_in_what_a_recipe_can_not_express_are_kept_apart(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    recipe = RECIPE.replace(max_steps=7)
+    names = []
+    for changes in ({}, {}, {"neftune_noise_alpha": 5.0}, {"neftune_noise_alpha": 15.0}, {"optim": "sgd"}):
+        gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), store=store)
+        trainer = make_trainer(
+            path, tmp_path / "run", base, make_data(base, recipe), recipe, callbacks=[gate]
+        )
+        for name, value in changes.items():
+            setattr(trainer.args, name, value)
+        trainer.train()
+        names.append(gate.run_id)
+    assert names[0] == names[1] and len(set(names)) == len(store) == 4
+    assert len({record.task_id for record in store.records()}) == 4
+
+
 def test_ranks_are_told_even_where_judging_fails(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -84,10 +84,12 @@ def _other_losses(trainer: Trainer) -> Iterator[tuple[str, str]]:
     order = getattr(args, "train_sampling_strategy", "random")
     if order != "random":
         yield "train_sampling_strategy", f"rows come in the order {order!r}, a recipe shuffles them"
-    if getattr(args, "neftune_noise_alpha", None):
-        yield "neftune_noise_alpha", "noise is added to the embeddings, which a recipe knows nothing of"
-    if args.label_smoothing_factor:
-        yield "label_smoothing_factor", "labels are smoothed, a recipe trains them as they are"
+    if args.data_seed is not None and args.data_seed != args.seed:
+        yield "data_seed", f"rows are drawn by seed {args.data_seed}, a recipe has one seed for all"
+    if noise := getattr(args, "neftune_noise_alpha", None):
+        yield "neftune_noise_alpha", f"noise of {noise:g} is added to the embeddings, a recipe adds none"
+    if smoothing := args.label_smoothing_factor:
+        yield "label_smoothing_factor", f"labels are smoothed by {smoothing:g}, a recipe's are as they are"
     kind = getattr(args, "loss_type", None)
     if trainer.compute_loss_func is not None:
         yield "loss", "a compute_loss_func is trained, a recipe means the loss per answer token"
