@@ -57,7 +57,7 @@ def trainer_recipe(
     fields: dict[str, object] = {
         **_schedule(trainer, unknown),
         # auto_find_batch_size lowers that of the state only.
-        "batch_size": (trainer.state.train_batch_size or args.train_batch_size) * args.world_size,
+        "batch_size": (trainer.state.train_batch_size or args.train_batch_size) * _batches(trainer),
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "epochs": args.num_train_epochs,
         "max_steps": args.max_steps if args.max_steps > 0 else None,
@@ -77,6 +77,11 @@ def trainer_recipe(
             unknown.setdefault(field, f"a recipe can't hold {value!r}")
             del fields[field]
     return make_recipe(fields), tuple((UNKNOWN_SETTING + name, why) for name, why in unknown.items())
+
+
+def _batches(trainer: Trainer) -> int:
+    """How many batches a forward pass of all processes takes: one for each, or one that they share."""
+    return 1 if trainer.accelerator.split_batches else trainer.args.world_size
 
 
 def _other_losses(trainer: Trainer) -> Iterator[tuple[str, str]]:
