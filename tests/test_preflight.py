@@ -627,6 +627,14 @@ def test_a_gradient_norm_that_was_not_measured_is_no_failure() -> None:
     assert _names(_trace(_falling(), grad_norm=np.full(100, np.nan, np.float32))) == []
 
 
+def test_steps_that_a_gradient_scaler_skipped_are_no_failure() -> None:
+    norm = np.ones(100, np.float32)
+    norm[:7] = np.nan
+    trace = _trace(_falling(), grad_norm=norm)
+    assert _names(trace) == [("not-finite", "stop")]
+    assert _names(replace(trace, absent=(("gradients", "the gradient scaler skipped 7 steps"),))) == []
+
+
 def test_a_spike_counts_only_without_recovery() -> None:
     rising, recovered = _falling(), _falling()
     rising[70:] += 2.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tuneahead import __version__
 from tuneahead.assessment import NAN, Assessment, Checkup, FeatureRange, TaskInfo
-from tuneahead.features.recipes import UNKNOWN_SETTING
+from tuneahead.features.recipes import OTHER_OPTIMISER
 from tuneahead.features.vector import FeatureVector
 from tuneahead.report.datamap import data_map
 from tuneahead.verdict import (
@@ -190,7 +190,7 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
     if draft.task.probe_steps != known:
         return f"the probe has {draft.task.probe_steps} steps, the predictor knows probes of {known}"
     absent = {} if draft.trace is None else dict(draft.trace.absent)
-    return absent.get(UNKNOWN_SETTING + "optimiser", "")
+    return absent.get(OTHER_OPTIMISER, "")
 
 
 def measured(draft: Assessment) -> Assessment:

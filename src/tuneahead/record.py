@@ -9,24 +9,42 @@ from typing import TYPE_CHECKING
 
 from tuneahead.assessment import Assessment
 from tuneahead.errors import StoreError
+from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.features.vector import FeatureVector
 
 if TYPE_CHECKING:
     from tuneahead.history.store import RunStore
 
+_OF_A_TRAINER = (UNKNOWN_SETTING, "other weights")
+"""Begin the names, among what is absent, of what a Trainer does and a recipe has no field for."""
+
 
 def run_id(assessment: Assessment) -> str:
     """Identifier of base, data set, recipe with seed, benchmark and probe length; 12 hex digits.
 
-    Two files of one name are two benchmarks.
+    Two files of one name are two benchmarks. Of a Trainer's run it also tells what a recipe can't express.
     """
     task, trace = assessment.task, assessment.trace
     steps = task.probe_steps if trace is None else len(trace.steps)
     run = f"{task.base_fingerprint} {assessment.data.fingerprint} {assessment.recipe.fingerprint}"
+    run += _beside_recipe(assessment)
     # The base's score and the cues are of one benchmark, and a longer probe is another measurement.
     items = f" {task.benchmark_fingerprint}" if task.benchmark_fingerprint else ""
     text = f"{run} {task.benchmark} {steps}{items}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _beside_recipe(assessment: Assessment) -> str:
+    """What tells a Trainer's run from another of the same recipe; empty where nothing does."""
+    trace = assessment.trace
+    if trace is None or assessment.data.format != "trainer":
+        return ""
+    told = [f"{name}: {why}" for name, why in sorted(trace.absent) if name.startswith(_OF_A_TRAINER)]
+    steps = trace.info.total_steps
+    if steps != assessment.recipe.total_steps(trace.info.train_rows):
+        # As where the last batch of an epoch is dropped.
+        told.append(f"{steps} steps")
+    return "".join(f" {one}" for one in told)
 
 
 def record_run(assessment: Assessment, store: RunStore) -> str:
@@ -47,6 +65,7 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
     task, recipe, name = assessment.task, assessment.recipe, run_id(assessment)
     info = replace(assessment.trace.info, benchmark_fingerprint=task.benchmark_fingerprint)
     one_seed = f"{assessment.data.fingerprint} {recipe.replace(seed=0).fingerprint}"
+    one_seed += _beside_recipe(assessment)
     store.add(
         RunRecord(
             run_id=name,

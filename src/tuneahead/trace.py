@@ -17,6 +17,8 @@ from tuneahead.errors import RecipeError, TraceError
 from tuneahead.recipe import Recipe, make_recipe
 
 SCHEMA = 1
+SKIPPED = "gradients"
+"""Names, among what is absent, the gradients of steps that fp16's scaler skipped: their norms are NaN."""
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 

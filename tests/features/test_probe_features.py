@@ -188,6 +188,15 @@ def test_a_probe_that_failed_from_its_first_step_failed_throughout(failure: str)
     assert dynamic_features(skipped)["non_finite_fraction"] == 1.0
 
 
+def test_steps_that_a_gradient_scaler_skipped_have_no_norm_and_did_not_fail() -> None:
+    trace = tiny_trace()
+    norm = trace.steps.grad_norm.copy()
+    norm[:3] = np.nan
+    skipped = replace(trace, steps=replace(trace.steps, grad_norm=norm))
+    skipped = replace(skipped, absent=(("gradients", "the gradient scaler skipped 3 steps"),))
+    assert dynamic_features(skipped)["non_finite_fraction"] == 0.0
+
+
 def test_a_spike_is_one_step_above_half_again_the_median_before_it() -> None:
     trace = tiny_trace()
     loss = trace.steps.loss_sum_nats.copy()

@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -88,6 +90,28 @@ def test_missing_and_damaged_archives_are_errors(tmp_path: Path) -> None:
     (tmp_path / "part-last.parquet").write_bytes(b"torn")
     with pytest.raises(StoreError, match="is no part of an archive"):
         list(read_archive(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [("scores", "{broken"), ("scores", "[61.2]"), ("base_scores", '{"exam": "high"}'), ("steps", None)]
+    + [("recipe", '{"lora_rank": -1}'), ("trace", b"nothing")],
+)
+def test_a_run_that_was_edited_badly_is_named_with_its_part(
+    tmp_path: Path, column: str, cell: object
+) -> None:
+    store, folder = RunStore(tmp_path / "runs.sqlite"), tmp_path / "meta"
+    for number in range(2):
+        store.add(make_record(f"r{number}"))
+    write_archive(store, folder)
+    (part,) = folder.glob("part-*.parquet")
+    table = pq.read_table(part)
+    cells = table.column(column).to_pylist()
+    edited = pa.array([cells[0], cell], table.schema.field(column).type)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), column, edited), part)
+    with pytest.raises(StoreError, match=r"run 'r1' in .*part-000\.parquet can't be read: ") as raised:
+        restore(folder, RunStore(tmp_path / "other.sqlite"))
+    assert "fetch the file again" in str(raised.value)
 
 
 def test_a_run_of_unknown_length_goes_through_an_archive(tmp_path: Path) -> None:

@@ -652,12 +652,28 @@ def test_imported_target_modules_are_names_or_absent(
     assert why or only(store).recipe.target_modules == ("q_proj",)
 
 
-def test_an_imported_adapter_that_is_no_lora_is_left_out(tmp_path: Path) -> None:
-    run = write_state(tmp_path / "runs", 0)
-    write_state(tmp_path / "runs", 1)
-    (run / "adapter_config.json").write_text(json.dumps({"peft_type": "ADALORA", "r": 8}))
+@pytest.mark.parametrize(
+    ("settings", "logged", "shown"),
+    [
+        ({"peft_type": "ADALORA", "r": 8}, (), "peft_type is ADALORA"),
+        ({"peft_type": "LORA", "task_type": "SEQ_CLS"}, (), "task_type is SEQ_CLS"),
+        ({"is_encoder_decoder": True}, (), "is_encoder_decoder is TRUE"),
+        ({"finetuning_type": "full"}, (), "finetuning_type is FULL"),
+        ({"finetuning_type": "lora", "stage": "dpo"}, (), "stage is DPO"),
+        ({}, ("rewards/chosen", "rewards/margins"), "it logged rewards/chosen"),
+        ({}, ("reward", "reward_std", "kl"), "it logged reward,"),
+        ({"peft_type": "LORA", "task_type": "CAUSAL_LM", "stage": "production"}, ("eval_reward",), ""),
+        ({"finetuning_type": "lora", "stage": "sft", "task_type": "qa"}, ("rewarding",), ""),
+    ],
+)
+def test_an_imported_run_that_is_no_supervised_lora_fine_tune_is_left_out(
+    settings: dict[str, object], logged: tuple[str, ...], shown: str, tmp_path: Path
+) -> None:
+    write_state(tmp_path / "runs", 0)
+    history = [{"step": i, "loss": 2 - 0.01 * i, **dict.fromkeys(logged, 0.3)} for i in range(1, 21)]
+    write_state(tmp_path / "runs", 1, settings=settings, log_history=history)
     found = import_runs(tmp_path / "runs", RunStore(tmp_path / "s.sqlite"), LogReading())
-    assert found.added == 1 and "peft_type is ADALORA" in found.left_out[0]
+    assert found.added == 2 - bool(shown) and shown in "".join(found.left_out)
 
 
 @pytest.mark.parametrize(

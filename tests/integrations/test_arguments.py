@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from integrations.trainer_fixtures import RECIPE, make_data, make_exam, make_predictor, make_trainer
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from tuneahead.features.extract import derived_features
 from tuneahead.features.recipes import DEPENDS_ON, UNKNOWN_SETTING
@@ -74,6 +76,7 @@ def settle(**values: object) -> Callable[[Any], None]:
         ({"loss_type": "dft"}, "loss"),
         ({"truncation_mode": "keep_end"}, "truncation_mode"),
         ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy"),
+        ({"data_seed": 77}, "data_seed"),
     ],
 )
 def test_what_a_recipe_can_not_express_is_no_feature(
@@ -258,3 +261,40 @@ def test_a_run_with_another_optimiser_gets_no_forecast(path: Path, base: Base, t
     trainer.train()
     assert gate.assessment is not None and gate.decision == "UNSURE"
     assert gate.assessment.forecast_absent == "recipes and forecasts mean AdamW, this run has SGD"
+
+
+def test_an_adapter_that_acts_beside_the_trained_one_is_named_and_gives_no_setting(
+    recorded: Callable[..., ProbeTrace],
+) -> None:
+    def add(trainer: Any, *, frozen: bool) -> None:
+        model = trainer.model
+        model.add_adapter("first", LoraConfig(r=16, lora_alpha=64, target_modules="all-linear"))
+        model.base_model.set_adapter(["first", "default"])
+        for name, weight in model.named_parameters():
+            if frozen and ".first." in name:
+                weight.requires_grad_(False)
+
+    beside = recorded(lambda trainer: add(trainer, frozen=True))
+    assert (beside.info.recipe.lora_rank, beside.info.recipe.lora_alpha) == (4, 8)
+    assert unknown(beside).keys() == {"adapter"} and "first acts beside it" in unknown(beside)["adapter"]
+    together = unknown(recorded(lambda trainer: add(trainer, frozen=False)))
+    assert together.keys() == {"lora_rank", "lora_alpha"} and "trained together" in together["lora_rank"]
+
+
+def test_adapted_parameters_of_experts_are_no_layers_that_a_recipe_names(
+    recorded: Callable[..., ProbeTrace], base: Base
+) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "moe_intermediate_size": 8, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 1}
+    experts = {"num_experts": 2, "num_experts_per_tok": 1, "vocab_size": base.model.config.vocab_size}
+    targets = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    lora = LoraConfig(r=4, target_modules=["q_proj"], target_parameters=targets)
+
+    def exchange(trainer: Any) -> None:
+        model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, **heads, **experts))
+        trainer.model = trainer.model_wrapped = get_peft_model(model, lora)
+
+    trace = recorded(exchange)
+    assert trace.info.recipe.target_modules == ("down_proj", "gate_up_proj", "q_proj")
+    assert "no layers have an adapter" in unknown(trace)["target_modules"]
+    assert "targeted_fraction" in derived_features(trace).absent

@@ -103,6 +103,20 @@ def test_a_sure_failure_in_the_rows_stops_the_run_before_the_probe(
     assert gate.assessment is not None and gate.assessment.trace is not None
 
 
+def test_a_rate_that_only_adamw_can_not_stand_does_not_stop_another_optimiser(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+) -> None:
+    recipe = RECIPE.replace(max_steps=7)
+    found = {}
+    for optimiser in ("adamw_torch", "sgd"):
+        gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), notes=RunNotes(base="tiny"))
+        trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+        trainer.args.optim, trainer.args.learning_rate = optimiser, 1.0
+        trainer.train()
+        found[optimiser] = (gate.decision, trainer.state.global_step)
+    assert found == {"adamw_torch": ("NO_GO", 1), "sgd": ("UNSURE", 7)}
+
+
 def test_a_base_that_the_predictor_does_not_know_gets_no_forecast(
     path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +144,25 @@ def test_a_store_that_can_not_be_written_does_not_end_the_training(
     assert trainer.state.global_step == 7 and gate.decision is not None and gate.run_id == ""
     said = capsys.readouterr().out
     assert "the run was not kept" in said and "->" in said
+
+
+def test_runs_that_differ_in_what_a_recipe_can_not_express_are_kept_apart(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    recipe = RECIPE.replace(max_steps=7)
+    names = []
+    for changes in ({}, {}, {"neftune_noise_alpha": 5.0}, {"neftune_noise_alpha": 15.0}, {"optim": "sgd"}):
+        gate = Gate(predictor, probe_steps=5, benchmark=make_exam(), store=store)
+        trainer = make_trainer(
+            path, tmp_path / "run", base, make_data(base, recipe), recipe, callbacks=[gate]
+        )
+        for name, value in changes.items():
+            setattr(trainer.args, name, value)
+        trainer.train()
+        names.append(gate.run_id)
+    assert names[0] == names[1] and len(set(names)) == len(store) == 4
+    assert len({record.task_id for record in store.records()}) == 4
 
 
 def test_ranks_are_told_even_where_judging_fails(

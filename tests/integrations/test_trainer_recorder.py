@@ -138,6 +138,7 @@ def test_two_processes_record_one_run_and_stop_together(path: Path, base: Base, 
     assert [f["decision"] for f in found] == ["NO_GO", "NO_GO"]
     assert found[0]["steps"] == found[1]["steps"] < 6
     assert [f["judged"] for f in found] == [True, False]
+    assert found[0]["batch_size"] == 4
 
 
 def test_recording_leaves_the_run_bit_for_bit_as_it_was(path: Path, base: Base, tmp_path: Path) -> None:

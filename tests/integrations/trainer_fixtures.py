@@ -148,6 +148,7 @@ def make_trainer(
         save_strategy="no",
         use_cpu=True,
         bf16=options.pop("bf16", False),
+        accelerator_config=options.pop("accelerator_config", None),
         disable_tqdm=True,
     )
     tokenizer = load_tokenizer(str(path))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.benchmark.items import CHOICE_METRICS
-from tuneahead.trace import Cue, ProbeTrace
+from tuneahead.trace import SKIPPED, Cue, ProbeTrace
 from tuneahead.verdict import Finding
 
 _WINDOW_STEPS = 10
@@ -28,8 +28,9 @@ def not_finite(trace: ProbeTrace) -> Iterator[Finding]:
     trained = np.asarray(steps.answer_tokens) > 0
     bad_loss = np.flatnonzero(trained & ~np.isfinite(loss))
     norm = np.asarray(steps.grad_norm)
-    # A column of NaN throughout is a measurement that was not taken.
-    bad_norm = np.flatnonzero(~np.isfinite(norm) & ~np.isnan(norm).all())
+    # NaN throughout is a measurement that was not taken, and so is a step that a gradient scaler skipped.
+    unmeasured = np.isnan(norm) & (np.isnan(norm).all() or any(what == SKIPPED for what, _ in trace.absent))
+    bad_norm = np.flatnonzero(~np.isfinite(norm) & ~unmeasured)
     remedy = "lower the learning rate, clip gradients (max_grad_norm: 1.0), or use bf16 instead of fp16"
     if len(bad_loss) or len(bad_norm):
         what, at = ("loss", bad_loss[0]) if len(bad_loss) else ("gradient norm", bad_norm[0])

@@ -15,7 +15,7 @@ from tuneahead.features.gradients import (
     movement_features,
 )
 from tuneahead.features.series import Floats, absence, last_fifth, ratio, slope, too_few
-from tuneahead.trace import Cue, ProbeTrace
+from tuneahead.trace import SKIPPED, Cue, ProbeTrace
 
 HELDOUT_AT_END = (
     "heldout_end_nats",
@@ -139,8 +139,9 @@ def _non_finite(trace: ProbeTrace) -> Value:
     norm = np.asarray(steps.grad_norm)
     # A log names no tokens where it holds no loss: NaN there lies between two entries and is no failure.
     gap = np.isnan(steps.answer_tokens)
-    failed_throughout = trace.info.failure or absence(trace, "gradients", "")
-    no_norm = bool(np.isnan(norm).all()) and not failed_throughout
+    skipped, none = absence(trace, SKIPPED, ""), bool(np.isnan(norm).all())
+    # A scaler skips steps until it has found its scale; one that skips all of them never does.
+    no_norm = not (trace.info.failure or skipped) if none else bool(skipped)
     measured, failed = np.zeros(len(steps), bool), np.zeros(len(steps), bool)
     for column, absent in ((np.asarray(steps.loss_sum_nats), gap), (norm, gap | no_norm)):
         taken = ~(np.isnan(column) & absent)

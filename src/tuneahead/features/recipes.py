@@ -14,6 +14,8 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 UNKNOWN_SETTING = "setting "
 """Begins the name of an absent measurement that is a setting of the recipe, as in ``setting lora_rank``."""
+OTHER_OPTIMISER = UNKNOWN_SETTING + "optimiser"
+"""Names that of a run whose optimiser is not AdamW."""
 _SETTLING = ("projected_settling_trend_gain", "projected_settling_drift_gain")
 _PROJECTED = (
     *("projected_trend_short_gain", "projected_trend_gain", "projected_drift_short_gain"),

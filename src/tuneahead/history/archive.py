@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneahead.errors import StoreError
+from tuneahead.errors import RecipeError, StoreError, TraceError, TuneAheadError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.store import RunStore
@@ -161,8 +161,24 @@ def _plain(scores: object) -> object:
 
 def _read_part(part: Path) -> Iterator[RunRecord]:
     for row in _rows(part, [*_TEXTS, *_NUMBERS, *_JSON, "recipe", "trace"]):
-        fields = {name: row[name] for name in (*_TEXTS, *_NUMBERS)}
-        fields |= {name: json.loads(row[name]) for name in _JSON}
-        yield RunRecord(
-            recipe=make_recipe(json.loads(row["recipe"])), trace=trace_from_bytes(row["trace"]), **fields
-        )
+        try:
+            record = _record(row)
+        except (RecipeError, TraceError, ValueError, TypeError, AttributeError) as error:
+            why = error.message if isinstance(error, TuneAheadError) else str(error)
+            raise StoreError(
+                f"run {row['run_id']!r} in {part} can't be read: {why}", remedy="fetch the file again"
+            ) from None
+        yield record
+
+
+def _record(row: dict[str, Any]) -> RunRecord:
+    fields: dict[str, Any] = {name: str(row[name]) for name in _TEXTS}
+    fields |= {"seed": int(row["seed"]), "seconds": float(row["seconds"]), "steps": int(row["steps"])}
+    for name in _JSON:
+        fields[name] = {key: _scores(found) for key, found in json.loads(row[name]).items()}
+    recipe, trace = make_recipe(json.loads(row["recipe"])), trace_from_bytes(row["trace"])
+    return RunRecord(recipe=recipe, trace=trace, **fields)
+
+
+def _scores(found: object) -> object:
+    return {key: _scores(one) for key, one in found.items()} if isinstance(found, dict) else float(str(found))

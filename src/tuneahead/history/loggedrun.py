@@ -148,7 +148,8 @@ def _log_source(run: LoggedRun) -> LogSource:
     )
     rates = [rate for rate in run.values.get("learning_rate", {}).values() if math.isfinite(rate)]
     rows = speed * seconds / max(1, run.total_steps)
-    return LogSource(run.source, run.total_steps, per_epoch, rows, max(rates, default=NAN))
+    highest = max(rates, default=NAN)
+    return LogSource(run.source, run.total_steps, per_epoch, rows, highest, tuple(run.values))
 
 
 def _scores(run: LoggedRun, reading: LogReading) -> dict[int, float]:

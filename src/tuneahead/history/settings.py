@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuneahead.errors import DataError, RecipeError
@@ -48,6 +48,16 @@ _PATTERNS = {"rank_pattern": ("lora_rank", "lora_alpha"), "alpha_pattern": ("lor
 """Settings that give some layers a rank or alpha of their own, and the fields that they leave untold."""
 _ADAMW = re.compile(r"((paged|ao|optimi)_)?adamw(_.+)?")
 """Its implementations; others with adamw in their name (``galore_adamw``) change what it does."""
+_LORA_ALONE = ("peft_type", "finetuning_type")
+_OTHER_TRAINING: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(_LORA_ALONE, ()),
+    # People have settings of their own by these names.
+    "task_type": ("seq_cls", "token_cls", "seq_2_seq_lm", "question_ans", "feature_extraction"),
+    "stage": ("rm", "ppo", "dpo", "kto"),
+    "is_encoder_decoder": ("true",),
+}
+"""Settings of PEFT, LLaMA-Factory and transformers, and values that they have in runs of another kind."""
+_OF_REWARDS = re.compile(r"(rewards|objective)/|(mean_)?reward$")
 _OF_PATTERNS = re.compile(r"[\\()|*?^$+]")
 _SCHEDULES = {
     "linear": "linear",
@@ -63,6 +73,7 @@ class LogSource:
 
     ``steps_per_epoch``, ``rows_per_step`` (rows of all processes, a mean over the steps) and
     ``highest_rate`` (the largest learning rate that was logged) are NaN where that can't be told.
+    ``logged`` are the names of what it logged.
     """
 
     source: str
@@ -70,6 +81,7 @@ class LogSource:
     steps_per_epoch: float = math.nan
     rows_per_step: float = math.nan
     highest_rate: float = math.nan
+    logged: Collection[str] = ()
 
 
 def recipe_of(
@@ -77,9 +89,8 @@ def recipe_of(
 ) -> tuple[Recipe, tuple[tuple[str, str], ...]]:
     """The recipe, and (setting, reason) for what the log does not say; ``shared`` are fields known of it."""
     settings = _without_generation(settings)
-    kind = _last_word(settings, ("peft_type",))
-    if kind not in ("", "lora"):
-        what = f"peft_type is {kind.upper()}, and forecasts are for LoRA"
+    if other := _other_training(settings, log):
+        what = f"{other}, and forecasts are for supervised LoRA fine-tunes of causal language models"
         raise DataError(what, path=log.source, remedy="leave this run out")
     # A clipping of None is not told from a setting that is not given.
     known = {name: value for name, value in shared.items() if name in LOGGED_FIELDS and value is not None}
@@ -109,6 +120,16 @@ def recipe_of(
         return make_recipe(fields), absent
     except RecipeError as error:
         raise DataError(error.message, path=log.source, remedy=error.remedy) from None
+
+
+def _other_training(settings: Mapping[str, object], log: LogSource) -> str:
+    """What shows that a run trained something else than an adapter of LoRA on given answers, or empty."""
+    for name, others in _OTHER_TRAINING.items():
+        value = _last_word(settings, (name,))
+        if value in others or (name in _LORA_ALONE and value not in ("", "lora")):
+            return f"{name} is {value.upper()}"
+    rewarded = sorted(name for name in log.logged if _OF_REWARDS.match(name))
+    return f"it logged {rewarded[0]}, as runs on preferences or rewards do" if rewarded else ""
 
 
 def _logged(settings: Mapping[str, object], log: LogSource) -> dict[str, object]:

@@ -16,6 +16,7 @@ from tuneahead.training.lora import layer_names
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from peft.tuners.lora import LoraLayer
+    from torch import nn
     from torch.optim import Optimizer
     from transformers import Trainer
 
@@ -56,7 +57,7 @@ def trainer_recipe(
     fields: dict[str, object] = {
         **_schedule(trainer, unknown),
         # auto_find_batch_size lowers that of the state only.
-        "batch_size": (trainer.state.train_batch_size or args.train_batch_size) * args.world_size,
+        "batch_size": (trainer.state.train_batch_size or args.train_batch_size) * _batches(trainer),
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "epochs": args.num_train_epochs,
         "max_steps": args.max_steps if args.max_steps > 0 else None,
@@ -78,16 +79,23 @@ def trainer_recipe(
     return make_recipe(fields), tuple((UNKNOWN_SETTING + name, why) for name, why in unknown.items())
 
 
+def _batches(trainer: Trainer) -> int:
+    """How many batches a forward pass of all processes takes: one for each, or one that they share."""
+    return 1 if trainer.accelerator.split_batches else trainer.args.world_size
+
+
 def _other_losses(trainer: Trainer) -> Iterator[tuple[str, str]]:
     """What has the run train something else than the loss of its rows as they are, in random order."""
     args = trainer.args
     order = getattr(args, "train_sampling_strategy", "random")
     if order != "random":
         yield "train_sampling_strategy", f"rows come in the order {order!r}, a recipe shuffles them"
-    if getattr(args, "neftune_noise_alpha", None):
-        yield "neftune_noise_alpha", "noise is added to the embeddings, which a recipe knows nothing of"
-    if args.label_smoothing_factor:
-        yield "label_smoothing_factor", "labels are smoothed, a recipe trains them as they are"
+    if args.data_seed is not None and args.data_seed != args.seed:
+        yield "data_seed", f"rows are drawn by seed {args.data_seed}, a recipe has one seed for all"
+    if noise := getattr(args, "neftune_noise_alpha", None):
+        yield "neftune_noise_alpha", f"noise of {noise:g} is added to the embeddings, a recipe adds none"
+    if smoothing := args.label_smoothing_factor:
+        yield "label_smoothing_factor", f"labels are smoothed by {smoothing:g}, a recipe's are as they are"
     kind = getattr(args, "loss_type", None)
     if trainer.compute_loss_func is not None:
         yield "loss", "a compute_loss_func is trained, a recipe means the loss per answer token"
@@ -153,6 +161,7 @@ def adapter_groups(optimizer: Optimizer, adapter: LiveAdapter) -> list[Group]:
 
 def _lora(model: PeftModel, adapter: LiveAdapter, unknown: dict[str, str]) -> dict[str, object]:
     config = _config(model, adapter)
+    _several_adapters(model, adapter, unknown)
     shapes = []
     for name, _, _ in adapter.pairs:
         layer, active = _layer(model, name)
@@ -161,7 +170,8 @@ def _lora(model: PeftModel, adapter: LiveAdapter, unknown: dict[str, str]) -> di
         shapes.append((rank, float(layer.scaling[active]) * rank))
     for field, values in zip(("lora_rank", "lora_alpha"), zip(*shapes, strict=True), strict=True):
         if len(several := {f"{value:g}" for value in values}) > 1:
-            unknown[field] = f"layers have different ones, {_several(sorted(map(float, several)))}"
+            uneven = f"layers have different ones, {_several(sorted(map(float, several)))}"
+            unknown.setdefault(field, uneven)
     # Patterns give some layers a rank or an alpha of their own.
     usual = [shape for shape in shapes if shape[0] == config.r] or shapes
     rank, alpha = max(usual, key=usual.count)
@@ -176,7 +186,27 @@ def _lora(model: PeftModel, adapter: LiveAdapter, unknown: dict[str, str]) -> di
 def _layer(model: PeftModel, name: str) -> tuple[LoraLayer, str]:
     """An adapted layer and the name of the adapter that is trained: a model may hold others."""
     layer = cast("LoraLayer", model.get_base_model().get_submodule(name))
-    return layer, next(active for active in layer.active_adapters if active in layer.lora_A)
+    return layer, next(one for one in _acting(layer) if _is_trained(layer, one))
+
+
+def _acting(layer: LoraLayer) -> list[str]:
+    return [name for name in layer.active_adapters if name in layer.lora_A]
+
+
+def _is_trained(layer: LoraLayer, adapter: str) -> bool:
+    return any(weight.requires_grad for weight in layer.lora_A[adapter].parameters())
+
+
+def _several_adapters(model: PeftModel, adapter: LiveAdapter, unknown: dict[str, str]) -> None:
+    layers = [_layer(model, name)[0] for name, _, _ in adapter.pairs]
+    acting = {(name, _is_trained(layer, name)) for layer in layers for name in _acting(layer)}
+    trained, frozen = ([name for name, on in sorted(acting) if on is kind] for kind in (True, False))
+    if len(trained) > 1:
+        several = f"{' and '.join(trained)} are trained together, a recipe has one adapter"
+        unknown.update(lora_rank=several, lora_alpha=several)
+    if frozen:
+        also = f"{' and '.join(frozen)} acts beside it: scores and losses of step 0 are not those of the base"
+        unknown["adapter"] = also
 
 
 def _config(model: PeftModel, adapter: LiveAdapter) -> LoraConfig:
@@ -195,23 +225,33 @@ def _ratio(warmup: int, total: int) -> float:
 
 def _targets(adapter: LiveAdapter, unknown: dict[str, str]) -> tuple[str, ...]:
     adapted = {name for name, _, _ in adapter.pairs}
-    layers = (adapter.base.model.get_submodule(name) for name in adapted)
+    layers = {name: adapter.base.model.get_submodule(name) for name in adapted}
+    # PEFT adapts a parameter that is no layer's weight, such as that of experts, on its module.
+    parameters = {name: str(layer.parameter_name) for name, layer in layers.items() if _is_bare(layer)}
     # Bases in GPTQ or AWQ have linear layers of classes of their own.
-    own = {type(cast("LoraLayer", layer).get_base_layer()) for layer in layers}
+    own = {type(cast("LoraLayer", layers[name]).get_base_layer()) for name in adapted - parameters.keys()}
     plain = [
         name
         for name in layer_names(adapter.base, tuple(own))
         if ".lora_" not in name and name.removesuffix(".base_layer") not in adapted
     ]
-    if not plain:
+    if parameters:
+        bare = ", ".join(sorted(set(parameters.values())))
+        unknown["target_modules"] = f"parameters that are no layers have an adapter: {bare}"
+    elif not plain:
         return ("all-linear",)
-    names = {_leaf(name) for name in adapted}
+    names = {parameters.get(name) or _leaf(name) for name in adapted}
     left_out = sorted({_leaf(name) for name in plain} & names)
     if left_out:
         unknown["target_modules"] = (
             f"some layers named {', '.join(left_out)} have an adapter and some have none"
         )
     return tuple(sorted(names))
+
+
+def _is_bare(layer: nn.Module) -> bool:
+    """Whether an adapter is that of a parameter (``target_parameters``) and not of a linear layer."""
+    return hasattr(layer, "parameter_name")
 
 
 def _leaf(name: str) -> str:

@@ -23,7 +23,7 @@ from tuneahead.integrations.rows import (
     read_rows,
 )
 from tuneahead.recipe import Recipe
-from tuneahead.trace import Cue, Flatness, ProbeTrace, TraceInfo
+from tuneahead.trace import SKIPPED, Cue, Flatness, ProbeTrace, TraceInfo
 from tuneahead.training.encode import MAX_HELDOUT_ROWS, Encoded, RunData, data_fingerprint
 from tuneahead.training.measure import (
     CueMeter,
@@ -217,7 +217,7 @@ class LiveProbe:
         if self.dataset_rows is None:
             yield "train rows", "the data set is a stream: counted are the rows that all steps take"
         if self.skipped:
-            yield "gradients", f"the gradient scaler skipped {self.skipped} steps"
+            yield SKIPPED, f"the gradient scaler skipped {self.skipped} steps"
 
     def _why_no_flatness(self) -> str:
         at = self.settings.flatness_at

@@ -258,14 +258,23 @@ def _cpu(batch: Batch, name: str) -> NDArray[np.int64]:
 
 
 def decode_examples(rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]:
-    """Rows as text: what comes before the first trained token, and the trained tokens."""
-    examples = []
-    for row in rows:
-        first = row.answer.index(True) if any(row.answer) else len(row.ids)
-        trained = [token for token, on in zip(row.ids, row.answer, strict=True) if on]
-        prompt, answer = (
-            str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
-            for ids in (row.ids[:first], trained)
-        )
-        examples.append(Example(prompt, answer, row.row))
-    return tuple(examples)
+    """Rows as text: what comes before the first trained token, and the trained tokens.
+
+    Special tokens are markup and left out, unless nothing else tells the answers apart.
+    """
+    trained = [[token for token, on in zip(row.ids, row.answer, strict=True) if on] for row in rows]
+    answers = [_text(ids, tokenizer) for ids in trained]
+    if len(set(answers)) == 1:
+        ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+        whole = [_text([i for i in ids if i not in ends], tokenizer, special=True) for ids in trained]
+        # Labels such as <|safe|> may be tokens of their own; the end of an empty turn is always the same.
+        answers = whole if len(set(whole) - {""}) > 1 else answers
+    firsts = [row.answer.index(True) if any(row.answer) else len(row.ids) for row in rows]
+    return tuple(
+        Example(_text(row.ids[:first], tokenizer), answer, row.row)
+        for row, first, answer in zip(rows, firsts, answers, strict=True)
+    )
+
+
+def _text(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, special: bool = False) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=not special)).strip()

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 from tuneahead.assessment import NAN, Assessment, Checkup, Costs, DataSummary
 from tuneahead.conclusion import Task, conclude, stopped, task_info
 from tuneahead.errors import StoreError
+from tuneahead.features.recipes import OTHER_OPTIMISER
 from tuneahead.features.vector import FeatureVector
 from tuneahead.integrations.liveprobe import LiveProbe
 from tuneahead.integrations.recorder import RunNotes, TraceRecorder
@@ -141,7 +142,11 @@ class Gate(TraceRecorder):
         # Without tokenizer: the Trainer's own rows say which tokens are trained.
         found = preflight(probe.examples, probe.recipe, benchmarks=(self.benchmark,), length=probe.length)
         # Of a stream no row was read, which is no sign that it has none.
-        self._findings = tuple(f for f in found if probe.examples or f.check != "few-rows")
+        idle = {"few-rows"} if not probe.examples else set()
+        if any(name == OTHER_OPTIMISER for name, _ in probe.absent):
+            # What a rate does is known of AdamW alone: SGD and Prodigy have others.
+            idle.add("learning-rate")
+        self._findings = tuple(f for f in found if f.check not in idle)
         if first_stop(self._findings):
             nothing = FeatureVector({})
             self._announce(stopped(self._task(probe, nothing, 0.0), self.goal))
