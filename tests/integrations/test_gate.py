@@ -10,6 +10,8 @@ import pytest
 import torch
 from accelerate.data_loader import IterableDatasetShard
 from integrations.trainer_fixtures import RECIPE, columns, make_data, make_exam, make_predictor, make_trainer
+from made_assessment import made_assessment
+from rich.console import Console
 from torch.utils.data import IterableDataset
 from training.training_fixtures import WORDS
 from transformers import Trainer, TrainerCallback
@@ -21,7 +23,7 @@ from tuneahead.examples import Example
 from tuneahead.history.store import RunStore
 from tuneahead.integrations import losses, rows
 from tuneahead.integrations.rows import read_rows
-from tuneahead.integrations.transformers import Gate, RunNotes
+from tuneahead.integrations.transformers import Gate, RunNotes, print_verdict
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.report import render_html
 from tuneahead.training.measure import CueMeter, GradientMeter
@@ -130,6 +132,12 @@ def test_a_base_that_the_predictor_does_not_know_gets_no_forecast(
         Gate(predictor, benchmark=make_exam(), price_per_hour=-1.0)
     assert gate.assessment is not None and "has seen no run of base" in gate.assessment.forecast_absent
     assert "Gate(store=RunStore(" in gate.assessment.forecast_absent
+
+
+def test_what_to_do_names_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    print_verdict(Console(width=200), made_assessment())
+    said = capsys.readouterr().out
+    assert "- 38 rows repeat others and the model over-fits to them.\n  -> Remove near-duplicates\n" in said
 
 
 def test_a_store_that_can_not_be_written_does_not_end_the_training(

@@ -257,7 +257,7 @@ def print_verdict(console: Console, assessment: Assessment) -> None:
     if math.isfinite(assessment.costs.price_per_hour):
         console.print(costs_line(assessment))
     for fix in assessment.fixes[:3]:
-        console.print(Text(f"- {fix.title}"))
+        console.print(Text(f"- {words.sentence(fix.reason)}\n  -> {fix.title}"))
 
 
 def _loaded(predictor: Predictor | str | Path | None) -> Predictor | None:
