@@ -120,6 +120,13 @@ def test_bases_of_other_shapes_are_trained_two_runs_at_once(kind: str, tmp_path:
         assert alone.trace.steps.loss_sum_nats[2] < alone.trace.steps.loss_sum_nats[0]
 
 
+@pytest.mark.parametrize("kind", ["bloom", "mamba"])
+def test_bases_that_take_no_mask_obey_nothing_in_any_format(kind: str, tmp_path: Path) -> None:
+    base = other_model(kind, tmp_path)
+    base.model.to(torch.bfloat16)
+    assert not obeys_gaps(base) and not obeys_masks(base)
+
+
 def test_a_model_of_text_and_images_has_the_windows_of_its_text() -> None:
     from transformers import AutoModelForCausalLM, Gemma3Config
 

@@ -117,7 +117,7 @@ def obeys_gaps(base: Base) -> bool:
         if _is_rough(base):
             # How much rounding changes is the base's own: whole rows behind each other show it.
             limit = max(_ROUGH_ROUNDING / 10, _ROUNDING_OF_GAPS * _difference(base, apart, after))
-        _OBEYS_GAPS[base] = _difference(base, apart, behind) <= limit
+        _OBEYS_GAPS[base] = obeys_masks(base) and _difference(base, apart, behind) <= limit
     return _OBEYS_GAPS[base]
 
 
