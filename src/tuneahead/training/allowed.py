@@ -33,7 +33,7 @@ def shared_beginnings(base: Base, batches: Sequence[Sequence[Encoded]]) -> list[
     """How many tokens of each slot's rows are held once a line: what they begin with, if the base allows."""
     found = [shared_prefix(batch) for batch in batches]
     # Asked last: it takes the base a line of the greatest length.
-    return found if any(found) and obeys_masks(base) and obeys_gaps(base) else [0] * len(batches)
+    return found if any(found) and obeys_gaps(base) else [0] * len(batches)
 
 
 def pack_for(
@@ -97,28 +97,32 @@ def obeys_gaps(base: Base) -> bool:
     Not so where attention goes by the place in the line: local attention (GPT-Neo), biases by distance (MPT).
     """
     if base not in _OBEYS_GAPS:
-        # Rows that fill the longest line together, but none of them a sliding window by itself.
-        own = max(1, min(60, window(base) - 24, base.context_tokens - 24))
-        opening, *drawn = _drawn_tokens(base, (9, max(24, own)))
-        rows = [Encoded((*opening[:24], *one[:own]), (False,) * 24 + (True,) * own, 1) for one in drawn]
-        apart = pack([rows], base.pad_id, base.device)
-        behind, after = (
-            pack(
-                [rows],
-                base.pad_id,
-                base.device,
-                several_per_line=True,
-                prefixes=[prefix],
-                line=LONGEST_SHARED_LINE,
-            )
-            for prefix in (shared_prefix(rows), 0)
-        )
-        limit = _ROUNDING
-        if _is_rough(base):
-            # How much rounding changes is the base's own: whole rows behind each other show it.
-            limit = max(_ROUGH_ROUNDING / 10, _ROUNDING_OF_GAPS * _difference(base, apart, after))
-        _OBEYS_GAPS[base] = obeys_masks(base) and _difference(base, apart, behind) <= limit
+        _OBEYS_GAPS[base] = obeys_masks(base) and _is_same_far_behind(base)
     return _OBEYS_GAPS[base]
+
+
+def _is_same_far_behind(base: Base) -> bool:
+    # Rows that fill the longest line together, but none of them a sliding window by itself.
+    own = max(1, min(60, window(base) - 24, base.context_tokens - 24))
+    opening, *drawn = _drawn_tokens(base, (9, max(24, own)))
+    rows = [Encoded((*opening[:24], *one[:own]), (False,) * 24 + (True,) * own, 1) for one in drawn]
+    apart = pack([rows], base.pad_id, base.device)
+    behind, after = (
+        pack(
+            [rows],
+            base.pad_id,
+            base.device,
+            several_per_line=True,
+            prefixes=[prefix],
+            line=LONGEST_SHARED_LINE,
+        )
+        for prefix in (shared_prefix(rows), 0)
+    )
+    limit = _ROUNDING
+    if _is_rough(base):
+        # How much rounding changes is the base's own: whole rows behind each other show it.
+        limit = max(_ROUGH_ROUNDING / 10, _ROUNDING_OF_GAPS * _difference(base, apart, after))
+    return _difference(base, apart, behind) <= limit
 
 
 def _drawn_tokens(base: Base, shape: tuple[int, int]) -> list[list[int]]:

@@ -21,7 +21,7 @@ from tuneahead.benchmark.choice import (
 from tuneahead.benchmark.generation import summarise_answers
 from tuneahead.benchmark.items import WRITTEN, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
-from tuneahead.training.allowed import obeys_gaps, obeys_masks, pack_for, window
+from tuneahead.training.allowed import obeys_gaps, pack_for, window
 from tuneahead.training.batches import Packed
 from tuneahead.training.encode import (
     Encoded,
@@ -103,7 +103,7 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
             )
         trees.append(tree)
     base.require_known(ids for tree in trees for ids in (tree.prompt, *tree.inputs, *tree.branches))
-    shared = max(tree.length for tree in trees) <= window(base) and obeys_masks(base) and obeys_gaps(base)
+    shared = max(tree.length for tree in trees) <= window(base) and obeys_gaps(base)
     return EncodedBenchmark(benchmark, tuple(trees), endings, shared, ends)
 
 
