@@ -323,7 +323,7 @@ def test_another_base_is_predicted_from_scratch_and_from_few_rows(result):
     assert main["TuneAhead (default)"][1] < main["Persistence (score at the probe)"][1]
     assert all(row[-1] is None for row in main.values()), "the paper's errors are of another base"
     rows = result.table("transfer small").rows
-    assert [row[0] for row in rows] == [0, 10, 25, 50]
+    assert [row[0] for row in rows] == [0, 10, 25, 50, 60], "the last is all that a fold has to train on"
     own, scratch, warm = rows[0][:3]
     # The tasks follow one law on both bases: without any own run the known base says nearly all.
     assert own == 0 and math.isnan(scratch) and warm < 2.0
@@ -346,6 +346,8 @@ def test_few_tasks_on_another_base_are_all_tested(table, monkeypatch):
         bases._few_rows(table, other, "small", BacktestOptions(), 0)
     folds = plans["10"].folds
     assert sorted(np.concatenate([fold.test for fold in folds]) - len(table)) == list(range(36))
+    all_of_a_fold = min(36 - len(fold.test) for fold in folds)
+    assert list(plans) == ["0", "10", "25", str(all_of_a_fold)]
 
 
 def test_a_stored_result_is_read_back_and_known_to_belong_to_its_table(result, tmp_path):

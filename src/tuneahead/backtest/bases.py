@@ -16,7 +16,8 @@ from tuneahead.predictor.splits import Fold, draw_data_sets, folds_for
 from tuneahead.predictor.table import FeatureTable, Rows, join_tables
 from tuneahead.predictor.transfer import TRANSFERS
 
-OWN_ROWS = (0, 10, 25, 50, 100)
+OWN_ROWS = (0, 10, 25, 50, 100, 200)
+"""Numbers of own rows; what the smallest training part holds instead of the last that it can't fill."""
 SYSTEMS = ("mean", "persistence", "ridge", "svr", "proxy_lm", "paper")
 TRANSFER_FOLDS = 3
 FEW_TASKS = 100
@@ -56,9 +57,8 @@ def _few_rows(
     folds = folds_for(other, "grouped", seed=seed, k=options.folds)
     folds = folds if len(other) < FEW_TASKS else folds[:TRANSFER_FOLDS]
     plans = {}
-    for size in OWN_ROWS:
-        if size and size >= 0.9 * min(len(fold.train) for fold in folds):
-            break
+    most = min(OWN_ROWS[-1], *(len(fold.train) for fold in folds))
+    for size in (*(size for size in OWN_ROWS if size < 0.9 * most), most):
         plans[str(size)] = Plan(TRANSFERS, tuple(_fold(home, other, fold, size, seed) for fold in folds))
     found = run_plans(both, plans, seed=seed, workers=options.workers)
     test = np.concatenate([fold.test for fold in folds]) + len(home)
