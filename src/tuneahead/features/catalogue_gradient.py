@@ -88,7 +88,7 @@ GRADIENT: tuple[FeatureSpec, ...] = (
         formula="mean over steps of the share of gradient entries below 1 % of their root mean square; until "
         "the first step that moves the adapter half of LoRA's entries are exactly 0 and count, which weighs "
         "more in a short probe", scale_free=True,
-        sentence="{value} of the gradient's entries are next to nothing", remedy="a smaller rank may do",
+        sentence="{value} of the gradient's entries are next to nothing", remedy="try a smaller lora_rank",
         remedy_side=1,
     ),
     _free(
