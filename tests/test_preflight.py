@@ -458,7 +458,8 @@ def test_a_chat_template_that_refuses_a_row_stops_and_names_it(chat) -> None:  #
 
 
 @pytest.mark.parametrize(
-    ("rate", "severity"), [(0.2, "stop"), (0.05, "warn"), (1e-7, "warn"), (2e-2, ""), (2e-4, ""), (1e-6, "")]
+    ("rate", "severity"),
+    [(0.2, "stop"), (0.05, "warn"), (1e-7, "warn"), (2e-2, "warn"), (1e-2, ""), (2e-4, ""), (1e-6, "")],
 )
 def test_learning_rates_out_of_bounds(rate: float, severity: str) -> None:
     findings = _only(preflight(_clean(), Recipe(learning_rate=rate)), "learning-rate")

@@ -10,7 +10,7 @@ from tuneahead.recipe import unknown_targets
 from tuneahead.verdict import Finding
 
 HOPELESS_LEARNING_RATE = 0.1
-HIGH_LEARNING_RATE = 2e-2
+HIGH_LEARNING_RATE = 1e-2
 LOW_LEARNING_RATE = 1e-6
 HIGH_RANK = 256
 HIGH_SCALE = 16.0
@@ -30,7 +30,7 @@ def learning_rate(context: Context) -> Iterator[Finding]:
             "learning-rate", "stop", message + "that much each step, which destroys the adapter", remedy
         )
     elif rate > HIGH_LEARNING_RATE:
-        message = f"learning rate {rate:g} is above {HIGH_LEARNING_RATE:g}: the loss will probably blow up"
+        message = f"learning rate {rate:g} is above {HIGH_LEARNING_RATE:g}: it will probably ruin the base"
         yield found("learning-rate", "warn", message, remedy)
     elif rate < LOW_LEARNING_RATE:
         message = f"learning rate {rate:g} is below {LOW_LEARNING_RATE:g}: the adapter will hardly move"
