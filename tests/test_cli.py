@@ -581,6 +581,17 @@ def test_a_fit_to_too_few_data_sets_says_that_no_interval_is_known(tuneahead: Ru
         assert (said in done.stderr) is told
 
 
+def test_a_fit_names_the_base_whose_data_sets_are_too_few(tuneahead: Run, tmp_path: Path) -> None:
+    table, made = tmp_path / "table.parquet", made_table()
+    few = set(list(dict.fromkeys(made.data_ids))[:2])
+    bases = ["my-llm" if name in few else "other" for name in made.data_ids]
+    write_table(replace(made, bases=tuple(bases)), table)
+    said = tuneahead("fit", "--table", table, "--out", tmp_path / "mine", "--preset", "quick").stderr
+    told = [line for line in said.splitlines() if "whole scale" in line]
+    assert len(told) == 1 and told[0].startswith(f"Every interval on my-llm {made.benchmarks[0]} is")
+    assert told[0].endswith("these are on 2")
+
+
 def test_a_predictor_is_corrected_by_the_runs_of_a_new_base(tuneahead: Run, tmp_path: Path) -> None:
     old, own, start, mine = (tmp_path / name for name in ("old.parquet", "own.parquet", "start", "mine"))
     table = made_table()
