@@ -95,25 +95,25 @@ RECIPE: tuple[FeatureSpec, ...] = (
         remedy="set warmup_ratio between 0.03 and 0.1, which is usual", usual=(0.03, 0.1),
     ),
     _row(
-        name="schedule_linear", unit="", low=0, high=1, source=_METHOD, scale_free=True,
+        name="schedule_linear", unit="flag", low=0, high=1, source=_METHOD, scale_free=True,
         formula="1 when the learning rate falls linearly, else 0",
-        sentence="the schedule is linear: {value} (1 yes, 0 no)",
+        sentence="the schedule is linear: {value}",
     ),
     _row(
-        name="schedule_cosine", unit="", low=0, high=1, source=_METHOD, scale_free=True,
+        name="schedule_cosine", unit="flag", low=0, high=1, source=_METHOD, scale_free=True,
         formula="1 when the learning rate falls as a cosine, else 0",
-        sentence="the schedule is cosine: {value} (1 yes, 0 no)",
+        sentence="the schedule is cosine: {value}",
     ),
     _row(
-        name="schedule_constant", unit="", low=0, high=1, source=_METHOD, scale_free=True,
+        name="schedule_constant", unit="flag", low=0, high=1, source=_METHOD, scale_free=True,
         formula="1 when the learning rate stays after warm-up, else 0",
-        sentence="the schedule is constant: {value} (1 yes, 0 no)",
+        sentence="the schedule is constant: {value}",
         remedy="try schedule linear or cosine: a rate that falls to 0 usually ends better", remedy_side=1,
     ),
     _row(
-        name="clipping", unit="", low=0, high=1, source=_METHOD, scale_free=True,
+        name="clipping", unit="flag", low=0, high=1, source=_METHOD, scale_free=True,
         formula="1 when the gradient norm is clipped, else 0",
-        sentence="gradients are clipped: {value} (1 yes, 0 no)",
+        sentence="gradients are clipped: {value}",
         remedy=_CLIP, remedy_side=-1,
     ),
     _row(
