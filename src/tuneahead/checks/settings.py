@@ -21,7 +21,7 @@ MANY_EPOCHS = 16.0
 def learning_rate(context: Context) -> Iterator[Finding]:
     """A learning rate that blows up, or that changes nothing."""
     rate = context.recipe.learning_rate
-    remedy = "set it between 5e-5 and 5e-4, as is usual for LoRA with AdamW (tiny bases: up to 1e-2)"
+    remedy = "set learning_rate between 5e-5 and 5e-4, usual for LoRA with AdamW (tiny bases: up to 1e-2)"
     if rate > HOPELESS_LEARNING_RATE:
         message = (
             f"learning rate {rate:g} is above {HOPELESS_LEARNING_RATE:g}: AdamW moves every weight by about "
