@@ -846,6 +846,8 @@ def test_a_task_stopped_before_its_probe_is_not_kept_and_ends_with_3(
     said = tuneahead("assess", data, "--store", tmp_path / "s.sqlite", "--exit-code", code=3)
     assert "not kept" in said.stderr and "no probe" in said.stderr
     assert len(RunStore(tmp_path / "s.sqlite")) == 0
+    said = tuneahead("assess", data, "--verify", "--adapter", tmp_path / "adapter")
+    assert "no full run, and there is no adapter: preflight stopped it" in said.stderr
 
 
 def test_a_run_is_kept_once_for_each_benchmark_and_probe_length(
