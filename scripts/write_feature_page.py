@@ -72,10 +72,20 @@ def _line(row: FeatureSpec) -> str:
         DIRECTIONS[row.direction],
         row.formula,
         sentence,
-        (row.remedy or "-") + SIDES[row.remedy_side],
+        (row.remedy or "-") + _when(row),
         row.source,
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _when(row: FeatureSpec) -> str:
+    """For which values the remedy is, as the end of its cell."""
+    if row.usual is None:
+        return SIDES[row.remedy_side]
+    low, high = row.usual
+    if math.isinf(high):
+        return f" (if below {low:g})"
+    return f" (if not {low:g})" if low == high else f" (if not {low:g} to {high:g})"
 
 
 def _bound(value: float) -> str:

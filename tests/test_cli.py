@@ -581,6 +581,17 @@ def test_a_fit_to_too_few_data_sets_says_that_no_interval_is_known(tuneahead: Ru
         assert (said in done.stderr) is told
 
 
+def test_a_fit_names_the_base_whose_data_sets_are_too_few(tuneahead: Run, tmp_path: Path) -> None:
+    table, made = tmp_path / "table.parquet", made_table()
+    few = set(list(dict.fromkeys(made.data_ids))[:2])
+    bases = ["my-llm" if name in few else "other" for name in made.data_ids]
+    write_table(replace(made, bases=tuple(bases)), table)
+    said = tuneahead("fit", "--table", table, "--out", tmp_path / "mine", "--preset", "quick").stderr
+    told = [line for line in said.splitlines() if "whole scale" in line]
+    assert len(told) == 1 and told[0].startswith(f"Every interval on my-llm {made.benchmarks[0]} is")
+    assert told[0].endswith("these are on 2")
+
+
 def test_a_predictor_is_corrected_by_the_runs_of_a_new_base(tuneahead: Run, tmp_path: Path) -> None:
     old, own, start, mine = (tmp_path / name for name in ("old.parquet", "own.parquet", "start", "mine"))
     table = made_table()
@@ -835,6 +846,8 @@ def test_a_task_stopped_before_its_probe_is_not_kept_and_ends_with_3(
     said = tuneahead("assess", data, "--store", tmp_path / "s.sqlite", "--exit-code", code=3)
     assert "not kept" in said.stderr and "no probe" in said.stderr
     assert len(RunStore(tmp_path / "s.sqlite")) == 0
+    said = tuneahead("assess", data, "--verify", "--adapter", tmp_path / "adapter")
+    assert "no full run, and there is no adapter: preflight stopped it" in said.stderr
 
 
 def test_a_run_is_kept_once_for_each_benchmark_and_probe_length(

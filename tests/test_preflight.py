@@ -458,7 +458,8 @@ def test_a_chat_template_that_refuses_a_row_stops_and_names_it(chat) -> None:  #
 
 
 @pytest.mark.parametrize(
-    ("rate", "severity"), [(0.2, "stop"), (0.05, "warn"), (1e-7, "warn"), (2e-2, ""), (2e-4, ""), (1e-6, "")]
+    ("rate", "severity"),
+    [(0.2, "stop"), (0.05, "warn"), (1e-7, "warn"), (2e-2, "warn"), (1e-2, ""), (2e-4, ""), (1e-6, "")],
 )
 def test_learning_rates_out_of_bounds(rate: float, severity: str) -> None:
     findings = _only(preflight(_clean(), Recipe(learning_rate=rate)), "learning-rate")
@@ -672,6 +673,30 @@ def test_a_loss_that_does_not_fall_warns() -> None:
     assert _names(_trace(flat)) == [("flat-loss", "warn")]
     worse = (_cue(0, 2.0, 0.3), _cue(100, 2.1, 0.2))
     assert _names(_trace(flat, cues=worse)) == [("flat-loss", "warn")]
+
+
+def test_a_loss_that_rises_asks_for_a_lower_rate() -> None:
+    # A rate far too high is what breaks a base; raising it would make it worse.
+    noise = np.random.default_rng(1).normal(0, 0.1, 100)
+    still = (_cue(0, 2.0, 0.3), _cue(100, 2.0, 0.4))
+    broken = (_cue(0, 2.0, 0.3), _cue(100, 3.0, 0.2))
+    high = 2.5 + noise
+    (finding,) = probe_findings(_trace(high, cues=broken))
+    assert finding.check == "flat-loss" and finding.remedy.startswith("lower the learning rate")
+    assert finding.message.endswith("; that on held-out rows ends at 1.50 times the base's")
+    (finding,) = probe_findings(_trace(high, cues=still))
+    assert finding.remedy.startswith("raise the learning rate if it is low")
+    rising = 2.0 + noise + np.linspace(0.0, 0.4, 100)
+    (finding,) = probe_findings(_trace(rising))
+    assert "the loss rises over the probe" in finding.message
+    assert finding.remedy.startswith("lower the learning rate")
+
+
+def test_a_spike_that_stays_is_told_once() -> None:
+    rising = _falling()
+    rising[70:] += 3.0
+    broken = (_cue(0, 2.0, 0.3), _cue(100, 4.0, 0.2))
+    assert _names(_trace(rising, cues=broken)) == [("loss-spike", "warn")]
 
 
 def test_a_noisy_loss_is_no_finding_when_held_out_rows_or_the_benchmark_improve() -> None:

@@ -85,6 +85,8 @@ def test_a_row_says_all_that_a_diagnosis_needs(row: FeatureSpec) -> None:
     [
         ("learning_rate_log10", -3.0, "the learning rate is 0.001"),
         ("total_steps_log10", math.log10(1500), "the full run has 1,500 steps"),
+        ("schedule_constant", 1.0, "the schedule is constant: yes"),
+        ("clipping", 0.0, "gradients are clipped: no"),
         ("near_duplicate_fraction", 0.5, "50 % of the rows share most of their wording with an earlier row"),
         ("answer_opening_fraction", 1.0, "of the answers of two words or more 100 % begin with the same two"),
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuneahead.features.catalogue import spec
+from tuneahead.features.catalogue import CATALOGUE, spec
 from tuneahead.predictor.advice import MOST_FIXES, advise
 from tuneahead.verdict import Attribution, Finding
 
@@ -71,6 +71,29 @@ def test_a_remedy_is_for_values_on_its_side_of_what_most_runs_have():
     # The base knows few of the answers: telling to take out those that it knows would be nonsense.
     assert [fix.feature for fix in advise(given, [], {knows: 0.6, answers: 0.5})] == [answers]
     assert [fix.feature for fix in advise(given, [], {knows: 0.2, answers: 0.3})] == [knows]
+
+
+def test_no_high_loss_is_answered_by_a_higher_rate():
+    # A rate that is far too high ends with a high loss too: following the advice would make it worse.
+    ends_badly = ("loss_end_nats", "heldout_end_ratio", "confidence_mean", "loss_fall_nats")
+    titles = [fix.title for fix in advise([attribution(name, -2.0) for name in ends_badly], [])]
+    assert len(titles) == 1 and "a third and three times the learning rate" in titles[0]
+    assert not [row.name for row in CATALOGUE if "raise the learning rate" in row.remedy]
+
+
+def test_what_the_base_knew_is_overwritten_only_where_its_lead_shrinks():
+    slow = ("late_gain_pp", "score_slope_pp", "extrapolated_gain_headroom", "known_margin_change_nats")
+    falls = ("right_probability_gain", "margin_shift")
+    typical = dict.fromkeys((*slow, *falls), 2.0)
+    rising = [Attribution(name, 0.5, -2.0, "") for name in (*slow, *falls)]
+    assert advise(rising, [], typical) == ()
+    falling = [Attribution(name, -0.5, -2.0, "") for name in (*slow, *falls)]
+    assert len(advise(falling, [], typical)) == 2
+
+
+def test_no_remedy_asks_for_a_probe_of_another_length():
+    # A predictor knows probes of the one length that it learned from.
+    assert not [row.name for row in CATALOGUE if "probe longer" in row.remedy]
 
 
 def test_advice_stays_short():

@@ -15,10 +15,13 @@ _WINDOW_STEPS = 10
 _SPIKE_NATS = 0.5
 _SPIKE_FRACTION = 0.25
 _FLAT_FRACTION = 0.01
+_WORSE_FRACTION = 0.1
+_WORSE_NOISES = 3.0
 _GAIN_PP = 1.0
 _NO_MOVE = 1e-6
 _NO_CHANGE_NATS = 1e-4
 _MIN_STEPS = 20
+_LOWER_RATE = "lower the learning rate (a tenth often cures it), warm up longer, or clip gradients harder"
 
 
 def not_finite(trace: ProbeTrace) -> Iterator[Finding]:
@@ -65,7 +68,7 @@ def loss_spike(trace: ProbeTrace) -> Iterator[Finding]:
             "warn",
             f"the loss rose from {smooth[low]:.2f} to {smooth[-1]:.2f} nats a token after step "
             f"{low + _WINDOW_STEPS} and did not recover within the probe",
-            "lower the learning rate (a tenth often cures it), warm up longer, or clip gradients harder",
+            _LOWER_RATE,
         )
 
 
@@ -112,14 +115,40 @@ def flat_loss(trace: ProbeTrace) -> Iterator[Finding]:
     span = max(5, len(loss) // 5)
     first, last = float(loss[:span].mean()), float(loss[-span:].mean())
     noise = float(np.sqrt(loss[:span].var(ddof=1) / span + loss[-span:].var(ddof=1) / span))
-    if first - last < max(_FLAT_FRACTION * first, noise) and not _improved(trace):
-        yield Finding(
-            "flat-loss",
-            "warn",
-            f"the loss does not fall over the probe: {first:.2f} nats a token in its first {span} steps, "
-            f"{last:.2f} in its last {span} (noise {noise:.2f})",
-            "raise the learning rate if it is low; else check whether answers follow from prompts",
-        )
+    if first - last >= max(_FLAT_FRACTION * first, noise) or _improved(trace):
+        return
+    breaks = _worsened(trace, (last - first) / noise if noise > 0 else 0.0)
+    if breaks and any(loss_spike(trace)):
+        return  # Told already, with the same remedy.
+    what = "rises" if breaks and last - first > noise else "does not fall"
+    yield Finding(
+        "flat-loss",
+        "warn",
+        f"the loss {what} over the probe: {first:.2f} nats a token in its first {span} steps, "
+        f"{last:.2f} in its last {span} (noise {noise:.2f}){_beside_base(trace) if breaks else ''}",
+        _LOWER_RATE
+        if breaks
+        else "raise the learning rate if it is low; else check whether answers follow from prompts",
+    )
+
+
+def _worsened(trace: ProbeTrace, rise_in_noises: float) -> bool:
+    """Whether training does harm: the loss on held-out rows, or else that in training, has clearly risen."""
+    ratio = _heldout_ratio(trace)
+    return rise_in_noises > _WORSE_NOISES if np.isnan(ratio) else ratio > 1 + _WORSE_FRACTION
+
+
+def _beside_base(trace: ProbeTrace) -> str:
+    ratio = _heldout_ratio(trace)
+    return "" if np.isnan(ratio) else f"; that on held-out rows ends at {ratio:.2f} times the base's"
+
+
+def _heldout_ratio(trace: ProbeTrace) -> float:
+    """Held-out loss at the last cue over that at the first; NaN where it was not measured."""
+    if len(trace.cues) < 2:
+        return np.nan
+    first, last = trace.cues[0].heldout_loss_nats, trace.cues[-1].heldout_loss_nats
+    return last / first if first > 0 else np.nan
 
 
 def _improved(trace: ProbeTrace) -> bool:

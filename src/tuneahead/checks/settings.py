@@ -10,7 +10,7 @@ from tuneahead.recipe import unknown_targets
 from tuneahead.verdict import Finding
 
 HOPELESS_LEARNING_RATE = 0.1
-HIGH_LEARNING_RATE = 2e-2
+HIGH_LEARNING_RATE = 1e-2
 LOW_LEARNING_RATE = 1e-6
 HIGH_RANK = 256
 HIGH_SCALE = 16.0
@@ -21,7 +21,7 @@ MANY_EPOCHS = 16.0
 def learning_rate(context: Context) -> Iterator[Finding]:
     """A learning rate that blows up, or that changes nothing."""
     rate = context.recipe.learning_rate
-    remedy = "LoRA with AdamW usually trains between 5e-5 and 5e-4, tiny bases up to 1e-2"
+    remedy = "set learning_rate between 5e-5 and 5e-4, usual for LoRA with AdamW (tiny bases: up to 1e-2)"
     if rate > HOPELESS_LEARNING_RATE:
         message = (
             f"learning rate {rate:g} is above {HOPELESS_LEARNING_RATE:g}: AdamW moves every weight by about "
@@ -30,7 +30,7 @@ def learning_rate(context: Context) -> Iterator[Finding]:
             "learning-rate", "stop", message + "that much each step, which destroys the adapter", remedy
         )
     elif rate > HIGH_LEARNING_RATE:
-        message = f"learning rate {rate:g} is above {HIGH_LEARNING_RATE:g}: the loss will probably blow up"
+        message = f"learning rate {rate:g} is above {HIGH_LEARNING_RATE:g}: it will probably ruin the base"
         yield found("learning-rate", "warn", message, remedy)
     elif rate < LOW_LEARNING_RATE:
         message = f"learning rate {rate:g} is below {LOW_LEARNING_RATE:g}: the adapter will hardly move"

@@ -205,13 +205,15 @@ def fit(
 def _tell_of_no_interval(predictor: Predictor) -> None:
     from tuneahead.predictor.intervals import least_groups
 
-    level, found = predictor.level, len(set(predictor.calibration.groups))
-    if found < least_groups(level):
-        print(
-            f"Every interval is the whole scale, 0 to 100: at level {level:g} scored runs on "
-            f"{least_groups(level)} data sets are the least, these are on {found}",
-            file=sys.stderr,
-        )
+    level = predictor.level
+    for place, found in predictor.calibration.data_sets.items():
+        if found < least_groups(level):
+            which = f"Every interval on {place}" if place else "Every interval"
+            print(
+                f"{which} is the whole scale, 0 to 100: at level {level:g} scored runs on "
+                f"{least_groups(level)} data sets are the least, these are on {found}",
+                file=sys.stderr,
+            )
 
 
 def _left_out(origin: Origin, rows: FeatureTable, helped: bool) -> int:

@@ -43,8 +43,8 @@ def assess(
         bool,
         typer.Option(
             "--verify",
-            help="Then make the full run and compare, whatever the verdict. Its weights are dropped without "
-            "--adapter.",
+            help="Then make the full run and compare, whatever the verdict, save where preflight stops it or "
+            "the probe breaks down. Its weights are dropped without --adapter.",
             rich_help_panel=opt.OUTPUT,
         ),
     ] = False,
@@ -101,6 +101,9 @@ def assess(
         unkept: TuneAheadError | None = None
         if history is not None:
             unkept = keep(found, history, scored_later=not goes_on)
+        if verify and not goes_on:
+            why = "preflight stopped it" if found.trace is None else "the probe broke down"
+            print(f"--verify made no full run, and there is no adapter: {why}", file=sys.stderr)
         if goes_on and unkept is None:
             _announce(found, adapter)
             try:

@@ -16,7 +16,8 @@ _DATA = "bring the data closer to the benchmark: its subjects, its kind of answe
 _RATE = "lower the learning rate or lengthen the warm-up: what the base knew is being overwritten"
 _LABELS = "check the answers: wrong or scrambled ones teach the wrong option"
 _SCORE = "share of cue items answered right (mean grade where the benchmark grades answers: MC2, F1, ROUGE-L)"
-_LONGER = "the probe does not settle it: probe longer or judge by a larger part of the benchmark"
+_RISES = (0.0, _INF)
+"""Where a change is a gain: nothing is lost that its remedy could save."""
 
 
 def _named(step: int) -> FeatureSpec:
@@ -70,23 +71,25 @@ _SCORES = (
     _row(
         name="late_gain_pp", unit="pp", low=-100, high=100, direction=1,
         formula="probe_score_pp minus the score of the latest cue in the first half of the probe",
-        sentence="in its second half the probe moved the cue score by {value}", remedy=_RATE,
+        sentence="in its second half the probe moved the cue score by {value}", remedy=_RATE, usual=_RISES,
     ),
     _free(
         name="late_gain_headroom", unit="ratio", low=-_INF, high=_INF, direction=1,
         formula="late_gain_pp / (100 - chance)",
-        sentence="in its second half the probe moved the cue score by {value} of the head-room", remedy=_RATE,
+        sentence="in its second half the probe moved the cue score by {value} of the head-room",
+        remedy=_RATE, usual=_RISES,
     ),
     _row(
         name="score_slope_pp", unit="pp", low=-_INF, high=_INF, direction=1,
         formula="least-squares slope of the cue scores on ln(1 + step), all cues from step 0",
-        sentence="the cue score changes by {value} whenever the steps grow 2.7 times", remedy=_RATE,
+        sentence="the cue score changes by {value} whenever the steps grow 2.7 times",
+        remedy=_RATE, usual=_RISES,
     ),
     _free(
         name="score_slope_headroom", unit="ratio", low=-_INF, high=_INF, direction=1,
         formula="score_slope_pp / (100 - chance)",
         sentence="the cue score changes by {value} of the head-room whenever the steps grow 2.7 times",
-        remedy=_RATE,
+        remedy=_RATE, usual=_RISES,
     ),
     _row(
         name="score_drop_pp", unit="pp", low=0, high=100, direction=-1,
@@ -105,7 +108,8 @@ _SCORES = (
         name="extrapolated_gain_headroom", unit="ratio", low=-_INF, high=_INF, direction=1,
         formula="(extrapolated_score_pp - probe_score_pp) / (100 - chance)",
         source="ours, after the Early-Stop baseline of arXiv 2606.17660",
-        sentence="the curve through the cue scores rises by another {value} of the head-room", remedy=_RATE,
+        sentence="the curve through the cue scores rises by another {value} of the head-room",
+        remedy=_RATE, usual=_RISES,
     ),
 )
 
@@ -123,7 +127,8 @@ _MARGINS = (
     _row(
         name="right_probability_gain", unit="ratio", low=-1, high=1, direction=1,
         formula="right_probability_mean minus that at step 0",
-        sentence="the right options' share of the probability moved by {value}", remedy=_LABELS,
+        sentence="the right options' share of the probability moved by {value}",
+        remedy=_LABELS, usual=_RISES,
     ),
     _row(
         name="margin_mean_nats", unit="nats", low=-_INF, high=_INF, direction=1,
@@ -153,13 +158,12 @@ _MARGINS = (
     _row(
         name="margin_near_zero_fraction", unit="fraction", low=0, high=1, direction=0,
         formula="share of items with |margin| < 0.25 nats, last cue",
-        sentence="{value} of the items could still fall either way", remedy=_LONGER, remedy_side=1,
+        sentence="{value} of the items could still fall either way",
     ),
     _free(
         name="margin_close_fraction", unit="fraction", low=0, high=1, direction=0,
         formula="share of items with |margin| < 0.25 x margin_sd_nats, last cue",
-        sentence="{value} of the items could still fall either way, by the spread of all", remedy=_LONGER,
-        remedy_side=1,
+        sentence="{value} of the items could still fall either way, by the spread of all",
     ),
     _free(
         name="margin_mean_over_sd", unit="ratio", low=-_INF, high=_INF, direction=1,
@@ -169,7 +173,8 @@ _MARGINS = (
     _free(
         name="margin_shift", unit="ratio", low=-_INF, high=_INF, direction=1,
         formula="mean change of the margins since step 0 / their standard deviation at step 0",
-        sentence="the lead of right options moved by {value} of the base's spread", remedy=_LABELS,
+        sentence="the lead of right options moved by {value} of the base's spread",
+        remedy=_LABELS, usual=_RISES,
     ),
     _free(
         name="margin_sd_ratio", unit="ratio", low=0, high=_INF, direction=0,
@@ -182,12 +187,13 @@ _KEPT = (
     _row(
         name="known_margin_change_nats", unit="nats", low=-_INF, high=_INF, direction=1,
         formula="mean change of the margin since step 0 over the items the base answers right",
-        sentence="where the base was right its lead changed by {value}", remedy=_RATE,
+        sentence="where the base was right its lead changed by {value}", remedy=_RATE, usual=_RISES,
     ),
     _free(
         name="known_margin_change_sd", unit="ratio", low=-_INF, high=_INF, direction=1,
         formula="known_margin_change_nats / standard deviation of the margins at step 0",
-        sentence="where the base was right its lead changed by {value} of the spread", remedy=_RATE,
+        sentence="where the base was right its lead changed by {value} of the spread",
+        remedy=_RATE, usual=_RISES,
     ),
     _free(
         name="known_kept_fraction", unit="fraction", low=0, high=1, direction=1,

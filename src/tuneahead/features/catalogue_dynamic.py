@@ -15,8 +15,14 @@ _NOTES = "arXiv 2606.17660, loss dynamics"
 _CARTOGRAPHY = "Swayamdipta et al. 2020 (arXiv 2009.10795)"
 
 _RATE = "lower the learning rate (a third, then a tenth) or lengthen the warm-up"
-_LEARN = "check that answers follow from their prompts; if they do, raise the learning rate or the rank"
-_MISMATCH = "rephrase prompts and answers closer to what the base was trained on, or use its chat template"
+# A rate far too high ends with a high loss as well as one far too low: only a comparison tells them apart.
+_LEARN = (
+    "check that answers follow from their prompts; if they do, compare a third and three times the learning "
+    "rate in one ranking"
+)
+_MISMATCH = (
+    "rephrase prompts and answers closer to what the base was trained on, in its chat template if it has one"
+)
 _NOISE = "use a larger batch, and look for wrong or contradictory answers"
 _FORGET = "lower the learning rate, take fewer steps or mix in general text"
 _OVERFIT = "take fewer epochs, add rows, or use dropout and a smaller rank"
@@ -226,7 +232,6 @@ _ROWS = (
         name="rows_seen_fraction", unit="fraction", low=0, high=1, direction=0,
         formula="distinct training rows visited / training rows",
         sentence="the probe saw {value} of the rows",
-        remedy="what the probe did not see it can't judge: probe longer on large data", remedy_side=-1,
     ),
     _free(
         name="revisit_fraction", unit="fraction", low=0, high=1, direction=0,

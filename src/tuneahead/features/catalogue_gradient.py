@@ -15,6 +15,7 @@ _MOVEMENT = "arXiv 2606.17660, generalization cues"
 _NOISE_SCALE = "McCandlish et al. 2018 (arXiv 1812.06162), estimated from successive steps"
 
 _RATE = "lower the learning rate (a third, then a tenth) or lengthen the warm-up"
+_COMPARE = "compare a third and three times the learning rate in one ranking"
 _BATCH = "use a larger batch or more gradient accumulation"
 _LABELS = "rows pull in different directions: look for contradictory or scrambled answers"
 _CLIP = "set max_grad_norm to 1 and lower the learning rate"
@@ -88,7 +89,7 @@ GRADIENT: tuple[FeatureSpec, ...] = (
         formula="mean over steps of the share of gradient entries below 1 % of their root mean square; until "
         "the first step that moves the adapter half of LoRA's entries are exactly 0 and count, which weighs "
         "more in a short probe", scale_free=True,
-        sentence="{value} of the gradient's entries are next to nothing", remedy="a smaller rank may do",
+        sentence="{value} of the gradient's entries are next to nothing", remedy=_COMPARE,
         remedy_side=1,
     ),
     _free(

@@ -10,8 +10,9 @@ from tuneahead.features.featurespec import FeatureSpec
 _INF = math.inf
 _row = partial(FeatureSpec, group="recipe", direction=0)
 _METHOD = "ours, after arXiv 2606.17660 (hyper-parameters as inputs)"
-_RATE = "try a third and three times this rate in one ranking; a third is the safer side"
+_RATE = "compare a third and three times the learning rate in one ranking"
 _LENGTH = "compare fewer and more steps in one ranking"
+_CLIP = "set max_grad_norm to 1, which is usual"
 _RANK = "compare a rank of 4, 8 and 16 at the same alpha / rank"
 
 RECIPE: tuple[FeatureSpec, ...] = (
@@ -91,34 +92,34 @@ RECIPE: tuple[FeatureSpec, ...] = (
     _row(
         name="warmup_fraction", unit="fraction", low=0, high=1, source=_METHOD, scale_free=True,
         formula="warm-up steps / total steps", sentence="{value} of the run are warm-up",
-        remedy="3 to 10 % are usual; more at a high learning rate", usual=(0.03, 0.1),
+        remedy="set warmup_ratio between 0.03 and 0.1, which is usual", usual=(0.03, 0.1),
     ),
     _row(
-        name="schedule_linear", unit="", low=0, high=1, source=_METHOD, scale_free=True,
+        name="schedule_linear", unit="flag", low=0, high=1, source=_METHOD, scale_free=True,
         formula="1 when the learning rate falls linearly, else 0",
-        sentence="the schedule is linear: {value} (1 yes, 0 no)",
+        sentence="the schedule is linear: {value}",
     ),
     _row(
-        name="schedule_cosine", unit="", low=0, high=1, source=_METHOD, scale_free=True,
+        name="schedule_cosine", unit="flag", low=0, high=1, source=_METHOD, scale_free=True,
         formula="1 when the learning rate falls as a cosine, else 0",
-        sentence="the schedule is cosine: {value} (1 yes, 0 no)",
+        sentence="the schedule is cosine: {value}",
     ),
     _row(
-        name="schedule_constant", unit="", low=0, high=1, source=_METHOD, scale_free=True,
+        name="schedule_constant", unit="flag", low=0, high=1, source=_METHOD, scale_free=True,
         formula="1 when the learning rate stays after warm-up, else 0",
-        sentence="the schedule is constant: {value} (1 yes, 0 no)",
-        remedy="a rate that falls to 0 usually ends better", remedy_side=1,
+        sentence="the schedule is constant: {value}",
+        remedy="try schedule linear or cosine: a rate that falls to 0 usually ends better", remedy_side=1,
     ),
     _row(
-        name="clipping", unit="", low=0, high=1, source=_METHOD, scale_free=True,
+        name="clipping", unit="flag", low=0, high=1, source=_METHOD, scale_free=True,
         formula="1 when the gradient norm is clipped, else 0",
-        sentence="gradients are clipped: {value} (1 yes, 0 no)",
-        remedy="set max_grad_norm to 1", remedy_side=-1,
+        sentence="gradients are clipped: {value}",
+        remedy=_CLIP, remedy_side=-1,
     ),
     _row(
         name="clip_norm", unit="", low=0, high=_INF, source=_METHOD,
         formula="threshold of the gradient norm; absent when clipping is off",
-        sentence="gradients are clipped to a norm of {value}", remedy="1 is usual", usual=(1, 1),
+        sentence="gradients are clipped to a norm of {value}", remedy=_CLIP, usual=(1, 1),
     ),
     _row(
         name="window_log2", unit="log2", low=1, high=_INF, source="ours",
@@ -130,7 +131,8 @@ RECIPE: tuple[FeatureSpec, ...] = (
         formula="share of the seven projections of a decoder block (q, k, v, o, gate, up, down) that are "
         "adapted; "
         "1 for all-linear", scale_free=True,
-        sentence="{value} of the usual layers are adapted", remedy="adapt all linear layers", remedy_side=-1,
+        sentence="{value} of the usual layers are adapted",
+        remedy="adapt all linear layers (target_modules: all-linear)", remedy_side=-1,
     ),
     _row(
         name="trained_parameters_log10", unit="log10", low=0, high=_INF, source="ours",

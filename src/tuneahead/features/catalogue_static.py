@@ -21,7 +21,9 @@ _FORM = "write prompts in the benchmark's form, and answers like its options"
 _STRAY = "look at the rows that resemble no other: they may belong to another task"
 _VARY = "vary the wording, or add rows from other sources"
 _PAIRS = "check that answers belong to their prompts: a shifted column looks like this"
-_MISMATCH = "rephrase prompts and answers closer to what the base was trained on, or use its chat template"
+_MISMATCH = (
+    "rephrase prompts and answers closer to what the base was trained on, in its chat template if it has one"
+)
 _KNOWN = "rows whose answers the base gives already teach it little: replace them by ones that it gets wrong"
 
 _VECTORS = (

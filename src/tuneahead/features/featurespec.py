@@ -69,6 +69,8 @@ class FeatureSpec:
             return _plain(_BASES[self.unit] ** value)
         if self.unit == "fraction":
             return f"{100 * value:.3g} %"
+        if self.unit == "flag":
+            return "yes" if value > 0.5 else "no"
         if self.unit in ("", "ratio", "count"):
             return _plain(value)
         return f"{_plain(value)} {_SHORT_UNITS.get(self.unit, self.unit)}"

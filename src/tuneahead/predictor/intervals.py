@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,6 +86,12 @@ class Calibration:
     def _bound_of(self, place: str, level: float) -> float:
         rows = [i for i, own in enumerate(self.places) if own == place]
         return grouped_quantile(self.scores[rows], [self.groups[i] for i in rows], level)
+
+    @property
+    def data_sets(self) -> Mapping[str, int]:
+        """How many data sets bound the intervals of each base and benchmark; of one alone under ""."""
+        pairs = set(zip(self.places or [""] * len(self.groups), self.groups, strict=True))
+        return Counter(place for place, _ in sorted(pairs))
 
     def of_places(self, places: Sequence[str]) -> Calibration:
         """The same scores, told apart by base and benchmark where these are several."""
