@@ -63,6 +63,10 @@ def other_model(kind: str, folder: Path) -> Base:
         OPTForCausalLM,
         Qwen2MoeConfig,
         Qwen2MoeForCausalLM,
+        Qwen3_5ForCausalLM,
+        Qwen3_5TextConfig,
+        RwkvConfig,
+        RwkvForCausalLM,
     )
 
     tokenizer = load_tokenizer(str(write_tiny_model(folder)))
@@ -89,7 +93,27 @@ def other_model(kind: str, folder: Path) -> Base:
         "mamba": lambda: MambaForCausalLM(
             MambaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=8)
         ),
+        "qwen3.5": lambda: Qwen3_5ForCausalLM(
+            Qwen3_5TextConfig(
+                **sizes,
+                num_key_value_heads=2,
+                head_dim=8,
+                intermediate_size=32,
+                layer_types=["linear_attention", "full_attention"],
+                linear_num_key_heads=2,
+                linear_num_value_heads=4,
+                linear_key_head_dim=8,
+                linear_value_head_dim=8,
+            )
+        ),
+        "rwkv": lambda: RwkvForCausalLM(
+            RwkvConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2)
+        ),
     }[kind]()
+    with torch.no_grad():
+        for weight in model.parameters():
+            # Random but lively: a fresh initialisation is too flat to show differences.
+            weight.mul_(3.0)
     model.eval()
     model.requires_grad_(False)
     return Base(kind, model, tokenizer, kind, "cpu")
@@ -125,6 +149,17 @@ def test_bases_that_take_no_mask_obey_nothing_in_any_format(kind: str, tmp_path:
     base = other_model(kind, tmp_path)
     base.model.to(torch.bfloat16)
     assert not obeys_gaps(base) and not obeys_masks(base)
+
+
+@pytest.mark.parametrize("kind", ["qwen3.5", "rwkv"])
+def test_rows_of_a_base_that_carries_a_state_on_have_a_line_each(kind: str, tmp_path: Path) -> None:
+    base = other_model(kind, tmp_path)
+    drawn = np.random.default_rng(3).integers(4, 40, (8, 12)).tolist()
+    rows = [Encoded(tuple(own[: 5 + i]), (False,) * 3 + (True,) * (2 + i), 1) for i, own in enumerate(drawn)]
+    ((together, _),) = read_answers(base, [rows])
+    alone = np.concatenate([nll for nll, _ in read_answers(base, [[row] for row in rows])])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+    assert not obeys_masks(base) and not obeys_gaps(base)
 
 
 def test_a_model_of_text_and_images_has_the_windows_of_its_text() -> None:

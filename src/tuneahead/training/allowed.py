@@ -12,7 +12,7 @@ import torch
 from tuneahead.training.batches import Packed, pack
 from tuneahead.training.encode import Encoded
 from tuneahead.training.heads import answer_head
-from tuneahead.training.lines import LONGEST_SHARED_LINE, shared_prefix
+from tuneahead.training.lines import LONGEST_SHARED_LINE, SHARED_LINES, shared_prefix
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.losses import answer_nll
 from tuneahead.training.models import Base
@@ -85,7 +85,8 @@ def obeys_masks(base: Base) -> bool:
         first, second = _drawn_tokens(base, (2, 6))
         rows = [Encoded((*first,), (True,) * 6, 1), Encoded((*second[:5],), (True,) * 5, 2)]
         apart = pack([rows], base.pad_id, base.device)
-        together = pack([rows], base.pad_id, base.device, several_per_line=True)
+        # Of their own accord so short rows would have a line each.
+        together = pack([rows], base.pad_id, base.device, several_per_line=True, line=SHARED_LINES[0])
         limit = _ROUGH_ROUNDING if _is_rough(base) else _ROUNDING
         _OBEYS[base] = _difference(base, apart, together) <= limit
     return _OBEYS[base]
