@@ -15,6 +15,7 @@ from tuneahead.recipe import Recipe
 from tuneahead.training.allowed import obeys_gaps, obeys_masks, window
 from tuneahead.training.encode import Encoded, RunData
 from tuneahead.training.loop import train_stack
+from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_base, load_tokenizer
 from tuneahead.training.runs import Job
@@ -59,8 +60,12 @@ def other_model(kind: str, folder: Path) -> Base:
         BloomForCausalLM,
         MambaConfig,
         MambaForCausalLM,
+        MixtralConfig,
+        MixtralForCausalLM,
         OPTConfig,
         OPTForCausalLM,
+        PhimoeConfig,
+        PhimoeForCausalLM,
         Qwen2MoeConfig,
         Qwen2MoeForCausalLM,
         Qwen3_5ForCausalLM,
@@ -88,6 +93,12 @@ def other_model(kind: str, folder: Path) -> Base:
                 moe_intermediate_size=16,
                 shared_expert_intermediate_size=16,
             )
+        ),
+        "mixtral": lambda: MixtralForCausalLM(
+            MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=4, intermediate_size=16)
+        ),
+        "phimoe": lambda: PhimoeForCausalLM(
+            PhimoeConfig(**sizes, num_key_value_heads=2, num_local_experts=4, intermediate_size=16)
         ),
         "bloom": lambda: BloomForCausalLM(BloomConfig(**sizes)),
         "mamba": lambda: MambaForCausalLM(
@@ -160,6 +171,28 @@ def test_rows_of_a_base_that_carries_a_state_on_have_a_line_each(kind: str, tmp_
     alone = np.concatenate([nll for nll, _ in read_answers(base, [[row] for row in rows])])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
     assert not obeys_masks(base) and not obeys_gaps(base)
+
+
+def test_names_under_which_peft_adapts_stacked_experts_are_refused(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = other_model("mixtral", tmp_path)
+    for names in (("all-linear",), ("q_proj", "w1", "w3")):
+        with pytest.raises(ModelError, match=r"than those of the experts: k_proj, o_proj, q_proj, v_proj"):
+            AdapterStack(base, 1, 2, names)
+    stack = AdapterStack(base, 1, 2, ("q_proj", "k_proj", "v_proj", "o_proj"))
+    assert len(stack.targets) == 8
+    stack.detach()
+    adapted = get_peft_model(base.model, LoraConfig(r=2, target_modules="all-linear"))
+    assert any(".experts." in name and ".lora_" in name for name, _ in adapted.named_parameters())
+
+
+def test_a_layer_that_gives_several_values_is_refused_with_the_names_of_the_others(tmp_path: Path) -> None:
+    base = other_model("phimoe", tmp_path)
+    rows = [Encoded((4, 5, 6), (False, True, True), 1)]
+    jobs = [Job("a", RunData(rows, (), "0" * 16), Recipe(max_steps=1, lora_rank=2))]
+    with pytest.raises(ModelError, match=r"several values(.|\n)*leave router out of target_modules: k_proj"):
+        next(iter(train_stack(base, jobs, ProbeSettings(cue_steps=()))))
 
 
 def test_a_model_of_text_and_images_has_the_windows_of_its_text() -> None:
