@@ -206,3 +206,13 @@ def test_a_model_of_text_and_images_has_the_windows_of_its_text() -> None:
         model = AutoModelForCausalLM.from_config(config)
     base = Base("gemma3-4b", model, SimpleNamespace(), "0", "cpu")  # type: ignore[arg-type]
     assert (base.context_tokens, window(base)) == (256, 32)
+
+
+def test_a_chunk_beyond_which_attention_does_not_reach_is_a_window() -> None:
+    from transformers import AutoModelForCausalLM, Llama4TextConfig
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Llama4TextConfig(**sizes, vocab_size=64, num_key_value_heads=2, attention_chunk_size=48)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert window(Base("llama4", model, SimpleNamespace(), "0", "cpu")) == 48  # type: ignore[arg-type]

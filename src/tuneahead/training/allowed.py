@@ -25,8 +25,10 @@ def shares_lines(base: Base, batches: Sequence[Sequence[Encoded]]) -> bool:
 
 
 def window(base: Base) -> int:
-    """How far back a place sees: the sliding window, or without one more than any line is long."""
-    return int(getattr(base.model.config.get_text_config(), "sliding_window", None) or 1 << 30)
+    """How far back a place sees: the sliding window or Llama 4's chunk, else more than any line is long."""
+    config = base.model.config.get_text_config()
+    named = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return int(min((tokens for tokens in named if tokens), default=1 << 30))
 
 
 def shared_beginnings(base: Base, batches: Sequence[Sequence[Encoded]]) -> list[int]:
