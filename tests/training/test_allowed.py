@@ -15,6 +15,7 @@ from tuneahead.recipe import Recipe
 from tuneahead.training.allowed import obeys_gaps, obeys_masks, window
 from tuneahead.training.encode import Encoded, RunData
 from tuneahead.training.loop import train_stack
+from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_base, load_tokenizer
 from tuneahead.training.runs import Job
@@ -59,10 +60,18 @@ def other_model(kind: str, folder: Path) -> Base:
         BloomForCausalLM,
         MambaConfig,
         MambaForCausalLM,
+        MixtralConfig,
+        MixtralForCausalLM,
         OPTConfig,
         OPTForCausalLM,
+        PhimoeConfig,
+        PhimoeForCausalLM,
         Qwen2MoeConfig,
         Qwen2MoeForCausalLM,
+        Qwen3_5ForCausalLM,
+        Qwen3_5TextConfig,
+        RwkvConfig,
+        RwkvForCausalLM,
     )
 
     tokenizer = load_tokenizer(str(write_tiny_model(folder)))
@@ -85,11 +94,37 @@ def other_model(kind: str, folder: Path) -> Base:
                 shared_expert_intermediate_size=16,
             )
         ),
+        "mixtral": lambda: MixtralForCausalLM(
+            MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=4, intermediate_size=16)
+        ),
+        "phimoe": lambda: PhimoeForCausalLM(
+            PhimoeConfig(**sizes, num_key_value_heads=2, num_local_experts=4, intermediate_size=16)
+        ),
         "bloom": lambda: BloomForCausalLM(BloomConfig(**sizes)),
         "mamba": lambda: MambaForCausalLM(
             MambaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=8)
         ),
+        "qwen3.5": lambda: Qwen3_5ForCausalLM(
+            Qwen3_5TextConfig(
+                **sizes,
+                num_key_value_heads=2,
+                head_dim=8,
+                intermediate_size=32,
+                layer_types=["linear_attention", "full_attention"],
+                linear_num_key_heads=2,
+                linear_num_value_heads=4,
+                linear_key_head_dim=8,
+                linear_value_head_dim=8,
+            )
+        ),
+        "rwkv": lambda: RwkvForCausalLM(
+            RwkvConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2)
+        ),
     }[kind]()
+    with torch.no_grad():
+        for weight in model.parameters():
+            # Random but lively: a fresh initialisation is too flat to show differences.
+            weight.mul_(3.0)
     model.eval()
     model.requires_grad_(False)
     return Base(kind, model, tokenizer, kind, "cpu")
@@ -127,6 +162,39 @@ def test_bases_that_take_no_mask_obey_nothing_in_any_format(kind: str, tmp_path:
     assert not obeys_gaps(base) and not obeys_masks(base)
 
 
+@pytest.mark.parametrize("kind", ["qwen3.5", "rwkv"])
+def test_rows_of_a_base_that_carries_a_state_on_have_a_line_each(kind: str, tmp_path: Path) -> None:
+    base = other_model(kind, tmp_path)
+    drawn = np.random.default_rng(3).integers(4, 40, (8, 12)).tolist()
+    rows = [Encoded(tuple(own[: 5 + i]), (False,) * 3 + (True,) * (2 + i), 1) for i, own in enumerate(drawn)]
+    ((together, _),) = read_answers(base, [rows])
+    alone = np.concatenate([nll for nll, _ in read_answers(base, [[row] for row in rows])])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+    assert not obeys_masks(base) and not obeys_gaps(base)
+
+
+def test_names_under_which_peft_adapts_stacked_experts_are_refused(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = other_model("mixtral", tmp_path)
+    for names in (("all-linear",), ("q_proj", "w1", "w3")):
+        with pytest.raises(ModelError, match=r"than those of the experts: k_proj, o_proj, q_proj, v_proj"):
+            AdapterStack(base, 1, 2, names)
+    stack = AdapterStack(base, 1, 2, ("q_proj", "k_proj", "v_proj", "o_proj"))
+    assert len(stack.targets) == 8
+    stack.detach()
+    adapted = get_peft_model(base.model, LoraConfig(r=2, target_modules="all-linear"))
+    assert any(".experts." in name and ".lora_" in name for name, _ in adapted.named_parameters())
+
+
+def test_a_layer_that_gives_several_values_is_refused_with_the_names_of_the_others(tmp_path: Path) -> None:
+    base = other_model("phimoe", tmp_path)
+    rows = [Encoded((4, 5, 6), (False, True, True), 1)]
+    jobs = [Job("a", RunData(rows, (), "0" * 16), Recipe(max_steps=1, lora_rank=2))]
+    with pytest.raises(ModelError, match=r"several values(.|\n)*leave router out of target_modules: k_proj"):
+        next(iter(train_stack(base, jobs, ProbeSettings(cue_steps=()))))
+
+
 def test_a_model_of_text_and_images_has_the_windows_of_its_text() -> None:
     from transformers import AutoModelForCausalLM, Gemma3Config
 
@@ -138,3 +206,13 @@ def test_a_model_of_text_and_images_has_the_windows_of_its_text() -> None:
         model = AutoModelForCausalLM.from_config(config)
     base = Base("gemma3-4b", model, SimpleNamespace(), "0", "cpu")  # type: ignore[arg-type]
     assert (base.context_tokens, window(base)) == (256, 32)
+
+
+def test_a_chunk_beyond_which_attention_does_not_reach_is_a_window() -> None:
+    from transformers import AutoModelForCausalLM, Llama4TextConfig
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Llama4TextConfig(**sizes, vocab_size=64, num_key_value_heads=2, attention_chunk_size=48)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert window(Base("llama4", model, SimpleNamespace(), "0", "cpu")) == 48  # type: ignore[arg-type]

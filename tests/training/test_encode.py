@@ -124,6 +124,25 @@ def test_a_template_that_shows_only_the_last_thought_trains_every_assistant_turn
     assert trained_text(tiny, row) == "one<eos>cattwo<eos>"
 
 
+def test_what_closes_a_turn_is_told_in_whole_tokens_where_the_last_one_ends_otherwise(tiny: Base) -> None:
+    # As Phi-3's: "<|" is how both <|user|> and <|endoftext|> begin.
+    tiny.tokenizer.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{{ '<|assistant|>' if add_generation_prompt else '<|endoftext|>' }}"
+    )
+    marks = ["<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"]
+    tiny.tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    turns = turns_of("red", "one", "blue", "two")
+    (row,) = encode_examples([Example("red", "two", 1, turns)], tiny.tokenizer, Recipe())
+    tokens = tiny.tokenizer.convert_ids_to_tokens(row.ids)
+    assert " ".join(tokens) == (
+        "<|user|> red <|end|> <|assistant|> one <|end|> <|user|> blue <|end|> <|assistant|> two <|end|> "
+        "<|endoftext|>"
+    )
+    trained = [token for token, on in zip(tokens, row.answer, strict=True) if on]
+    assert trained == ["one", "<|end|>", "two", "<|end|>", "<|endoftext|>"]
+
+
 @pytest.mark.parametrize("template", [CHAT, THINKING])
 def test_turns_beyond_the_window_cost_no_time_and_change_nothing(tiny: Base, template: str) -> None:
     tiny.tokenizer.chat_template = template

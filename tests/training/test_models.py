@@ -22,7 +22,13 @@ from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace
 from tuneahead.training.hardware import choose_dtype
 from tuneahead.training.measure import ProbeSettings
-from tuneahead.training.models import Base, load_base, load_tokenizer, weights_fingerprint
+from tuneahead.training.models import (
+    Base,
+    _load_weights,
+    load_base,
+    load_tokenizer,
+    weights_fingerprint,
+)
 from tuneahead.training.probe import encode_rows, run_probe
 from tuneahead.training.scoring import encode_benchmark
 
@@ -111,7 +117,15 @@ def test_weights_that_lack_tensors_are_refused_with_their_number(tiny_path: Path
         load_base(str(folder), device="cpu")
 
 
-@pytest.mark.parametrize(("kind", "what"), [("bert", "a masked one"), ("bart", "an encoder-decoder")])
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("bert", "a masked one"),
+        ("bart", "an encoder-decoder"),
+        ("bert-generation", "one that reads on both sides"),
+        ("xlnet", "one that reads on both sides"),
+    ],
+)
 def test_models_that_do_not_go_on_with_a_text_are_refused(
     tiny_path: Path, tmp_path: Path, kind: str, what: str
 ) -> None:
@@ -134,6 +148,19 @@ def test_tokens_beyond_the_vocabulary_neither_fill_rows_nor_are_read(tiny_path: 
         encode_benchmark(base, Benchmark("b", "accuracy", [item]))
     with pytest.raises(ModelError, match="gives token"):
         encode_rows(base, [Example("red [PAD]", "one", 1)], Recipe(template="raw"))
+
+
+@pytest.mark.parametrize(("kind", "kernel"), [("qwen2", "sdpa"), ("mpt", "eager")])
+def test_off_the_processor_attention_is_fused_where_the_architecture_allows(
+    tiny_path: Path, tmp_path: Path, kind: str, kernel: str
+) -> None:
+    folder = tiny_path
+    if kind == "mpt":
+        folder = tmp_path
+        place_bound_model("mpt").model.save_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
+    model, missing = _load_weights(str(folder), config, torch.float32, "meta", None)
+    assert model.config._attn_implementation == kernel and not missing
 
 
 def test_a_window_by_another_name_is_known() -> None:

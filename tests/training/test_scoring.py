@@ -17,7 +17,7 @@ from training_fixtures import (
     write_tiny_model,
 )
 
-from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
+from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
 from tuneahead.recipe import Recipe
 from tuneahead.training import losses, scoring
@@ -227,6 +227,11 @@ def test_items_that_do_not_fit_are_refused(tiny: Base) -> None:
     empty = ChoiceItem("empty", "red", ("", "two"), (0,))
     with pytest.raises(BenchmarkError, match="empty prompt or option"):
         encode_benchmark(tiny, Benchmark("b", "accuracy", [empty]))
+    asking = Asking("raw", joined=True, delimiter="")
+    # Joined to its prompt the option makes another word of it, and that is one token as before.
+    within = Benchmark("b", "accuracy", [ChoiceItem("1", "red", ("red", " one"), (0,))], asking)
+    with pytest.raises(BenchmarkError, match="item '1' of b has an option within its prompt's last token"):
+        encode_benchmark(tiny, within)
 
 
 def test_what_is_read_past_an_answer_has_to_fit_too() -> None:

@@ -94,6 +94,14 @@ def test_an_answer_that_ends_as_the_chat_template_ends_a_turn_has_stopped(tmp_pa
         assert score_benchmark(base, benchmark).score_pp == 100.0, metric
 
 
+def test_a_stop_text_that_is_a_special_token_ends_an_answer(tmp_path: Path) -> None:
+    base = load_base(str(write_tiny_model(tmp_path)), device="cpu")
+    said = written(base, PROMPTS[1])
+    base.tokenizer.add_tokens(said[1], special_tokens=True)
+    asking = Asking(max_new_tokens=6, stop=(said[1],))
+    assert write_answers(base, [ids_of(base, PROMPTS[1])], asking, None, [0]) == [[said[0]]]
+
+
 def test_the_end_tokens_of_the_models_generation_end_an_answer(tiny: Base) -> None:
     said = written(tiny, PROMPTS[1])
     (token,) = ids_of(tiny, said[1])

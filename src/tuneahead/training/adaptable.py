@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,14 @@ from tuneahead.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_TWO_WAY = frozenset(("bert-generation", "cpmant", "xlm", "xlnet"))
+"""Kinds with a class of causal models in which a place sees what comes after it."""
+_EXPERTS = {
+    "mixtral": frozenset(("gate", "w1", "w2", "w3")),
+    "qwen2_moe": frozenset(("gate", "gate_proj", "up_proj", "down_proj")),
+}
+"""What a mixture's router and experts were called as layers: names that PEFT takes for their parameters."""
 
 
 def refuse_adapters(name: str, location: str) -> None:
@@ -45,14 +53,48 @@ def require_causal(name: str, config: PretrainedConfig) -> None:
     )
 
     masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", True)
-    paired = getattr(config, "is_encoder_decoder", False)
-    if masked or paired or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        kind = f" but {'an encoder-decoder' if paired else 'a masked one'}" if masked or paired else ""
+    kinds = {
+        "an encoder-decoder": getattr(config, "is_encoder_decoder", False),
+        "a masked one": masked,
+        "one that reads on both sides": config.model_type in _TWO_WAY,
+    }
+    found = next((kind for kind, on in kinds.items() if on), "")
+    if found or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        kind = f" but {found}" if found else ""
         raise ModelError(
             f"base {name!r} ({config.model_type}) is no causal language model{kind}",
             remedy="give a model that transformers loads with AutoModelForCausalLM and that was trained "
             "to go on with a text, such as Llama, Qwen or GPT-2",
         )
+
+
+def refuse_expert_targets(
+    name: str, model: PreTrainedModel, layers: Sequence[str], targets: Collection[str]
+) -> None:
+    """Raises :class:`ModelError` where PEFT would adapt a mixture's stacked experts under these ``targets``.
+
+    They are parameters and none of the ``layers``: of the same recipe another adapter would be trained here.
+    """
+    kind = str(model.config.model_type)
+    experts = _EXPERTS.get("mixtral" if kind == "mixtral" else _alike().get(kind, ""), frozenset())
+    asked = {"all-linear", *experts} & {target.rsplit(".", 1)[-1] for target in targets}
+    stacked = any(weight.ndim == 3 and ".experts." in own for own, weight in model.named_parameters())
+    if experts and asked and stacked:
+        others = sorted({layer.rsplit(".", 1)[-1] for layer in layers} - experts)
+        raise ModelError(
+            f"target_modules {', '.join(sorted(asked))}: so PEFT adapts the experts of {name!r} too, "
+            "which are parameters and no layers, and can't be adapted here",
+            remedy=f"name layers other than those of the experts: {', '.join(others)}",
+        )
+
+
+def _alike() -> dict[str, str]:
+    """Kinds of models by the kind whose layers theirs were, as PEFT looks them up."""
+    try:
+        from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN
+    except ImportError:
+        return {}
+    return dict(_MODEL_TO_CONVERSION_PATTERN)
 
 
 def require_all_weights(name: str, missing: Collection[str]) -> None:

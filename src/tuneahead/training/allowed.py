@@ -12,7 +12,7 @@ import torch
 from tuneahead.training.batches import Packed, pack
 from tuneahead.training.encode import Encoded
 from tuneahead.training.heads import answer_head
-from tuneahead.training.lines import LONGEST_SHARED_LINE, shared_prefix
+from tuneahead.training.lines import LONGEST_SHARED_LINE, SHARED_LINES, shared_prefix
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.losses import answer_nll
 from tuneahead.training.models import Base
@@ -25,8 +25,10 @@ def shares_lines(base: Base, batches: Sequence[Sequence[Encoded]]) -> bool:
 
 
 def window(base: Base) -> int:
-    """How far back a place sees: the sliding window, or without one more than any line is long."""
-    return int(getattr(base.model.config.get_text_config(), "sliding_window", None) or 1 << 30)
+    """How far back a place sees: the sliding window or Llama 4's chunk, else more than any line is long."""
+    config = base.model.config.get_text_config()
+    named = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return int(min((tokens for tokens in named if tokens), default=1 << 30))
 
 
 def shared_beginnings(base: Base, batches: Sequence[Sequence[Encoded]]) -> list[int]:
@@ -85,7 +87,8 @@ def obeys_masks(base: Base) -> bool:
         first, second = _drawn_tokens(base, (2, 6))
         rows = [Encoded((*first,), (True,) * 6, 1), Encoded((*second[:5],), (True,) * 5, 2)]
         apart = pack([rows], base.pad_id, base.device)
-        together = pack([rows], base.pad_id, base.device, several_per_line=True)
+        # Of their own accord so short rows would have a line each.
+        together = pack([rows], base.pad_id, base.device, several_per_line=True, line=SHARED_LINES[0])
         limit = _ROUGH_ROUNDING if _is_rough(base) else _ROUNDING
         _OBEYS[base] = _difference(base, apart, together) <= limit
     return _OBEYS[base]

@@ -280,7 +280,16 @@ def _filled_span(
     stop = len(whole) - len(after)
     if stop < len(before) or not whole.startswith(before) or not whole.endswith(after):
         raise _rewritten()
-    return len(before), stop + len(commonprefix([after, end]))
+    return len(before), stop + _closing(tokenizer, after, end)
+
+
+def _closing(tokenizer: PreTrainedTokenizerBase, after: str, end: str) -> int:
+    """How many characters after a turn's content close it: those that the ``end`` of a last turn has too."""
+    alike = len(commonprefix([after, end]))
+    # <|user|> and <|endoftext|> begin alike, and are no less each one token.
+    words = (str(token) for token in tokenizer.added_tokens_decoder.values())
+    begun = (after.find(word, max(0, alike - len(word) + 1), alike + len(word)) for word in words)
+    return min((at for at in begun if 0 <= at < alike), default=alike)
 
 
 def _around(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], index: int) -> tuple[str, str]:

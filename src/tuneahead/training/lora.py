@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tuneahead.errors import ModelError
 from tuneahead.recipe import Recipe, is_adapted, unknown_targets
+from tuneahead.training.adaptable import refuse_expert_targets
 from tuneahead.training.models import Base
 from tuneahead.training.updates import Matrices, Piece, SlotDropout, low_rank_update, segment_update
 
@@ -49,12 +50,14 @@ class StackedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """Refused with a :class:`ModelError`: what reads it (Mamba's ``dt_proj``) would miss the updates."""
-        base, leaf = self._stack[0].base, self.name.rsplit(".", 1)[-1]
+        name = self._stack[0].base.name
+        raise self._refusal(f"{name!r} reads the weight of its layer {self.name} itself, past any adapter")
+
+    def _refusal(self, why: str) -> ModelError:
+        leaf = self.name.rsplit(".", 1)[-1]
         others = sorted({name.rsplit(".", 1)[-1] for name in self._stack[0].targeted} - {leaf})
-        raise ModelError(
-            f"{base.name!r} reads the weight of its layer {self.name} itself, past any adapter",
-            remedy=f"leave {leaf} out of target_modules" + (f": {', '.join(others)}" if others else ""),
-        )
+        remedy = f"leave {leaf} out of target_modules" + (f": {', '.join(others)}" if others else "")
+        return ModelError(why, remedy=remedy)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` is (S*rows, ..., n_in) with the rows of slot 0 first; returns (S*rows, ..., n_out)."""
@@ -66,6 +69,10 @@ class StackedLinear(nn.Module):
         y: Tensor = self.inner(x)
         if stack.disabled:
             return y
+        if not isinstance(y, Tensor):
+            # Routers of mixtures that are made of a linear layer: Llama 4's, Phi-3.5-MoE's.
+            what = f"layer {self.name} of {stack.base.name!r} gives several values, to which no adapter adds"
+            raise self._refusal(what)
         a, b, scale = self.a, self.b, stack.scale
         if stack.chosen is not None:
             a, b, scale = a[stack.chosen], b[stack.chosen], scale[stack.chosen]
@@ -122,9 +129,11 @@ class AdapterStack:
     def _plan(self, wanted: Sequence[str]) -> tuple[Target, ...]:
         linear = _linear_layers(self.base)
         plan = [(name, module) for name, module in linear if is_adapted(name, wanted)]
-        unknown = unknown_targets(wanted, [name for name, _ in linear])
+        layers = [name for name, _ in linear]
+        refuse_expert_targets(self.base.name, self.base.model, layers, wanted)
+        unknown = unknown_targets(wanted, layers)
         if unknown:
-            names = sorted({name.rsplit(".", 1)[-1] for name, _ in linear})
+            names = sorted({name.rsplit(".", 1)[-1] for name in layers})
             raise ModelError(
                 f"no linear layer of {self.base.name!r} matches target_modules {', '.join(unknown)}",
                 remedy="choose among: " + (", ".join(names) or "(this model has no linear layers)"),

@@ -208,7 +208,8 @@ def _load_weights(
         trust_remote_code=False,
         use_safetensors=True,
         dtype=dtype,
-        attn_implementation="eager" if device == "cpu" else "sdpa",
+        # Elsewhere transformers takes the fused kernel, where the architecture has one.
+        attn_implementation="eager" if device == "cpu" else None,
         output_loading_info=True,
         **options,
     )

@@ -80,10 +80,14 @@ def encode_benchmark(base: Base, benchmark: Benchmark, template: str = "") -> En
     trees = []
     for item, (head, tails) in zip([*benchmark.items], _tokens(base, benchmark, template), strict=True):
         texts = _continuations(item)
-        if not head or not all(tails) or not all(text.strip() for text in texts):
+        empty = not head or not all(text.strip() for text in texts)
+        if empty or not all(tails):
+            what = "an empty prompt or option" if empty else "an option within its prompt's last token"
             raise BenchmarkError(
-                f"item {item.item_id!r} of {benchmark.name} has an empty prompt or option",
-                remedy="give every item a prompt and non-empty options",
+                f"item {item.item_id!r} of {benchmark.name} has {what}",
+                remedy="give every item a prompt and non-empty options"
+                if empty
+                else "begin options where a token of the base begins, for example with a space",
             )
         tree = Tree(tuple(head), () if written else tuple(tuple(tail) for tail in tails), generates)
         if endings is not None:

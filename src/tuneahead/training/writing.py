@@ -34,7 +34,7 @@ def write_answers(
     after ``asking.max_new_tokens``; the space around it is taken off.
     """
     width = max(1, len(slots)) if stack is not None else 1
-    ends = ends or end_tokens(base)
+    ends = {*(ends or end_tokens(base)), *_marks(base, asking.stop)}
     answers = [[""] * len(prompts) for _ in range(width)]
     with stack.base_only() if stack is not None else nullcontext():
         padded = obeys_masks(base)
@@ -122,6 +122,13 @@ def end_tokens(base: Base, template: str = "raw") -> frozenset[int]:
         # A word may follow within an answer too; a token that is set apart may not.
         ends.update(token for token in closing if token in tokenizer.added_tokens_decoder)
     return frozenset(int(token) for token in ends)
+
+
+def _marks(base: Base, stop: Collection[str]) -> Iterator[int]:
+    """Those of the stop texts that are special tokens, which a decoded answer does not show."""
+    for token, word in base.tokenizer.added_tokens_decoder.items():
+        if word.special and str(word) in stop:
+            yield int(token)
 
 
 def _ended(base: Base, tokens: list[int], token: int, asking: Asking, ends: Collection[int]) -> str | None:
