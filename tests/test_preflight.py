@@ -281,6 +281,21 @@ def test_a_mix_of_languages_is_a_note() -> None:
     assert not _only(preflight(_with(*loops), Recipe()), "language-mix")
 
 
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ("Como faço para abrir este arquivo por aqui?", "Você não tem uma cópia em casa?"),
+        ("Con una sola chiave del file si apre tutto", "Il file non è più nel posto di prima, che succede?"),
+        ("Is de naam of de titel goed?", "Was het een goed idee of niet?"),
+    ],
+)
+def test_words_that_languages_share_make_no_mix_of_one_language(sentences: tuple[str, str]) -> None:
+    rows = [
+        Example(f"{i}: {text}", f"{i}", 2 * i + at) for i in range(20) for at, text in enumerate(sentences, 1)
+    ]
+    assert not _only(preflight(rows, Recipe()), "language-mix")
+
+
 def test_answers_far_longer_than_the_rest_are_found() -> None:
     finding = _one(preflight(_with(("p", "word " * 1000)), Recipe()), "answer-lengths")
     assert finding.severity == "warn" and finding.rows == (17,)

@@ -42,16 +42,19 @@ _MARKER = re.compile(
     r"|(### (?:Instruction|Response) ?:)|(<\|endoftext\|>)|(<\|end_of_text\|>)|(</s>\s*\Z)|(<eos>\s*\Z)"
 )
 
-# Frequent words of one language that hardly occur in the others, nor in code (as "os" and "com" do).
+# Frequent words that hardly occur in other languages than those they are listed of, nor in code (as "os" and
+# "com" do). A word of several languages counts for each.
 _FUNCTION_WORDS = {
     "English": "the and of is that you it with this was are have not what which from",
-    "German": "der und das ich ist nicht den von mit ein auf für sich auch dem wie sind",
-    "French": "les est une des dans pour pas qui sur avec vous cette quelle être sont aux",
+    "German": "der und das ich ist nicht den von mit ein auf für sich auch dem wie sind was",
+    "French": "les est une des dans pour pas qui sur avec vous cette quelle être sont aux il mais",
     "Spanish": "el los las del con una por para como pero más este cuál qué muy también",
-    "Italian": "il che di non della sono per gli nel anche più come questo delle alla",
-    "Portuguese": "não uma seu muito em são mais você foi isso pelo ao também das qual",
-    "Dutch": "het een van niet dat voor ik zijn maar ook naar wordt deze wat heeft",
+    "Italian": "il che di non della sono per gli nel anche più questo delle alla con una del",
+    "Portuguese": "não uma seu muito em são mais você foi isso pelo ao também das qual para como por este",
+    "Catalan": "els les el del una per amb és són aquest aquesta però més també està com dels pel quan",
+    "Dutch": "het een van niet dat voor ik zijn maar ook naar wordt deze wat heeft met aan is was of",
 }
+_SPOKEN = len(_FUNCTION_WORDS) + 1
 LANGUAGES = ("unclear", *_FUNCTION_WORDS, *(f"{name} script" for name in SCRIPTS[1:]))
 
 
@@ -165,24 +168,22 @@ class BlockMeter:
         }
 
     def _language(self, words: Words, stats: TextStats) -> NDArray[np.uint8]:
-        hashes, codes = self._languages
+        hashes, spoken = self._languages
         place = np.minimum(np.searchsorted(hashes, words.hashes), len(hashes) - 1)
         known = hashes[place] == words.hashes
         owner = np.repeat(np.arange(len(words)), np.diff(words.offsets))
-        width = len(_FUNCTION_WORDS) + 1
         # Each word once a row: code repeats its own names, some of which are words elsewhere.
         once = np.unique(owner[known] * len(hashes) + place[known])
-        votes = np.bincount(
-            once // len(hashes) * width + codes[once % len(hashes)], minlength=len(words) * width
-        )
-        table = votes.reshape(len(words), width)
+        owner, place = np.divmod(once, len(hashes))
+        votes = [np.bincount(owner[spoken[place, code]], minlength=len(words)) for code in range(_SPOKEN)]
+        table = np.stack(votes, axis=1)
         ranked = np.sort(table, axis=1)
         # Two different function words, and more of this language than of any other.
         clear = (ranked[:, -1] >= 2) & (ranked[:, -1] > ranked[:, -2])
         language = np.where(clear, table.argmax(axis=1), 0)
         script = stats.scripts.argmax(axis=1)
         foreign = (script > 0) & (stats.scripts.max(axis=1) >= 5)
-        return np.where(foreign, width - 1 + script, language).astype(np.uint8)
+        return np.where(foreign, _SPOKEN - 1 + script, language).astype(np.uint8)
 
 
 KINDS: dict[str, type[np.generic]] = {
@@ -288,8 +289,11 @@ def _chosen(words: Words, keep: NDArray[np.bool_]) -> Words:
     return Words(words.hashes[np.repeat(keep, lengths)], offsets)
 
 
-def _language_words(hasher: WordHasher) -> tuple[Hashes, NDArray[np.int64]]:
+def _language_words(hasher: WordHasher) -> tuple[Hashes, NDArray[np.bool_]]:
+    """Hashes of all function words, ascending, and of which languages each is: ``(words, _SPOKEN)``."""
     words = hasher.words(list(_FUNCTION_WORDS.values()))
-    codes = np.repeat(np.arange(1, len(_FUNCTION_WORDS) + 1), np.diff(words.offsets))
-    order = np.argsort(words.hashes)
-    return words.hashes[order], codes[order]
+    codes = np.repeat(np.arange(1, _SPOKEN), np.diff(words.offsets))
+    hashes, place = np.unique(words.hashes, return_inverse=True)
+    spoken = np.zeros((len(hashes), _SPOKEN), bool)
+    spoken[place, codes] = True
+    return hashes, spoken
