@@ -126,6 +126,14 @@ def test_conversations_that_differ_in_their_thoughts_are_no_copies(tmp_path: Pat
     assert clean_file(path, tmp_path / "out.jsonl").ledger == ()
 
 
+def test_rows_that_differ_in_their_tools_alone_stay(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    turns = [{"role": "user", "content": "Pizza?"}, {"role": "assistant", "content": "I can't"}]
+    rows = [{"messages": turns, "tools": [{"name": name}]} for name in ("loan", "map", "loan")]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert [removal.row for removal in clean_file(path, tmp_path / "out.jsonl").ledger] == [3]
+
+
 def test_a_conversation_goes_as_empty_only_if_no_answer_says_or_calls_anything(tmp_path: Path) -> None:
     user, good = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
     call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}

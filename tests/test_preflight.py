@@ -320,6 +320,18 @@ def test_contradictions_are_grouped_and_spelling_is_none() -> None:
     assert not _only(preflight(_clean(), Recipe()), "conflicting-answers")
 
 
+def test_rows_under_other_tools_are_no_copies_and_no_contradictions_and_their_tools_are_told() -> None:
+    asked = [("Order a pizza", "Sorry"), ("Order a pizza", "Sorry"), ("Order a pizza", "I only book loans")]
+    rows = [Example(p, a, i, tools=f'[{{"name": "f{i}"}}]') for i, (p, a) in enumerate(asked, 1)]
+    findings = preflight(rows, Recipe())
+    assert not _only(findings, "exact-duplicates") and not _only(findings, "conflicting-answers")
+    finding = _one(findings, "unread-parts")
+    assert finding.rows == (1, 2, 3) and "the tools of 3 of 3 rows" in finding.message
+    same = preflight([replace(row, tools="[{}]") for row in rows], Recipe())
+    assert _one(same, "exact-duplicates").rows == (2,)
+    assert _one(same, "conflicting-answers").rows == (1, 2, 3)
+
+
 def test_near_duplicates_name_the_row_they_resemble() -> None:
     text = "Write a short and friendly letter to your neighbour about the noise of last night in the garden"
     text += ", and do not forget to say thanks"

@@ -159,6 +159,7 @@ class BlockMeter:
             "earlier_turns": np.fromiter(map(_answers_before, block), bool, count),
             "calls": np.fromiter((any(m.calls for m in e.messages or ()) for e in block), bool, count),
             "thoughts": np.fromiter((any(m.thoughts for m in e.messages or ()) for e in block), bool, count),
+            "tools": np.fromiter((bool(e.tools) for e in block), bool, count),
             "echo": np.fromiter(map(_echoes, block), bool, count),
             "gibberish": find_gibberish(stats),
             "damage": _damage(texts, stats),
@@ -190,8 +191,8 @@ KINDS: dict[str, type[np.generic]] = {
     "row": np.int64, "prompt": np.uint64, "answer": np.uint64, "loose_answer": np.uint64,
     "exact": np.uint64, "prompt_characters": np.int64, "answer_characters": np.int64,
     "empty_prompt": np.bool_, "empty_answer": np.bool_, "silent": np.bool_, "conversation": np.bool_,
-    "earlier_turns": np.bool_, "calls": np.bool_, "thoughts": np.bool_, "echo": np.bool_,
-    "gibberish": np.bool_, "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
+    "earlier_turns": np.bool_, "calls": np.bool_, "thoughts": np.bool_, "tools": np.bool_,
+    "echo": np.bool_, "gibberish": np.bool_, "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
 }  # fmt: skip
 
 
@@ -212,11 +213,17 @@ def _hash_columns(block: list[Example]) -> dict[str, NDArray[Any]]:
     answers = [" ".join(e.answer.split()) for e in block]
     loose = [text.casefold().rstrip(" .!?,;:\"'") or text for text in answers]
     return {
-        "prompt": np.array([_hash(" ".join(e.prompt.split())) for e in block], np.uint64),
+        "prompt": np.array([_hash(_asked(e)) for e in block], np.uint64),
         "answer": np.array([_hash(text) for text in answers], np.uint64),
         "loose_answer": np.array([_hash(text) for text in loose], np.uint64),
         "exact": np.array([_hash(_exact_text(e)) for e in block], np.uint64),
     }
+
+
+def _asked(example: Example) -> str:
+    """The prompt, spaces collapsed; under other tools the same words ask for another answer."""
+    asked = " ".join(example.prompt.split())
+    return f"{asked}\n{example.tools}" if example.tools else asked
 
 
 def _parts(example: Example) -> tuple[str, str, str]:
@@ -233,6 +240,8 @@ def _exact_text(example: Example) -> str:
     if example.messages is not None:
         turns = example.messages
         parts = [part for m in turns for part in (m.role, m.content, m.calls, m.thoughts)]
+    if example.tools:
+        parts.append(example.tools)
     trimmed = ["\n".join([line.rstrip(" \t\r") for line in part.split("\n")]).rstrip("\n") for part in parts]
     # With their lengths: without them ("ab", "c") and ("a", "bc") would hash alike.
     return "".join([f"{len(part)} {part}" for part in trimmed])

@@ -42,8 +42,8 @@ class NearDuplicates:
     """Rows that resemble an earlier one: ``later[i]`` resembles ``earlier[i]`` at ``similarity[i]``.
 
     ``later`` and ``earlier`` are row numbers as given, each later one once. The earlier one is the first
-    that is ``alike`` in its answer too (of one short answer, in what is asked), or else the first of all; ``examined`` rows were compared of ``total``
-    given.
+    that is ``alike`` in its answer too (of one short answer, in what is asked), or else the first of all;
+    ``examined`` rows were compared of ``total`` given.
     """
 
     later: NDArray[np.int64]
@@ -61,7 +61,8 @@ class NearDuplicates:
     def spare(self, gone: Iterable[int] = ()) -> list[tuple[int, int, float]]:
         """Rows to leave out so that one of each kind stays: row, the one like it, and their similarity.
 
-        Rows with a question or an answer of their own stay, and so does what resembles a row that is ``gone`` anyway.
+        Rows with a question or an answer of their own stay, and so does what resembles a row that is
+        ``gone`` anyway.
         """
         left = set(gone)
         spare = []
