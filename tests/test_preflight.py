@@ -438,6 +438,21 @@ def test_a_template_that_never_closes_the_answer_is_reported(chat) -> None:  # t
     assert "never learn to stop" in _one(preflight(_clean(), Recipe(), tokenizer=chat), "end-token").message
 
 
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        ("Guanaco", "### Human: Hi### Assistant: Hello"),
+        ("Llama 4", "<|header_start|>user<|header_end|>\n\nHi<|eot|>"),
+        ("DeepSeek", "<\uff5cUser\uff5c>Hi<\uff5cAssistant\uff5c>Hello"),
+        ("gpt-oss", "<|start|>user<|message|>Hi<|end|>"),
+        ("Command R", "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>Hi<|END_OF_TURN_TOKEN|>"),
+    ],
+)
+def test_markers_of_a_family_are_named(family: str, text: str) -> None:
+    finding = _one(preflight([Example("", text, 1), *_clean()[1:]], Recipe()), "chat-template")
+    assert finding.rows == (1,) and f"({family})" in finding.message
+
+
 def test_rows_with_template_markers_clash_with_another_template(tokenizer, chat) -> None:  # type: ignore[no-untyped-def]
     marked = _with(("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Hello<|im_end|>"))
     alpaca = _with(("### Instruction:\nSay hi\n\n### Response:\n", "Hi"))

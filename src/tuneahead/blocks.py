@@ -33,6 +33,11 @@ MARKERS = (
     "<|end_of_text|>",
     "</s>",
     "<eos>",
+    "Llama 4",
+    "DeepSeek",
+    "gpt-oss",
+    "Command R",
+    "Guanaco",
 )
 """Families of template markers; a row's code in the survey is an index into this."""
 
@@ -40,6 +45,8 @@ _MARKER = re.compile(
     r"(<\|im_(?:start|end)\|>)|(<\|(?:start_header_id|end_header_id|eot_id|begin_of_text)\|>)"
     r"|(\[/?INST\]|<</?SYS>>)|(<(?:start|end)_of_turn>)|(<\|(?:user|assistant|system|end)\|>)"
     r"|(### (?:Instruction|Response) ?:)|(<\|endoftext\|>)|(<\|end_of_text\|>)|(</s>\s*\Z)|(<eos>\s*\Z)"
+    r"|(<\|header_(?:start|end)\|>)|(<\uff5c(?:User|Assistant)\uff5c>)|(<\|(?:channel|message)\|>)"
+    r"|(<\|(?:START|END)_OF_TURN_TOKEN\|>)|(### (?:Human|Assistant) ?:)"
 )
 
 # Frequent words that hardly occur in other languages than those they are listed of, nor in code (as "os" and
