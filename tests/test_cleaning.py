@@ -262,7 +262,7 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "link.ledger.jsonl").symlink_to(path)
     with pytest.raises(DataError, match="would be overwritten"):
         clean_file(path, tmp_path / "link.jsonl")
-    pq.write_table(pa.table({"prompt": ["p"], "answer": ["a"], "image": [b"\x01"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"prompt": ["p"], "answer": ["a"], "scan": [b"\x01"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="row 1: can't be written as JSON"):
         clean_file(tmp_path / "a.parquet", tmp_path / "out.jsonl")
     with pytest.raises(DataError, match="can't be written"):

@@ -166,7 +166,7 @@ def _open(source: Source, mapping: ColumnMapping | None) -> tuple[Layout, Iterat
     layout = find_layout(sample, mapping, source.path, how_split(source))
     if source.container != "parquet":
         return layout, chain(sample, rows)
-    # Vectors and images beside a text cost many times what the text does.
+    # Vectors beside a text cost many times what the text does.
     texts = {*layout.columns.given(), *chain.from_iterable(layout.others.values())}
     used = {*texts, layout.label, layout.tools, *layout.media}
     return layout, iter_records(replace(source, columns=frozenset(used)))
