@@ -126,6 +126,14 @@ def test_conversations_that_differ_in_their_thoughts_are_no_copies(tmp_path: Pat
     assert clean_file(path, tmp_path / "out.jsonl").ledger == ()
 
 
+def test_rows_that_differ_in_their_tools_alone_stay(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    turns = [{"role": "user", "content": "Pizza?"}, {"role": "assistant", "content": "I can't"}]
+    rows = [{"messages": turns, "tools": [{"name": name}]} for name in ("loan", "map", "loan")]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert [removal.row for removal in clean_file(path, tmp_path / "out.jsonl").ledger] == [3]
+
+
 def test_a_conversation_goes_as_empty_only_if_no_answer_says_or_calls_anything(tmp_path: Path) -> None:
     user, good = {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}
     call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
@@ -254,7 +262,7 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "link.ledger.jsonl").symlink_to(path)
     with pytest.raises(DataError, match="would be overwritten"):
         clean_file(path, tmp_path / "link.jsonl")
-    pq.write_table(pa.table({"prompt": ["p"], "answer": ["a"], "image": [b"\x01"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"prompt": ["p"], "answer": ["a"], "scan": [b"\x01"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="row 1: can't be written as JSON"):
         clean_file(tmp_path / "a.parquet", tmp_path / "out.jsonl")
     with pytest.raises(DataError, match="can't be written"):

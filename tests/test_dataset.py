@@ -240,7 +240,10 @@ def test_turns_in_the_notation_of_python_are_refused(tmp_path: Path) -> None:
     assert _pairs(read_examples(code)) == [("How are turns written?", str(user))]
 
 
-@pytest.mark.parametrize(("key", "no"), [("weight", 0), ("weight", 0.0), ("train", False), ("loss", False)])
+@pytest.mark.parametrize(
+    ("key", "no"),
+    [("weight", 0), ("weight", 0.0), ("train", False), ("loss", False), ("loss_weight", 0.0)],
+)
 def test_an_answer_that_is_not_to_be_learnt_is_refused(tmp_path: Path, key: str, no: float) -> None:
     turns = [
         {"role": "user", "content": "p", key: no},
@@ -286,6 +289,52 @@ def test_unpaired_preferences_are_refused_where_an_answer_is_unwanted(tmp_path: 
     assert _pairs(read_examples(wanted)) == [("p", "good")]
     late = _error(_write(tmp_path, "c.jsonl", _jsonl(rows[:1] * 300 + rows)))
     assert "preference data: label is false" in str(late) and late.row == 302
+
+
+_SEEN = {"messages": [{"role": "user", "content": "<image>A dog?"}, {"role": "assistant", "content": "Yes"}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({**_SEEN, "images": ["1.jpg"]}, "images"),
+        ({**_SEEN, "image": "1.jpg"}, "image"),
+        ({"question": "A dog?", "answer": "Yes", "image": {"bytes": "ab", "path": None}}, "image"),
+    ],
+)
+def test_rows_with_pictures_are_refused_where_their_texts_alone_are_not_asked_for(
+    tmp_path: Path, row: dict[str, object], column: str
+) -> None:
+    path = _write(tmp_path, "a.jsonl", _jsonl([{**row, column: None}, row]))
+    error = _error(path)
+    assert f"column {column!r}" in str(error) and error.row == 2
+    options = error.remedy.rpartition(": ")[2]
+    mapping = read_mapping([option.strip() for option in options.split("-m ") if option])
+    assert [answer for _, answer in _pairs(read_examples(path, mapping=mapping))] == ["Yes", "Yes"]
+
+
+def test_where_a_text_has_its_picture_is_no_picture(tmp_path: Path) -> None:
+    row = {"text": "On the harbour", "images": ["http://example.com/1.jpg"], "image": "2.jpg"}
+    assert _pairs(read_examples(_write(tmp_path, "a.jsonl", _jsonl([row])))) == [("", "On the harbour")]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_tools_tell_rows_of_equal_text_apart_and_are_no_tools_where_they_are_names(
+    tmp_path: Path, name: str
+) -> None:
+    turns = [{"role": "user", "content": "Pizza?"}, {"role": "assistant", "content": "Sorry"}]
+    tools = ('[{"name": "loan"}]', '[{"name": "map"}]', "[]")
+    path = tmp_path / name
+    rows = [{"messages": turns, "tools": text} for text in tools]
+    path.write_text(_jsonl(rows))
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    data = read_examples(path)
+    assert [example.tools for example in data] == [*tools[:2], ""]
+    other = read_examples(_write(tmp_path, "b.jsonl", _jsonl([{**row, "tools": tools[0]} for row in rows])))
+    assert data.fingerprint != other.fingerprint
+    named = _write(tmp_path, "c.jsonl", _jsonl([{"messages": turns, "tools": ["saw", "axe"]}]))
+    assert read_examples(named).examples[0].tools == ""
 
 
 @pytest.mark.parametrize(

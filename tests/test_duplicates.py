@@ -106,6 +106,18 @@ def test_every_row_with_an_alike_answer_is_paired_with_the_first_that_has_one() 
     assert [row[:2] for row in near.spare([1])] == [(3, 0)]
 
 
+def test_rows_of_one_short_answer_are_alike_only_where_they_ask_the_same() -> None:
+    passage = " ".join(_texts(1, 140, random.Random(6))[0])
+    asked = "does the harbour freeze in winter"
+    other = "have ships of ten metres room there"
+    for form in ("{1}\n{0}", "{0}\n{1}"):
+        questions = (asked, other, f"{asked} months")
+        rows = [Example(form.format(passage, question), "Yes", i) for i, question in enumerate(questions)]
+        near = take_survey(rows).near
+        assert list(zip(near.later, near.alike, strict=True)) == [(1, False), (2, True)]
+        assert [row[:2] for row in near.spare()] == [(2, 0)]
+
+
 def test_long_answers_are_alike_where_they_share_most_of_their_triples() -> None:
     rng = random.Random(4)
     passage, told, other = (" ".join(_texts(1, words, rng)[0]) for words in (600, 40, 40))

@@ -281,6 +281,21 @@ def test_a_mix_of_languages_is_a_note() -> None:
     assert not _only(preflight(_with(*loops), Recipe()), "language-mix")
 
 
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ("Como faço para abrir este arquivo por aqui?", "Você não tem uma cópia em casa?"),
+        ("Con una sola chiave del file si apre tutto", "Il file non è più nel posto di prima, che succede?"),
+        ("Is de naam of de titel goed?", "Was het een goed idee of niet?"),
+    ],
+)
+def test_words_that_languages_share_make_no_mix_of_one_language(sentences: tuple[str, str]) -> None:
+    rows = [
+        Example(f"{i}: {text}", f"{i}", 2 * i + at) for i in range(20) for at, text in enumerate(sentences, 1)
+    ]
+    assert not _only(preflight(rows, Recipe()), "language-mix")
+
+
 def test_answers_far_longer_than_the_rest_are_found() -> None:
     finding = _one(preflight(_with(("p", "word " * 1000)), Recipe()), "answer-lengths")
     assert finding.severity == "warn" and finding.rows == (17,)
@@ -305,6 +320,18 @@ def test_contradictions_are_grouped_and_spelling_is_none() -> None:
     assert not _only(preflight(_clean(), Recipe()), "conflicting-answers")
 
 
+def test_rows_under_other_tools_are_no_copies_and_no_contradictions_and_their_tools_are_told() -> None:
+    asked = [("Order a pizza", "Sorry"), ("Order a pizza", "Sorry"), ("Order a pizza", "I only book loans")]
+    rows = [Example(p, a, i, tools=f'[{{"name": "f{i}"}}]') for i, (p, a) in enumerate(asked, 1)]
+    findings = preflight(rows, Recipe())
+    assert not _only(findings, "exact-duplicates") and not _only(findings, "conflicting-answers")
+    finding = _one(findings, "unread-parts")
+    assert finding.rows == (1, 2, 3) and "the tools of 3 of 3 rows" in finding.message
+    same = preflight([replace(row, tools="[{}]") for row in rows], Recipe())
+    assert _one(same, "exact-duplicates").rows == (2,)
+    assert _one(same, "conflicting-answers").rows == (1, 2, 3)
+
+
 def test_near_duplicates_name_the_row_they_resemble() -> None:
     text = "Write a short and friendly letter to your neighbour about the noise of last night in the garden"
     text += ", and do not forget to say thanks"
@@ -320,7 +347,7 @@ def test_questions_about_one_passage_are_a_note_and_no_near_duplicates() -> None
     rows = _with(*((f"{passage} What is {i} and {i}?", f"It is {2 * i}.") for i in range(5)))
     finding = _one(preflight(rows, Recipe()), "near-duplicates")
     assert (finding.severity, finding.rows) == ("note", (18, 19, 20, 21))
-    assert "but not the answer" in finding.message
+    assert "but not question and answer" in finding.message
 
 
 def _benchmark(items: int) -> Benchmark:
@@ -409,6 +436,21 @@ def test_a_template_that_never_closes_the_answer_is_reported(chat) -> None:  # t
     assert not _only(preflight(_clean(), Recipe(), tokenizer=added), "end-token")
     chat.chat_template = chat.chat_template.replace("<|endoftext|>", "")
     assert "never learn to stop" in _one(preflight(_clean(), Recipe(), tokenizer=chat), "end-token").message
+
+
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        ("Guanaco", "### Human: Hi### Assistant: Hello"),
+        ("Llama 4", "<|header_start|>user<|header_end|>\n\nHi<|eot|>"),
+        ("DeepSeek", "<\uff5cUser\uff5c>Hi<\uff5cAssistant\uff5c>Hello"),
+        ("gpt-oss", "<|start|>user<|message|>Hi<|end|>"),
+        ("Command R", "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>Hi<|END_OF_TURN_TOKEN|>"),
+    ],
+)
+def test_markers_of_a_family_are_named(family: str, text: str) -> None:
+    finding = _one(preflight([Example("", text, 1), *_clean()[1:]], Recipe()), "chat-template")
+    assert finding.rows == (1,) and f"({family})" in finding.message
 
 
 def test_rows_with_template_markers_clash_with_another_template(tokenizer, chat) -> None:  # type: ignore[no-untyped-def]

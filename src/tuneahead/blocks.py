@@ -33,6 +33,11 @@ MARKERS = (
     "<|end_of_text|>",
     "</s>",
     "<eos>",
+    "Llama 4",
+    "DeepSeek",
+    "gpt-oss",
+    "Command R",
+    "Guanaco",
 )
 """Families of template markers; a row's code in the survey is an index into this."""
 
@@ -40,18 +45,23 @@ _MARKER = re.compile(
     r"(<\|im_(?:start|end)\|>)|(<\|(?:start_header_id|end_header_id|eot_id|begin_of_text)\|>)"
     r"|(\[/?INST\]|<</?SYS>>)|(<(?:start|end)_of_turn>)|(<\|(?:user|assistant|system|end)\|>)"
     r"|(### (?:Instruction|Response) ?:)|(<\|endoftext\|>)|(<\|end_of_text\|>)|(</s>\s*\Z)|(<eos>\s*\Z)"
+    r"|(<\|header_(?:start|end)\|>)|(<\uff5c(?:User|Assistant)\uff5c>)|(<\|(?:channel|message)\|>)"
+    r"|(<\|(?:START|END)_OF_TURN_TOKEN\|>)|(### (?:Human|Assistant) ?:)"
 )
 
-# Frequent words of one language that hardly occur in the others, nor in code (as "os" and "com" do).
+# Frequent words that hardly occur in other languages than those they are listed of, nor in code (as "os" and
+# "com" do). A word of several languages counts for each.
 _FUNCTION_WORDS = {
     "English": "the and of is that you it with this was are have not what which from",
-    "German": "der und das ich ist nicht den von mit ein auf für sich auch dem wie sind",
-    "French": "les est une des dans pour pas qui sur avec vous cette quelle être sont aux",
+    "German": "der und das ich ist nicht den von mit ein auf für sich auch dem wie sind was",
+    "French": "les est une des dans pour pas qui sur avec vous cette quelle être sont aux il mais",
     "Spanish": "el los las del con una por para como pero más este cuál qué muy también",
-    "Italian": "il che di non della sono per gli nel anche più come questo delle alla",
-    "Portuguese": "não uma seu muito em são mais você foi isso pelo ao também das qual",
-    "Dutch": "het een van niet dat voor ik zijn maar ook naar wordt deze wat heeft",
+    "Italian": "il che di non della sono per gli nel anche più questo delle alla con una del",
+    "Portuguese": "não uma seu muito em são mais você foi isso pelo ao também das qual para como por este",
+    "Catalan": "els les el del una per amb és són aquest aquesta però més també està com dels pel quan",
+    "Dutch": "het een van niet dat voor ik zijn maar ook naar wordt deze wat heeft met aan is was of",
 }
+_SPOKEN = len(_FUNCTION_WORDS) + 1
 LANGUAGES = ("unclear", *_FUNCTION_WORDS, *(f"{name} script" for name in SCRIPTS[1:]))
 
 
@@ -156,6 +166,7 @@ class BlockMeter:
             "earlier_turns": np.fromiter(map(_answers_before, block), bool, count),
             "calls": np.fromiter((any(m.calls for m in e.messages or ()) for e in block), bool, count),
             "thoughts": np.fromiter((any(m.thoughts for m in e.messages or ()) for e in block), bool, count),
+            "tools": np.fromiter((bool(e.tools) for e in block), bool, count),
             "echo": np.fromiter(map(_echoes, block), bool, count),
             "gibberish": find_gibberish(stats),
             "damage": _damage(texts, stats),
@@ -165,32 +176,30 @@ class BlockMeter:
         }
 
     def _language(self, words: Words, stats: TextStats) -> NDArray[np.uint8]:
-        hashes, codes = self._languages
+        hashes, spoken = self._languages
         place = np.minimum(np.searchsorted(hashes, words.hashes), len(hashes) - 1)
         known = hashes[place] == words.hashes
         owner = np.repeat(np.arange(len(words)), np.diff(words.offsets))
-        width = len(_FUNCTION_WORDS) + 1
         # Each word once a row: code repeats its own names, some of which are words elsewhere.
         once = np.unique(owner[known] * len(hashes) + place[known])
-        votes = np.bincount(
-            once // len(hashes) * width + codes[once % len(hashes)], minlength=len(words) * width
-        )
-        table = votes.reshape(len(words), width)
+        owner, place = np.divmod(once, len(hashes))
+        votes = [np.bincount(owner[spoken[place, code]], minlength=len(words)) for code in range(_SPOKEN)]
+        table = np.stack(votes, axis=1)
         ranked = np.sort(table, axis=1)
         # Two different function words, and more of this language than of any other.
         clear = (ranked[:, -1] >= 2) & (ranked[:, -1] > ranked[:, -2])
         language = np.where(clear, table.argmax(axis=1), 0)
         script = stats.scripts.argmax(axis=1)
         foreign = (script > 0) & (stats.scripts.max(axis=1) >= 5)
-        return np.where(foreign, width - 1 + script, language).astype(np.uint8)
+        return np.where(foreign, _SPOKEN - 1 + script, language).astype(np.uint8)
 
 
 KINDS: dict[str, type[np.generic]] = {
     "row": np.int64, "prompt": np.uint64, "answer": np.uint64, "loose_answer": np.uint64,
     "exact": np.uint64, "prompt_characters": np.int64, "answer_characters": np.int64,
     "empty_prompt": np.bool_, "empty_answer": np.bool_, "silent": np.bool_, "conversation": np.bool_,
-    "earlier_turns": np.bool_, "calls": np.bool_, "thoughts": np.bool_, "echo": np.bool_,
-    "gibberish": np.bool_, "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
+    "earlier_turns": np.bool_, "calls": np.bool_, "thoughts": np.bool_, "tools": np.bool_,
+    "echo": np.bool_, "gibberish": np.bool_, "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
 }  # fmt: skip
 
 
@@ -211,11 +220,17 @@ def _hash_columns(block: list[Example]) -> dict[str, NDArray[Any]]:
     answers = [" ".join(e.answer.split()) for e in block]
     loose = [text.casefold().rstrip(" .!?,;:\"'") or text for text in answers]
     return {
-        "prompt": np.array([_hash(" ".join(e.prompt.split())) for e in block], np.uint64),
+        "prompt": np.array([_hash(_asked(e)) for e in block], np.uint64),
         "answer": np.array([_hash(text) for text in answers], np.uint64),
         "loose_answer": np.array([_hash(text) for text in loose], np.uint64),
         "exact": np.array([_hash(_exact_text(e)) for e in block], np.uint64),
     }
+
+
+def _asked(example: Example) -> str:
+    """The prompt, spaces collapsed; under other tools the same words ask for another answer."""
+    asked = " ".join(example.prompt.split())
+    return f"{asked}\n{example.tools}" if example.tools else asked
 
 
 def _parts(example: Example) -> tuple[str, str, str]:
@@ -232,6 +247,8 @@ def _exact_text(example: Example) -> str:
     if example.messages is not None:
         turns = example.messages
         parts = [part for m in turns for part in (m.role, m.content, m.calls, m.thoughts)]
+    if example.tools:
+        parts.append(example.tools)
     trimmed = ["\n".join([line.rstrip(" \t\r") for line in part.split("\n")]).rstrip("\n") for part in parts]
     # With their lengths: without them ("ab", "c") and ("a", "bc") would hash alike.
     return "".join([f"{len(part)} {part}" for part in trimmed])
@@ -288,8 +305,11 @@ def _chosen(words: Words, keep: NDArray[np.bool_]) -> Words:
     return Words(words.hashes[np.repeat(keep, lengths)], offsets)
 
 
-def _language_words(hasher: WordHasher) -> tuple[Hashes, NDArray[np.int64]]:
+def _language_words(hasher: WordHasher) -> tuple[Hashes, NDArray[np.bool_]]:
+    """Hashes of all function words, ascending, and of which languages each is: ``(words, _SPOKEN)``."""
     words = hasher.words(list(_FUNCTION_WORDS.values()))
-    codes = np.repeat(np.arange(1, len(_FUNCTION_WORDS) + 1), np.diff(words.offsets))
-    order = np.argsort(words.hashes)
-    return words.hashes[order], codes[order]
+    codes = np.repeat(np.arange(1, _SPOKEN), np.diff(words.offsets))
+    hashes, place = np.unique(words.hashes, return_inverse=True)
+    spoken = np.zeros((len(hashes), _SPOKEN), bool)
+    spoken[place, codes] = True
+    return hashes, spoken

@@ -8,10 +8,11 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeGuard, cast
 
+from tuneahead.besides import tools_text
 from tuneahead.columnuse import ColumnUse
 from tuneahead.errors import DataError
 from tuneahead.examples import Example, Message
@@ -27,8 +28,8 @@ _ALIASES = {
 }
 ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases.split()}
 _KNOWN = "system, user, assistant and tool (also human, gpt, function_call, observation and their like)"
-_TRAINED = ("weight", "train", "loss")
-"""Keys of a turn that say whether it is learnt: of OpenAI, Axolotl and ms-swift."""
+_TRAINED = ("weight", "train", "loss", "loss_weight")
+"""Keys of a turn that say whether it is learnt: of OpenAI, Axolotl, ms-swift and LLaMA-Factory."""
 _NOT = ("0", "0.0", "false")
 _PYTHON_TURNS = re.compile(r"\s*\[\s*\{'(?:role|from|content|value)':")
 _MISSING = object()
@@ -75,12 +76,24 @@ class Layout:
     """Further columns that are read where the ``input`` or ``system`` column is absent or empty, by part."""
     label: str = ""
     """The column that says of each answer whether it is wanted; empty where none does."""
+    tools: str = ""
+    """The column of the tools that a row offers; empty where there is none."""
+    media: tuple[str, ...] = ()
+    """Columns of pictures and sounds: rows that have any are refused."""
 
     def example(self, row: int, record: Record) -> Example:
         """The :class:`Example` of one record; raises :class:`DataError` naming row and column."""
-        columns = self.columns
         if self.label and str(record.get(self.label)).lower() == "false":
             raise self._unwanted(row, record)
+        for column in self.media:
+            if record.get(column):
+                raise self._pictured(row, record, column)
+        found = self._texts(row, record)
+        tools = tools_text(record.get(self.tools)) if self.tools else ""
+        return replace(found, tools=tools) if tools else found
+
+    def _texts(self, row: int, record: Record) -> Example:
+        columns = self.columns
         if columns.text:
             text = self._as_text(row, columns.text, self._json_value(row, record, columns.text))
             return Example("", text, row)
@@ -106,14 +119,26 @@ class Layout:
         shown = "\n\n".join(turn.content for turn in before)
         return Example(shown, told, row, (*before, Message("assistant", told)))
 
-    def _unwanted(self, row: int, record: Record) -> DataError:
+    def _options(self, record: Record) -> str:
+        """How to name the columns of a record that were found."""
         read = ((part.name, getattr(self.columns, part.name)) for part in fields(self.columns))
-        options = " ".join(f"-m {part}={shlex.quote(column)}" for part, column in read if column in record)
+        return " ".join(f"-m {part}={shlex.quote(column)}" for part, column in read if column in record)
+
+    def _pictured(self, row: int, record: Record, column: str) -> DataError:
+        return DataError(
+            f"holds pictures or sounds beside its text (column {column!r}); only text can be trained on",
+            path=self.path,
+            row=row,
+            remedy="leave such rows out; or look at the text alone, where rows of one text are copies: "
+            + self._options(record),
+        )
+
+    def _unwanted(self, row: int, record: Record) -> DataError:
         return DataError(
             f"preference data: {self.label} is false, so this answer is one not to give",
             path=self.path,
             row=row,
-            remedy=f"keep the rows with {self.label} true; or learn from all: {options}",
+            remedy=f"keep the rows with {self.label} true; or learn from all: {self._options(record)}",
         )
 
     def _conversation(self, row: int, record: Record, turns: list[Message]) -> Example:

@@ -34,7 +34,7 @@ _SAMPLE_ROWS = 100
 class Dataset:
     """The examples of one file, and what they were read as.
 
-    ``fingerprint`` hashes what was parsed (prompts, answers, turns), so that the same rows in
+    ``fingerprint`` hashes what was parsed (prompts, answers, turns, tools), so that the same rows in
     another format share it. ``format`` is alpaca, prompt-answer, messages, sharegpt or text;
     ``columns`` names the columns that were read, ``use`` also those that were not.
 
@@ -125,7 +125,7 @@ def read_examples(path: str | Path, *, mapping: ColumnMapping | None = None) -> 
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
-    """Hash of prompts, answers and turns in order; 16 hex digits of SHA-256."""
+    """Hash of prompts, answers, turns and tools in order; 16 hex digits of SHA-256."""
     digest = _Digest()
     for example in examples:
         digest.add(example)
@@ -140,6 +140,8 @@ class _Digest:
         parts = [example.prompt, example.answer]
         for turn in example.messages or ():
             parts += (turn.role, turn.content)
+        if example.tools:
+            parts.append(example.tools)
         try:
             encoded = [part.encode() for part in parts]
         except UnicodeEncodeError as error:
@@ -164,6 +166,7 @@ def _open(source: Source, mapping: ColumnMapping | None) -> tuple[Layout, Iterat
     layout = find_layout(sample, mapping, source.path, how_split(source))
     if source.container != "parquet":
         return layout, chain(sample, rows)
-    # Vectors and images beside a text cost many times what the text does.
-    used = {*layout.columns.given(), *chain.from_iterable(layout.others.values()), layout.label}
+    # Vectors beside a text cost many times what the text does.
+    texts = {*layout.columns.given(), *chain.from_iterable(layout.others.values())}
+    used = {*texts, layout.label, layout.tools, *layout.media}
     return layout, iter_records(replace(source, columns=frozenset(used)))

@@ -32,6 +32,8 @@ _SEED = 20_240_617
 _COMMON_FRACTION = 0.9
 _COMMON_MIN_ROWS = 50
 _BLOCK_ROWS = 4096
+# Two rows of one short answer that differ in so many words on end ask for different things.
+_PHRASE_WORDS = 4
 _CHUNK_PAIRS = 100_000
 
 
@@ -40,8 +42,8 @@ class NearDuplicates:
     """Rows that resemble an earlier one: ``later[i]`` resembles ``earlier[i]`` at ``similarity[i]``.
 
     ``later`` and ``earlier`` are row numbers as given, each later one once. The earlier one is the first
-    whose answer is ``alike`` too, or else the first of all; ``examined`` rows were compared of ``total``
-    given.
+    that is ``alike`` in its answer too (of one short answer, in what is asked), or else the first of all;
+    ``examined`` rows were compared of ``total`` given.
     """
 
     later: NDArray[np.int64]
@@ -59,7 +61,8 @@ class NearDuplicates:
     def spare(self, gone: Iterable[int] = ()) -> list[tuple[int, int, float]]:
         """Rows to leave out so that one of each kind stays: row, the one like it, and their similarity.
 
-        Rows with an answer of their own stay, and so does what resembles a row that is ``gone`` anyway.
+        Rows with a question or an answer of their own stay, and so does what resembles a row that is
+        ``gone`` anyway.
         """
         left = set(gone)
         spare = []
@@ -287,13 +290,29 @@ class _Texts:
         return set(self.shingles[self.offsets[row] : self.offsets[row + 1]].tolist())
 
     def answers_alike(self, row: int, other: int, threshold: float) -> bool:
-        """Whether the answers are as similar as the rows; those too short for triples have to be equal."""
+        """Whether the answers are as similar as the rows; those too short for triples have to be equal.
+
+        Many rows of one short answer, such as yes, ask different things about one text: those are not alike.
+        """
         if self.answers[row] == self.answers[other]:
-            return True
+            return bool(self.answer_lengths[row]) or not self._ask_apart(row, other)
         ends = (self.offsets[at + 1] for at in (row, other))
         lengths = (self.answer_lengths[at] for at in (row, other))
         one, two = (set(self.shingles[end - n : end].tolist()) for end, n in zip(ends, lengths, strict=True))
         return bool(one or two) and _jaccard(one, two) >= threshold
+
+    def _ask_apart(self, row: int, other: int) -> bool:
+        """Whether one of two rows holds a phrase, most likely the question, that the other does not."""
+        one, two = (self.shingles[self.offsets[at] : self.offsets[at + 1]] for at in (row, other))
+        return max(_phrase_words(~np.isin(one, two)), _phrase_words(~np.isin(two, one))) >= _PHRASE_WORDS
+
+
+def _phrase_words(apart: NDArray[np.bool_]) -> int:
+    """Words on end that at most differ, from which triples of a row, in order, another row has not."""
+    # A word inside stands in three triples, the first word of all in one.
+    padded = np.concatenate([[False], np.repeat(apart[:1], SHINGLE_WORDS - 1), apart, [False]])
+    edges = np.flatnonzero(np.diff(padded))
+    return int((edges[1::2] - edges[::2]).max(initial=0)) - SHINGLE_WORDS + 1
 
 
 def _jaccard(one: set[int], two: set[int]) -> float:

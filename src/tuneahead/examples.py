@@ -25,13 +25,15 @@ class Example:
 
     ``row`` is the 1-based line or record number in the file. ``messages`` is set for
     conversations; ``prompt`` then holds every turn before the last assistant turn, and
-    ``answer`` that last turn. Plain text has an empty prompt.
+    ``answer`` that last turn. Plain text has an empty prompt. ``tools`` are those that the row offers beside
+    its texts, as JSON: never trained on, they tell apart rows of equal texts.
     """
 
     prompt: str
     answer: str
     row: int
     messages: tuple[Message, ...] | None = None
+    tools: str = ""
 
 
 def shortened(example: Example, characters: int) -> Example:

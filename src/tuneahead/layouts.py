@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
+from tuneahead.besides import find_media, find_tools
 from tuneahead.columns import (
     NAME_THE_COLUMNS,
     ROLES,
@@ -53,7 +54,8 @@ def find_layout(
     named = () if mapping is None else [f.name for f in fields(mapping) if getattr(mapping, f.name)]
     read = {f.name: getattr(found.columns, f.name) for f in fields(found.columns)}
     others = [column for columns in found.others.values() for column in columns]
-    return replace(found, use=find_use([record for _, record in sample], read, named, others))
+    records = [record for _, record in sample]
+    return replace(found, use=find_use(records, read, named, others), tools=find_tools(records))
 
 
 def _shapes(sample: Sequence[tuple[int, Record]]) -> dict[str, str]:
@@ -94,7 +96,8 @@ def _find(
         )
     (name, columns), _ = votes.most_common(1)[0]
     columns, others = _with_optional(columns, sample)
-    return Layout(name, columns, path, others=others, label=_label(sample, columns))
+    media = find_media([record for _, record in sample])
+    return Layout(name, columns, path, others=others, label=_label(sample, columns), media=media)
 
 
 def _refuse_turns(sample: Sequence[tuple[int, Record]], path: Path) -> None:

@@ -54,14 +54,14 @@ _WORKERS_FROM_BLOCKS = 8
 class Survey:
     """What one pass over the rows recorded; arrays are ``(rows,)``, in order of the rows.
 
-    ``prompt`` and ``answer`` are hashes of the texts with spaces collapsed; ``loose_answer``
-    also ignores case and closing punctuation. ``exact`` hashes roles, tool calls, thoughts and texts, spaces
-    at the ends of lines aside. ``silent`` marks rows none of whose answers says or calls anything,
-    ``earlier_turns`` conversations with an assistant turn before the last, ``calls`` and ``thoughts`` those
-    that hold any beside the content of a turn. ``damage`` holds
-    :class:`Damage` bits, ``marker`` indices into ``MARKERS``, ``language`` into ``LANGUAGES``. ``long_rows``
-    are rows with an answer that might be too long for the window, of ``long_count`` met; ``sample`` is a
-    random sample.
+    ``prompt`` and ``answer`` are hashes of the texts with spaces collapsed, ``prompt`` with the row's
+    tools; ``loose_answer`` also ignores case and closing punctuation. ``exact`` hashes roles, tools, calls,
+    thoughts and texts, spaces at the ends of lines aside. ``silent`` marks rows none of whose answers says
+    or calls anything, ``earlier_turns`` conversations with an assistant turn before the last, ``calls`` and
+    ``thoughts`` those that hold any beside the content of a turn, ``tools`` rows that offer any. ``damage``
+    holds :class:`Damage` bits, ``marker`` indices into ``MARKERS``, ``language`` into ``LANGUAGES``.
+    ``long_rows`` are rows with an answer that might be too long for the window, of ``long_count`` met;
+    ``sample`` is a random sample.
     """
 
     row: NDArray[np.int64]
@@ -78,6 +78,7 @@ class Survey:
     earlier_turns: NDArray[np.bool_]
     calls: NDArray[np.bool_]
     thoughts: NDArray[np.bool_]
+    tools: NDArray[np.bool_]
     echo: NDArray[np.bool_]
     gibberish: NDArray[np.bool_]
     damage: NDArray[np.uint8]
@@ -130,7 +131,7 @@ class _Draw:
 
 def _characters(example: Example) -> int:
     turns = sum(len(m.content) + len(m.calls) + len(m.thoughts) for m in example.messages or ())
-    return len(example.prompt) + len(example.answer) + turns
+    return len(example.prompt) + len(example.answer) + len(example.tools) + turns
 
 
 def take_survey(

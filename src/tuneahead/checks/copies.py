@@ -83,8 +83,8 @@ def near_duplicates(context: Context) -> Iterator[Finding]:
         yield found(
             "near-duplicates",
             "note",
-            f"{_of_distinct(len(other), near)} share most of their wording with an earlier row, but not the "
-            f"answer{left}",
+            f"{_of_distinct(len(other), near)} share most of their wording with an earlier row, but not "
+            f"question and answer{left}",
             "nothing, if many rows ask about one text; else check which of the answers is right",
             rows=other,
         )

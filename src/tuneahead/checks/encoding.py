@@ -62,6 +62,10 @@ MARKER_TOKENS = {
     "Llama 3": "<|start_header_id|>",
     "Gemma": "<start_of_turn>",
     "Zephyr": "<|user|>",
+    "Llama 4": "<|header_start|>",
+    "DeepSeek": "<\uff5cUser\uff5c>",
+    "gpt-oss": "<|message|>",
+    "Command R": "<|START_OF_TURN_TOKEN|>",
     **{token: token for token in ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")},
 }
 

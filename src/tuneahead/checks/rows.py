@@ -66,11 +66,12 @@ def empty_answers(context: Context) -> Iterator[Finding]:
 
 
 def unread_parts(context: Context) -> Iterator[Finding]:
-    """Tool calls and thoughts beside the content of a turn: nothing of them is read or trained."""
+    """Tools, tool calls and thoughts beside the content of a turn: nothing of them is read or trained."""
     survey = context.survey
     for mask, what, remedy in (
         (survey.calls, "tool calls", "as the base's chat template shows them"),
         (survey.thoughts, "thoughts", "between the marks of the base, such as <think> and </think>"),
+        (survey.tools, "tools", "in a system turn, as the base's chat template shows them"),
     ):
         if mask.any():
             yield found(
