@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from tuneahead.columnuse import column_names
+
 TOOLS_NAMES = ("tools", "functions")
 MEDIA_NAMES = ("image", "images", "video", "videos", "audio", "audios")
 
@@ -33,8 +35,7 @@ def find_media(records: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
 
 
 def _columns(records: Sequence[Mapping[str, object]], known: Sequence[str]) -> list[str]:
-    names = dict.fromkeys(str(key) for record in records for key in record)
-    return [name for name in names if name.strip().lower() in known]
+    return [name for name in column_names(records) if name.strip().lower() in known]
 
 
 def _describes(records: Sequence[Mapping[str, object]], column: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 PROMPT_NAMES = ("prompt", "instruction", "question", "query", "problem", "input", "user", "human")
@@ -46,6 +46,11 @@ class ColumnUse:
     rivals: tuple[tuple[str, str], ...] = ()
 
 
+def column_names(records: Iterable[Mapping[str, object]]) -> list[str]:
+    """The names of all columns that any of the records has, in order of appearance."""
+    return list(dict.fromkeys(str(key) for record in records for key in record))
+
+
 def find_use(
     records: Sequence[Mapping[str, object]],
     read: Mapping[str, str],
@@ -57,7 +62,7 @@ def find_use(
     without a name, as of a table's index, is read for no part.
     """
     read = {part: column for part, column in read.items() if column}
-    seen = list(dict.fromkeys(str(key) for record in records for key in record))
+    seen = column_names(records)
     parts = tuple((part, column) for part, column in read.items() if column in seen)
     unused = tuple(column for column in seen if column not in (*read.values(), *others))
     rivals = tuple(

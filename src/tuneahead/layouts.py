@@ -31,6 +31,7 @@ from tuneahead.columnuse import (
     SYSTEM_NAMES,
     TEXT_NAMES,
     WANTED_NAMES,
+    column_names,
     find_use,
 )
 from tuneahead.errors import DataError
@@ -117,11 +118,10 @@ def _refuse_turns(sample: Sequence[tuple[int, Record]], path: Path) -> None:
 
 def _label(sample: Sequence[tuple[int, Record]], columns: ColumnMapping) -> str:
     """The column that marks answers as wanted or not, as unpaired preferences for KTO have it; else empty."""
-    names = dict.fromkeys(str(key) for _, record in sample for key in record)
     # Beside a question and its answer a label may be the answer once more, as true or false.
     own = bool(columns.messages) or columns.answer.strip().lower() == "completion"
     telling = WANTED_NAMES + (LABEL_NAMES if own else ())
-    for name in names:
+    for name in column_names(record for _, record in sample):
         if name.strip().lower() in telling:
             marks = {str(record[name]).lower() for _, record in sample if record.get(name) is not None}
             if marks and marks <= {"true", "false"}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -149,6 +149,11 @@ class Recipe(BaseModel):
         """Hash of every field save ``stop_after``: a probe and its full run share it."""
         text = self.full().model_dump_json()
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def leaf_names(layers: Iterable[str]) -> set[str]:
+    """The last parts of layers' full names, which is what ``target_modules`` mostly names."""
+    return {layer.rsplit(".", 1)[-1] for layer in layers}
 
 
 def is_adapted(layer: str, targets: Sequence[str]) -> bool:

@@ -117,30 +117,24 @@ def flat_loss(trace: ProbeTrace) -> Iterator[Finding]:
     noise = float(np.sqrt(loss[:span].var(ddof=1) / span + loss[-span:].var(ddof=1) / span))
     if first - last >= max(_FLAT_FRACTION * first, noise) or _improved(trace):
         return
-    breaks = _worsened(trace, (last - first) / noise if noise > 0 else 0.0)
+    ratio, rise = _heldout_ratio(trace), (last - first) / noise if noise > 0 else 0.0
+    # Training does harm where the loss on held-out rows, or without them that in training, has clearly risen.
+    breaks = rise > _WORSE_NOISES if np.isnan(ratio) else ratio > 1 + _WORSE_FRACTION
     if breaks and any(loss_spike(trace)):
         return  # Told already, with the same remedy.
     what = "rises" if breaks and last - first > noise else "does not fall"
+    beside = ""
+    if breaks and not np.isnan(ratio):
+        beside = f"; that on held-out rows ends at {ratio:.2f} times the base's"
     yield Finding(
         "flat-loss",
         "warn",
         f"the loss {what} over the probe: {first:.2f} nats a token in its first {span} steps, "
-        f"{last:.2f} in its last {span} (noise {noise:.2f}){_beside_base(trace) if breaks else ''}",
+        f"{last:.2f} in its last {span} (noise {noise:.2f}){beside}",
         _LOWER_RATE
         if breaks
         else "raise the learning rate if it is low; else check whether answers follow from prompts",
     )
-
-
-def _worsened(trace: ProbeTrace, rise_in_noises: float) -> bool:
-    """Whether training does harm: the loss on held-out rows, or else that in training, has clearly risen."""
-    ratio = _heldout_ratio(trace)
-    return rise_in_noises > _WORSE_NOISES if np.isnan(ratio) else ratio > 1 + _WORSE_FRACTION
-
-
-def _beside_base(trace: ProbeTrace) -> str:
-    ratio = _heldout_ratio(trace)
-    return "" if np.isnan(ratio) else f"; that on held-out rows ends at {ratio:.2f} times the base's"
 
 
 def _heldout_ratio(trace: ProbeTrace) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tuneahead.checks.check import Context, found, share
 from tuneahead.counts import counted
-from tuneahead.recipe import unknown_targets
+from tuneahead.recipe import leaf_names, unknown_targets
 from tuneahead.verdict import Finding
 
 HOPELESS_LEARNING_RATE = 0.1
@@ -64,7 +64,7 @@ def target_modules(context: Context) -> Iterator[Finding]:
     """Names of layers that the base does not have."""
     unknown = unknown_targets(context.recipe.target_modules, context.layers) if context.layers else []
     if unknown:
-        names = sorted({layer.rsplit(".", 1)[-1] for layer in context.layers})
+        names = sorted(leaf_names(context.layers))
         yield found(
             "target-modules",
             "stop",

@@ -6,6 +6,7 @@ import math
 from functools import partial
 
 from tuneahead.features.catalogue_gradient import GRADIENT
+from tuneahead.features.catalogue_static import MISMATCH
 from tuneahead.features.featurespec import FeatureSpec
 
 _INF = math.inf
@@ -19,9 +20,6 @@ _RATE = "lower the learning rate (a third, then a tenth) or lengthen the warm-up
 _LEARN = (
     "check that answers follow from their prompts; if they do, compare a third and three times the learning "
     "rate in one ranking"
-)
-_MISMATCH = (
-    "rephrase prompts and answers closer to what the base was trained on, in its chat template if it has one"
 )
 _NOISE = "use a larger batch, and look for wrong or contradictory answers"
 _FORGET = "lower the learning rate, take fewer steps or mix in general text"
@@ -37,7 +35,7 @@ _LOSS = (
         name="initial_loss_nats", unit="nats/token", low=0, high=_INF, direction=-1, source=_NOTES,
         paper=True,
         formula="summed loss / answer tokens over the first 3 steps",
-        sentence="the loss begins at {value}", remedy=_MISMATCH,
+        sentence="the loss begins at {value}", remedy=MISMATCH,
     ),
     _row(
         name="loss_decay_slope", unit="nats/100 steps", low=-_INF, high=_INF, direction=-1, source=_NOTES,
@@ -127,7 +125,7 @@ _TEXTS = (
         name="heldout_start_nats", unit="nats/token", low=0, high=_INF, direction=-1,
         formula="the base's loss on the held-out rows (cue at step 0); of a base of 50 M parameters or more "
         "on the first 24 of them in the data's order",
-        sentence="the base's loss on held-out rows is {value}", remedy=_MISMATCH,
+        sentence="the base's loss on held-out rows is {value}", remedy=MISMATCH,
     ),
     _row(
         name="heldout_end_nats", unit="nats/token", low=0, high=_INF, direction=-1,

@@ -21,7 +21,7 @@ _FORM = "write prompts in the benchmark's form, and answers like its options"
 _STRAY = "look at the rows that resemble no other: they may belong to another task"
 _VARY = "vary the wording, or add rows from other sources"
 _PAIRS = "check that answers belong to their prompts: a shifted column looks like this"
-_MISMATCH = (
+MISMATCH = (
     "rephrase prompts and answers closer to what the base was trained on, in its chat template if it has one"
 )
 _KNOWN = "rows whose answers the base gives already teach it little: replace them by ones that it gets wrong"
@@ -125,7 +125,7 @@ _BASE = (
         formula="the base's loss per answer token given the prompt: log of the reference perplexity (sample "
         "of up to 128 rows and about 8,192 tokens, template auto; whatever max_length is, a row is cut after "
         "512 tokens or the base's window, before the end of its prompt where that left no answer)",
-        sentence="the base's loss on the answers is {value}", remedy=_MISMATCH,
+        sentence="the base's loss on the answers is {value}", remedy=MISMATCH,
     ),
     _row(
         name="reference_loss_sd_nats", estimate="sample",
@@ -152,7 +152,7 @@ _BASE = (
     _free(
         name="base_token_accuracy", estimate="mean", unit="fraction", low=0, high=1, direction=1,
         formula="share of answer tokens that are the base's first choice, given all before",
-        sentence="the base guesses {value} of the answer tokens", remedy=_MISMATCH,
+        sentence="the base guesses {value} of the answer tokens", remedy=MISMATCH,
     ),
     _free(
         name="base_knows_fraction", estimate="share", unit="fraction", low=0, high=1, direction=0,

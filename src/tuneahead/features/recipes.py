@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tuneahead.features.featurespec import Value
-from tuneahead.recipe import Recipe
+from tuneahead.recipe import Recipe, leaf_names
 from tuneahead.trace import ProbeTrace
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -112,5 +112,5 @@ def measure_recipe(
 def _targeted(modules: tuple[str, ...]) -> Value:
     if "all-linear" in modules:
         return 1.0
-    known = {name.rsplit(".", 1)[-1] for name in modules} & set(PROJECTIONS)
+    known = leaf_names(modules) & set(PROJECTIONS)
     return len(known) / len(PROJECTIONS) if known else f"no usual projection among {', '.join(modules)}"

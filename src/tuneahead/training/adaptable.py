@@ -11,6 +11,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from tuneahead.errors import ModelError
+from tuneahead.recipe import leaf_names
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -77,10 +78,10 @@ def refuse_expert_targets(
     """
     kind = str(model.config.model_type)
     experts = _EXPERTS.get("mixtral" if kind == "mixtral" else _alike().get(kind, ""), frozenset())
-    asked = {"all-linear", *experts} & {target.rsplit(".", 1)[-1] for target in targets}
+    asked = {"all-linear", *experts} & leaf_names(targets)
     stacked = any(weight.ndim == 3 and ".experts." in own for own, weight in model.named_parameters())
     if experts and asked and stacked:
-        others = sorted({layer.rsplit(".", 1)[-1] for layer in layers} - experts)
+        others = sorted(leaf_names(layers) - experts)
         raise ModelError(
             f"target_modules {', '.join(sorted(asked))}: so PEFT adapts the experts of {name!r} too, "
             "which are parameters and no layers, and can't be adapted here",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from tuneahead.errors import ModelError
-from tuneahead.recipe import Recipe, is_adapted, unknown_targets
+from tuneahead.recipe import Recipe, is_adapted, leaf_names, unknown_targets
 from tuneahead.training.adaptable import refuse_expert_targets
 from tuneahead.training.models import Base
 from tuneahead.training.updates import Matrices, Piece, SlotDropout, low_rank_update, segment_update
@@ -55,7 +55,7 @@ class StackedLinear(nn.Module):
 
     def _refusal(self, why: str) -> ModelError:
         leaf = self.name.rsplit(".", 1)[-1]
-        others = sorted({name.rsplit(".", 1)[-1] for name in self._stack[0].targeted} - {leaf})
+        others = sorted(leaf_names(self._stack[0].targeted) - {leaf})
         remedy = f"leave {leaf} out of target_modules" + (f": {', '.join(others)}" if others else "")
         return ModelError(why, remedy=remedy)
 
@@ -133,7 +133,7 @@ class AdapterStack:
         refuse_expert_targets(self.base.name, self.base.model, layers, wanted)
         unknown = unknown_targets(wanted, layers)
         if unknown:
-            names = sorted({name.rsplit(".", 1)[-1] for name in layers})
+            names = sorted(leaf_names(layers))
             raise ModelError(
                 f"no linear layer of {self.base.name!r} matches target_modules {', '.join(unknown)}",
                 remedy="choose among: " + (", ".join(names) or "(this model has no linear layers)"),
