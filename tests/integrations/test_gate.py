@@ -18,8 +18,9 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from tuneahead import preflight
-from tuneahead.errors import ModelError, TuneAheadError
+from tuneahead.errors import ModelError, PredictorError, TuneAheadError
 from tuneahead.examples import Example
+from tuneahead.features.extract import derived_features
 from tuneahead.history.store import RunStore
 from tuneahead.integrations import losses, rows
 from tuneahead.integrations.rows import read_rows
@@ -65,6 +66,78 @@ def test_a_good_run_passes_and_a_doomed_one_ends_with_a_checkpoint(
     trainer.train(resume_from_checkpoint=str(folder / "checkpoint-100"))
     assert trainer.state.global_step == 110
     assert "resumed at step 100: this run is not judged" in capsys.readouterr().out
+
+
+def test_an_early_look_stops_what_is_doomed_and_changes_nothing_else(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    make_predictor(10).save(tmp_path / "early")
+
+    def trained(rate: float, **more: Any) -> tuple[Gate, Trainer]:
+        recipe = RECIPE.replace(learning_rate=rate, max_steps=110)
+        gate = Gate(
+            predictor, Goal(minimum_pp=50), benchmark=make_exam(), notes=RunNotes(base="tiny"), **more
+        )
+        folder = tmp_path / f"{rate}-{len(more)}"
+        trainer = make_trainer(path, folder, base, make_data(base, recipe), recipe, callbacks=[gate])
+        trainer.train()
+        return gate, trainer
+
+    early, trainer = trained(5e-2, early=[tmp_path / "early"], store=store)
+    assert early.decision == "NO_GO" and trainer.state.global_step == 10
+    assert (tmp_path / "0.05-2" / "checkpoint-10").is_dir()
+    assert "After 10 of 110 steps:\nNO GO  Expected to score" in capsys.readouterr().out
+    assert early.assessment is not None and early.assessment.task.probe_steps == 10
+    assert len(store.get(early.run_id).trace.steps) == 10
+
+    watched, trainer = trained(5e-2, early=[tmp_path / "early"], stop=False)
+    assert watched.decision == "NO_GO" and trainer.state.global_step == 110
+    out = capsys.readouterr().out
+    assert "After 10 of 110 steps: NO GO: " in out and out.count("Expected to score") == 1
+    whole = watched.trace
+    assert whole is not None and early.trace is not None and len(whole.steps) == 100
+    # What the early look knew is what a probe of 100 steps knows of its first ten.
+    cut = derived_features(whole.truncate(10)).values
+    assert derived_features(early.trace).values == pytest.approx(cut, nan_ok=True)
+
+    good, trainer = trained(1e-3, early=[tmp_path / "early"])
+    assert good.decision == "GO" and trainer.state.global_step == 110
+    assert "After 10 of 110 steps: The whole interval" in capsys.readouterr().out
+    alone, _ = trained(1e-3)
+    assert good.assessment is not None and alone.assessment is not None
+    assert good.assessment.forecast == alone.assessment.forecast
+    assert good.assessment.features.values == pytest.approx(
+        alone.assessment.features.values, nan_ok=True, rel=1e-6
+    )
+
+
+def test_early_predictors_that_can_not_look_early_are_refused(path: Path, base: Base, tmp_path: Path) -> None:
+    for early, why in (
+        ([make_predictor()], "probes of 100 steps, but the probe ends at step 100"),
+        ([make_predictor(10), make_predictor(10)], "there are two of them"),
+        ([None], "early holds None"),
+    ):
+        with pytest.raises(PredictorError, match=why):
+            Gate(early=early)  # type: ignore[arg-type]
+    gate = Gate(early=[make_predictor(30)], benchmark=make_exam())
+    trainer = make_trainer(path, tmp_path, base, make_data(base), RECIPE, callbacks=[gate])
+    with pytest.raises(PredictorError, match="early look at step 30") as caught:
+        trainer.train()
+    assert "--probe-steps 50" in caught.value.remedy
+
+
+def test_an_early_predictor_of_another_base_says_so_and_the_probe_goes_on(
+    path: Path, base: Base, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = RECIPE.replace(max_steps=30)
+    gate = Gate(make_predictor(25), None, 25, early=[make_predictor(10)], benchmark=make_exam())
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+    trainer.train()
+    assert gate.decision == "UNSURE" and trainer.state.global_step == 30
+    assert (
+        "After 10 of 30 steps no forecast: the predictor has seen no run of base" in capsys.readouterr().out
+    )
 
 
 def test_a_doomed_run_has_a_checkpoint_though_an_evaluation_finds_nothing_to_keep(

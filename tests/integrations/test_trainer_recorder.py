@@ -116,9 +116,11 @@ def test_two_processes_record_one_run_and_stop_together(path: Path, base: Base, 
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     source = Path(__file__).parents[2] / "src"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(source)}
-    make_predictor().save(tmp_path / "predictor")
+    make_predictor(10).save(tmp_path / "predictor")
+    make_predictor(12).save(tmp_path / "late")
+    folders = [str(folder) for folder in (path, tmp_path, tmp_path / "predictor", tmp_path / "late")]
     done = subprocess.run(
-        [*command, str(script), str(path), str(tmp_path), str(tmp_path / "predictor")],
+        [*command, str(script), *folders],
         env=environment,
         capture_output=True,
         text=True,
@@ -139,6 +141,8 @@ def test_two_processes_record_one_run_and_stop_together(path: Path, base: Base, 
     assert found[0]["steps"] == found[1]["steps"] < 6
     assert [f["judged"] for f in found] == [True, False]
     assert found[0]["batch_size"] == 4
+    for rank, judged in enumerate((True, False)):
+        assert found[rank]["early"] == {"0.05": ["NO_GO", 10, judged], "0.001": ["GO", 14, judged]}
 
 
 def test_recording_leaves_the_run_bit_for_bit_as_it_was(path: Path, base: Base, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def make_exam(count: int = 8) -> Benchmark:
     return Benchmark("exam", "accuracy", items)
 
 
-def make_predictor() -> Predictor:
+def make_predictor(probe_steps: int = 100) -> Predictor:
     """Fitted to tasks that lose 25 points with every tenfold of the learning rate."""
     draw = np.random.default_rng(0)
     rows = 90
@@ -67,6 +67,7 @@ def make_predictor() -> Predictor:
         seed_sd_pp=np.full(rows, np.nan),
         bases=("tiny",) * rows,
         benchmarks=("exam",) * rows,
+        probe_steps=probe_steps,
     )
     return Predictor.fit(table, preset="quick")
 

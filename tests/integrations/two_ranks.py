@@ -13,9 +13,10 @@ from integrations.trainer_fixtures import RECIPE, TEXTS, make_data, make_exam, m
 from tuneahead.integrations.transformers import Gate, RunNotes, TraceRecorder
 from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import load_base
+from tuneahead.verdict import Goal
 
 
-def main(model: Path, folder: Path, predictor: Path) -> None:
+def main(model: Path, folder: Path, predictor: Path, late: Path) -> None:
     base = load_base(str(model), device="cpu")
     settings = ProbeSettings(
         record_steps=6, cue_steps=(0, 6), cue_benchmark=make_exam(), reference_texts=TEXTS, flatness_at=6
@@ -40,6 +41,19 @@ def main(model: Path, folder: Path, predictor: Path) -> None:
         "judged": gate.assessment is not None,
         "batch_size": 0 if gate.assessment is None else gate.assessment.recipe.batch_size,
     }
+    # An early look tells both, too, and the good run that it lets go on is judged as without it.
+    early = {}
+    for rate in (5e-2, 1e-3):
+        recipe = RECIPE.replace(learning_rate=rate, max_steps=14)
+        notes = RunNotes(base="tiny")
+        goal = Goal(minimum_pp=50)
+        gate = Gate(late, goal, 12, early=[predictor], benchmark=make_exam(), notes=notes)
+        trainer = make_trainer(
+            model, folder / f"{rate}", base, make_data(base), recipe, processes=2, callbacks=[gate]
+        )
+        trainer.train()
+        early[str(rate)] = (gate.decision, trainer.state.global_step, gate.assessment is not None)
+    found["early"] = early
     (folder / f"rank{rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ from tuneahead.backtest.runs import Outcome
 from tuneahead.backtest.tables import Cell, Table, span_text
 from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS
 from tuneahead.predictor.bootstrap import Span, group_spans
-from tuneahead.predictor.metrics import cautious_pp, decisions, task_costs
+from tuneahead.predictor.decisions import cautious_pp, decisions, task_costs
 from tuneahead.predictor.table import FeatureTable, Floats
 
 ALL_GROUPS = "full_quick"

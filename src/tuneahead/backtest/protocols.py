@@ -11,15 +11,8 @@ from tuneahead.backtest.result import BacktestOptions
 from tuneahead.backtest.runs import Outcome
 from tuneahead.backtest.tables import Scored, Table, decision_table, kind_table, metric_table, trail_table
 from tuneahead.predictor.baselines import ABLATIONS, OURS
-from tuneahead.predictor.metrics import (
-    Metrics,
-    cautious_pp,
-    decisions,
-    measure,
-    noise_floor_pp,
-    rmse,
-    task_costs,
-)
+from tuneahead.predictor.decisions import cautious_pp, decisions, task_costs
+from tuneahead.predictor.metrics import Metrics, measure, noise_floor_pp, rmse
 from tuneahead.predictor.table import PROXY, FeatureTable, Floats, Mask, Rows
 
 PAPER_TAU_PP = 55.0

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from tuneahead.columnfit import fitting_columns
 from tuneahead.predictor.bootstrap import Span
-from tuneahead.predictor.metrics import Decisions, Metrics
+from tuneahead.predictor.decisions import Decisions
+from tuneahead.predictor.metrics import Metrics
 from tuneahead.predictor.selection import TrailEntry
 
 Cell = str | float | int | None

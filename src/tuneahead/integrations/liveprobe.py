@@ -94,6 +94,7 @@ class LiveProbe:
         self.flatness: Flatness | None = None
         self.steps = StepRows()
         self.skipped = 0
+        self._no_visits = ""
         self._gradients = 0
         self._gradient: tuple[float, ...] = (_NAN,) * 5
         self._layers = np.full(len(self.meter.slices), np.nan, np.float32)
@@ -152,15 +153,16 @@ class LiveProbe:
                 )
 
     def place_visits(self, visits: Sequence[Visit], no_rows: str) -> None:
-        """Give every visit its row in the data set, or say why that can't be done."""
+        """Give every visit so far its row in the data set, or say why that can't be done."""
+        self.steps.forget_visits()
         reason = no_rows or self.rows.reason
         places: dict[int, list[int]] = {}
         for index, key in enumerate(self.rows.keys):
             places.setdefault(key, []).append(index)
         if not reason and any(visit.key not in places for visit in visits):
             reason = "rows in the batches differ from the rows of the data set"
+        self._no_visits = reason
         if reason:
-            self.absent.append(("row visits", reason))
             return
         seen: dict[int, int] = {}
         for visit in visits:
@@ -204,6 +206,8 @@ class LiveProbe:
         )
 
     def _missing(self) -> Iterator[tuple[str, str]]:
+        if self._no_visits:
+            yield "row visits", self._no_visits
         if self.settings.cue_benchmark is None:
             yield "benchmark cues", "no benchmark was given"
         if not self.data.heldout:

@@ -159,6 +159,8 @@ class TraceRecorder(TrainerCallback):
             self._observe(self._trainer)
         if self._failure or self._step >= self.settings.record_steps:
             self._finish(self._trainer, control)
+        else:
+            self.step_ended(self._trainer, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
@@ -175,6 +177,9 @@ class TraceRecorder(TrainerCallback):
     def may_begin(self, trainer: Trainer, control: TrainerControl) -> bool:
         """Whether to probe at all, asked before the first step."""
         return True
+
+    def step_ended(self, trainer: Trainer, control: TrainerControl) -> None:
+        """A step that is not the probe's last is written down, with the cue that was due."""
 
     def probe_ended(self, trainer: Trainer, control: TrainerControl) -> None:
         """The trace is complete (on rank 0), and ``probe`` still open."""
@@ -205,7 +210,8 @@ class TraceRecorder(TrainerCallback):
             self._attempt(lambda probe: probe.observe(self._step), begun=self._step > 0)
             trainer.accelerator.wait_for_everyone()
 
-    def _finish(self, trainer: Trainer, control: TrainerControl) -> None:
+    def _take_trace(self, trainer: Trainer) -> None:
+        """Make the trace of the steps so far; every rank hands in what it saw."""
         assert self._losses is not None
         losses, visits = self._losses, _gather_visits(trainer, self._losses.visits)
 
@@ -214,6 +220,9 @@ class TraceRecorder(TrainerCallback):
             self.trace = probe.trace(self._failure)
 
         self._attempt(close)
+
+    def _finish(self, trainer: Trainer, control: TrainerControl) -> None:
+        self._take_trace(trainer)
         # Taken off first: what follows may run the model.
         self._take_off()
         self.probe_ended(trainer, control)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from tuneahead.assessment import NAN, Assessment, Checkup, Costs, DataSummary
 from tuneahead.conclusion import Task, conclude, stopped, task_info
-from tuneahead.errors import StoreError
+from tuneahead.errors import PredictorError, StoreError
 from tuneahead.features.recipes import OTHER_OPTIMISER
 from tuneahead.features.vector import FeatureVector
 from tuneahead.integrations.liveprobe import LiveProbe
@@ -23,6 +24,7 @@ from tuneahead.workbench import (
     PROBE_STEPS,
     Setup,
     Workbench,
+    cue_steps,
     find_benchmark,
     fit_command,
     require_price,
@@ -51,6 +53,9 @@ class Gate(TraceRecorder):
     and on NO_GO ends training with a checkpoint; on GO and UNSURE training goes on. ``assessment``
     then holds everything (see :func:`tuneahead.write_html`), ``decision`` the verdict on every rank.
 
+    ``early`` are predictors of shorter probes (fitted ones or folders, see ``tuneahead fit --probe-steps``).
+    Each has the gate look already at the end of its own probe, and stop there what it calls NO_GO.
+
     ``predictor`` is a fitted one, a folder, or None for the shipped one; ``benchmark`` as in
     :class:`~tuneahead.workbench.Setup`, or a :class:`Benchmark`. With ``store`` the probed run is
     kept under ``run_id``, to be scored later; where the store can't be written that is printed and training
@@ -72,6 +77,7 @@ class Gate(TraceRecorder):
         goal: Goal | None = None,
         probe_steps: int = PROBE_STEPS,
         *,
+        early: Sequence[Predictor | str | Path] = (),
         benchmark: Benchmark | str = "lab-exam",
         store: RunStore | None = None,
         notes: RunNotes | None = None,
@@ -83,12 +89,15 @@ class Gate(TraceRecorder):
         self.probe_steps = require_probe_steps(probe_steps)
         self.benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
         self.predictor = _loaded(predictor)
+        self.early = _by_length([_loaded(one) for one in early], self.probe_steps)
         self.store, self.stop = store, stop
         self.price_per_hour = require_price(price_per_hour)
         self.run_id = ""
         self.assessment: Assessment | None = None
         self.decision: Decision | None = None
         self._bench: Workbench | None = None
+        self._looks: dict[int, Workbench] = {}
+        self._measured: tuple[FeatureVector, float] | None = None
         self._findings: tuple[Finding, ...] = ()
         self._start = 0.0
         self._unsaved = False
@@ -96,12 +105,23 @@ class Gate(TraceRecorder):
     def plan(self, base: Base, total_steps: int) -> None:
         """Cues, reference texts and flatness as an assessment of the same run would take them."""
         self.assessment, self.decision, self.run_id = None, None, ""
-        self._unsaved = False
-        setup = Setup(base=base.name, benchmark=self.benchmark.name, probe_steps=self.probe_steps)
-        predictor, absent = _predictor_for(self.predictor, base.name, self.benchmark)
-        self._bench = Workbench(setup, base, self.benchmark, predictor, absent)
+        self._unsaved, self._measured = False, None
+        self._bench = self._workbench(base, self.predictor, self.probe_steps)
+        usual = cue_steps(base)
+        if unasked := [steps for steps in self.early if steps not in usual]:
+            raise PredictorError(
+                f"an early look at step {unasked[0]} would have no score to go by: a probe on this base asks "
+                f"the benchmark at steps {', '.join(map(str, usual))}",
+                remedy=f"give a predictor fitted with --probe-steps {usual[-2]}",
+            )
+        self._looks = {steps: self._workbench(base, one, steps) for steps, one in self.early.items()}
         self.settings = self._bench.settings([min(self.probe_steps, total_steps)])
         self._start = time.perf_counter()
+
+    def _workbench(self, base: Base, predictor: Predictor | None, steps: int) -> Workbench:
+        setup = Setup(base=base.name, benchmark=self.benchmark.name, probe_steps=steps)
+        known, absent = _predictor_for(predictor, base.name, self.benchmark)
+        return Workbench(setup, base, self.benchmark, known, absent)
 
     def may_begin(self, trainer: Trainer, control: TrainerControl) -> bool:
         """Preflight on the rows' text; a sure failure stops the run after its first pass."""
@@ -114,10 +134,28 @@ class Gate(TraceRecorder):
             self.decision = None
         return self.decision != "NO_GO"
 
+    def step_ended(self, trainer: Trainer, control: TrainerControl) -> None:
+        """Look early where a predictor can, on rank 0; what it calls doomed ends on every rank."""
+        bench = self._looks.get(self._step)
+        if bench is None:
+            return
+        self._take_trace(trainer)
+        self._judged(trainer, control, lambda probe: self._look(probe, bench))
+        if self.decision == "NO_GO":
+            # The trace stays: it is what the verdict was made from.
+            self._release()
+        else:
+            self.trace = None
+
     def probe_ended(self, trainer: Trainer, control: TrainerControl) -> None:
         """Judge on rank 0, and let every rank act on it."""
+        assert self._bench is not None
+        bench = self._bench
+        self._judged(trainer, control, lambda probe: self._announce(self._judge(probe, bench)))
+
+    def _judged(self, trainer: Trainer, control: TrainerControl, judge: Callable[[LiveProbe], None]) -> None:
         try:
-            self._attempt(lambda probe: self._announce(self._judge(probe)))
+            self._attempt(judge)
         finally:
             self._share(trainer, control)
         self._unsaved = self.decision == "NO_GO" and self.stop
@@ -151,18 +189,40 @@ class Gate(TraceRecorder):
             nothing = FeatureVector({})
             self._announce(stopped(self._task(probe, nothing, 0.0), self.goal))
 
-    def _judge(self, probe: LiveProbe) -> Assessment:
+    def _look(self, probe: LiveProbe, bench: Workbench) -> None:
+        """Stop a run that is doomed already, or say that it goes on."""
+        from rich.console import Console
+        from rich.text import Text
+
+        from tuneahead.report import words
+
+        console = Console()
+        steps = f"{self._step:,} of {probe.trainer.state.max_steps:,} steps"
+        if bench.predictor is None:
+            console.print(Text(f"After {steps} no forecast: {bench.predictor_absent}"))
+            return
+        found = self._judge(probe, bench)
+        doomed = found.verdict.decision == "NO_GO"
+        if doomed and self.stop:
+            console.print(Text(f"After {steps}:"))
+            self._announce(found)
+        else:
+            said = f"{words.VERDICTS['NO_GO'].upper()}: " if doomed else ""
+            console.print(Text(f"After {steps}: {said}{words.reason(found)} The probe goes on."))
+
+    def _judge(self, probe: LiveProbe, bench: Workbench) -> Assessment:
         from tuneahead.training.loop import RunResult
 
-        assert self._bench is not None and self.trace is not None
+        assert self.trace is not None
         steps = self.trace.steps
         spent = float(steps.seconds.sum()) + sum(cue.seconds for cue in self.trace.cues)
         result = RunResult("trainer", self.trace, {}, {}, len(steps), spent, self.trace.info.failure)
         seconds = time.perf_counter() - self._start
-        began = time.perf_counter()
-        static = self._static(probe)
-        task = self._task(probe, static, time.perf_counter() - began)
-        return conclude(task, result, self._bench, self.goal, seconds)
+        if self._measured is None:
+            began = time.perf_counter()
+            static = self._static(probe)
+            self._measured = static, time.perf_counter() - began
+        return conclude(self._task(probe, *self._measured), result, bench, self.goal, seconds)
 
     def _static(self, probe: LiveProbe) -> FeatureVector:
         from tuneahead.features.catalogue import names_of
@@ -266,6 +326,25 @@ def _loaded(predictor: Predictor | str | Path | None) -> Predictor | None:
 
         return load_predictor(predictor)
     return predictor
+
+
+def _by_length(early: Sequence[Predictor | None], probe_steps: int) -> dict[int, Predictor]:
+    """Predictors of early looks by their step, in order; raises :class:`PredictorError` for other ones."""
+    found: dict[int, Predictor] = {}
+    for one in early:
+        if one is None:
+            raise PredictorError(
+                "early holds None", remedy="give a predictor or its folder for each early look"
+            )
+        steps = one.origin.probe_steps
+        if steps >= probe_steps or steps in found:
+            why = "there are two of them" if steps in found else f"the probe ends at step {probe_steps}"
+            raise PredictorError(
+                f"early holds a predictor of probes of {steps} steps, but {why}",
+                remedy=f"give one for each length below {probe_steps}: tuneahead fit --probe-steps 50",
+            )
+        found[steps] = one
+    return dict(sorted(found.items()))
 
 
 def _predictor_for(

@@ -1,4 +1,4 @@
-"""Figures of merit of predictions, and of the decisions made from them."""
+"""Figures of merit of predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tuneahead.predictor.bootstrap import Span, group_spans
-from tuneahead.predictor.table import FeatureTable, Floats, group_index
+from tuneahead.predictor.table import FeatureTable, Floats
 
 NAN = math.nan
 
@@ -141,106 +141,3 @@ def noise_floor_pp(table: FeatureTable) -> float:
     pooled = float(np.sum(freedom * table.seed_sd_pp[known] ** 2) / np.sum(freedom))
     variance = np.where(known, np.nan_to_num(table.seed_sd_pp) ** 2, pooled)
     return float(np.sqrt(np.mean(variance / np.maximum(table.seeds, 1))))
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """What a gate at ``tau_pp`` does; fractions, NaN when there is nothing to divide by.
-
-    ``compute_saved``: of the cost of running everything in full, with every probe paid for and
-    each GO continued from its probe. ``good_kept``: of the tasks that reach tau, those run.
-    ``bad_caught``: of the tasks that do not, those stopped. ``spans`` holds 95 % intervals by name.
-    """
-
-    tau_pp: float
-    go: float
-    compute_saved: float
-    good_kept: float
-    bad_caught: float
-    good: int
-    bad: int
-    spans: Mapping[str, Span] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Each task's optimiser steps in its probe and in all, ``(n,)``."""
-
-    probe: Floats
-    full: Floats
-
-
-def decisions(
-    upper_pp: Floats,
-    measured: Floats,
-    tau_pp: float,
-    costs: Costs | None = None,
-    *,
-    groups: Sequence[str] = (),
-    seed: int = 0,
-) -> Decisions:
-    """Figures of the rule "run when ``upper_pp`` >= tau" over ``(n,)`` tasks.
-
-    ``upper_pp`` is the prediction itself (the paper's rule) or the interval's upper end (stop only
-    on a sure failure). With ``groups`` (one data set id a row) figures get bootstrap intervals.
-    """
-    keep = ~np.isnan(upper_pp) & np.isfinite(measured)
-    go, good = upper_pp[keep] >= tau_pp, measured[keep] >= tau_pp
-    saved = NAN
-    spent, full = np.full(len(go), NAN), np.full(len(go), NAN)
-    if costs is not None and keep.any():
-        full = costs.full[keep]
-        spent = np.where(go, full, np.minimum(costs.probe[keep], full))
-        saved = 1.0 - float(np.sum(spent) / np.sum(full))
-    spans = {}
-    if groups:
-        kept = [name for name, used in zip(groups, keep, strict=True) if used]
-        columns = [spent, full, go & good, good, ~go & ~good, ~good]
-
-        def figures(totals: Floats) -> Floats:
-            paid, whole, run_good, all_good, stopped_bad, all_bad = totals.T
-            return np.column_stack([1 - paid / whole, run_good / all_good, stopped_bad / all_bad])
-
-        found = group_spans(np.column_stack(columns).astype(float), kept, figures, seed=seed)
-        spans = dict(zip(("compute_saved", "good_kept", "bad_caught"), found, strict=True))
-    return Decisions(
-        tau_pp=tau_pp,
-        go=float(go.mean()) if len(go) else NAN,
-        compute_saved=saved,
-        good_kept=float(go[good].mean()) if good.any() else NAN,
-        bad_caught=float((~go[~good]).mean()) if (~good).any() else NAN,
-        good=int(good.sum()),
-        bad=int((~good).sum()),
-        spans=spans,
-    )
-
-
-def cautious_pp(
-    predicted_pp: Floats, measured_pp: Floats, tau_pp: float, groups: Sequence[str], *, kept: float = 0.95
-) -> Floats:
-    """Predictions plus the margin that keeps the share ``kept`` of the runs that reach ``tau_pp``: ``(n,)``.
-
-    Each group's margin (a data set's, say) is learnt from the held-out predictions of all others, so that
-    the rule "run when this reaches tau" is judged on runs it was not made from. It is never below 0: the
-    rule stops no run that the prediction itself would make. Infinite where no other group's run reaches
-    tau: nothing is known of such runs, and they are made.
-    """
-    index = group_index(groups)
-    short = np.where(measured_pp >= tau_pp, tau_pp - predicted_pp, np.nan)
-    raised = np.where(np.isfinite(predicted_pp), np.inf, NAN)
-    for group in range(int(index.max(initial=-1)) + 1):
-        others = short[(index != group) & np.isfinite(short)]
-        if len(others):
-            own = index == group
-            raised[own] = predicted_pp[own] + max(0.0, float(np.quantile(others, kept, method="higher")))
-    return raised
-
-
-def task_costs(table: FeatureTable) -> Costs | None:
-    """Costs in optimiser steps, as the paper counts them; None unless every row has its number of steps."""
-    from tuneahead.predictor.table import FINAL_STEPS
-
-    steps = table.extra(FINAL_STEPS)
-    if not np.isfinite(steps).all():
-        return None
-    return Costs(np.full(len(table), float(table.probe_steps)), steps)

@@ -86,6 +86,11 @@ class StepRows:
             self.visit_nll.append(nll)
             self.visit_tokens.append(rows[index].answer_tokens)
 
+    def forget_visits(self) -> None:
+        """Take out every visit."""
+        for column in (self.visit_step, self.visit_row, self.visit_nll, self.visit_tokens):
+            column.clear()
+
     def columns(self, n_layers: int) -> StepColumns:
         """Scalars are in the order of :class:`StepColumns`' fields."""
         table = np.array(self.scalars, np.float32).reshape(len(self.scalars), 12)
