@@ -2,7 +2,8 @@
 
 Adds the store's runs to the archive of raw traces (meta/BASE). For the main base it then writes the
 feature table, with the scores of the proxy's archive where there is one, with --fit the predictor fitted to
-it, and with --backtest the result of the whole backtest on it and on the tables of other bases. Those are
+it, with --backtest the result of the whole backtest on it and on the tables of other bases, and with
+--lengths what depends on other lengths of the probe alone, anew in the stored result. Other bases' are
 written beside it (``--base NAME``), with --fit a predictor learnt from them beside all others, and with
 --backtest that base's tables alone made anew in the stored result. ``--restore`` first fills the store
 from the archive, so that a build goes on elsewhere.
@@ -12,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuneahead.backtest import BacktestOptions, backtest, read_result
+from tuneahead.backtest import BacktestOptions, BacktestResult, backtest, read_result
 from tuneahead.backtest.bases import base_tables
+from tuneahead.backtest.curves import probe_lengths
+from tuneahead.backtest.tables import Table
 from tuneahead.errors import StoreError
 from tuneahead.history.archive import restore, write_archive
 from tuneahead.history.store import RunStore
@@ -45,6 +49,7 @@ def main() -> None:
     parser.add_argument("--restore", action="store_true", help="fill the store from the archive and stop")
     parser.add_argument("--fit", action="store_true", help="fit and write the shipped predictor")
     parser.add_argument("--backtest", action="store_true", help="run and write the whole backtest")
+    parser.add_argument("--lengths", action="store_true", help="other lengths of the probe alone, once more")
     parser.add_argument("--workers", type=int, default=2, help="processes of the backtest")
     given = parser.parse_args()
     store = RunStore(given.store)
@@ -86,26 +91,48 @@ def ship(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -
         print(f"predictor fitted, preset {predictor.origin.preset}", flush=True)
     if given.backtest:
         others = {name: read_table(shipped_table(name)) for name in OTHERS if shipped_table(name).is_file()}
-        lengths = {steps: table_from_store(store, probe_steps=steps) for steps in PROBE_STEPS}
         options = BacktestOptions(
-            workers=given.workers, probe_tables={**lengths, 100: table}, other_bases=others
+            workers=given.workers, probe_tables=by_length(store, table), other_bases=others
         )
         shipped_backtest().write_text(backtest(table, options=options).to_json() + "\n", encoding="utf-8")
         print("backtest written")
+    elif given.lengths:
+        stored = stored_result(table)
+        options = BacktestOptions(workers=given.workers, probe_tables=by_length(store, table))
+        write_anew(stored, probe_lengths(options, stored.seed))
+        print("lengths of the probe written")
+
+
+def by_length(store: RunStore, table: FeatureTable) -> dict[int, FeatureTable]:
+    """The same tasks' features after every length of the probe."""
+    return {**{steps: table_from_store(store, probe_steps=steps) for steps in PROBE_STEPS}, 100: table}
+
+
+def stored_result(table: FeatureTable) -> BacktestResult:
+    """The stored backtest, if it is of this table of the main base."""
+    stored = read_result(shipped_backtest())
+    if table_fingerprint(table) != stored.table_fingerprint:
+        raise SystemExit(f"the stored backtest is of another table of {MAIN}: run it on {MAIN} first")
+    return stored
+
+
+def write_anew(stored: BacktestResult, fresh: Sequence[Table]) -> None:
+    """Write the stored result with some of its tables made anew."""
+    names = {table.name for table in fresh}
+    places = [i for i, table in enumerate(stored.tables) if table.name in names]
+    start = places[0] if places else len(stored.tables)
+    before, after = stored.tables[:start], stored.tables[start:]
+    result = replace(stored, tables=(*before, *fresh, *(table for table in after if table.name not in names)))
+    shipped_backtest().write_text(result.to_json() + "\n", encoding="utf-8")
 
 
 def retest(name: str, workers: int) -> None:
     """Make the tables of one other base anew in the stored backtest, which stays as it is otherwise."""
-    stored, whole = read_result(shipped_backtest()), read_table(shipped_table())
-    if table_fingerprint(whole) != stored.table_fingerprint:
-        raise SystemExit(f"the stored backtest is of another table of {MAIN}: run it on {MAIN} first")
-    main = whole.scored()
-    other = read_table(shipped_table(name))
-    fresh = base_tables(main, other.scored(), name, BacktestOptions(workers=workers), stored.seed)
-    by_name = {**{table.name: table for table in stored.tables}, **{table.name: table for table in fresh}}
+    whole, other = read_table(shipped_table()), read_table(shipped_table(name))
+    stored = stored_result(whole)
+    fresh = base_tables(whole.scored(), other.scored(), name, BacktestOptions(workers=workers), stored.seed)
     fingerprints = {**stored.base_fingerprints, name: table_fingerprint(other)}
-    result = replace(stored, tables=tuple(by_name.values()), base_fingerprints=fingerprints)
-    shipped_backtest().write_text(result.to_json() + "\n", encoding="utf-8")
+    write_anew(replace(stored, base_fingerprints=fingerprints), fresh)
     print(f"backtest on {name} written")
 
 

@@ -428,6 +428,7 @@ def test_a_tables_fingerprint_knows_everything_that_a_backtest_reads(table):
 
 def test_probe_lengths_are_in_order(result):
     assert [row[0] for row in result.table("probe length").rows] == [50, 100]
+    assert {row[1].split(", ")[1] for row in result.table("looks").rows} == {"at 100", "at 50 and 100"}
 
 
 def test_json_is_strict_and_holds_our_predictions(result, table):

@@ -11,6 +11,7 @@ import pytest
 from tuneahead.predictor.decisions import (
     Costs,
     Look,
+    cautious_looks,
     cautious_pp,
     decisions,
     decisions_at_looks,
@@ -102,3 +103,31 @@ def test_one_look_decides_as_the_rule_of_one_probe_does() -> None:
     upper[7] = np.nan
     once = decisions(upper, measured, 54.0, Costs(np.full(300, 100.0), full), groups=groups)
     assert decisions_at_looks((Look(100, upper),), measured, 54.0, full, groups=groups) == once
+
+
+def test_margins_of_several_looks_share_the_runs_that_may_be_lost() -> None:
+    # Ten good runs of other data sets, by how much they were foretold too low at the two looks.
+    early = np.array([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 20])
+    late = np.array([9.0, 8, 7, 6, 5, 4, 3, 2, 1, 0])
+    predicted = [np.append(50.0 - short, 30.0) for short in (early, late)]
+    measured = np.append(np.full(10, 50.0), 10.0)
+    groups = [*(f"good {i}" for i in range(10)), "own"]
+    looks = (Look(25, predicted[0]), Look(100, predicted[1]))
+    found = cautious_looks(looks, measured, 50.0, groups, kept=0.75)
+    # Two of ten may be lost: the worst of either look. The worst ones that stay are 8 and 8 points short.
+    assert [look.upper_pp[-1] for look in found] == [38.0, 38.0]
+    assert [look.steps for look in found] == [25, 100]
+    alone = cautious_looks(looks[:1], measured, 50.0, groups, kept=0.75)
+    assert alone[0].upper_pp[-1] == 37.0, "one look alone may lose both: the worst that stays is 7 short"
+
+
+def test_several_cautious_looks_keep_about_as_many_good_runs_as_one_and_save_more() -> None:
+    random = np.random.default_rng(6)
+    measured, full = random.normal(50, 8, 3000), random.uniform(300, 1500, 3000)
+    groups = [f"d{i // 5}" for i in range(3000)]
+    looks = [Look(steps, measured + random.normal(0, sd, 3000)) for steps, sd in ((25, 3.5), (100, 3.0))]
+    once = decisions_at_looks(cautious_looks(looks[1:], measured, 54.0, groups), measured, 54.0, full)
+    twice = decisions_at_looks(cautious_looks(looks, measured, 54.0, groups), measured, 54.0, full)
+    assert once.good_kept == pytest.approx(0.95, abs=0.015)
+    assert twice.good_kept == pytest.approx(0.95, abs=0.015)
+    assert twice.compute_saved > once.compute_saved + 0.02

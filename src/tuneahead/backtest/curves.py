@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tuneahead.backtest.looks import Foretold, looks_tables
 from tuneahead.backtest.protocols import measured_rows
 from tuneahead.backtest.result import BacktestOptions
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
@@ -66,9 +67,10 @@ def _curve_row(size: int, outcome: Outcome, rows: FeatureTable, test: Rows) -> t
     return size, found.rmse_pp, 100.0 * found.coverage, found.width_pp
 
 
-def probe_lengths(options: BacktestOptions, seed: int) -> Table:
-    """Our error and persistence's at every length in ``options.probe_tables``, grouped."""
+def probe_lengths(options: BacktestOptions, seed: int) -> list[Table]:
+    """Our error and persistence's by length of the probe (``options.probe_tables``), and a gate's looks."""
     cells: list[tuple[Cell, ...]] = []
+    known: dict[int, Foretold] = {}
     simple = next(system for system in BASELINES if system.name == "persistence")
     for steps, table in sorted(options.probe_tables.items()):
         rows = table.scored()
@@ -79,6 +81,8 @@ def probe_lengths(options: BacktestOptions, seed: int) -> Table:
         m = measure(ours.score_pp, truth, low=ours.low_pp, high=ours.high_pp)
         persistence = rmse(found[simple.name].score_pp[measured], truth)
         cells.append((steps, m.rmse_pp, m.r2, 100.0 * m.within_3, m.width_pp, persistence))
+        known[steps] = Foretold(rows, found[OURS.name])
     columns = ("probe steps", "RMSE", "R2", "within 3 pp %", "width", "persistence RMSE")
     title = "Error by length of the probe, grouped"
-    return Table("probe length", title, columns, tuple(cells), protocol="grouped")
+    lengths = Table("probe length", title, columns, tuple(cells), protocol="grouped")
+    return [lengths, *looks_tables(known)]

@@ -59,7 +59,7 @@ def backtest(
         curve = {key: found[key][OURS.name] for key in sizes}
         tables.append(learning_curve(rows, plans, curve, found["grouped"]))
     if chosen.probe_tables:
-        tables.append(probe_lengths(chosen, seed))
+        tables += probe_lengths(chosen, seed)
     if chosen.further_benchmarks:
         tables += [_further_or_why(rows.of_benchmark(name), chosen, seed) for name in rows.further_benchmarks]
     for name, other in chosen.other_bases.items():

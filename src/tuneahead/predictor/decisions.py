@@ -130,20 +130,36 @@ def cautious_pp(
 ) -> Floats:
     """Predictions plus the margin that keeps the share ``kept`` of the runs that reach ``tau_pp``: ``(n,)``.
 
-    Each group's margin (a data set's, say) is learnt from the held-out predictions of all others, so that
-    the rule "run when this reaches tau" is judged on runs it was not made from. It is never below 0: the
-    rule stops no run that the prediction itself would make. Infinite where no other group's run reaches
-    tau: nothing is known of such runs, and they are made.
+    See :func:`cautious_looks`, of which this is the case of one look.
+    """
+    (look,) = cautious_looks((Look(0, predicted_pp),), measured_pp, tau_pp, groups, kept=kept)
+    return look.upper_pp
+
+
+def cautious_looks(
+    looks: Sequence[Look], measured_pp: Floats, tau_pp: float, groups: Sequence[str], *, kept: float = 0.95
+) -> tuple[Look, ...]:
+    """The looks' predictions plus margins that let the share ``kept`` of the runs that reach ``tau_pp`` pass.
+
+    Each group's margins (a data set's, say) are learnt from the held-out predictions of all others, so that
+    the rule "run while this reaches tau" is judged on runs it was not made from. All looks are equally
+    strict: each stops by itself the same number of those runs, as many as leaves ``kept`` of them to
+    pass all looks. No margin is below 0: the rule stops no run that the prediction itself would make.
+    Infinite where no other group's run reaches tau: nothing is known of such runs, and they are made.
     """
     index = group_index(groups)
-    short = np.where(measured_pp >= tau_pp, tau_pp - predicted_pp, np.nan)
-    raised = np.where(np.isfinite(predicted_pp), np.inf, NAN)
+    predicted = np.column_stack([look.upper_pp for look in looks])
+    short = np.where((measured_pp >= tau_pp)[:, None], tau_pp - predicted, NAN)
+    known = np.isfinite(short).all(axis=1)
+    raised = np.where(np.isfinite(predicted), np.inf, NAN)
     for group in range(int(index.max(initial=-1)) + 1):
-        others = short[(index != group) & np.isfinite(short)]
+        others = short[(index != group) & known]
         if len(others):
+            places = np.argsort(np.argsort(others, axis=0), axis=0).max(axis=1)
+            last = int(np.quantile(places, kept, method="higher"))
             own = index == group
-            raised[own] = predicted_pp[own] + max(0.0, float(np.quantile(others, kept, method="higher")))
-    return raised
+            raised[own] = predicted[own] + np.maximum(0.0, np.sort(others, axis=0)[last])
+    return tuple(Look(look.steps, raised[:, i]) for i, look in enumerate(looks))
 
 
 def task_costs(table: FeatureTable) -> Costs | None:
