@@ -13,7 +13,14 @@ from training_fixtures import make_examples
 from tuneahead.errors import ModelError
 from tuneahead.recipe import Recipe
 from tuneahead.training import activations, loop
-from tuneahead.training.activations import PassSize, fit_runs, keep_layers, recompute_layers, saved_bytes
+from tuneahead.training.activations import (
+    LineBytes,
+    PassSize,
+    fit_runs,
+    keep_layers,
+    recompute_layers,
+    saved_bytes,
+)
 from tuneahead.training.loop import train_stack
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import ProbeSettings
@@ -57,6 +64,22 @@ def test_what_a_pass_keeps_is_counted_and_recomputing_keeps_less(tiny: Base) -> 
     assert saved_bytes(stack, 64) < long / 3
     keep_layers(stack)
     assert saved_bytes(stack, 64) == long
+    stack.detach()
+
+
+def test_long_lines_are_reckoned_with_the_square_that_attention_keeps(
+    tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = AdapterStack(tiny, 1, 4)
+    kept = saved_bytes(stack, 128)
+    monkeypatch.setattr(activations, "MEASURED_TOKENS", 32)
+    assert saved_bytes(stack, 32) * 4 < kept * 0.75, "each token keeps more in a longer line"
+    assert LineBytes.measure(stack, 128).of_line(128) == pytest.approx(kept, rel=0.01)
+    # Room that would do if a token of a long line kept no more than one of a short line.
+    size = PassSize(rows=1000, row_tokens=128, answer_tokens=1)
+    monkeypatch.setattr(activations, "free_bytes", lambda device: int(1000 * kept * 0.9))
+    assert fit_runs(stack, [size], 1), "layers are run twice"
+    keep_layers(stack)
     stack.detach()
 
 
