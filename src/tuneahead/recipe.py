@@ -24,7 +24,8 @@ MOST_STEPS = 10**7
 
 
 def _as_names(value: object) -> object:
-    names = value.split(",") if isinstance(value, str) else value
+    # TRL's files have spaces between the names.
+    names = value.replace(",", " ").split() if isinstance(value, str) else value
     if not isinstance(names, list | tuple):
         return value
     stripped = (name.strip() if isinstance(name, str) else name for name in names)
