@@ -105,6 +105,21 @@ def test_a_sure_failure_in_the_rows_stops_the_run_before_the_probe(
     assert gate.assessment is not None and gate.assessment.trace is not None
 
 
+def test_a_run_that_something_else_ends_during_the_probe_is_told_as_ended(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            control.should_training_stop = state.global_step == 4
+
+    recipe = RECIPE.replace(max_steps=110)
+    gate = Gate(predictor, Goal(minimum_pp=50), benchmark=make_exam(), notes=RunNotes(base="tiny"))
+    make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[Stop(), gate]).train()
+    assert gate.decision == "UNSURE" and gate.assessment is not None
+    assert gate.assessment.forecast_absent == "the run was ended at step 4 of 110, before the probe's end"
+    assert "The run was ended at step 4 of 110" in capsys.readouterr().out
+
+
 def test_a_rate_that_only_adamw_can_not_stand_does_not_stop_another_optimiser(
     path: Path, base: Base, predictor: Predictor, tmp_path: Path
 ) -> None:
