@@ -120,6 +120,23 @@ def test_a_wrong_file_names_field_and_value(tmp_path: Path, text: str, message: 
     assert str(path) in caught.value.message and caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"learning_rate:\t1e-4\n", "write spaces in place of tabs"),
+        ("learning_rate: 1e-4\n".encode("utf-16"), "save it as UTF-8"),
+    ],
+)
+def test_a_file_that_an_editor_spoiled_is_told_how_to_mend_it(
+    tmp_path: Path, content: bytes, remedy: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match="recipe.yaml") as caught:
+        read_recipe(path)
+    assert caught.value.remedy == remedy
+
+
 def test_a_remedy_is_a_next_step() -> None:
     def remedy(**fields: object) -> str:
         with pytest.raises(RecipeError) as caught:
