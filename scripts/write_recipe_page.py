@@ -62,6 +62,12 @@ write `schedule: constant` and `warmup_ratio: 0`. Their `constant_with_warmup` i
 | `max_length` | `sequence_len` | `cutoff_len` |
 | `precision` | `bf16`, `fp16`, `load_in_8bit`, `load_in_4bit` | `bf16`, `fp16`, `quantization_bit` |
 
+What their files leave out has their default and not that of this page: write it down. Those of the Trainer,
+TRL and LLaMA-Factory are no warm-up (`warmup_ratio: 0`), `seed: 42` and a `learning_rate` of 5e-5 (TRL's
+`SFTConfig`: 2e-5); LLaMA-Factory's are `cutoff_len: 2048` and a `lora_alpha` of twice the rank, those of
+TRL's command line `lora_r: 16`, `lora_alpha: 32` and `lora_dropout: 0.05`. With `use_rslora` the
+`lora_alpha` of the same run is here theirs times the square root of the rank.
+
 To watch such a run itself, attach a [gate](trainer.md#axolotl-llama-factory).
 """
 

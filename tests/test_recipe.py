@@ -120,6 +120,23 @@ def test_a_wrong_file_names_field_and_value(tmp_path: Path, text: str, message: 
     assert str(path) in caught.value.message and caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"learning_rate:\t1e-4\n", "write spaces in place of tabs"),
+        ("learning_rate: 1e-4\n".encode("utf-16"), "save it as UTF-8"),
+    ],
+)
+def test_a_file_that_an_editor_spoiled_is_told_how_to_mend_it(
+    tmp_path: Path, content: bytes, remedy: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match="recipe.yaml") as caught:
+        read_recipe(path)
+    assert caught.value.remedy == remedy
+
+
 def test_a_remedy_is_a_next_step() -> None:
     def remedy(**fields: object) -> str:
         with pytest.raises(RecipeError) as caught:
@@ -151,7 +168,7 @@ def test_a_file_of_another_trainer_is_told_all_that_differs_at_once(tmp_path: Pa
     assert message == f"{path}: 10 recipe fields can't be used"
     said = [line.strip() for line in lines]
     assert "lora_r is called lora_rank here: write lora_rank in its place" in said
-    assert "unknown recipe field 'bf16': write precision: bf16" in said
+    assert "unknown recipe field 'bf16': write precision: bf16, where it is not 8bit or 4bit" in said
     assert said[-1] == "unknown recipe field 'base_model', 'adapter'"
     assert any(line.startswith("recipe field 'learning_rate' is -1") for line in said)
 
@@ -176,7 +193,7 @@ def test_what_another_trainer_switched_off_is_not_advised(tmp_path: Path) -> Non
     assert [line.split("field ")[-1] for line in caught.value.message.split("\n")[1:]] == [
         "'load_in_8bit': leave it out",
         "'load_in_4bit': write precision: 4bit",
-        "'bf16': write precision: bf16",
+        "'bf16': write precision: bf16, where it is not 8bit or 4bit",
         "'fp16': leave it out",
         "'lora_target_linear': leave it out",
     ]
@@ -191,6 +208,37 @@ def test_values_of_another_trainer_are_told_in_the_words_of_a_recipe() -> None:
         with pytest.raises(RecipeError) as caught:
             make_recipe(fields)
         assert caught.value.remedy == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"save_steps": 500}, "leave it out: it does not change what is trained"),
+        ({"max_samples": 1000}, "leave it out, and give a file of so many rows"),
+        ({"shuffle": True}, "leave it out: rows are shuffled"),
+        ({"warmup_steps": 0.03}, "write warmup_ratio: 0.03"),
+        ({"warmup_steps": 0}, "write warmup_ratio: 0"),
+        ({"warmup_steps": 10}, "give warmup_ratio, the share of the steps spent warming up"),
+        ({"optimizer": "adamw_bnb_8bit"}, "leave it out: the optimiser is AdamW"),
+        ({"optim": "adafactor"}, "leave it out: runs are trained by AdamW here, and not by adafactor"),
+        ({"use_rslora": True}, "leave it out, and multiply lora_alpha by the square root of lora_rank"),
+        ({"use_rslora": False}, "leave it out"),
+        ({"max_steps": -1}, "write max_steps: none"),
+        ({"max_grad_norm": 0.0}, "write max_grad_norm: none"),
+        (
+            {"optimizer": {"_component_": "torch.optim.AdamW", "lr": "3e-4", "weight_decay": 0.01}},
+            "write learning_rate, weight_decay out of it, each on a line of its own",
+        ),
+        (
+            {"lora": {"r": 16, "alpha": 32, "lora_dropout": 0}},
+            "write lora_rank, lora_alpha, lora_dropout out of it, each on a line of its own",
+        ),
+    ],
+)
+def test_settings_of_another_trainer_lead_to_the_same_run(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        make_recipe(fields)
+    assert caught.value.remedy == said
 
 
 def test_every_name_of_another_trainer_leads_to_a_field() -> None:
@@ -208,6 +256,9 @@ def test_names_of_layers_may_stand_apart_and_none_is_a_value(tmp_path: Path) -> 
     recipe = read_recipe(path)
     assert recipe.target_modules == ("q_proj", "v_proj") and recipe.batch_size == 10
     assert recipe.max_steps is None and recipe.max_grad_norm is None
+    assert make_recipe({"target_modules": "q_proj v_proj"}) == make_recipe(
+        {"target_modules": "q_proj, v_proj"}
+    )
     assert Recipe(target_modules=[" q_proj ", ""]).target_modules == ("q_proj",)  # type: ignore[arg-type]
 
 

@@ -186,9 +186,13 @@ def _no_forecast(draft: Assessment, bench: Workbench) -> str:
     for cue in cues:
         if cue.step in (0, draft.task.probe_steps) and math.isnan(cue.score_pp(bench.benchmark.metric)):
             return f"the benchmark's score at step {cue.step} is not a finite number"
+    steps, total = draft.task.probe_steps, draft.task.total_steps
+    if steps < min(bench.setup.probe_steps, total):
+        # In a Trainer others may end a run: early stopping, a limit of time.
+        return f"the run was ended at step {steps:,} of {total:,}, before the probe's end"
     known = bench.predictor.origin.probe_steps
-    if draft.task.probe_steps != known:
-        return f"the probe has {draft.task.probe_steps} steps, the predictor knows probes of {known}"
+    if steps != known:
+        return f"the probe has {steps} steps, the predictor knows probes of {known}"
     absent = {} if draft.trace is None else dict(draft.trace.absent)
     return absent.get(OTHER_OPTIMISER, "")
 

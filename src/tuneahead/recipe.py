@@ -24,7 +24,8 @@ MOST_STEPS = 10**7
 
 
 def _as_names(value: object) -> object:
-    names = value.split(",") if isinstance(value, str) else value
+    # TRL's files have spaces between the names.
+    names = value.replace(",", " ").split() if isinstance(value, str) else value
     if not isinstance(names, list | tuple):
         return value
     stripped = (name.strip() if isinstance(name, str) else name for name in names)
@@ -254,8 +255,11 @@ def read_recipe(path: str | Path) -> Recipe:
         raise RecipeError(
             f"{path}: {error}", remedy="write each field once, and numbers such as 600 or 2e-4"
         ) from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"recipe {path} is no text in UTF-8", remedy="save it as UTF-8") from None
     except ValueError as error:
-        raise RecipeError(f"recipe {path} is not valid YAML: {error}", remedy="see docs/recipe.md") from None
+        remedy = "write spaces in place of tabs" if r"'\t'" in str(error) else "see docs/recipe.md"
+        raise RecipeError(f"recipe {path} is not valid YAML: {error}", remedy=remedy) from None
     if loaded is None:
         loaded = {}
     if not isinstance(loaded, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 
@@ -23,27 +24,50 @@ _MORE_NAMES: Mapping[str, tuple[str, ...]] = {
     "lora_rank": ("rank",),
     "lora_alpha": ("alpha",),
     "lora_dropout": ("dropout",),
-    "max_grad_norm": ("gradient_clipping",),
-    "adam_epsilon": ("adam_eps",),
+    "max_grad_norm": ("gradient_clipping", "clip_grad_norm"),
+    "adam_epsilon": ("adam_eps", "eps"),
     "max_length": ("max_seq_len", "max_sequence_length", "model_max_length", "block_size"),
     "target_modules": ("lora_target_modules",),
     "warmup_ratio": ("lr_warmup_ratio",),
     "precision": ("torch_dtype", "dtype"),
     "template": ("chat_template", "prompt_template"),
-    "seed": ("random_seed",),
+    "seed": ("random_seed", "random_state"),
 }
+WITHOUT_WARM_UP = ("constant", "reduce_lr_on_plateau", "greedy")
+"""Schedules of transformers that never warm up, whatever warm-up is given."""
 _INSTEAD: Mapping[str, str] = {
     "warmup_steps": "give warmup_ratio, the share of the steps spent warming up",
-    "bf16": "write precision: bf16",
-    "fp16": "write precision: fp16",
+    "max_steps_per_epoch": "give max_steps, the steps of the whole run",
+    "bf16": "write precision: bf16, where it is not 8bit or 4bit",
+    "fp16": "write precision: fp16, where it is not 8bit or 4bit",
     "load_in_8bit": "write precision: 8bit",
     "load_in_4bit": "write precision: 4bit",
     "quantization_bit": "write precision: 8bit or precision: 4bit",
     "lora_target_linear": "write target_modules: all-linear",
+    "use_rslora": "leave it out, and multiply lora_alpha by the square root of lora_rank",
     "optim": "leave it out: the optimiser is AdamW",
     "optimizer": "leave it out: the optimiser is AdamW",
+    "max_samples": "leave it out, and give a file of so many rows",
+    # Nearest to a field by their letters, and nothing like it.
+    **dict.fromkeys(("save_steps", "eval_steps"), "leave it out: it does not change what is trained"),
+    **dict.fromkeys(
+        ("val_set_size", "val_size"), "leave it out: a tenth of the rows, at most 64, is held out"
+    ),
+    "shuffle": "leave it out: rows are shuffled",
 }
 """Settings of which a recipe has none of the same meaning, and what to do."""
+_OPTIMISERS = ("optim", "optimizer")
+_ADAMW = re.compile(r"((paged|ao|optimi)_)?adamw(_.+)?")
+"""Its implementations; others with adamw in their name (``galore_adamw``) change what it does."""
+
+
+def is_adamw(optimiser: str) -> bool:
+    """Whether a trainer's name of an optimiser means AdamW's step.
+
+    >>> is_adamw("paged_adamw_8bit"), is_adamw("lion_8bit")
+    (True, False)
+    """
+    return _ADAMW.fullmatch(optimiser.lower().rpartition(".")[2]) is not None
 
 
 def name_here(name: str) -> str:
@@ -66,6 +90,9 @@ _VALUES: Mapping[tuple[str, str], str] = {
     ("precision", "bfloat16"): "precision: bf16",
     ("precision", "float16"): "precision: fp16",
     ("precision", "float32"): "precision: fp32",
+    ("max_steps", "-1"): "max_steps: none",
+    ("max_grad_norm", "0"): "max_grad_norm: none",
+    ("max_grad_norm", "0.0"): "max_grad_norm: none",
 }
 
 
@@ -84,11 +111,30 @@ def remedy_for(name: str, value: object, known: tuple[str, ...]) -> str:
     >>> remedy_for("load_in_8bit", False, ())
     'leave it out'
     """
+    if isinstance(value, Mapping) and (inside := _fields_in(value, known)):
+        return f"write {', '.join(inside)} out of it, each on a line of its own"
     if name.lower() in _INSTEAD:
-        # Files of other trainers name what they switch off, too.
-        return "leave it out" if value is False or value is None else _INSTEAD[name.lower()]
+        return _instead(name.lower(), value)
     near = get_close_matches(name, known, 1)
     return f"did you mean {near[0]}?" if near else ""
+
+
+def _fields_in(settings: Mapping[object, object], known: tuple[str, ...]) -> list[str]:
+    """The fields that nested settings give, under whatever names."""
+    found = (str(name) if name in known else name_here(str(name)) for name in settings)
+    return [field for field in dict.fromkeys(found) if field]
+
+
+def _instead(name: str, value: object) -> str:
+    if name == "warmup_steps" and isinstance(value, int | float) and 0 <= value < 1:
+        # Newer trainers take a share there.
+        return f"write warmup_ratio: {value:g}"
+    if value is False or value is None:
+        # Files of other trainers name what they switch off, too.
+        return "leave it out"
+    if name in _OPTIMISERS and isinstance(value, str) and not is_adamw(value):
+        return f"leave it out: runs are trained by AdamW here, and not by {value}"
+    return _INSTEAD[name]
 
 
 def known_fields(known: tuple[str, ...]) -> str:

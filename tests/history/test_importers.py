@@ -393,14 +393,21 @@ def sweep(folder: Path, *schedules: str) -> None:
         write_state(folder / schedule, 0, **run, settings={"lr_scheduler_type": schedule})
 
 
-@pytest.mark.parametrize(("named", "warmup_ratio"), [("constant", 0.0), ("constant_with_warmup", 0.25)])
+@pytest.mark.parametrize(
+    ("named", "schedule", "warmup_ratio"),
+    [
+        ("constant", "constant", 0.0),
+        ("constant_with_warmup", "constant", 0.25),
+        ("reduce_lr_on_plateau", "linear", 0.0),
+    ],
+)
 def test_a_trainers_constant_rate_has_no_warm_up_whatever_is_set_beside_it(
-    named: str, warmup_ratio: float, tmp_path: Path
+    named: str, schedule: str, warmup_ratio: float, tmp_path: Path
 ) -> None:
     write_state(tmp_path, 0, settings={"lr_scheduler_type": named, "warmup_ratio": 0.25})
     store = RunStore(tmp_path / "runs.sqlite")
     import_runs(tmp_path, store, LogReading())
-    assert (only(store).recipe.schedule, only(store).recipe.warmup_ratio) == ("constant", warmup_ratio)
+    assert (only(store).recipe.schedule, only(store).recipe.warmup_ratio) == (schedule, warmup_ratio)
 
 
 def test_runs_of_a_sweep_that_share_their_warm_up_are_two_and_keep_their_own_scores(tmp_path: Path) -> None:

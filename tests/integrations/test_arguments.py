@@ -90,6 +90,15 @@ def test_what_a_recipe_can_not_express_is_no_feature(
         assert features.absent[feature] == f"{setting} is not known: {found[setting]}"
 
 
+def test_a_schedule_of_the_trainer_that_never_warms_up_has_no_warm_up(
+    recorded: Callable[..., ProbeTrace],
+) -> None:
+    trace = recorded(settle(lr_scheduler_type="reduce_lr_on_plateau", warmup_steps=0.5))
+    assert trace.steps.learning_rate[0] == pytest.approx(SHORT.learning_rate)
+    assert trace.info.recipe.warmup_ratio == 0
+    assert list(unknown(trace)) == ["schedule"]
+
+
 def groups(trainer: Any, rate_of_b: float) -> list[dict[str, object]]:
     """The LoRA matrices as parameters of an optimiser, those of B with a rate of their own."""
     named = [(name, p) for name, p in trainer.model.named_parameters() if p.requires_grad]

@@ -178,6 +178,21 @@ def test_a_sure_failure_in_the_rows_stops_the_run_before_the_probe(
     assert gate.assessment is not None and gate.assessment.trace is not None
 
 
+def test_a_run_that_something_else_ends_during_the_probe_is_told_as_ended(
+    path: Path, base: Base, predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            control.should_training_stop = state.global_step == 4
+
+    recipe = RECIPE.replace(max_steps=110)
+    gate = Gate(predictor, Goal(minimum_pp=50), benchmark=make_exam(), notes=RunNotes(base="tiny"))
+    make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[Stop(), gate]).train()
+    assert gate.decision == "UNSURE" and gate.assessment is not None
+    assert gate.assessment.forecast_absent == "the run was ended at step 4 of 110, before the probe's end"
+    assert "The run was ended at step 4 of 110" in capsys.readouterr().out
+
+
 def test_a_rate_that_only_adamw_can_not_stand_does_not_stop_another_optimiser(
     path: Path, base: Base, predictor: Predictor, tmp_path: Path
 ) -> None:
@@ -401,8 +416,12 @@ def test_what_fails_in_a_loss_does_not_end_the_training(
 
 
 @pytest.mark.parametrize(
-    "place",
-    [(CueMeter, "take"), (GradientMeter, "start"), (preflight, "preflight")],
+    ("place", "error"),
+    [
+        ((CueMeter, "take"), torch.OutOfMemoryError("out of memory")),
+        ((GradientMeter, "start"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes")),
+        ((preflight, "preflight"), MemoryError("Unable to allocate 8 GiB for an array")),
+    ],
     ids=["the first questions", "the meters", "the preflight"],
 )
 def test_no_memory_for_the_probe_does_not_end_the_training(
@@ -413,15 +432,16 @@ def test_no_memory_for_the_probe_does_not_end_the_training(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     place: tuple[object, str],
+    error: Exception,
 ) -> None:
     gate = Gate(predictor, probe_steps=5, benchmark=make_exam())
 
     def full(*arguments: Any, **options: Any) -> None:
-        raise torch.OutOfMemoryError("out of memory")
+        raise error
 
     monkeypatch.setattr(*place, full)
     trainer = train_on(gate, path, base, tmp_path, caplog)
-    assert "the probe is given up, training goes on: out of memory" in caplog.text
+    assert f"the probe is given up, training goes on: {error}" in caplog.text
     assert gate.probe is None and "compute_loss" not in trainer.__dict__
 
 
@@ -431,11 +451,11 @@ def test_what_fails_at_the_start_leaves_the_trainer_as_it_was(
     gate = Gate(predictor, benchmark=make_exam())
 
     def fail(*arguments: object) -> None:
-        raise MemoryError("too little memory to look at the rows")
+        raise LookupError("a row without its text")
 
     monkeypatch.setattr(gate, "_check", fail)
     trainer = make_trainer(path, tmp_path, base, make_data(base), callbacks=[gate])
-    with pytest.raises(MemoryError):
+    with pytest.raises(LookupError):
         trainer.train()
     assert "compute_loss" not in trainer.__dict__
     assert "clip_grad_norm_" not in trainer.accelerator.__dict__

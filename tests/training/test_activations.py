@@ -13,7 +13,14 @@ from training_fixtures import make_examples
 from tuneahead.errors import ModelError
 from tuneahead.recipe import Recipe
 from tuneahead.training import activations, loop
-from tuneahead.training.activations import PassSize, fit_runs, keep_layers, recompute_layers, saved_bytes
+from tuneahead.training.activations import (
+    LineBytes,
+    PassSize,
+    fit_runs,
+    keep_layers,
+    recompute_layers,
+    saved_bytes,
+)
 from tuneahead.training.loop import train_stack
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import ProbeSettings
@@ -57,6 +64,22 @@ def test_what_a_pass_keeps_is_counted_and_recomputing_keeps_less(tiny: Base) -> 
     assert saved_bytes(stack, 64) < long / 3
     keep_layers(stack)
     assert saved_bytes(stack, 64) == long
+    stack.detach()
+
+
+def test_long_lines_are_reckoned_with_the_square_that_attention_keeps(
+    tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = AdapterStack(tiny, 1, 4)
+    kept = saved_bytes(stack, 128)
+    monkeypatch.setattr(activations, "MEASURED_TOKENS", 32)
+    assert saved_bytes(stack, 32) * 4 < kept * 0.75, "each token keeps more in a longer line"
+    assert LineBytes.measure(stack, 128).of_line(128) == pytest.approx(kept, rel=0.01)
+    # Room that would do if a token of a long line kept no more than one of a short line.
+    size = PassSize(rows=1000, row_tokens=128, answer_tokens=1)
+    monkeypatch.setattr(activations, "free_bytes", lambda device: int(1000 * kept * 0.9))
+    assert fit_runs(stack, [size], 1), "layers are run twice"
+    keep_layers(stack)
     stack.detach()
 
 
@@ -122,15 +145,28 @@ def test_runs_that_do_not_fit_together_are_trained_fewer_at_a_time(
         np.testing.assert_allclose(apart[name].steps.loss_sum_nats, trace.steps.loss_sum_nats, rtol=1e-4)
 
 
-def test_no_memory_for_the_adapters_is_a_clear_error(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "CUDA out of memory. Tried"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 2 bytes"),
+            "can't allocate",
+        ),
+        (MemoryError(), "ran out of memory: no more can be had"),
+    ],
+)
+def test_no_memory_for_the_adapters_is_a_clear_error(
+    tiny: Base, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
     names = [name for name, _ in tiny.model.named_modules()]
     data = prepare_data(tiny, make_examples(30), RECIPE)
 
     def full(*args: object, **rest: object) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        raise error
 
-    with monkeypatch.context() as patch, pytest.raises(ModelError, match="out of memory. Tried") as caught:
+    with monkeypatch.context() as patch, pytest.raises(ModelError, match=told) as caught:
         patch.setattr(torch, "zeros_like", full)
         list(train_stack(tiny, [Job(str(i), data, RECIPE) for i in range(2)], SETTINGS))
-    assert "4bit" in caught.value.remedy
+    assert "batch_size" in caught.value.remedy and "4bit" not in caught.value.remedy, "4 bits need CUDA"
     assert [name for name, _ in tiny.model.named_modules()] == names

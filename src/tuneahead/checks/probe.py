@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneahead.benchmark.items import CHOICE_METRICS
+from tuneahead.counts import counted
 from tuneahead.trace import SKIPPED, Cue, ProbeTrace
 from tuneahead.verdict import Finding
 
@@ -79,7 +80,9 @@ def no_effect(trace: ProbeTrace) -> Iterator[Finding]:
     distance = float(trace.steps.distance[-1])
     remedy = "check that the adapter's layers are trained, that answers are not masked, and the learning rate"
     if np.isfinite(distance) and distance < _NO_MOVE:
-        message = f"after {len(trace.steps)} steps the adapter is {distance:.2g} away from its start"
+        message = (
+            f"after {counted(len(trace.steps), 'step')} the adapter is {distance:.2g} away from its start"
+        )
         yield Finding("no-effect", "stop", f"{message}: nothing is being trained", remedy)
         return
     if len(trace.cues) < 2:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tuneahead.errors import DataError, RecipeError
 from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.recipe import Recipe, make_recipe
-from tuneahead.recipenames import LOGGED_NAMES
+from tuneahead.recipenames import LOGGED_NAMES, WITHOUT_WARM_UP, is_adamw
 
 _NONE = ("", "None", "none", "null")
 _READ = (
@@ -46,8 +46,6 @@ LOGGED_FIELDS = (*_SETTINGS, "schedule", "warmup_ratio", "target_modules")
 _RANK_STABLE = ("use_rslora", "peft_use_rslora")
 _PATTERNS = {"rank_pattern": ("lora_rank", "lora_alpha"), "alpha_pattern": ("lora_alpha",)}
 """Settings that give some layers a rank or alpha of their own, and the fields that they leave untold."""
-_ADAMW = re.compile(r"((paged|ao|optimi)_)?adamw(_.+)?")
-"""Its implementations; others with adamw in their name (``galore_adamw``) change what it does."""
 _LORA_ALONE = ("peft_type", "finetuning_type")
 _OTHER_TRAINING: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(_LORA_ALONE, ()),
@@ -112,7 +110,7 @@ def recipe_of(
     if "schedule" in unknown and schedule:
         unknown["schedule"] = f"a recipe has no {schedule!r}"
     optimiser = _last_word(settings, ("optim", "optimizer"))
-    if optimiser and not _ADAMW.fullmatch(optimiser):
+    if optimiser and not is_adamw(optimiser):
         unknown["optimiser"] = f"recipes and forecasts mean AdamW, this run has {optimiser}"
     fields["max_steps"] = log.total_steps
     absent = tuple((UNKNOWN_SETTING + name, reason) for name, reason in sorted(unknown.items()))
@@ -144,8 +142,8 @@ def _logged(settings: Mapping[str, object], log: LogSource) -> dict[str, object]
     schedule = _schedule(settings)
     if schedule in _SCHEDULES:
         fields["schedule"] = _SCHEDULES[schedule]
-    # Trainers' constant rate never warms up, whatever ratio is logged beside it; a recipe's may.
-    never = schedule == "constant" and "lr_scheduler_type" in settings
+    # Some of the Trainer's schedules never warm up, whatever ratio is logged beside them; a recipe's may.
+    never = schedule in WITHOUT_WARM_UP and "lr_scheduler_type" in settings
     warmup = 0.0 if never else _warmup(settings, log)
     if warmup is not None:
         fields["warmup_ratio"] = warmup

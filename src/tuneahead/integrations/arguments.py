@@ -11,6 +11,7 @@ from tuneahead.errors import RecipeError
 from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.integrations.live import LiveAdapter
 from tuneahead.recipe import Precision, Recipe, Schedule, make_recipe
+from tuneahead.recipenames import WITHOUT_WARM_UP
 from tuneahead.training.lora import layer_names
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _schedule(trainer: Trainer, unknown: dict[str, str]) -> dict[str, object]:
         unknown["schedule"] = f"a recipe has no {name!r}; measured learning rates are in the trace"
     elif args.lr_scheduler_kwargs:
         unknown["schedule"] = f"a recipe has no lr_scheduler_kwargs, here {args.lr_scheduler_kwargs}"
-    warmup = 0 if name == "constant" else args.get_warmup_steps(total)
+    warmup = 0 if name in WITHOUT_WARM_UP else args.get_warmup_steps(total)
     asked = float(args.warmup_steps or 0.0)
     if warmup > total:
         unknown.setdefault("warmup_ratio", f"{warmup:,} warm-up steps are more than the run's {total:,}")

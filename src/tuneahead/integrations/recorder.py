@@ -21,6 +21,7 @@ from tuneahead.integrations.losses import ClipMeter, LossMeter, Visit
 from tuneahead.integrations.rows import data_lack
 from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace
+from tuneahead.training.hardware import is_out_of_memory
 from tuneahead.training.measure import ProbeSettings
 
 if TYPE_CHECKING:
@@ -198,7 +199,9 @@ class TraceRecorder(TrainerCallback):
                 self.probe = LiveProbe(
                     trainer, model, base, self.settings, examples=notes.examples, recipe=notes.recipe
                 )
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             # Raised, it would end the training or, under auto_find_batch_size, make its batches smaller.
             _log_end(error)
             lacking = 1.0
@@ -239,7 +242,7 @@ class TraceRecorder(TrainerCallback):
             act(self.probe)
         except Exception as error:
             # Before the first step nothing is paid for; but memory may suffice for training alone.
-            if not begun and not isinstance(error, torch.OutOfMemoryError):
+            if not begun and not is_out_of_memory(error):
                 raise
             _log_end(error)
             self.probe = None

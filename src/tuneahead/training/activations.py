@@ -18,7 +18,7 @@ from tuneahead.training.lora import AdapterStack
 from tuneahead.training.updates import SlotDropout
 
 MEASURED_TOKENS = 256
-"""Longest line that is run to see what it keeps; longer ones are reckoned from it."""
+"""Longest line that is run to see what it keeps; longer ones are reckoned from it and from half of it."""
 LOGIT_BYTES = 16
 """Bytes of a vocabulary entry at an answer's position: logits, their fp32 copy, softmax and gradient."""
 ROWS_TO_COME = 6
@@ -53,19 +53,20 @@ def fit_runs(stack: AdapterStack, sizes: Sequence[PassSize], width: int) -> bool
     free = free_bytes(device)
     if free is None:
         return False
-    largest = max(sizes, key=lambda size: size.rows * size.row_tokens)
-    tokens = width * largest.rows * largest.row_tokens
+    longest = max(size.row_tokens for size in sizes)
+    line = LineBytes.measure(stack, longest)
+    largest = max(sizes, key=lambda size: size.rows * line.of_line(size.row_tokens))
     answers = width * max(size.rows * size.answer_tokens for size in sizes)
     vocabulary = stack.base.model.config.get_text_config().vocab_size
     fixed = ROWS_TO_COME * 4 * width * stack.parameters + LOGIT_BYTES * answers * vocabulary
-    length = min(MEASURED_TOKENS, largest.row_tokens, stack.base.context_tokens)
-    kept = saved_bytes(stack, length) / length * tokens
+    kept = width * largest.rows * line.of_line(largest.row_tokens)
     if fixed + kept <= free:
         return False
     recompute_layers(stack)
     # With every layer recomputed its inputs are kept, and the insides of one layer at a time.
     layers = max(1, sum(isinstance(m, GradientCheckpointingLayer) for m in stack.base.model.modules()))
-    least = saved_bytes(stack, length) / length * tokens + kept / layers
+    inputs = LineBytes.measure(stack, longest).of_line(largest.row_tokens)
+    least = width * largest.rows * inputs + kept / layers
     if fixed + least <= free:
         return True
     raise MemoryShortError(
@@ -74,6 +75,30 @@ def fit_runs(stack: AdapterStack, sizes: Sequence[PassSize], width: int) -> bool
         remedy="lower batch_size (raise gradient_accumulation_steps instead) or max_length, or use a "
         "smaller base or precision",
     )
+
+
+@dataclass(frozen=True)
+class LineBytes:
+    """What a line keeps for the backward pass.
+
+    Attention that is not fused, as on processors, keeps numbers for every two of a line's places.
+    """
+
+    of_a_token: float
+    of_two_tokens: float
+
+    @classmethod
+    def measure(cls, stack: AdapterStack, longest: int) -> LineBytes:
+        """Found from a line as long as the ``longest``, or as is measured at most, and from half of it."""
+        whole = min(MEASURED_TOKENS, longest, stack.base.context_tokens)
+        half = whole // 2
+        share, share_of_half = (saved_bytes(stack, n) / n for n in (whole, half))
+        square = max(0.0, (share - share_of_half) / (whole - half))
+        return cls(share - square * whole, square)
+
+    def of_line(self, tokens: int) -> float:
+        """Bytes that a line of so many tokens keeps."""
+        return tokens * (self.of_a_token + self.of_two_tokens * tokens)
 
 
 def saved_bytes(stack: AdapterStack, length: int) -> int:

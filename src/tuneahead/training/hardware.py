@@ -135,6 +135,19 @@ def _left_by_group(group: Path) -> int | None:
     return None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is want of memory, on whatever device.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory"))
+    True
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # Only CUDA has a class of its own for it.
+    told = any(words in str(error) for words in ("out of memory", "DefaultCPUAllocator"))
+    return isinstance(error, RuntimeError) and told
+
+
 def require_room(needed: float, device: str, what: str, remedy: str) -> None:
     """Raise :class:`ModelError` with the number when ``needed`` bytes can't be had."""
     free = free_bytes(device)

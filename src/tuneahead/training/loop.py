@@ -20,6 +20,7 @@ from tuneahead.recipe import Recipe
 from tuneahead.training.activations import PassSize, fit_runs, keep_layers, pass_size
 from tuneahead.training.allowed import obeys_masks
 from tuneahead.training.checkpoint import read_checkpoint
+from tuneahead.training.hardware import is_out_of_memory
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.measure import (
     CueMeter,
@@ -71,13 +72,15 @@ def _room(base: Base, runs: int) -> Iterator[None]:
     """Turn running out of memory into a :class:`MemoryShortError`."""
     try:
         yield
-    except RuntimeError as error:
-        # Only CUDA has a class of its own for it.
-        if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
+        why = (str(error).splitlines() or ["no more can be had"])[0]
+        remedy = "lower batch_size or max_length, or rank fewer recipes at once"
+        if base.device.startswith("cuda"):
+            remedy += ", or use precision 4bit"
         raise MemoryShortError(
-            f"{runs} run(s) on {base.name!r} ran out of memory: {str(error).splitlines()[0]}",
-            remedy="lower batch_size or max_length, rank fewer recipes at once, or use precision 4bit",
+            f"{runs} run(s) on {base.name!r} ran out of memory: {why}", remedy=remedy
         ) from None
 
 
