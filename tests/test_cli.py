@@ -371,6 +371,15 @@ def test_a_stored_run_is_listed_scored_and_shown(tuneahead: Run, store: tuple[Pa
     assert "Gradient norm" in shown
 
 
+def test_what_a_log_calls_its_base_does_not_steer_the_terminal(tuneahead: Run, tmp_path: Path) -> None:
+    path, found = tmp_path / "runs.sqlite", made_assessment()
+    task = replace(found.task, base="evil\x1b[31mred\u202egnp")
+    name = record_run(replace(found, task=task), RunStore(path))
+    for command in (("list",), ("show", name)):
+        shown = tuneahead("runs", *command, "--store", path).stdout
+        assert "evil?[31mred?gnp" in shown
+
+
 def test_a_narrow_terminal_lists_a_run_in_few_lines_without_its_least_telling_columns(
     tuneahead: Run, store: tuple[Path, str]
 ) -> None:

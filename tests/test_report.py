@@ -111,6 +111,14 @@ def test_the_headline_is_the_verdict(score: float, word: str) -> None:
     assert f" {word} Expected to score {score} %" in text
 
 
+def test_a_level_near_certainty_is_not_called_certain() -> None:
+    found = made_assessment()
+    assert found.forecast is not None
+    for level, said in ((0.9, "90% confidence"), (0.995, "99.5% confidence")):
+        page = render_html(replace(found, forecast=replace(found.forecast, level=level)))
+        assert f"at {said}" in page
+
+
 def test_the_reasons_start_at_the_baseline_and_add_up_to_the_forecast() -> None:
     view = report_view(made_assessment())
     points = [float(row.points.replace("−", "-")) for row in view.reasons]

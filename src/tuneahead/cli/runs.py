@@ -184,6 +184,7 @@ def import_logs(
     from dataclasses import asdict
 
     from tuneahead.history.importers import LogReading, import_runs
+    from tuneahead.report.words import printable
 
     reading = LogReading(
         benchmark=benchmark,
@@ -195,7 +196,7 @@ def import_logs(
     )
     found = import_runs(path, store, reading, unit=unit)
     for reason in found.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+        print(f"left out: {printable(reason)}", file=sys.stderr)
     if found.unchanged:
         kept = f"{found.unchanged:,} known run{'s keep their' if found.unchanged > 1 else ' keeps its'}"
         what = "earlier base, data set, recipe or score"

@@ -30,8 +30,10 @@ def print_runs(records: Iterable[RunRecord | UnreadableRunError]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from tuneahead.report.words import printable
+
     # Lines are kept, not records: the traces of thousands would fill the memory.
-    rows = [_cells(record) for record in records]
+    rows = [tuple(printable(cell) for cell in _cells(record)) for record in records]
     failed = any(row[-1] for row in rows)
     titles = ("Run", "Date", "Base", "Data", "Family", "Steps", "Scores", *(("Failure",) if failed else ()))
     console = open_console()
@@ -65,9 +67,14 @@ def _cells(record: RunRecord | UnreadableRunError) -> tuple[str, ...]:
 
 def print_run(record: RunRecord) -> None:
     """Print one run: what it is, its recipe a line for each field, its scores and what the probe measured."""
+    from tuneahead.report.words import printable
     from tuneahead.terminal import print_trace
 
     console = open_console()
+
+    def say(text: str) -> None:
+        console.print(printable(text), markup=False, soft_wrap=True)
+
     summary = summary_of(record)
     recipe, unknown = _recipe(record)
     # The seed stands in the recipe.
@@ -75,18 +82,20 @@ def print_run(record: RunRecord) -> None:
     for name, value in summary.items():
         if name not in apart and value not in ("", {}):
             shown = _scores(value) if isinstance(value, dict) else value
-            console.print(f"{name.replace('_', ' '):<16}{shown}", markup=False, soft_wrap=True)
+            say(f"{name.replace('_', ' '):<16}{shown}")
     console.print("recipe")
     for field, given in recipe.items():
         shown = ", ".join(given) if isinstance(given, list) else "none" if given is None else given
-        console.print(f"  {field:<28}{shown}", markup=False, soft_wrap=True)
+        say(f"  {field:<28}{shown}")
     for field, why in unknown.items():
-        console.print(f"  {field:<28}not known: {why}", markup=False, soft_wrap=True)
+        say(f"  {field:<28}not known: {why}")
     print_trace(console, record.trace)
 
 
 def print_import(found: ImportSummary, store: Path, score: str, benchmark: str) -> None:
     """Print what an import did, and what new runs lack."""
+    from tuneahead.report.words import printable
+
     print(
         f"{store}: {counted(found.added, 'run')} imported, {found.present:,} were there, "
         f"{found.scored:,} got a score"
@@ -102,7 +111,7 @@ def print_import(found: ImportSummary, store: Path, score: str, benchmark: str) 
     for what, why, count in found.absent if found.added else ():
         grouped.setdefault((count, why), []).append(what)
     for (count, why), names in grouped.items():
-        print(f"absent in {count:,}: {', '.join(names)} ({why})")
+        print(printable(f"absent in {count:,}: {', '.join(names)} ({why})"))
 
 
 def summary_of(record: RunRecord | UnreadableRunError) -> dict[str, object]:

@@ -59,10 +59,10 @@ def health_view(checkup: Checkup) -> HealthView:
     stop = first_stop(checkup.findings)
     groups = (MeasureGroup(title, _measures(checkup, title)) for title in STATIC_SECTIONS)
     return HealthView(
-        title=data.path.replace("\\", "/").rsplit("/", 1)[-1],
-        base=checkup.base if checkup.base_named else "",
+        title=words.file_name(data),
+        base=words.printable(checkup.base) if checkup.base_named else "",
         base_note=words.base_note(checkup),
-        benchmark=checkup.benchmark,
+        benchmark=words.printable(checkup.benchmark),
         created=checkup.created,
         version=checkup.version,
         verdict=VerdictView(
@@ -125,4 +125,4 @@ def _origin(checkup: Checkup) -> Group:
         ("base", checkup.base if checkup.base_named else f"{checkup.base}, for want of a named one"),
         ("benchmark", checkup.benchmark),
     )
-    return Group("Provenance", tuple((name, value) for name, value in rows if value))
+    return Group("Provenance", tuple((name, words.printable(value)) for name, value in rows if value))

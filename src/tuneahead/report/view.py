@@ -52,9 +52,9 @@ def report_view(assessment: Assessment) -> ReportView:
     scores, reading = _scores(assessment)
     decision = assessment.verdict.decision
     return ReportView(
-        title=assessment.data.path.replace("\\", "/").rsplit("/", 1)[-1],
-        base=assessment.task.base,
-        benchmark=assessment.task.benchmark or "no benchmark",
+        title=words.file_name(assessment.data),
+        base=words.printable(assessment.task.base),
+        benchmark=words.printable(assessment.task.benchmark or "no benchmark"),
         created=assessment.created,
         version=assessment.version,
         verdict=VerdictView(
@@ -134,7 +134,7 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
                 "Predicted score",
                 number_pp(forecast.score_pp),
                 "%",
-                f"{interval} at {forecast.level:.0%} confidence",
+                f"{interval} at {100 * forecast.level:g}% confidence",
             )
         )
         out.append(
@@ -299,7 +299,7 @@ def _provenance(assessment: Assessment) -> tuple[Group, ...]:
         origin.extend(assessment.trace.info.versions)
     return (
         *recipe_groups(assessment.recipe),
-        Group("Provenance", tuple((name, value) for name, value in origin if value)),
+        Group("Provenance", tuple((name, words.printable(value)) for name, value in origin if value)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from unicodedata import category
+from unicodedata import bidirectional, category
 
 from tuneahead.assessment import Assessment, Checkup, DataSummary
 from tuneahead.features.sampling import Sample
@@ -29,6 +29,8 @@ MOST_COLUMNS = 8
 """Unused columns that are named."""
 NO_WEIGHTS = "the base's weights were not read"
 """Why a check knows nothing of what the base says of the rows."""
+_TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Kinds of characters that turn the direction of all text up to their end, which a name may lack."""
 SEVERITIES = {"stop": "Stop", "warn": "Warning", "note": "Note"}
 
 
@@ -132,8 +134,18 @@ def feature_label(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with ``?`` for control characters: names in downloaded data could steer a terminal."""
-    return "".join("?" if category(c) == "Cc" and c not in "\n\t" else c for c in text)
+    """The text with ``?`` for what could steer a terminal, or turn what stands around a name: control
+    characters, and those that set the direction of writing. Names come with downloaded data and logs."""
+    return "".join("?" if _steers(character) else character for character in text)
+
+
+def _steers(character: str) -> bool:
+    return (category(character) == "Cc" and character not in "\n\t") or bidirectional(character) in _TURNING
+
+
+def file_name(data: DataSummary) -> str:
+    """The name of the data's file without its folders, on whatever system it lay."""
+    return printable(data.path.replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def sentence(text: str) -> str:
