@@ -26,7 +26,7 @@ from tuneahead.report.curves import curves
 from tuneahead.report.datamap import data_map
 from tuneahead.report.view import report_view
 from tuneahead.trace import RowVisits
-from tuneahead.verdict import Finding, Verdict
+from tuneahead.verdict import Finding, Fix, Verdict
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -368,10 +368,16 @@ onload = () => {
 """Says of the framed page what is drawn, how wide it is, and which labels touch or are cut off."""
 
 
+def long_names_assessment() -> Assessment:
+    found, long = made_assessment(), "x" * 400
+    finding = Finding("x", "warn", long, long, 1, (1,))
+    return replace(found, findings=(finding,), fixes=(Fix(long, long),), task=replace(found.task, base=long))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 @pytest.mark.parametrize("width", [320, 390, 1280])
-@pytest.mark.parametrize("made", [made_assessment, unsure_assessment, made_checkup])
+@pytest.mark.parametrize("made", [made_assessment, unsure_assessment, long_names_assessment, made_checkup])
 def test_a_real_browser_draws_the_page(
     tmp_path: Path, width: int, made: Callable[[], Assessment | Checkup]
 ) -> None:
