@@ -371,6 +371,19 @@ def test_a_stored_run_is_listed_scored_and_shown(tuneahead: Run, store: tuple[Pa
     assert "Gradient norm" in shown
 
 
+def test_the_runs_of_another_store_are_brought_in(
+    tuneahead: Run, store: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, name = store
+    RunStore(path).record_score(name, "lab-exam", 61.5)
+    said = tuneahead("runs", "import", path, "--store", tmp_path / "all.sqlite").stdout
+    assert "1 run imported, 0 were there, 1 got a score" in said
+    assert "They count as 1 task on 1 data set\n" in said
+    assert RunStore(tmp_path / "all.sqlite").get(name).scores == {"lab-exam": 61.5}
+    refused = tuneahead("runs", "import", path, "--store", tmp_path / "all.sqlite", "--base", "x", code=2)
+    assert "--base says how to read a log" in refused.stderr
+
+
 def test_what_a_log_calls_its_base_does_not_steer_the_terminal(tuneahead: Run, tmp_path: Path) -> None:
     path, found = tmp_path / "runs.sqlite", made_assessment()
     task = replace(found.task, base="evil\x1b[31mred\u202egnp")

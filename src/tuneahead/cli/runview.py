@@ -106,7 +106,8 @@ def print_import(found: ImportSummary, store: Path, score: str, benchmark: str) 
     for why, count in found.unscored:
         print(f"no final score in {count:,}: {why} (tuneahead runs record)")
     tasks, data_sets = counted(found.tasks, "task"), counted(found.data_sets, "data set")
-    print(f"They count as {tasks} on {data_sets} (see --data-by)")
+    # Of a log, which always lacks something, that depends on how it is read.
+    print(f"They count as {tasks} on {data_sets}{' (see --data-by)' if found.absent else ''}")
     grouped: dict[tuple[int, str], list[str]] = {}
     for what, why, count in found.absent if found.added else ():
         grouped.setdefault((count, why), []).append(what)
