@@ -206,7 +206,9 @@ def _tell_of_no_interval(predictor: Predictor) -> None:
     from tuneahead.predictor.intervals import least_groups
 
     level = predictor.level
-    for place, found in predictor.calibration.data_sets.items():
+    # One data set alone has no residuals: nothing was fitted without it.
+    counts = predictor.calibration.data_sets or {"": predictor.origin.data_sets}
+    for place, found in counts.items():
         if found < least_groups(level):
             which = f"Every interval on {place}" if place else "Every interval"
             print(
