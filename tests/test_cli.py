@@ -371,6 +371,12 @@ def test_a_stored_run_is_listed_scored_and_shown(tuneahead: Run, store: tuple[Pa
     assert "Gradient norm" in shown
 
 
+def test_a_column_s_name_in_an_error_does_not_steer_the_terminal(tuneahead: Run, tmp_path: Path) -> None:
+    data = tmp_path / "odd.jsonl"
+    data.write_text(json.dumps({"\x1b[31mred\u202e": "a", "b": "c"}) + "\n")
+    assert "seen: ?[31mred?, b" in tuneahead("check", data, code=2).stderr
+
+
 def test_the_runs_of_another_store_are_brought_in(
     tuneahead: Run, store: tuple[Path, str], tmp_path: Path
 ) -> None:

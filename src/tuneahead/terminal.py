@@ -21,6 +21,7 @@ from tuneahead.assessment import Assessment, Costs, DataSummary, Outcome
 from tuneahead.backtest.tables import Table as ResultTable
 from tuneahead.backtest.tables import narrowed, show
 from tuneahead.counts import counted
+from tuneahead.printable import printable
 from tuneahead.ranking import best_chances
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
@@ -205,7 +206,7 @@ def _verdict_panel(assessment: Assessment, glyphs: Glyphs, width: int) -> Panel:
     if note := words.asked_note(assessment):
         parts += [Text(""), Text(note, style="dim")]
     task = assessment.task
-    title = Text(words.printable(f"{assessment.data.path} on {task.base}, {task.benchmark}"))
+    title = Text(printable(f"{assessment.data.path} on {task.base}, {task.benchmark}"))
     title.truncate(max(20, width - 8), overflow="ellipsis")
     return Panel(
         Group(*parts), title=title, title_align="left", border_style=COLOURS[decision], padding=(1, 2)

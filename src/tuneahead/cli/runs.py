@@ -14,6 +14,7 @@ from tuneahead.cli.options import AsJson, StoreFile
 from tuneahead.cli.runview import print_import, print_run, print_runs, summary_of
 from tuneahead.counts import counted
 from tuneahead.errors import StoreError, UnreadableRunError
+from tuneahead.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -189,7 +190,6 @@ def import_logs(
     from tuneahead.history.importers import LogReading, import_runs
     from tuneahead.history.merging import merge_stores
     from tuneahead.history.storefile import is_store
-    from tuneahead.report.words import printable
 
     reading = LogReading(
         benchmark=benchmark,

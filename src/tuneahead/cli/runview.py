@@ -10,6 +10,7 @@ from tuneahead.cli.options import open_console
 from tuneahead.columnfit import BETWEEN_COLUMNS, fitting_columns
 from tuneahead.counts import counted
 from tuneahead.errors import UnreadableRunError
+from tuneahead.printable import printable
 
 if TYPE_CHECKING:
     from tuneahead.history.importers import ImportSummary
@@ -29,8 +30,6 @@ def print_runs(records: Iterable[RunRecord | UnreadableRunError]) -> None:
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
-
-    from tuneahead.report.words import printable
 
     # Lines are kept, not records: the traces of thousands would fill the memory.
     rows = [tuple(printable(cell) for cell in _cells(record)) for record in records]
@@ -67,7 +66,6 @@ def _cells(record: RunRecord | UnreadableRunError) -> tuple[str, ...]:
 
 def print_run(record: RunRecord) -> None:
     """Print one run: what it is, its recipe a line for each field, its scores and what the probe measured."""
-    from tuneahead.report.words import printable
     from tuneahead.terminal import print_trace
 
     console = open_console()
@@ -94,8 +92,6 @@ def print_run(record: RunRecord) -> None:
 
 def print_import(found: ImportSummary, store: Path, score: str, benchmark: str) -> None:
     """Print what an import did, and what new runs lack."""
-    from tuneahead.report.words import printable
-
     print(
         f"{store}: {counted(found.added, 'run')} imported, {found.present:,} were there, "
         f"{found.scored:,} got a score"

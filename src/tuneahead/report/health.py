@@ -10,6 +10,7 @@ from markupsafe import Markup
 from tuneahead.assessment import Checkup
 from tuneahead.features.catalogue import spec
 from tuneahead.features.catalogue_static import STATIC_SECTIONS
+from tuneahead.printable import printable
 from tuneahead.report import words
 from tuneahead.report.page import Figure, FindingView, Group, VerdictView
 from tuneahead.report.view import ICONS, finding_view, recipe_groups
@@ -60,9 +61,9 @@ def health_view(checkup: Checkup) -> HealthView:
     groups = (MeasureGroup(title, _measures(checkup, title)) for title in STATIC_SECTIONS)
     return HealthView(
         title=words.file_name(data),
-        base=words.printable(checkup.base) if checkup.base_named else "",
+        base=printable(checkup.base) if checkup.base_named else "",
         base_note=words.base_note(checkup),
-        benchmark=words.printable(checkup.benchmark),
+        benchmark=printable(checkup.benchmark),
         created=checkup.created,
         version=checkup.version,
         verdict=VerdictView(
@@ -125,4 +126,4 @@ def _origin(checkup: Checkup) -> Group:
         ("base", checkup.base if checkup.base_named else f"{checkup.base}, for want of a named one"),
         ("benchmark", checkup.benchmark),
     )
-    return Group("Provenance", tuple((name, words.printable(value)) for name, value in rows if value))
+    return Group("Provenance", tuple((name, printable(value)) for name, value in rows if value))

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from tuneahead.assessment import NAN, Assessment, Costs, Outcome
 from tuneahead.counts import counted
 from tuneahead.features.catalogue import names_of
+from tuneahead.printable import printable
 from tuneahead.recipe import Recipe
 from tuneahead.report import plots, words
 from tuneahead.report.curves import curves, probe_intro
@@ -53,8 +54,8 @@ def report_view(assessment: Assessment) -> ReportView:
     decision = assessment.verdict.decision
     return ReportView(
         title=words.file_name(assessment.data),
-        base=words.printable(assessment.task.base),
-        benchmark=words.printable(assessment.task.benchmark or "no benchmark"),
+        base=printable(assessment.task.base),
+        benchmark=printable(assessment.task.benchmark or "no benchmark"),
         created=assessment.created,
         version=assessment.version,
         verdict=VerdictView(
@@ -299,7 +300,7 @@ def _provenance(assessment: Assessment) -> tuple[Group, ...]:
         origin.extend(assessment.trace.info.versions)
     return (
         *recipe_groups(assessment.recipe),
-        Group("Provenance", tuple((name, words.printable(value)) for name, value in origin if value)),
+        Group("Provenance", tuple((name, printable(value)) for name, value in origin if value)),
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from unicodedata import bidirectional, category
 
 from tuneahead.assessment import Assessment, Checkup, DataSummary
 from tuneahead.features.sampling import Sample
 from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
+from tuneahead.printable import printable
 from tuneahead.report.plots import number, number_pp
 from tuneahead.verdict import Attribution, Decision, Finding, first_stop
 
@@ -29,8 +29,6 @@ MOST_COLUMNS = 8
 """Unused columns that are named."""
 NO_WEIGHTS = "the base's weights were not read"
 """Why a check knows nothing of what the base says of the rows."""
-_TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-"""Kinds of characters that turn the direction of all text up to their end, which a name may lack."""
 SEVERITIES = {"stop": "Stop", "warn": "Warning", "note": "Note"}
 
 
@@ -131,16 +129,6 @@ def feature_label(name: str) -> str:
     for unit in UNIT_SUFFIXES:
         text = text.removesuffix(unit)
     return sentence(" ".join(SPELLED.get(word, word) for word in text.split("_") if word))
-
-
-def printable(text: str) -> str:
-    """The text with ``?`` for what could steer a terminal, or turn what stands around a name: control
-    characters, and those that set the direction of writing. Names come with downloaded data and logs."""
-    return "".join("?" if _steers(character) else character for character in text)
-
-
-def _steers(character: str) -> bool:
-    return (category(character) == "Cc" and character not in "\n\t") or bidirectional(character) in _TURNING
 
 
 def file_name(data: DataSummary) -> str:
