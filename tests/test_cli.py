@@ -371,6 +371,34 @@ def test_a_stored_run_is_listed_scored_and_shown(tuneahead: Run, store: tuple[Pa
     assert "Gradient norm" in shown
 
 
+def test_a_column_s_name_in_an_error_does_not_steer_the_terminal(tuneahead: Run, tmp_path: Path) -> None:
+    data = tmp_path / "odd.jsonl"
+    data.write_text(json.dumps({"\x1b[31mred\u202e": "a", "b": "c"}) + "\n")
+    assert "seen: ?[31mred?, b" in tuneahead("check", data, code=2).stderr
+
+
+def test_the_runs_of_another_store_are_brought_in(
+    tuneahead: Run, store: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, name = store
+    RunStore(path).record_score(name, "lab-exam", 61.5)
+    said = tuneahead("runs", "import", path, "--store", tmp_path / "all.sqlite").stdout
+    assert "1 run imported, 0 were there, 1 got a score" in said
+    assert "They count as 1 task on 1 data set\n" in said
+    assert RunStore(tmp_path / "all.sqlite").get(name).scores == {"lab-exam": 61.5}
+    refused = tuneahead("runs", "import", path, "--store", tmp_path / "all.sqlite", "--base", "x", code=2)
+    assert "--base says how to read a log" in refused.stderr
+
+
+def test_what_a_log_calls_its_base_does_not_steer_the_terminal(tuneahead: Run, tmp_path: Path) -> None:
+    path, found = tmp_path / "runs.sqlite", made_assessment()
+    task = replace(found.task, base="evil\x1b[31mred\u202egnp")
+    name = record_run(replace(found, task=task), RunStore(path))
+    for command in (("list",), ("show", name)):
+        shown = tuneahead("runs", *command, "--store", path).stdout
+        assert "evil?[31mred?gnp" in shown
+
+
 def test_a_narrow_terminal_lists_a_run_in_few_lines_without_its_least_telling_columns(
     tuneahead: Run, store: tuple[Path, str]
 ) -> None:
@@ -573,11 +601,11 @@ def test_a_fit_says_how_many_tasks_it_left_out(tuneahead: Run, tmp_path: Path) -
 
 def test_a_fit_to_too_few_data_sets_says_that_no_interval_is_known(tuneahead: Run, tmp_path: Path) -> None:
     table, made = tmp_path / "table.parquet", made_table()
-    for count, told in ((8, True), (9, False)):
+    for count, told in ((1, True), (8, True), (9, False)):
         few = set(list(dict.fromkeys(made.data_ids))[:count])
         write_table(made.select([i for i, name in enumerate(made.data_ids) if name in few]), table)
         done = tuneahead("fit", "--table", table, "--out", tmp_path / "mine", "--preset", "quick")
-        said = "0.9 scored runs on 9 data sets are the least, these are on 8"
+        said = f"0.9 scored runs on 9 data sets are the least, these are on {count}"
         assert (said in done.stderr) is told
 
 

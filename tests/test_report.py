@@ -26,7 +26,7 @@ from tuneahead.report.curves import curves
 from tuneahead.report.datamap import data_map
 from tuneahead.report.view import report_view
 from tuneahead.trace import RowVisits
-from tuneahead.verdict import Finding, Verdict
+from tuneahead.verdict import Finding, Fix, Verdict
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -109,6 +109,14 @@ def test_text_from_data_is_escaped() -> None:
 def test_the_headline_is_the_verdict(score: float, word: str) -> None:
     text = Page(render_html(made_assessment(score))).text
     assert f" {word} Expected to score {score} %" in text
+
+
+def test_a_level_near_certainty_is_not_called_certain() -> None:
+    found = made_assessment()
+    assert found.forecast is not None
+    for level, said in ((0.9, "90% confidence"), (0.995, "99.5% confidence")):
+        page = render_html(replace(found, forecast=replace(found.forecast, level=level)))
+        assert f"at {said}" in page
 
 
 def test_the_reasons_start_at_the_baseline_and_add_up_to_the_forecast() -> None:
@@ -360,10 +368,16 @@ onload = () => {
 """Says of the framed page what is drawn, how wide it is, and which labels touch or are cut off."""
 
 
+def long_names_assessment() -> Assessment:
+    found, long = made_assessment(), "x" * 400
+    finding = Finding("x", "warn", long, long, 1, (1,))
+    return replace(found, findings=(finding,), fixes=(Fix(long, long),), task=replace(found.task, base=long))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 @pytest.mark.parametrize("width", [320, 390, 1280])
-@pytest.mark.parametrize("made", [made_assessment, unsure_assessment, made_checkup])
+@pytest.mark.parametrize("made", [made_assessment, unsure_assessment, long_names_assessment, made_checkup])
 def test_a_real_browser_draws_the_page(
     tmp_path: Path, width: int, made: Callable[[], Assessment | Checkup]
 ) -> None:

@@ -154,6 +154,25 @@ def test_control_characters_in_names_do_not_reach_the_terminal() -> None:
     assert shown(target).count("?]0;title??[31mred") == 3
 
 
+def test_a_name_does_not_turn_the_writing_around_it() -> None:
+    made, turning = made_assessment(), "a\u202egnp.\u2066exe"
+    named = replace(made, data=replace(made.data, path=turning), task=replace(made.task, base=turning))
+    target = console(140)
+    print_assessment(target, named)
+    for text in (shown(target), render_html(named)):
+        assert "a?gnp.?exe" in text
+        assert not re.search("[\u202a-\u202e\u2066-\u2069]", text)
+
+
+def test_in_a_narrow_terminal_reasons_are_words_and_no_bars() -> None:
+    wide, narrow = console(60), console(40)
+    print_assessment(wide, made_assessment())
+    print_assessment(narrow, made_assessment())
+    assert "█" in shown(wide)
+    assert "█" not in shown(narrow)
+    assert "+1.9  Learning rate" in shown(narrow)
+
+
 def test_a_length_that_is_the_least_is_said_to_be_that() -> None:
     made = made_assessment()
     found = replace(made, costs=replace(made.costs, full_run_seconds=7200.0, full_run_is_least=True))

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tuneahead.assessment import Checkup
 from tuneahead.features.catalogue_static import STATIC_SECTIONS
+from tuneahead.printable import printable
 from tuneahead.report import words
 from tuneahead.terminal import COLOURS, data_line, findings_table, print_section
 
@@ -42,7 +43,7 @@ def _head(checkup: Checkup, width: int, plain: bool) -> Panel:
     decision, word, counted = words.health(checkup)
     head = Text(word.upper(), style=f"bold {COLOURS[decision]}")
     head.append(f"  {counted}", style="not bold default")
-    title = Text(words.printable(checkup.data.path))
+    title = Text(printable(checkup.data.path))
     title.truncate(max(20, width - 8), overflow="ellipsis")
     return Panel(
         Group(head, Text(_shown(data_line(checkup.data).plain, plain)), _base_line(checkup)),

@@ -21,6 +21,7 @@ from tuneahead.assessment import Assessment, Costs, DataSummary, Outcome
 from tuneahead.backtest.tables import Table as ResultTable
 from tuneahead.backtest.tables import narrowed, show
 from tuneahead.counts import counted
+from tuneahead.printable import printable
 from tuneahead.ranking import best_chances
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
@@ -35,6 +36,8 @@ LEAST_TRACK_CELLS = 12
 LEAST_RANKING_CELLS = 78
 """Width of a terminal, in characters, from which a ranking's figures are not broken."""
 HALF_BAR_CELLS = 10
+LEAST_REASONS_CELLS = 60
+"""Width of a terminal, in characters, from which reasons have bars: beside them text needs room too."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def print_assessment(console: Console, assessment: Assessment) -> None:
     console.print(_verdict_panel(assessment, glyphs, console.width))
     print_section(console, "Data", _data_card(assessment.data, assessment.findings))
     if assessment.attributions and assessment.forecast is not None:
-        print_section(console, "Reasons", _reasons(assessment, glyphs))
+        print_section(console, "Reasons", _reasons(assessment, glyphs, console.width))
     if assessment.fixes:
         print_section(console, "What to do", _fixes(assessment.fixes))
     console.print(costs_line(assessment), style="dim")
@@ -203,7 +206,7 @@ def _verdict_panel(assessment: Assessment, glyphs: Glyphs, width: int) -> Panel:
     if note := words.asked_note(assessment):
         parts += [Text(""), Text(note, style="dim")]
     task = assessment.task
-    title = Text(words.printable(f"{assessment.data.path} on {task.base}, {task.benchmark}"))
+    title = Text(printable(f"{assessment.data.path} on {task.base}, {task.benchmark}"))
     title.truncate(max(20, width - 8), overflow="ellipsis")
     return Panel(
         Group(*parts), title=title, title_align="left", border_style=COLOURS[decision], padding=(1, 2)
@@ -285,26 +288,30 @@ def findings_table(findings: tuple[Finding, ...]) -> RenderableType:
     return table
 
 
-def _reasons(assessment: Assessment, glyphs: Glyphs) -> Table:
+def _reasons(assessment: Assessment, glyphs: Glyphs, width: int) -> Table:
     shown, rest = words.ranked(assessment.attributions, SHOWN_REASONS)
     if rest:
         total = sum(a.contribution_pp for a in rest)
         shown.append(Attribution(f"{len(rest)} other properties", math.nan, total))
     largest = max((abs(a.contribution_pp) for a in shown), default=0.0) or 1.0
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row(
-        Text(" " * HALF_BAR_CELLS + glyphs.goal), _points(assessment.baseline_pp), Text("Average task")
-    )
+    assert assessment.forecast is not None
+    nothing = Text(" " * HALF_BAR_CELLS + glyphs.goal)
+    rows = [(nothing, Text(_points(assessment.baseline_pp)), Text("Average task"))]
     for one in shown:
         what = Text(words.feature_label(one.feature))
         what.append(f"  {words.sentence(one.sentence) or words.value_beside(one)}", style="dim")
-        table.add_row(_signed_bar(one.contribution_pp, largest, glyphs), _signed(one.contribution_pp), what)
-    assert assessment.forecast is not None
+        bar = _signed_bar(one.contribution_pp, largest, glyphs)
+        rows.append((bar, Text(_signed(one.contribution_pp)), what))
     end = Text(_points(assessment.forecast.score_pp), style="bold")
-    table.add_row(Text(" " * HALF_BAR_CELLS + glyphs.goal), end, Text("Forecast", style="bold"))
+    rows.append((nothing, end, Text("Forecast", style="bold")))
+    bars = width >= LEAST_REASONS_CELLS
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    if bars:
+        table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row[not bars :])
     return table
 
 

@@ -45,6 +45,15 @@ def test_several_right_options_make_it_mc2_and_answers_exact_match(tmp_path: Pat
     assert read_benchmark(free).items[1] == GenerationItem("2", "!", ("c",))
 
 
+@pytest.mark.parametrize(("metric", "bare"), [("f1", "A"), ("f1", "+"), ("f1", "The"), ("rouge_l", "+")])
+def test_an_answer_without_a_word_of_the_metric_is_refused(tmp_path: Path, metric: str, bare: str) -> None:
+    items = [{"prompt": "?", "answer": "red"}, {"prompt": "!", "answers": ["plus", bare]}]
+    file = write(tmp_path / "x.jsonl", {"metric": metric}, *items)
+    with pytest.raises(BenchmarkError, match="row 3: answer .* has no word that"):
+        read_benchmark(file)
+    assert read_benchmark(write(tmp_path / "y.jsonl", *items)).metric == "exact_match"
+
+
 def test_a_first_line_chooses_the_metric_and_the_end_of_answers(tmp_path: Path) -> None:
     item = {"prompt": "?", "options": ["a", "b"], "gold": 0}
     assert read_benchmark(write(tmp_path / "n.jsonl", {"metric": "acc_norm"}, item)).metric == "acc_norm"

@@ -250,3 +250,8 @@ def test_rows_of_further_seeds_survive_the_disk_and_joining(make_table, tmp_path
     np.testing.assert_array_equal(back.repeats.values, table.repeats.values.astype(np.float32))
     both = join_tables([back, make_table(4, 8)])
     assert len(both) == 16 and len(both.with_repeats()) == 19
+
+
+def test_a_table_that_is_not_there_is_called_that(tmp_path: Path) -> None:
+    with pytest.raises(PredictorError, match="there is no file"):
+        read_table(tmp_path / "none.parquet")

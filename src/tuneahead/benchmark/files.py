@@ -47,7 +47,8 @@ def read_benchmark(path: str | Path) -> Benchmark:
     another metric (``accuracy``, ``acc_norm``, ``mc2``; ``exact_match``, ``f1``, ``rouge_l``) and, for the
     last two, says when a written answer ends (``stop`` is a list of texts). Raises :class:`BenchmarkError`
     with file and line on anything that can't be asked: one option, equal options, no gold, an empty prompt,
-    mixed kinds, a part of the question that is not read; and for a file named as a built-in benchmark.
+    mixed kinds, a part of the question that is not read, an answer without a word for ``f1`` or ``rouge_l``;
+    and for a file named as a built-in benchmark.
     """
     source = Path(path)
     if source.stem in BUILT_IN:
@@ -67,6 +68,8 @@ def read_benchmark(path: str | Path) -> Benchmark:
             header = _header(loaded, where)
             continue
         item = _item(loaded, where, str(number))
+        if header is not None and isinstance(item, GenerationItem):
+            _require_words(item, header.metric, where)
         (choices if isinstance(item, ChoiceItem) else free).append(item)  # type: ignore[arg-type]
         if choices and free:
             raise BenchmarkError(f"{where}: choices and free answers are mixed", remedy="keep two files")
@@ -184,6 +187,17 @@ def _item(loaded: Mapping[str, object], where: str, number: str) -> ChoiceItem |
     answers = loaded.get("answers", loaded.get("answer"))
     texts = _texts([answers] if isinstance(answers, str) else answers, where, "answers")
     return GenerationItem(name, prompt, texts, subject)
+
+
+def _require_words(item: GenerationItem, metric: Metric, where: str) -> None:
+    from tuneahead.benchmark.generation import is_wordless
+
+    bare = next((text for text in item.answers if metric in WRITTEN and is_wordless(text, metric)), None)
+    if bare is not None:
+        raise BenchmarkError(
+            f"{where}: answer {bare!r} has no word that {metric} compares",
+            remedy="give an answer in words, or take metric exact_match, which compares whole answers",
+        )
 
 
 def _refuse_unread(loaded: Mapping[str, object], prompt: str, where: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tuneahead.benchmark.choice import BenchmarkScore, summarise_grades
-from tuneahead.benchmark.items import Benchmark, GenerationItem
+from tuneahead.benchmark.items import Benchmark, GenerationItem, Metric
 from tuneahead.errors import BenchmarkError
 from tuneahead.words import split_words
 
@@ -52,6 +52,15 @@ def token_f1(reference: str, written: str) -> float:
         return 0.0
     precision, recall = shared / len(given), shared / len(right)
     return 2 * precision * recall / (precision + recall)
+
+
+def is_wordless(reference: str, metric: Metric) -> bool:
+    """Whether ``f1`` or ``rouge_l`` finds no word in a reference, as in "A" or "+".
+
+    F1 would then count an empty answer right, and ROUGE-L no answer at all.
+    """
+    found = _words(reference) if metric == "f1" else _RougeTokenizer().tokenize(reference)
+    return not found
 
 
 def _words(text: str) -> list[str]:

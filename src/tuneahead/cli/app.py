@@ -15,6 +15,7 @@ import typer
 from tuneahead import __version__
 from tuneahead.cli import data, history, judge, runs
 from tuneahead.errors import TuneAheadError
+from tuneahead.printable import printable
 
 EXIT_OK, EXIT_INTERNAL, EXIT_USER = 0, 1, 2
 EXIT_INTERRUPTED = 130
@@ -126,7 +127,7 @@ def main() -> None:
             # Here and not at Python's end, where a failure would be told by a traceback.
             sys.stdout.flush()
     except TuneAheadError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(EXIT_USER)
     except OSError as error:
         if error.errno not in (*_UNWRITABLE, errno.EPIPE):

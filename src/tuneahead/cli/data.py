@@ -52,7 +52,7 @@ def check(
         bool, typer.Option("--no-cache", help="Check again, whatever was kept from an earlier check.")
     ] = False,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that measure rows of large data (0: one a core).")
+        int, typer.Option(min=0, help="Processes that measure rows of large data (0: one a core, at most 8).")
     ] = 0,
 ) -> None:
     """Look at the data: preflight checks and measurements, no training."""

@@ -16,6 +16,7 @@ from tuneahead.cli.options import DATA, OUTPUT, AsJson, StoreFile, open_console,
 from tuneahead.cli.runs import open_store
 from tuneahead.counts import counted
 from tuneahead.errors import TuneAheadError
+from tuneahead.printable import printable
 from tuneahead.workbench import LEAST_PROBE_STEPS, PROBE_STEPS
 
 if TYPE_CHECKING:
@@ -206,9 +207,11 @@ def _tell_of_no_interval(predictor: Predictor) -> None:
     from tuneahead.predictor.intervals import least_groups
 
     level = predictor.level
-    for place, found in predictor.calibration.data_sets.items():
+    # One data set alone has no residuals: nothing was fitted without it.
+    counts = predictor.calibration.data_sets or {"": predictor.origin.data_sets}
+    for place, found in counts.items():
         if found < least_groups(level):
-            which = f"Every interval on {place}" if place else "Every interval"
+            which = f"Every interval on {printable(place)}" if place else "Every interval"
             print(
                 f"{which} is the whole scale, 0 to 100: at level {level:g} scored runs on "
                 f"{least_groups(level)} data sets are the least, these are on {found}",

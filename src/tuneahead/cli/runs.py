@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,10 +14,12 @@ from tuneahead.cli.options import AsJson, StoreFile
 from tuneahead.cli.runview import print_import, print_run, print_runs, summary_of
 from tuneahead.counts import counted
 from tuneahead.errors import StoreError, UnreadableRunError
+from tuneahead.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tuneahead.history.importers import LogReading
     from tuneahead.history.runrecord import RunRecord
     from tuneahead.history.store import RunStore
 
@@ -146,7 +149,8 @@ def import_logs(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="Folder of Trainer checkpoints, a trainer_state.json, MLflow's mlruns, or its SQLite file.",
+            help="Folder of Trainer checkpoints, a trainer_state.json, MLflow's mlruns or its SQLite file, "
+            "or another store.",
             show_default=False,
         ),
     ],
@@ -180,10 +184,12 @@ def import_logs(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring in runs made before TuneAhead, from the logs of a Trainer or of MLflow."""
+    """Bring in runs made before TuneAhead, from logs of a Trainer or MLflow, or the runs of another store."""
     from dataclasses import asdict
 
     from tuneahead.history.importers import LogReading, import_runs
+    from tuneahead.history.merging import merge_stores
+    from tuneahead.history.storefile import is_store
 
     reading = LogReading(
         benchmark=benchmark,
@@ -193,9 +199,13 @@ def import_logs(
         data_by=data_by,
         recipe=_shared_settings(recipe),
     )
-    found = import_runs(path, store, reading, unit=unit)
+    if is_store(path):
+        _refuse_reading(reading, unit)
+        found = merge_stores(path, store)
+    else:
+        found = import_runs(path, store, reading, unit=unit)
     for reason in found.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
+        print(f"left out: {printable(reason)}", file=sys.stderr)
     if found.unchanged:
         kept = f"{found.unchanged:,} known run{'s keep their' if found.unchanged > 1 else ' keeps its'}"
         what = "earlier base, data set, recipe or score"
@@ -207,6 +217,25 @@ def import_logs(
         print(json.dumps(asdict(found), indent=1))
     else:
         print_import(found, store, score, benchmark)
+
+
+def _refuse_reading(reading: LogReading, unit: str) -> None:
+    """Raises :class:`StoreError` for options that say how to read a log, where there is none to read."""
+    given = {
+        "--benchmark": reading.benchmark,
+        "--score": reading.score,
+        "--unit": unit if unit != "auto" else "",
+        "--chance": not math.isnan(reading.chance_pp),
+        "--base": reading.base,
+        "--data-by": reading.data_by,
+        "--recipe": reading.recipe,
+    }
+    for option, value in given.items():
+        if value:
+            raise StoreError(
+                f"{option} says how to read a log, and has no effect on the runs of another store",
+                remedy=f"leave {option} out",
+            )
 
 
 def _shared_settings(path: Path | None) -> dict[str, object]:

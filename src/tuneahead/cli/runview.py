@@ -10,6 +10,7 @@ from tuneahead.cli.options import open_console
 from tuneahead.columnfit import BETWEEN_COLUMNS, fitting_columns
 from tuneahead.counts import counted
 from tuneahead.errors import UnreadableRunError
+from tuneahead.printable import printable
 
 if TYPE_CHECKING:
     from tuneahead.history.importers import ImportSummary
@@ -31,7 +32,7 @@ def print_runs(records: Iterable[RunRecord | UnreadableRunError]) -> None:
     from rich.text import Text
 
     # Lines are kept, not records: the traces of thousands would fill the memory.
-    rows = [_cells(record) for record in records]
+    rows = [tuple(printable(cell) for cell in _cells(record)) for record in records]
     failed = any(row[-1] for row in rows)
     titles = ("Run", "Date", "Base", "Data", "Family", "Steps", "Scores", *(("Failure",) if failed else ()))
     console = open_console()
@@ -68,6 +69,10 @@ def print_run(record: RunRecord) -> None:
     from tuneahead.terminal import print_trace
 
     console = open_console()
+
+    def say(text: str) -> None:
+        console.print(printable(text), markup=False, soft_wrap=True)
+
     summary = summary_of(record)
     recipe, unknown = _recipe(record)
     # The seed stands in the recipe.
@@ -75,13 +80,13 @@ def print_run(record: RunRecord) -> None:
     for name, value in summary.items():
         if name not in apart and value not in ("", {}):
             shown = _scores(value) if isinstance(value, dict) else value
-            console.print(f"{name.replace('_', ' '):<16}{shown}", markup=False, soft_wrap=True)
+            say(f"{name.replace('_', ' '):<16}{shown}")
     console.print("recipe")
     for field, given in recipe.items():
         shown = ", ".join(given) if isinstance(given, list) else "none" if given is None else given
-        console.print(f"  {field:<28}{shown}", markup=False, soft_wrap=True)
+        say(f"  {field:<28}{shown}")
     for field, why in unknown.items():
-        console.print(f"  {field:<28}not known: {why}", markup=False, soft_wrap=True)
+        say(f"  {field:<28}not known: {why}")
     print_trace(console, record.trace)
 
 
@@ -97,12 +102,13 @@ def print_import(found: ImportSummary, store: Path, score: str, benchmark: str) 
     for why, count in found.unscored:
         print(f"no final score in {count:,}: {why} (tuneahead runs record)")
     tasks, data_sets = counted(found.tasks, "task"), counted(found.data_sets, "data set")
-    print(f"They count as {tasks} on {data_sets} (see --data-by)")
+    # Of a log, which always lacks something, that depends on how it is read.
+    print(f"They count as {tasks} on {data_sets}{' (see --data-by)' if found.absent else ''}")
     grouped: dict[tuple[int, str], list[str]] = {}
     for what, why, count in found.absent if found.added else ():
         grouped.setdefault((count, why), []).append(what)
     for (count, why), names in grouped.items():
-        print(f"absent in {count:,}: {', '.join(names)} ({why})")
+        print(printable(f"absent in {count:,}: {', '.join(names)} ({why})"))
 
 
 def summary_of(record: RunRecord | UnreadableRunError) -> dict[str, object]:

@@ -221,7 +221,8 @@ def _logged_runs(path: Path, score: str) -> Iterator[LoggedRun | DataError]:
     if not states:
         raise StoreError(
             f"{path} holds neither a {trainerstate.STATE} nor MLflow runs",
-            remedy="name the folder that the Trainer wrote its checkpoints to, mlruns, or an MLflow database",
+            remedy="name the folder that the Trainer wrote its checkpoints to, mlruns, an MLflow database "
+            "or another store",
         )
     for state in states:
         try:

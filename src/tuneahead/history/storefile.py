@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tuneahead.errors import StoreError
@@ -111,6 +111,20 @@ class StoreFile:
         if self.path.is_file() and not os.access(self.path.parent, os.W_OK):
             return "copy the file to a folder of your own: others may write to it there, and you may not"
         return "check free disk space and that the file is a run store"
+
+
+def is_store(path: Path) -> bool:
+    """Whether ``path`` is an SQLite file with the tables of a store."""
+    if not path.is_file():
+        return False
+    # The second where SQLite may keep no files beside one, not even to read it.
+    for how in ("mode=ro", "immutable=1"):
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True)) as one,
+        ):
+            return {row[0] for row in one.execute("SELECT name FROM sqlite_master")} >= _OWN
+    return False
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -307,6 +307,8 @@ def read_table(path: str | Path) -> FeatureTable:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not Path(path).is_file():
+        raise PredictorError(f"there is no file {path}", remedy="name the Parquet file of a feature table")
     try:
         return _table(pq.read_table(str(path)))
     except (OSError, pa.ArrowException, PredictorError, *fields.WRONG) as error:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from tuneahead.assessment import Checkup
 from tuneahead.features.catalogue import spec
 from tuneahead.features.catalogue_static import STATIC_SECTIONS
+from tuneahead.printable import printable
 from tuneahead.report import words
 from tuneahead.report.page import Figure, FindingView, Group, VerdictView
 from tuneahead.report.view import ICONS, finding_view, recipe_groups
@@ -59,10 +60,10 @@ def health_view(checkup: Checkup) -> HealthView:
     stop = first_stop(checkup.findings)
     groups = (MeasureGroup(title, _measures(checkup, title)) for title in STATIC_SECTIONS)
     return HealthView(
-        title=data.path.replace("\\", "/").rsplit("/", 1)[-1],
-        base=checkup.base if checkup.base_named else "",
+        title=words.file_name(data),
+        base=printable(checkup.base) if checkup.base_named else "",
         base_note=words.base_note(checkup),
-        benchmark=checkup.benchmark,
+        benchmark=printable(checkup.benchmark),
         created=checkup.created,
         version=checkup.version,
         verdict=VerdictView(
@@ -125,4 +126,4 @@ def _origin(checkup: Checkup) -> Group:
         ("base", checkup.base if checkup.base_named else f"{checkup.base}, for want of a named one"),
         ("benchmark", checkup.benchmark),
     )
-    return Group("Provenance", tuple((name, value) for name, value in rows if value))
+    return Group("Provenance", tuple((name, printable(value)) for name, value in rows if value))

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from tuneahead.assessment import NAN, Assessment, Costs, Outcome
 from tuneahead.counts import counted
 from tuneahead.features.catalogue import names_of
+from tuneahead.printable import printable
 from tuneahead.recipe import Recipe
 from tuneahead.report import plots, words
 from tuneahead.report.curves import curves, probe_intro
@@ -52,9 +53,9 @@ def report_view(assessment: Assessment) -> ReportView:
     scores, reading = _scores(assessment)
     decision = assessment.verdict.decision
     return ReportView(
-        title=assessment.data.path.replace("\\", "/").rsplit("/", 1)[-1],
-        base=assessment.task.base,
-        benchmark=assessment.task.benchmark or "no benchmark",
+        title=words.file_name(assessment.data),
+        base=printable(assessment.task.base),
+        benchmark=printable(assessment.task.benchmark or "no benchmark"),
         created=assessment.created,
         version=assessment.version,
         verdict=VerdictView(
@@ -134,7 +135,7 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
                 "Predicted score",
                 number_pp(forecast.score_pp),
                 "%",
-                f"{interval} at {forecast.level:.0%} confidence",
+                f"{interval} at {100 * forecast.level:g}% confidence",
             )
         )
         out.append(
@@ -299,7 +300,7 @@ def _provenance(assessment: Assessment) -> tuple[Group, ...]:
         origin.extend(assessment.trace.info.versions)
     return (
         *recipe_groups(assessment.recipe),
-        Group("Provenance", tuple((name, value) for name, value in origin if value)),
+        Group("Provenance", tuple((name, printable(value)) for name, value in origin if value)),
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from unicodedata import category
 
 from tuneahead.assessment import Assessment, Checkup, DataSummary
 from tuneahead.features.sampling import Sample
 from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
+from tuneahead.printable import printable
 from tuneahead.report.plots import number, number_pp
 from tuneahead.verdict import Attribution, Decision, Finding, first_stop
 
@@ -131,9 +131,9 @@ def feature_label(name: str) -> str:
     return sentence(" ".join(SPELLED.get(word, word) for word in text.split("_") if word))
 
 
-def printable(text: str) -> str:
-    """The text with ``?`` for control characters: names in downloaded data could steer a terminal."""
-    return "".join("?" if category(c) == "Cc" and c not in "\n\t" else c for c in text)
+def file_name(data: DataSummary) -> str:
+    """The name of the data's file without its folders, on whatever system it lay."""
+    return printable(data.path.replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def sentence(text: str) -> str:

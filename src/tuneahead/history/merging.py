@@ -1,0 +1,58 @@
+"""Runs of another store, as another machine keeps one, joined to a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tuneahead.errors import StoreError, UnreadableRunError
+from tuneahead.history.importers import ImportSummary
+from tuneahead.history.runrecord import RunRecord
+from tuneahead.history.store import RunStore
+
+
+def merge_stores(source: str | Path, target: str | Path) -> ImportSummary:
+    """Add every run of the store ``source`` to ``target``, with its scores and its data set's features.
+
+    A run that is there already stays as it is, and gets the final scores that it lacks. Runs that can't be
+    read are left out with the reason. Raises :class:`StoreError` for files that are no stores, and for one
+    and the same.
+    """
+    other, kept = RunStore(source), RunStore(target)
+    if other.path.samefile(kept.path):
+        raise StoreError(f"{source} is the store itself", remedy="name another store to bring in runs from")
+    kept.require_writable()
+    records: list[RunRecord] = []
+    left_out: list[str] = []
+    added = scored = unchanged = 0
+    for run_id in other.run_ids():
+        try:
+            record = other.get(run_id)
+            is_new = kept.add(record)
+            earlier = record if is_new else kept.get(run_id)
+        except UnreadableRunError as error:
+            left_out.append(error.message)
+            continue
+        records.append(record)
+        late = {name: pp for name, pp in record.scores.items() if name not in earlier.scores}
+        for name, pp in late.items():
+            kept.record_score(run_id, name, pp)
+        added += is_new
+        scored += bool(record.scores if is_new else late)
+        unchanged += any(earlier.scores.get(name, pp) != pp for name, pp in record.scores.items())
+    _add_statics(other, kept, {record.data_id for record in records})
+    return ImportSummary(
+        added=added,
+        present=len(records) - added,
+        scored=scored,
+        data_sets=len({record.data_id for record in records}),
+        tasks=len({(record.base, record.task_id) for record in records}),
+        left_out=tuple(left_out),
+        absent=(),
+        unchanged=unchanged,
+    )
+
+
+def _add_statics(other: RunStore, kept: RunStore, data_ids: set[str]) -> None:
+    for data_id, base, version, vector in other.statics(data_ids):
+        if kept.static(data_id, base, version) is None:
+            kept.add_static(data_id, base, version, vector)
