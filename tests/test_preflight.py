@@ -252,6 +252,26 @@ def test_one_answer_for_all_rows_stops_and_for_most_warns() -> None:
     assert not _only(preflight(_clean(), Recipe()), "same-answers")
 
 
+@pytest.mark.parametrize("answer", ["I'm sorry, but I cannot help with that.", "nan", "N/A"])
+def test_answers_that_many_prompts_share_are_found_among_answers_of_their_own(answer: str) -> None:
+    few = _with(*[(f"Ask {i}", answer) for i in range(5)], copies=5)
+    finding = _one(preflight(few, Recipe()), "same-answers")
+    assert finding.severity == "note" and finding.rows == (81, 82, 83, 84, 85)
+    many = _with(*[(f"Ask {i}", answer) for i in range(60)], copies=5)
+    finding = _one(preflight(many, Recipe()), "same-answers")
+    assert finding.severity == "warn" and finding.count == 60
+    copies = _with(*[("Ask", answer)] * 60, copies=5)
+    assert not _only(preflight(copies, Recipe()), "same-answers")
+
+
+def test_labels_may_stand_for_many_prompts() -> None:
+    labels = _with(*[(f"Ask {i}", "positive") for i in range(60)], copies=5)
+    assert not _only(preflight(labels, Recipe()), "same-answers")
+    topics = ("news of the world of sport", "news of science and industry", "news of politics at home")
+    classes = [Example(f"Of what is text {i}?", topics[i % 3], i) for i in range(90)]
+    assert not _only(preflight(classes, Recipe()), "same-answers")
+
+
 def test_one_last_answer_stops_only_where_no_earlier_one_is_trained() -> None:
     thanks = (Message("user", "Thank you."), Message("assistant", "You're welcome!"))
     rows = []

@@ -259,6 +259,10 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest, "little")
 
 
+PLACEHOLDERS = np.array([_hash(text) for text in ("nan", "none", "null", "n/a", "#n/a", "<na>")], np.uint64)
+"""Hashes in ``loose_answer`` of what exports write where an answer is missing."""
+
+
 def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
