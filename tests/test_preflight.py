@@ -15,7 +15,7 @@ import pytest
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.checks.check import Context, RunLength
 from tuneahead.columnuse import ColumnUse
-from tuneahead.dataset import Example, Message, read_examples
+from tuneahead.dataset import ColumnMapping, Example, Message, read_examples
 from tuneahead.preflight import CHECKS, PROBE_CHECKS, preflight, probe_findings, run_checks
 from tuneahead.recipe import Recipe
 from tuneahead.survey import take_survey
@@ -624,6 +624,28 @@ def test_columns_that_compete_are_a_note_that_says_how_to_choose() -> None:
     assert finding.severity == "note" and "column 'answer'; the name of 'my solution'" in finding.message
     assert "-m prompt=problem -m answer='my solution'" in finding.remedy
     assert not _only(_found(columns=replace(use, rivals=())), "column-choice")
+
+
+def test_a_passage_that_is_not_read_may_tell_copies_and_contradictions_apart(tmp_path: Path) -> None:
+    told = "The tenant of house number {} pays on the first day of each month."
+    rows = [
+        {
+            "question": "Who pays?",
+            "answer": f"tenant {i // 2}",
+            "my contract": told.format(i),
+            "note": "old file",
+        }
+        for i in range(4)
+    ]
+    path = tmp_path / "contracts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = read_examples(path)
+    findings = preflight(data, Recipe(), columns=data.use)
+    for name in ("exact-duplicates", "conflicting-answers"):
+        assert _one(findings, name).remedy.endswith("-m input='my contract'")
+    data = read_examples(path, mapping=ColumnMapping(input="my contract"))
+    assert not _only(preflight(data, Recipe(), columns=data.use), "conflicting-answers")
+    assert not data.use.passages
 
 
 def _trace(loss: np.ndarray, **changes: object) -> ProbeTrace:
