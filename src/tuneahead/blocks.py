@@ -20,6 +20,7 @@ from tuneahead.words import Hashes, WordHasher, Words
 BLOCK_ROWS = 2_048
 _BLOCK_CHARACTERS = 4_000_000
 _LEAK_CHARACTERS = 20
+_SCRIPT_CHARACTERS = 5
 
 MARKERS = (
     "",
@@ -171,11 +172,12 @@ class BlockMeter:
             "gibberish": find_gibberish(stats),
             "damage": _damage(texts, stats),
             "marker": np.fromiter(map(_marker, texts), np.uint8, count),
-            "language": self._language(words, stats),
+            "language": self._language(words, stats, _answer_scripts(block)),
             **_hash_columns(block),
         }
 
-    def _language(self, words: Words, stats: TextStats) -> NDArray[np.uint8]:
+    def _language(self, words: Words, stats: TextStats, told: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The language of each row; ``told`` is the script of its answer, which counts where it is clear."""
         hashes, spoken = self._languages
         place = np.minimum(np.searchsorted(hashes, words.hashes), len(hashes) - 1)
         known = hashes[place] == words.hashes
@@ -189,9 +191,8 @@ class BlockMeter:
         # Two different function words, and more of this language than of any other.
         clear = (ranked[:, -1] >= 2) & (ranked[:, -1] > ranked[:, -2])
         language = np.where(clear, table.argmax(axis=1), 0)
-        script = stats.scripts.argmax(axis=1)
-        foreign = (script > 0) & (stats.scripts.max(axis=1) >= 5)
-        return np.where(foreign, _SPOKEN - 1 + script, language).astype(np.uint8)
+        script = np.where(told > 0, told, _foreign_scripts(stats))
+        return np.where(script > 0, _SPOKEN - 1 + script, language).astype(np.uint8)
 
 
 KINDS: dict[str, type[np.generic]] = {
@@ -291,6 +292,20 @@ def _says_nothing(example: Example) -> bool:
 def _answers_before(example: Example) -> bool:
     """Whether an assistant turn that says something comes before the last one."""
     return any(turn.role == "assistant" and turn.content.strip() for turn in (example.messages or ())[:-1])
+
+
+def _foreign_scripts(stats: TextStats) -> NDArray[np.int64]:
+    """The script of most letters of each text; 0 where that is Latin or few."""
+    script = stats.scripts.argmax(axis=1)
+    return np.where(stats.scripts.max(axis=1) >= _SCRIPT_CHARACTERS, script, 0)
+
+
+def _answer_scripts(block: list[Example]) -> NDArray[np.int64]:
+    """The script of each answer as :func:`_foreign_scripts`: a long prompt may be of another one."""
+    scripts = np.zeros(len(block), np.int64)
+    beyond = [i for i, example in enumerate(block) if not example.answer.isascii()]
+    scripts[beyond] = _foreign_scripts(measure_texts([block[i].answer for i in beyond]))
+    return scripts
 
 
 def _echoes(example: Example) -> bool:
