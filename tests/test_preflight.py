@@ -242,6 +242,14 @@ def test_prompts_repeated_in_the_answer_are_found() -> None:
     chat = Example(f"Be brief.\n\n{asked}", f"{asked} Sucre", 99, turns)
     assert _one(preflight([*_clean(), chat], Recipe()), "echoed-prompts").rows == (99,)
     assert not _only(preflight(_with(("Say hi", "Say hi")), Recipe()), "echoed-prompts")
+    parts = "Put this into French.\nThe sea is calm."
+    labelled = "Instruction: Put this into French.\nInput: The sea is calm.\nOutput: La mer est calme."
+    found = _one(
+        preflight(_with((parts, labelled), (parts, "La mer est calme.")), Recipe()), "echoed-prompts"
+    )
+    assert found.rows == (17,)
+    rewritten = ("First line of a text.\nMake it better.", "First line of a text. It is better.")
+    assert not _only(preflight(_with(rewritten), Recipe()), "echoed-prompts")
 
 
 def test_one_answer_for_all_rows_stops_and_for_most_warns() -> None:

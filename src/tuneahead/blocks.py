@@ -313,7 +313,20 @@ def _echoes(example: Example) -> bool:
     if example.messages:
         asked = next((m.content for m in reversed(example.messages) if m.role == "user"), asked)
     asked = asked.strip()
-    return len(asked) >= _LEAK_CHARACTERS and asked in example.answer
+    if len(asked) < _LEAK_CHARACTERS:
+        return False
+    return asked in example.answer or _holds_lines(example.answer, asked)
+
+
+def _holds_lines(text: str, asked: str) -> bool:
+    """Whether every line of a prompt stands in the text, in order: labels may stand before each part."""
+    at = 0
+    for line in filter(None, map(str.strip, asked.split("\n"))):
+        found = text.find(line, at)
+        if found < 0:
+            return False
+        at = found + len(line)
+    return True
 
 
 def _chosen(words: Words, keep: NDArray[np.bool_]) -> Words:
