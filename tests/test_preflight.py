@@ -661,6 +661,32 @@ def test_a_passage_that_is_not_read_may_tell_copies_and_contradictions_apart(tmp
     assert not data.use.passages
 
 
+def test_answers_no_nearer_to_their_own_prompts_warn_where_that_tells_something() -> None:
+    static = {
+        "prompt_answer_similarity_gap": 0.004,
+        "prompt_opening_fraction": 0.2,
+        "distinct_answer_fraction": 1.0,
+        "answer_length_p50_words": 9.0,
+    }
+
+    def found(rows: list[Example], **changes: float) -> list[Finding]:
+        context = Context(take_survey(rows), Recipe(), static={**static, **changes})
+        return _only(run_checks(context), "mismatched-answers")
+
+    (finding,) = found(_clean(7))
+    assert finding.severity == "warn" and "+0.004" in finding.message
+    assert not found(_clean(7), prompt_answer_similarity_gap=0.06)
+    assert not found(_clean(7), prompt_answer_similarity_gap=np.nan)
+    assert not found(_clean(7), answer_length_p50_words=1.0)
+    assert not found(_clean(7), distinct_answer_fraction=0.1)
+    assert not found(_clean(7), prompt_opening_fraction=0.9)
+    assert not found(_clean(5))
+    assert not found([replace(row, prompt="Write a poem.") for row in _clean(7)])
+    assert not found([replace(row, prompt=row.prompt + " text" * 500) for row in _clean(7)])
+    arabic = "ما هي عاصمة هذا البلد البعيد"
+    assert not found([replace(row, prompt=f"{arabic} {row.row}", answer=arabic) for row in _clean(7)])
+
+
 def _trace(loss: np.ndarray, **changes: object) -> ProbeTrace:
     steps = len(loss)
     ones = np.ones(steps, np.float32)
