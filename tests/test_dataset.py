@@ -703,6 +703,9 @@ def test_folders_pipes_and_missing_or_locked_files_say_why(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe.jsonl")
     assert "not a regular file" in str(_error(tmp_path / "pipe.jsonl"))
     assert "not a usable path" in str(_error(Path("a\0b.jsonl")))
+    for rows in ([GOOD], pa.table({"prompt": ["a"], "answer": ["b"]})):
+        message = str(_error(rows))  # type: ignore[arg-type]
+        assert f"is a {type(rows).__name__}, not the path" in message and "to_json('NEW.jsonl'" in message
     locked = _write(tmp_path, "locked.jsonl", GOOD)
     locked.chmod(0)
     if not os.access(locked, os.R_OK):
