@@ -92,6 +92,9 @@ def test_signs_tell_short_questions_apart() -> None:
     assert _found(item, "2  +  2 =")
     assert _found(item, "2+2 =")
     assert not _found(item, "2 - 2 =")
+    twins = [_choice("i", "2 + 2 =", "4", "5"), _choice("j", "2 + 2 =", "four", "five")]
+    for prompt in ("2 + 2 =", "2+2="):
+        assert _search([Example(prompt, "4", 1)], *twins).item_ids == ("i",)
     assert not _found(item, "2 * 2 =")
 
 

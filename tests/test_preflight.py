@@ -268,6 +268,13 @@ def test_answers_that_many_prompts_share_are_found_among_answers_of_their_own(an
     many = _with(*[(f"Ask {i}", answer) for i in range(60)], copies=5)
     finding = _one(preflight(many, Recipe()), "same-answers")
     assert finding.severity == "warn" and finding.count == 60
+    earlier = (Message("user", "Hello"), Message("assistant", "Hi"))
+    talks = [
+        replace(row, messages=(*earlier, Message("user", row.prompt), Message("assistant", row.answer)))
+        for row in many
+    ]
+    assert not _only(preflight(talks, Recipe(template="chat")), "same-answers")
+    assert _one(preflight(talks, Recipe(template="qa")), "same-answers").count == 60
     copies = _with(*[("Ask", answer)] * 60, copies=5)
     assert not _only(preflight(copies, Recipe()), "same-answers")
 

@@ -203,9 +203,12 @@ def question_key(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    folded = " ".join(text.casefold().split())
-    # Sums are short; a long text need not be searched for them.
-    return folded if len(folded) > _SUM_CHARACTERS else _OPERATOR.sub(r"\1", folded)
+    return _closed(" ".join(text.casefold().split()))
+
+
+def _closed(text: str) -> str:
+    """The text with no spaces around the signs of sums, which are short."""
+    return text if len(text) > _SUM_CHARACTERS else _OPERATOR.sub(r"\1", text)
 
 
 def _right_answers(item: ChoiceItem | GenerationItem) -> tuple[str, ...]:
@@ -242,7 +245,7 @@ def _exchange_keys(asked: str, told: str) -> Iterator[str]:
     for folded in (parts[0], *filter(None, parts[1:])):
         yield folded.strip(_EDGES)
         for answer in answers:
-            yield f"{folded} {answer}".strip(_EDGES)
+            yield _closed(f"{folded} {answer}").strip(_EDGES)
 
 
 def _lines(text: str) -> list[str]:

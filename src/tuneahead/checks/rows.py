@@ -204,7 +204,9 @@ def same_answers(context: Context) -> Iterator[Finding]:
 def _stock_answers(context: Context) -> Iterator[Finding]:
     """Sentences that many prompts have as their answer, among rows with answers of their own."""
     survey = context.survey
-    given = np.flatnonzero(~survey.empty_answer)
+    # Thanks at the end of a conversation rightly have one answer.
+    longer = survey.earlier_turns if context.trains_every_turn else np.zeros(len(survey), bool)
+    given = np.flatnonzero(~survey.empty_answer & ~longer)
     # Copies of a row are no further prompts.
     once = given[first_places(pair_keys(survey.prompt[given], survey.loose_answer[given]))]
     values, place, times = np.unique(survey.loose_answer[once], return_index=True, return_counts=True)
