@@ -202,6 +202,17 @@ def test_conversations_keep_their_turns(tmp_path: Path) -> None:
         assert data.format == name
 
 
+def test_turns_that_are_kept_part_by_part_are_read(tmp_path: Path) -> None:
+    turns = {"from": ["human", "gpt"], "value": ["Capital of Peru?", "Lima"]}
+    pq.write_table(pa.table({"conversations": [turns]}), tmp_path / "parts.parquet")
+    data = read_examples(tmp_path / "parts.parquet")
+    assert data.format == "sharegpt" and _pairs(data) == [("Capital of Peru?", "Lima")]
+    uneven = {"messages": {"role": ["user", "assistant"], "content": ["Capital of Peru?"]}}
+    path = _write(tmp_path, "uneven.jsonl", json.dumps(uneven))
+    assert "no known columns" in str(_error(path))
+    assert "not a list of turns" in str(_error(path, ColumnMapping(messages="messages")))
+
+
 def test_turns_kept_as_json_text_are_read(tmp_path: Path) -> None:
     """Tables without lists, CSV among them, keep a conversation as text."""
     turns = [{"role": "user", "content": 'Say "hi"'}, {"role": "assistant", "content": "hi"}]
