@@ -50,6 +50,9 @@ _MARKER = re.compile(
     r"|(<\|(?:START|END)_OF_TURN_TOKEN\|>)|(### (?:Human|Assistant) ?:)"
 )
 
+# Letters of other scripts than Latin, and what stands between them.
+_FOREIGN = re.compile("[\u0370-\u1cff\u3000-\ud7ff]")
+
 # Frequent words that hardly occur in other languages than those they are listed of, nor in code (as "os" and
 # "com" do). A word of several languages counts for each.
 _FUNCTION_WORDS = {
@@ -172,12 +175,11 @@ class BlockMeter:
             "gibberish": find_gibberish(stats),
             "damage": _damage(texts, stats),
             "marker": np.fromiter(map(_marker, texts), np.uint8, count),
-            "language": self._language(words, stats, _answer_scripts(block)),
+            "language": self._language(words, _scripts(block, stats)),
             **_hash_columns(block),
         }
 
-    def _language(self, words: Words, stats: TextStats, told: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The language of each row; ``told`` is the script of its answer, which counts where it is clear."""
+    def _language(self, words: Words, script: NDArray[np.int64]) -> NDArray[np.uint8]:
         hashes, spoken = self._languages
         place = np.minimum(np.searchsorted(hashes, words.hashes), len(hashes) - 1)
         known = hashes[place] == words.hashes
@@ -191,7 +193,6 @@ class BlockMeter:
         # Two different function words, and more of this language than of any other.
         clear = (ranked[:, -1] >= 2) & (ranked[:, -1] > ranked[:, -2])
         language = np.where(clear, table.argmax(axis=1), 0)
-        script = np.where(told > 0, told, _foreign_scripts(stats))
         return np.where(script > 0, _SPOKEN - 1 + script, language).astype(np.uint8)
 
 
@@ -294,18 +295,17 @@ def _answers_before(example: Example) -> bool:
     return any(turn.role == "assistant" and turn.content.strip() for turn in (example.messages or ())[:-1])
 
 
+def _scripts(block: list[Example], stats: TextStats) -> NDArray[np.int64]:
+    """The script of each row, or of its answer below a longer prompt; 0 for Latin and what is unclear."""
+    script = _foreign_scripts(stats)
+    beyond = [i for i in np.flatnonzero(script == 0).tolist() if _FOREIGN.search(block[i].answer)]
+    script[beyond] = _foreign_scripts(measure_texts([block[i].answer for i in beyond]))
+    return script
+
+
 def _foreign_scripts(stats: TextStats) -> NDArray[np.int64]:
-    """The script of most letters of each text; 0 where that is Latin or few."""
     script = stats.scripts.argmax(axis=1)
     return np.where(stats.scripts.max(axis=1) >= _SCRIPT_CHARACTERS, script, 0)
-
-
-def _answer_scripts(block: list[Example]) -> NDArray[np.int64]:
-    """The script of each answer as :func:`_foreign_scripts`: a long prompt may be of another one."""
-    scripts = np.zeros(len(block), np.int64)
-    beyond = [i for i, example in enumerate(block) if not example.answer.isascii()]
-    scripts[beyond] = _foreign_scripts(measure_texts([block[i].answer for i in beyond]))
-    return scripts
 
 
 def _echoes(example: Example) -> bool:

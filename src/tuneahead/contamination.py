@@ -45,12 +45,14 @@ _CUE = re.compile(rf"[\s#*]*\b(?:{_TELL}|solution)[\s*#]*[:：][\s*#]*$", re.IGN
 _CUE_CHARACTERS = 40
 _OPTION = re.compile(r"\n[ \t]*\(?([A-H])[.):][ \t]")
 # Options of one line; where A stands alone it is no option.
-_INLINE = re.compile(r"(?<=\S)[ \t]+\(?A[.):][ \t]+\S[^\n]{0,200}?[ \t]\(?B[.):][ \t]")
+_INLINE = re.compile(r"(?<=\S)[ \t]+\(?A[.):][ \t]+\S[^\n]{0,200}?[ \t]\(?B[.):] ")
+_SECOND_MARKS = ("B. ", "B) ", "B: ")
 _MARK = re.compile(r"(?<=\S)[ \t]+(?=\(?[A-H][.):][ \t])")
 _CHOICE = re.compile(r"\s*\(?([A-H])(?:[.):]+(?:\s+(.*))?|\)?)\s*\Z", re.DOTALL)
 _INNER_LABEL = re.compile(rf"\n[ \t#*]*(?:{_TELL})[ \t*]*[:：][ \t#*]*", re.IGNORECASE)
 _OPERATOR = re.compile(r"(?<=\d) ?([-+*/=×÷^−]) ?(?=\d|\Z)")
 _SUM_CHARACTERS = 200
+_PAIR_CHARACTERS = 300
 # Such questions live by their options: alone they say nothing. "The following" in 17 languages.
 _OPEN = re.compile(
     r"\b(?:which|what|all|one|none) of (?:the following|these)\b|\bfollowing (?:is|are)\b"
@@ -174,7 +176,9 @@ def _unlabelled(prompt: str) -> str:
 
 def _listed(text: str) -> str:
     """The text with options that follow each other in one line on lines of their own."""
-    if _OPTION.search(text) or (options := _INLINE.search(text)) is None:
+    if not any(mark in text for mark in _SECOND_MARKS) or _OPTION.search(text):
+        return text
+    if (options := _INLINE.search(text)) is None:
         return text
     # From the sign before the first of them on.
     start = options.start() - 1
@@ -239,6 +243,8 @@ def _exchange_keys(asked: str, told: str) -> Iterator[str]:
     if not asked.strip():
         # A plain text may hold question and right answer in lines that follow each other.
         for line, after in pairwise(filter(str.strip, _lines(told))):
+            if len(line) + len(after) > _PAIR_CHARACTERS:
+                continue
             answer = _INNER_LABEL.sub("", f"\n{after}", count=1)
             yield question_key(f"{question_stem(line)} {answer}")
     parts = [_folded(question_stem(text)) for text in (asked, *_lines(asked))]
