@@ -275,6 +275,10 @@ def test_answers_that_many_prompts_share_are_found_among_answers_of_their_own(an
     ]
     assert not _only(preflight(talks, Recipe(template="chat")), "same-answers")
     assert _one(preflight(talks, Recipe(template="qa")), "same-answers").count == 60
+    told = "The water is off on Monday from eight to ten, so please fill a bucket for your flat before then."
+    near = _with(*[(f"House {i}, what about the water?", told) for i in range(20)], copies=5)
+    assert _only(preflight(near, Recipe()), "near-duplicates")
+    assert not _only(preflight(near, Recipe()), "same-answers")
     copies = _with(*[("Ask", answer)] * 60, copies=5)
     assert not _only(preflight(copies, Recipe()), "same-answers")
 

@@ -207,8 +207,10 @@ def _stock_answers(context: Context) -> Iterator[Finding]:
     # Thanks at the end of a conversation rightly have one answer.
     longer = survey.earlier_turns if context.trains_every_turn else np.zeros(len(survey), bool)
     given = np.flatnonzero(~survey.empty_answer & ~longer)
-    # Copies of a row are no further prompts.
-    once = given[first_places(pair_keys(survey.prompt[given], survey.loose_answer[given]))]
+    # Copies and near-copies of a row are no further prompts.
+    alike = np.isin(survey.row[given], survey.near.later[survey.near.alike])
+    first = first_places(pair_keys(survey.prompt[given], survey.loose_answer[given]))
+    once = given[first & ~alike]
     values, place, times = np.unique(survey.loose_answer[once], return_index=True, return_counts=True)
     # Labels and numbers rightly stand for many prompts.
     telling = survey.answer_characters[once[place]] >= _STOCK_CHARACTERS
