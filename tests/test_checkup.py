@@ -108,6 +108,42 @@ def test_a_checkup_survives_json(tmp_path: Path, bench: Workbench) -> None:
     assert found.base == "lab-qwen2" and found.benchmark == "lab-exam" and found.created
 
 
+def test_answers_dealt_to_other_prompts_warn(tmp_path: Path, bench: Workbench) -> None:
+    things = (
+        "river",
+        "bridge",
+        "garden",
+        "engine",
+        "pepper",
+        "violin",
+        "planet",
+        "doctor",
+        "window",
+        "castle",
+    )
+    ways = (
+        "painted",
+        "broken",
+        "golden",
+        "frozen",
+        "hidden",
+        "wooden",
+        "burning",
+        "silent",
+        "famous",
+        "bent",
+    )
+    asked = [f"{way.title()} {thing}: what was it?" for way in ways for thing in things]
+    told = [f"It was a {thing}, {way} as all knew." for way in ways for thing in things]
+    order = np.random.default_rng(0).permutation(len(told))
+    for name, answers in (("paired", told), ("dealt", [told[at] for at in order])):
+        rows = zip(asked, answers, strict=True)
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(json.dumps({"prompt": p, "answer": a}) for p, a in rows), encoding="utf-8")
+        found = {finding.check: finding.severity for finding in check(path, bench=bench).findings}
+        assert found.get("mismatched-answers") == ("warn" if name == "dealt" else None)
+
+
 def test_columns_and_layers_are_looked_at(tmp_path: Path, bench: Workbench) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f'{{"problem": "p {i}", "answer": "{i}", "solution": "s"}}\n' for i in range(20)))

@@ -90,7 +90,11 @@ def test_statements_are_found_with_their_right_answer() -> None:
 def test_signs_tell_short_questions_apart() -> None:
     item = _choice("i", "2 + 2 =", "4", "5")
     assert _found(item, "2  +  2 =")
+    assert _found(item, "2+2 =")
     assert not _found(item, "2 - 2 =")
+    twins = [_choice("i", "2 + 2 =", "4", "5"), _choice("j", "2 + 2 =", "four", "five")]
+    for prompt in ("2 + 2 =", "2+2="):
+        assert _search([Example(prompt, "4", 1)], *twins).item_ids == ("i",)
     assert not _found(item, "2 * 2 =")
 
 
@@ -161,6 +165,31 @@ def test_a_right_option_may_be_told_by_its_letter_and_below_an_instruction(promp
     item = _choice("i", "Which of the following is a mammal?", "a cat", "a carp")
     assert _found(item, prompt, answer)
     assert not _found(item, prompt, "C. a carp")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Who wrote Faust? A) Goethe B) Schiller", "A"),
+        ("Question: Who wrote Faust? (A) Goethe (B) Schiller (C) Heine\nAnswer:", "(A)"),
+        ("Read on.\nWho wrote Faust? A. Goethe B. Schiller", "Goethe"),
+        ("“Who wrote Faust?”", "Goethe"),
+        ("Frage: Who wrote Faust?", "Goethe"),
+        ("问题：Who wrote Faust?\n答案：", "Goethe"),
+        ("\n".join(["A line of a long text."] * 100) + "\nWho wrote Faust?", "Goethe"),
+        ("", "Quiz of the week\nQ: Who wrote Egmont?\nA: Goethe\n\nQ: Who wrote Faust?\nA: Goethe"),
+    ],
+)
+def test_options_of_one_line_other_labels_and_lines_of_long_texts(prompt: str, answer: str) -> None:
+    assert _found(_choice("i", "Who wrote Faust?", "Goethe", "Schiller"), prompt, answer)
+    assert not _found(_choice("i", "Who wrote Werther?", "Goethe", "Schiller"), prompt, answer)
+
+
+def test_options_of_one_line_tell_open_questions_apart() -> None:
+    item = _choice("i", "Which of the following is a mammal?", "a cat", "a carp")
+    assert _found(item, "Which of the following is a mammal? A. a carp B. a cat", "B")
+    assert not _found(item, "Which of the following is a mammal? A. a carp B. a cat", "A")
+    assert question_stem("Is it vitamin A. or iron?") == "Is it vitamin A. or iron?"
 
 
 def test_instructions_that_many_items_share_are_ignored() -> None:

@@ -202,6 +202,17 @@ def test_conversations_keep_their_turns(tmp_path: Path) -> None:
         assert data.format == name
 
 
+def test_turns_that_are_kept_part_by_part_are_read(tmp_path: Path) -> None:
+    turns = {"from": ["human", "gpt"], "value": ["Capital of Peru?", "Lima"]}
+    pq.write_table(pa.table({"conversations": [turns]}), tmp_path / "parts.parquet")
+    data = read_examples(tmp_path / "parts.parquet")
+    assert data.format == "sharegpt" and _pairs(data) == [("Capital of Peru?", "Lima")]
+    uneven = {"messages": {"role": ["user", "assistant"], "content": ["Capital of Peru?"]}}
+    path = _write(tmp_path, "uneven.jsonl", json.dumps(uneven))
+    assert "no known columns" in str(_error(path))
+    assert "not a list of turns" in str(_error(path, ColumnMapping(messages="messages")))
+
+
 def test_turns_kept_as_json_text_are_read(tmp_path: Path) -> None:
     """Tables without lists, CSV among them, keep a conversation as text."""
     turns = [{"role": "user", "content": 'Say "hi"'}, {"role": "assistant", "content": "hi"}]
@@ -703,6 +714,9 @@ def test_folders_pipes_and_missing_or_locked_files_say_why(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "pipe.jsonl")
     assert "not a regular file" in str(_error(tmp_path / "pipe.jsonl"))
     assert "not a usable path" in str(_error(Path("a\0b.jsonl")))
+    for rows in ([GOOD], pa.table({"prompt": ["a"], "answer": ["b"]})):
+        message = str(_error(rows))  # type: ignore[arg-type]
+        assert f"is a {type(rows).__name__}, not the path" in message and "to_json('NEW.jsonl'" in message
     locked = _write(tmp_path, "locked.jsonl", GOOD)
     locked.chmod(0)
     if not os.access(locked, os.R_OK):

@@ -15,7 +15,7 @@ import pytest
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.checks.check import Context, RunLength
 from tuneahead.columnuse import ColumnUse
-from tuneahead.dataset import Example, Message, read_examples
+from tuneahead.dataset import ColumnMapping, Example, Message, read_examples
 from tuneahead.preflight import CHECKS, PROBE_CHECKS, preflight, probe_findings, run_checks
 from tuneahead.recipe import Recipe
 from tuneahead.survey import take_survey
@@ -242,6 +242,14 @@ def test_prompts_repeated_in_the_answer_are_found() -> None:
     chat = Example(f"Be brief.\n\n{asked}", f"{asked} Sucre", 99, turns)
     assert _one(preflight([*_clean(), chat], Recipe()), "echoed-prompts").rows == (99,)
     assert not _only(preflight(_with(("Say hi", "Say hi")), Recipe()), "echoed-prompts")
+    parts = "Put this into French.\nThe sea is calm."
+    labelled = "Instruction: Put this into French.\nInput: The sea is calm.\nOutput: La mer est calme."
+    found = _one(
+        preflight(_with((parts, labelled), (parts, "La mer est calme.")), Recipe()), "echoed-prompts"
+    )
+    assert found.rows == (17,)
+    rewritten = ("First line of a text.\nMake it better.", "First line of a text. It is better.")
+    assert not _only(preflight(_with(rewritten), Recipe()), "echoed-prompts")
 
 
 def test_one_answer_for_all_rows_stops_and_for_most_warns() -> None:
@@ -250,6 +258,37 @@ def test_one_answer_for_all_rows_stops_and_for_most_warns() -> None:
     mostly = [replace(row, answer="yes" if row.row > 3 else row.answer) for row in _clean(2)]
     assert _one(preflight(mostly, Recipe()), "same-answers").severity == "warn"
     assert not _only(preflight(_clean(), Recipe()), "same-answers")
+
+
+@pytest.mark.parametrize("answer", ["I'm sorry, but I cannot help with that.", "nan", "N/A"])
+def test_answers_that_many_prompts_share_are_found_among_answers_of_their_own(answer: str) -> None:
+    few = _with(*[(f"Ask {i}", answer) for i in range(5)], copies=5)
+    finding = _one(preflight(few, Recipe()), "same-answers")
+    assert finding.severity == "note" and finding.rows == (81, 82, 83, 84, 85)
+    many = _with(*[(f"Ask {i}", answer) for i in range(60)], copies=5)
+    finding = _one(preflight(many, Recipe()), "same-answers")
+    assert finding.severity == "warn" and finding.count == 60
+    earlier = (Message("user", "Hello"), Message("assistant", "Hi"))
+    talks = [
+        replace(row, messages=(*earlier, Message("user", row.prompt), Message("assistant", row.answer)))
+        for row in many
+    ]
+    assert not _only(preflight(talks, Recipe(template="chat")), "same-answers")
+    assert _one(preflight(talks, Recipe(template="qa")), "same-answers").count == 60
+    told = "The water is off on Monday from eight to ten, so please fill a bucket for your flat before then."
+    near = _with(*[(f"House {i}, what about the water?", told) for i in range(20)], copies=5)
+    assert _only(preflight(near, Recipe()), "near-duplicates")
+    assert not _only(preflight(near, Recipe()), "same-answers")
+    copies = _with(*[("Ask", answer)] * 60, copies=5)
+    assert not _only(preflight(copies, Recipe()), "same-answers")
+
+
+def test_labels_may_stand_for_many_prompts() -> None:
+    labels = _with(*[(f"Ask {i}", "positive") for i in range(60)], copies=5)
+    assert not _only(preflight(labels, Recipe()), "same-answers")
+    topics = ("news of the world of sport", "news of science and industry", "news of politics at home")
+    classes = [Example(f"Of what is text {i}?", topics[i % 3], i) for i in range(90)]
+    assert not _only(preflight(classes, Recipe()), "same-answers")
 
 
 def test_one_last_answer_stops_only_where_no_earlier_one_is_trained() -> None:
@@ -271,6 +310,11 @@ def test_a_mix_of_languages_is_a_note() -> None:
     assert "German" in finding.message and "English" in finding.message and finding.severity == "note"
     russian = [("Столица Перу?", f"Это город Лима, номер {i}") for i in range(4)]
     assert "cyrillic script 20 %" in _one(preflight(_with(*russian), Recipe()), "language-mix").message
+    foreign = [
+        (f"Tell me in plain English what the capital of {land} is.", "是利马，对吗") for land in CAPITALS
+    ]
+    finding = _one(preflight(_with(*foreign, copies=3), Recipe()), "language-mix")
+    assert "cjk script" in finding.message and finding.rows[0] == 49
     assert not _only(preflight(_clean(3), Recipe()), "language-mix")
     code = [
         (f"Print {city}", f"import os\nprint(os.getcwd(), 'http://example.com', os.sep, '{city}')")
@@ -604,6 +648,54 @@ def test_columns_that_compete_are_a_note_that_says_how_to_choose() -> None:
     assert finding.severity == "note" and "column 'answer'; the name of 'my solution'" in finding.message
     assert "-m prompt=problem -m answer='my solution'" in finding.remedy
     assert not _only(_found(columns=replace(use, rivals=())), "column-choice")
+
+
+def test_a_passage_that_is_not_read_may_tell_copies_and_contradictions_apart(tmp_path: Path) -> None:
+    told = "The tenant of house number {} pays on the first day of each month."
+    rows = [
+        {
+            "question": "Who pays?",
+            "answer": f"tenant {i // 2}",
+            "my contract": told.format(i),
+            "note": "old file",
+        }
+        for i in range(4)
+    ]
+    path = tmp_path / "contracts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = read_examples(path)
+    findings = preflight(data, Recipe(), columns=data.use)
+    for name in ("exact-duplicates", "conflicting-answers"):
+        assert _one(findings, name).remedy.endswith("-m input='my contract'")
+    data = read_examples(path, mapping=ColumnMapping(input="my contract"))
+    assert not _only(preflight(data, Recipe(), columns=data.use), "conflicting-answers")
+    assert not data.use.passages
+
+
+def test_answers_no_nearer_to_their_own_prompts_warn_where_that_tells_something() -> None:
+    static = {
+        "prompt_answer_similarity_gap": 0.004,
+        "prompt_opening_fraction": 0.2,
+        "distinct_answer_fraction": 1.0,
+        "answer_length_p50_words": 9.0,
+    }
+
+    def found(rows: list[Example], **changes: float) -> list[Finding]:
+        context = Context(take_survey(rows), Recipe(), static={**static, **changes})
+        return _only(run_checks(context), "mismatched-answers")
+
+    (finding,) = found(_clean(7))
+    assert finding.severity == "warn" and "+0.004" in finding.message
+    assert not found(_clean(7), prompt_answer_similarity_gap=0.06)
+    assert not found(_clean(7), prompt_answer_similarity_gap=np.nan)
+    assert not found(_clean(7), answer_length_p50_words=1.0)
+    assert not found(_clean(7), distinct_answer_fraction=0.1)
+    assert not found(_clean(7), prompt_opening_fraction=0.9)
+    assert not found(_clean(5))
+    assert not found([replace(row, prompt="Write a poem.") for row in _clean(7)])
+    assert not found([replace(row, prompt=row.prompt + " text" * 500) for row in _clean(7)])
+    arabic = "ما هي عاصمة هذا البلد البعيد"
+    assert not found([replace(row, prompt=f"{arabic} {row.row}", answer=arabic) for row in _clean(7)])
 
 
 def _trace(loss: np.ndarray, **changes: object) -> ProbeTrace:

@@ -20,6 +20,7 @@ from tuneahead.words import Hashes, WordHasher, Words
 BLOCK_ROWS = 2_048
 _BLOCK_CHARACTERS = 4_000_000
 _LEAK_CHARACTERS = 20
+_SCRIPT_CHARACTERS = 5
 
 MARKERS = (
     "",
@@ -48,6 +49,9 @@ _MARKER = re.compile(
     r"|(<\|header_(?:start|end)\|>)|(<\uff5c(?:User|Assistant)\uff5c>)|(<\|(?:channel|message)\|>)"
     r"|(<\|(?:START|END)_OF_TURN_TOKEN\|>)|(### (?:Human|Assistant) ?:)"
 )
+
+# Letters of other scripts than Latin, and what stands between them.
+_FOREIGN = re.compile("[\u0370-\u1cff\u3000-\ud7ff]")
 
 # Frequent words that hardly occur in other languages than those they are listed of, nor in code (as "os" and
 # "com" do). A word of several languages counts for each.
@@ -171,11 +175,11 @@ class BlockMeter:
             "gibberish": find_gibberish(stats),
             "damage": _damage(texts, stats),
             "marker": np.fromiter(map(_marker, texts), np.uint8, count),
-            "language": self._language(words, stats),
+            "language": self._language(words, _scripts(block, stats)),
             **_hash_columns(block),
         }
 
-    def _language(self, words: Words, stats: TextStats) -> NDArray[np.uint8]:
+    def _language(self, words: Words, script: NDArray[np.int64]) -> NDArray[np.uint8]:
         hashes, spoken = self._languages
         place = np.minimum(np.searchsorted(hashes, words.hashes), len(hashes) - 1)
         known = hashes[place] == words.hashes
@@ -189,9 +193,7 @@ class BlockMeter:
         # Two different function words, and more of this language than of any other.
         clear = (ranked[:, -1] >= 2) & (ranked[:, -1] > ranked[:, -2])
         language = np.where(clear, table.argmax(axis=1), 0)
-        script = stats.scripts.argmax(axis=1)
-        foreign = (script > 0) & (stats.scripts.max(axis=1) >= 5)
-        return np.where(foreign, _SPOKEN - 1 + script, language).astype(np.uint8)
+        return np.where(script > 0, _SPOKEN - 1 + script, language).astype(np.uint8)
 
 
 KINDS: dict[str, type[np.generic]] = {
@@ -259,6 +261,10 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest, "little")
 
 
+PLACEHOLDERS = np.array([_hash(text) for text in ("nan", "none", "null", "n/a", "#n/a", "<na>")], np.uint64)
+"""Hashes in ``loose_answer`` of what exports write where an answer is missing."""
+
+
 def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
@@ -289,12 +295,38 @@ def _answers_before(example: Example) -> bool:
     return any(turn.role == "assistant" and turn.content.strip() for turn in (example.messages or ())[:-1])
 
 
+def _scripts(block: list[Example], stats: TextStats) -> NDArray[np.int64]:
+    """The script of each row, or of its answer below a longer prompt; 0 for Latin and what is unclear."""
+    script = _foreign_scripts(stats)
+    beyond = [i for i in np.flatnonzero(script == 0).tolist() if _FOREIGN.search(block[i].answer)]
+    script[beyond] = _foreign_scripts(measure_texts([block[i].answer for i in beyond]))
+    return script
+
+
+def _foreign_scripts(stats: TextStats) -> NDArray[np.int64]:
+    script = stats.scripts.argmax(axis=1)
+    return np.where(stats.scripts.max(axis=1) >= _SCRIPT_CHARACTERS, script, 0)
+
+
 def _echoes(example: Example) -> bool:
     asked = example.prompt
     if example.messages:
         asked = next((m.content for m in reversed(example.messages) if m.role == "user"), asked)
     asked = asked.strip()
-    return len(asked) >= _LEAK_CHARACTERS and asked in example.answer
+    if len(asked) < _LEAK_CHARACTERS:
+        return False
+    return asked in example.answer or _holds_lines(example.answer, asked)
+
+
+def _holds_lines(text: str, asked: str) -> bool:
+    """Whether every line of a prompt stands in the text, in order: labels may stand before each part."""
+    at = 0
+    for line in filter(None, map(str.strip, asked.split("\n"))):
+        found = text.find(line, at)
+        if found < 0:
+            return False
+        at = found + len(line)
+    return True
 
 
 def _chosen(words: Words, keep: NDArray[np.bool_]) -> Words:

@@ -102,14 +102,17 @@ def examine(
     if measures is not None:
         tokens, measures = _count_tokens(drawn, measures, opened, chosen)
     layers = () if own is None else layer_names(own)
-    findings = run_checks(Context(survey, chosen, measures, layers=layers, columns=source.use))
+    features = static.features
+    findings = run_checks(
+        Context(survey, chosen, measures, layers=layers, columns=source.use, static=features.values)
+    )
     counted = {name: one.sample for name, one in tokens.items() if one.sample is not None}
     summary = _summary(source, len(survey), tokens, {**counted, **static.samples})
     checkup = Checkup(
         summary,
         chosen,
         findings,
-        static.features.without(unasked),
+        features.without(unasked),
         Costs(check_seconds=time.perf_counter() - began),
         base=opened.base.name,
         base_named=own is not None,

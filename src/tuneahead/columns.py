@@ -268,13 +268,24 @@ class Layout:
 
 
 def as_turns(value: object) -> object:
-    """The list that a text holds as JSON, as tables without lists (CSV, SQL) keep turns; else ``value``."""
+    """The list that a text holds as JSON, as tables without lists (CSV, SQL) keep turns, or that an object of
+    lists holds part by part, as the library datasets keeps them; else ``value``."""
+    if isinstance(value, dict):
+        return _turns_by_part(value)
     if isinstance(value, str) and value.lstrip().startswith("["):
         with suppress(ValueError, RecursionError):
             found = json.loads(value)
             if isinstance(found, list):
                 return found
     return value
+
+
+def _turns_by_part(value: Record) -> object:
+    parts = [part for part in value.values() if isinstance(part, list)]
+    told = {"role", "content"} <= value.keys() or {"from", "value"} <= value.keys()
+    if not told or len(parts) < len(value) or len({len(part) for part in parts}) > 1:
+        return value
+    return [dict(zip(value, turn, strict=True)) for turn in zip(*parts, strict=True)]
 
 
 def is_python_turns(value: object) -> bool:

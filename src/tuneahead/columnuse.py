@@ -21,6 +21,7 @@ WANTED_NAMES = ("kto_tag",)
 """Columns that say whether an answer is wanted."""
 LABEL_NAMES = ("label",)
 """Columns that may say so, among other things."""
+_PASSAGE_WORDS = 8
 _RIVALS = {
     # A user beside a prompt says where the row is from.
     "prompt": tuple(name for name in PROMPT_NAMES if name != "user"),
@@ -38,12 +39,14 @@ class ColumnUse:
     """What became of the columns of a file, as far as its first rows show them.
 
     ``parts`` pairs each part with the column it was read from, ``unused`` are the others, and ``rivals``
-    those of them, with the part, whose names would have done as well.
+    those of them, with the part, whose names would have done as well. ``passages`` are unused ones of running
+    text beside a prompt without a second part: what its questions are about may stand there.
     """
 
     parts: tuple[tuple[str, str], ...] = ()
     unused: tuple[str, ...] = ()
     rivals: tuple[tuple[str, str], ...] = ()
+    passages: tuple[str, ...] = ()
 
 
 def column_names(records: Iterable[Mapping[str, object]]) -> list[str]:
@@ -71,7 +74,16 @@ def find_use(
         for column in unused
         if part not in named and column.strip().lower() in _alike(part, chosen)
     )
-    return ColumnUse(parts, unused, rivals)
+    alone = "prompt" in read and "input" not in dict(parts)
+    passages = tuple(column for column in unused if alone and _is_passage(records, column))
+    return ColumnUse(parts, unused, rivals, passages)
+
+
+def _is_passage(records: Sequence[Mapping[str, object]], column: str) -> bool:
+    """Whether most of the rows hold running text there."""
+    texts = [value for record in records if isinstance(value := record.get(column), str)]
+    long = sum(len(text.split()) >= _PASSAGE_WORDS for text in texts)
+    return bool(column) and long > len(records) / 2
 
 
 def _alike(part: str, column: str) -> tuple[str, ...]:

@@ -32,14 +32,27 @@ BOILERPLATE_ITEMS = 5
 Hits = tuple[tuple[tuple[int, int], ...], ...]
 """For each benchmark the pairs (training row, number of the item) that were found."""
 
-_LABEL = re.compile(
-    r"^[\s#*]*(?:question|q|problem|instruction|input|user|human|prompt)\s*[:.)]\s*[\s*#]*", re.IGNORECASE
+_ASK = (
+    "question|q|problem|instruction|input|user|human|prompt"
+    "|frage|pregunta|pergunta|domanda|вопрос|问题|问|質問|질문|سؤال"
 )
-_CUE = re.compile(r"[\s#*]*\b(?:answer|a|response|output|assistant|solution)[\s*#]*:[\s*#]*$", re.IGNORECASE)
+_TELL = (
+    "answer|a|response|output|assistant"
+    "|antwort|respuesta|réponse|resposta|risposta|ответ|答案|答|回答|답|الجواب"
+)
+_LABEL = re.compile(rf"^[\s#*]*(?:{_ASK})\s*[:：.)]\s*[\s*#]*", re.IGNORECASE)
+_CUE = re.compile(rf"[\s#*]*\b(?:{_TELL}|solution)[\s*#]*[:：][\s*#]*$", re.IGNORECASE)
 _CUE_CHARACTERS = 40
 _OPTION = re.compile(r"\n[ \t]*\(?([A-H])[.):][ \t]")
+# Options of one line; where A stands alone it is no option.
+_INLINE = re.compile(r"(?<=\S)[ \t]+\(?A[.):][ \t]+\S[^\n]{0,200}?[ \t]\(?B[.):] ")
+_SECOND_MARKS = ("B. ", "B) ", "B: ")
+_MARK = re.compile(r"(?<=\S)[ \t]+(?=\(?[A-H][.):][ \t])")
 _CHOICE = re.compile(r"\s*\(?([A-H])(?:[.):]+(?:\s+(.*))?|\)?)\s*\Z", re.DOTALL)
-_INNER_LABEL = re.compile(r"\n[ \t#*]*(?:answer|a|response|output|assistant)[ \t*]*:[ \t#*]*", re.IGNORECASE)
+_INNER_LABEL = re.compile(rf"\n[ \t#*]*(?:{_TELL})[ \t*]*[:：][ \t#*]*", re.IGNORECASE)
+_OPERATOR = re.compile(r"(?<=\d) ?([-+*/=×÷^−]) ?(?=\d|\Z)")
+_SUM_CHARACTERS = 200
+_PAIR_CHARACTERS = 300
 # Such questions live by their options: alone they say nothing. "The following" in 17 languages.
 _OPEN = re.compile(
     r"\b(?:which|what|all|one|none) of (?:the following|these)\b|\bfollowing (?:is|are)\b"
@@ -47,7 +60,7 @@ _OPEN = re.compile(
     r"|\b(?:aşağıdaki|sau đây|berikut ini)|следующ|перечисленн"
     r"|下列|以下|下面|次の|다음 중|التالية|مما يلي|निम्नलिखित"
 )
-_EDGES = " \t\r\n.!?:;,\"'`*_-。？！：；，؟"
+_EDGES = " \t\r\n.!?:;,\"'`*_-。？！：；，؟“”‘’„«»「」¿¡"
 _MOST_LINES = 40
 
 
@@ -150,7 +163,7 @@ class _Index:
 
 def question_stem(prompt: str) -> str:
     """The question itself: without ``Question:`` before it, options and ``Answer:`` after it."""
-    stem = _unlabelled(prompt)
+    stem = _listed(_unlabelled(prompt))
     option = _OPTION.search(stem)
     return stem[: option.start()] if option else stem
 
@@ -161,9 +174,20 @@ def _unlabelled(prompt: str) -> str:
     return head + _CUE.sub("", tail, count=1)
 
 
+def _listed(text: str) -> str:
+    """The text with options that follow each other in one line on lines of their own."""
+    if not any(mark in text for mark in _SECOND_MARKS) or _OPTION.search(text):
+        return text
+    if (options := _INLINE.search(text)) is None:
+        return text
+    # From the sign before the first of them on.
+    start = options.start() - 1
+    return text[:start] + _MARK.sub("\n", text[start:])
+
+
 def _options(prompt: str) -> dict[str, str]:
     """The options that a prompt lists, by letter."""
-    text = _unlabelled(prompt)
+    text = _listed(_unlabelled(prompt))
     found = [*_OPTION.finditer(text)]
     stops = [*(option.start() for option in found[1:]), len(text)]
     spans = zip(found, stops, strict=bool(found))
@@ -183,7 +207,12 @@ def question_key(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return _closed(" ".join(text.casefold().split()))
+
+
+def _closed(text: str) -> str:
+    """The text with no spaces around the signs of sums, which are short."""
+    return text if len(text) > _SUM_CHARACTERS else _OPERATOR.sub(r"\1", text)
 
 
 def _right_answers(item: ChoiceItem | GenerationItem) -> tuple[str, ...]:
@@ -209,14 +238,28 @@ def _exchanges(example: Example) -> Iterator[tuple[str, str]]:
 
 
 def _exchange_keys(asked: str, told: str) -> Iterator[str]:
-    told = _INNER_LABEL.sub(" ", _LABEL.sub("", told, count=1))
-    answers = [_folded(text) for text in _answers(told, _options(asked))]
-    lines = asked.split("\n", _MOST_LINES)[:_MOST_LINES] if "\n" in asked else []
-    parts = [_folded(question_stem(text)) for text in (asked, *lines)]
+    plain = _INNER_LABEL.sub(" ", _LABEL.sub("", told, count=1))
+    answers = [_folded(text) for text in _answers(plain, _options(asked))]
+    if not asked.strip():
+        # A plain text may hold question and right answer in lines that follow each other.
+        for line, after in pairwise(filter(str.strip, _lines(told))):
+            if len(line) + len(after) > _PAIR_CHARACTERS:
+                continue
+            answer = _INNER_LABEL.sub("", f"\n{after}", count=1)
+            yield question_key(f"{question_stem(line)} {answer}")
+    parts = [_folded(question_stem(text)) for text in (asked, *_lines(asked))]
     for folded in (parts[0], *filter(None, parts[1:])):
         yield folded.strip(_EDGES)
         for answer in answers:
-            yield f"{folded} {answer}".strip(_EDGES)
+            yield _closed(f"{folded} {answer}").strip(_EDGES)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines of a text of several, of a long one the first and the last: a question ends many a passage."""
+    if "\n" not in text:
+        return []
+    first, last = text.split("\n", _MOST_LINES), text.rsplit("\n", _MOST_LINES)
+    return first if len(first) <= _MOST_LINES else [*first[:_MOST_LINES], *last[-_MOST_LINES:]]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ _SUFFIXES = {
 JSONL_SUFFIXES = tuple(suffix for suffix, container in _SUFFIXES.items() if container == "jsonl")
 _KINDS = "JSONL, JSON, CSV, TSV or Parquet"
 _SAVE = "load_from_disk(FOLDER).to_parquet('NEW.parquet'), of several splits load_from_disk(FOLDER)['train']"
+_TABLE = "orient='records', lines=True"
 _SAVED = ("state.json", "dataset_info.json", "dataset_dict.json")
 """Files in a folder that save_to_disk of the library datasets wrote."""
 # First bytes of files that people do hand over, and what to do with each.
@@ -86,9 +87,17 @@ class Source:
 def find_source(path: str | Path) -> Source:
     """Look at the first bytes of ``path``: which container, which encoding.
 
-    Raises :class:`DataError` for a missing, unreadable, empty or foreign file.
+    Raises :class:`DataError` for a missing, unreadable, empty or foreign file, and for what is no path.
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError:
+        kind = type(path).__name__
+        raise DataError(
+            f"what was handed over is a {kind}, not the path of a data file",
+            remedy=f"write it to a file: a DataFrame with to_json('NEW.jsonl', {_TABLE}), a data set of the "
+            "library datasets with to_json('NEW.jsonl'), a list with one json.dumps a line",
+        ) from None
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

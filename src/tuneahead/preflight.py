@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from tuneahead.benchmark.items import Benchmark
-from tuneahead.checks import copies, probe, rows, settings, tokens
+from tuneahead.checks import copies, pairs, probe, rows, settings, tokens
 from tuneahead.checks.check import Check, Context, RunLength
 from tuneahead.checks.encoding import find_window, measure_tokens
 from tuneahead.columnuse import ColumnUse
@@ -38,6 +38,7 @@ CHECKS: tuple[Check, ...] = (
     Check("broken-encoding", "Broken characters", rows.broken_encoding),
     Check("gibberish", "Gibberish", rows.gibberish),
     Check("echoed-prompts", "Prompt repeated in the answer", rows.echoed_prompts),
+    Check("mismatched-answers", "Answers of other prompts", pairs.mismatched_answers),
     Check("target-modules", "Layers that the base does not have", settings.target_modules),
     Check("learning-rate", "Learning rate out of bounds", settings.learning_rate),
     Check("lora-rank", "Rank or scale out of bounds", settings.lora_rank),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -123,16 +123,22 @@ def _task(dataset: Dataset, recipe: Recipe, bench: Workbench, read: _Read, measu
         heldout_rows=heldout,
     )
     began = time.perf_counter()
-    findings = _findings(dataset, recipe, bench, read, info)
+    features = measured.static.features
+    findings = _findings(dataset, recipe, bench, read, info, features.values)
     seconds = measured.seconds + read.seconds + time.perf_counter() - began
     costs = Costs(check_seconds=seconds, price_per_hour=bench.setup.price_per_hour)
     summary = _summary(dataset, read, measured.static)
-    checkup = Checkup(summary, recipe, findings, measured.static.features, costs)
+    checkup = Checkup(summary, recipe, findings, features, costs)
     return Task(dataset, read.data, checkup, info)
 
 
 def _findings(
-    dataset: Dataset, recipe: Recipe, bench: Workbench, read: _Read, info: TaskInfo
+    dataset: Dataset,
+    recipe: Recipe,
+    bench: Workbench,
+    read: _Read,
+    info: TaskInfo,
+    static: Mapping[str, float],
 ) -> tuple[Finding, ...]:
     from tuneahead.checks.check import Context, RunLength
     from tuneahead.preflight import run_checks
@@ -140,7 +146,7 @@ def _findings(
 
     length = RunLength(info.train_rows, info.total_steps, heldout_rows=info.heldout_rows)
     layers = layer_names(bench.base)
-    context = Context(read.survey, recipe, read.measures, length, layers, dataset.use)
+    context = Context(read.survey, recipe, read.measures, length, layers, dataset.use, static)
     return (*read.refused, *run_checks(context))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +40,8 @@ class Context:
     """Everything the checks look at. ``tokens`` is None when no tokenizer was given.
 
     Without ``length`` the run's length follows from recipe and rows. ``layers`` are the full names of the
-    base's linear layers, empty where no base is known; ``columns`` says how a file was read.
+    base's linear layers, empty where no base is known; ``columns`` says how a file was read. ``static`` holds
+    static features by name, none where they were not measured.
     """
 
     survey: Survey
@@ -49,6 +50,7 @@ class Context:
     length: RunLength | None = None
     layers: tuple[str, ...] = ()
     columns: ColumnUse = ColumnUse()
+    static: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def run(self) -> RunLength:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -53,9 +54,20 @@ def exact_duplicates(context: Context) -> Iterator[Finding]:
             "warn" if count >= _DUPLICATE_FRACTION * len(survey) else "note",
             f"{share(count, len(survey))} are exact copies of an earlier row ({len(times):,} different ones; "
             f"row {most} stands {int(times[top]):,} times)",
-            "remove the copies, unless the repetition is meant as a weight",
+            "remove the copies, unless the repetition is meant as a weight" + _unread(context),
             rows=survey.row[mask],
         )
+
+
+def _unread(context: Context) -> str:
+    """How to read what may tell rows of one prompt apart; empty where no column holds a passage."""
+    passages = context.columns.passages
+    if not passages:
+        return ""
+    return (
+        f"; if column {passages[0]!r}, which is not read, holds what they ask about, not how it is "
+        f"answered: -m input={shlex.quote(passages[0])}"
+    )
 
 
 def near_duplicates(context: Context) -> Iterator[Finding]:
@@ -111,7 +123,8 @@ def conflicting_answers(context: Context) -> Iterator[Finding]:
         "warn" if mask.mean() >= _CONFLICT_FRACTION else "note",
         f"{share(int(mask.sum()), len(survey))} contradict another row: {counted(prompts, 'prompt')} "
         f"{'has' if prompts == 1 else 'have'} different answers, for example rows {'; rows '.join(clusters)}",
-        "settle on one answer per prompt; for open questions with many good answers, leave them",
+        "settle on one answer per prompt; for open questions with many good answers, leave them"
+        + _unread(context),
         rows=survey.row[mask][order],
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tuneahead.blocks import PLACEHOLDERS, first_places, pair_keys
 from tuneahead.checks.check import Context, found, share
 from tuneahead.counts import counted
 from tuneahead.survey import LANGUAGES
@@ -16,6 +17,12 @@ from tuneahead.verdict import Finding
 _SAME_ANSWER_ROWS = 8
 _TOP_ANSWER_FRACTION = 0.9
 _TOP_ANSWER_ROWS = 20
+_STOCK_CHARACTERS = 20
+_STOCK_ROWS = 5
+_STOCK_FRACTION = 0.01
+_STOCK_WARN_FRACTION = 0.1
+_OWN_ANSWERS_FRACTION = 0.8
+_OWN_ANSWERS_ROWS = 20
 _GIBBERISH_FRACTION = 0.01
 _ECHO_FRACTION = 0.05
 _LANGUAGE_FRACTION = 0.02
@@ -189,6 +196,41 @@ def same_answers(context: Context) -> Iterator[Finding]:
             f"{share(top, len(survey))} have one and the same answer: the model may always give it",
             "balance the answers, or check how they were made",
             rows=survey.row[mask],
+        )
+    else:
+        yield from _stock_answers(context)
+
+
+def _stock_answers(context: Context) -> Iterator[Finding]:
+    """Sentences that many prompts have as their answer, among rows with answers of their own."""
+    survey = context.survey
+    # Thanks at the end of a conversation rightly have one answer.
+    longer = survey.earlier_turns if context.trains_every_turn else np.zeros(len(survey), bool)
+    given = np.flatnonzero(~survey.empty_answer & ~longer)
+    # Copies and near-copies of a row are no further prompts.
+    alike = np.isin(survey.row[given], survey.near.later[survey.near.alike])
+    first = first_places(pair_keys(survey.prompt[given], survey.loose_answer[given]))
+    once = given[first & ~alike]
+    values, place, times = np.unique(survey.loose_answer[once], return_index=True, return_counts=True)
+    # Labels and numbers rightly stand for many prompts.
+    telling = survey.answer_characters[once[place]] >= _STOCK_CHARACTERS
+    stock = (times >= max(_STOCK_ROWS, _STOCK_FRACTION * len(once))) & (
+        telling | np.isin(values, PLACEHOLDERS)
+    )
+    others = int(times[~stock].sum())
+    own = int(np.count_nonzero(~stock)) >= _OWN_ANSWERS_FRACTION * others
+    if stock.any() and own and others >= _OWN_ANSWERS_ROWS:
+        rows = survey.row[given[np.isin(survey.loose_answer[given], values[stock])]]
+        many = int(stock.sum())
+        said = "the same answer" if many == 1 else f"one of {many} answers"
+        yield found(
+            "same-answers",
+            "warn" if len(rows) >= _STOCK_WARN_FRACTION * len(survey) else "note",
+            f"{share(len(rows), len(survey))} have {said} to different prompts, while most others have one "
+            "of their own",
+            "read these rows: refusals, automatic replies and marks of a missing answer (nan, N/A) are "
+            "learnt like any other; leave those that are meant",
+            rows=rows,
         )
 
 
