@@ -77,7 +77,7 @@ class Gate(TraceRecorder):
         goal: Goal | None = None,
         probe_steps: int = PROBE_STEPS,
         *,
-        early: Sequence[Predictor | str | Path] = (),
+        early: Sequence[Predictor | str | Path] | str | Path = (),
         benchmark: Benchmark | str = "lab-exam",
         store: RunStore | None = None,
         notes: RunNotes | None = None,
@@ -89,7 +89,9 @@ class Gate(TraceRecorder):
         self.probe_steps = require_probe_steps(probe_steps)
         self.benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
         self.predictor = _loaded(predictor)
-        self.early = _by_length([_loaded(one) for one in early], self.probe_steps)
+        # A name alone is a sequence of letters, too.
+        several = (early,) if isinstance(early, (str, Path)) else early
+        self.early = _by_length([_loaded(one) for one in several], self.probe_steps)
         self.store, self.stop = store, stop
         self.price_per_hour = require_price(price_per_hour)
         self.run_id = ""
@@ -149,9 +151,7 @@ class Gate(TraceRecorder):
 
     def probe_ended(self, trainer: Trainer, control: TrainerControl) -> None:
         """Judge on rank 0, and let every rank act on it."""
-        assert self._bench is not None
-        bench = self._bench
-        self._judged(trainer, control, lambda probe: self._announce(self._judge(probe, bench)))
+        self._judged(trainer, control, lambda probe: self._announce(self._judge(probe, self._bench)))
 
     def _judged(self, trainer: Trainer, control: TrainerControl, judge: Callable[[LiveProbe], None]) -> None:
         try:
@@ -210,10 +210,10 @@ class Gate(TraceRecorder):
             said = f"{words.VERDICTS['NO_GO'].upper()}: " if doomed else ""
             console.print(Text(f"After {steps}: {said}{words.reason(found)} The probe goes on."))
 
-    def _judge(self, probe: LiveProbe, bench: Workbench) -> Assessment:
+    def _judge(self, probe: LiveProbe, bench: Workbench | None) -> Assessment:
         from tuneahead.training.loop import RunResult
 
-        assert self.trace is not None
+        assert bench is not None and self.trace is not None, "training has begun"
         steps = self.trace.steps
         spent = float(steps.seconds.sum()) + sum(cue.seconds for cue in self.trace.cues)
         result = RunResult("trainer", self.trace, {}, {}, len(steps), spent, self.trace.info.failure)
