@@ -35,7 +35,7 @@ def main() -> None:
 def accuracy(result: BacktestResult) -> str:
     """Systems by held-out error, best first."""
     table = result.table("main grouped")
-    at = {name: place for place, name in enumerate(table.columns)}
+    at = table.places
     rows = [row for row in reversed(table.rows) if row[0] not in LEFT_OUT and row[at["tasks"]]]
     measured = rows[0][at["tasks"]]
     head = (
@@ -54,7 +54,7 @@ def accuracy(result: BacktestResult) -> str:
         lines.append(f"| {row[0]}{part} | {error} | {show(row[at['R2']])} | {shares[0]} | {shares[1]} |")
     if measured != result.tasks:
         lines.append(f"\n{over_all(result)}")
-    if "recipe choice" in {table.name for table in result.tables}:
+    if result.has("recipe choice"):
         lines.append(f"\n{choosing(result)}")
     lines.append(f"\n{stopping(result)}")
     return "\n".join([head, *lines, "", MADE_WITH, "", in_words(result)])
@@ -147,7 +147,7 @@ def over_all(result: BacktestResult) -> str:
 def choosing(result: BacktestResult) -> str:
     """What the best forecast among a data set's recipes gives up, beside the probe's score and chance."""
     table = result.table("recipe choice")
-    at = {name: place for place, name in enumerate(table.columns)}
+    at = table.places
     rows = {str(row[0]): row for row in table.rows}
     ours = rows["TuneAhead (default)"]
     lost = [show(rows[name][at["points given up"]]) for name in (PROBE, AT_RANDOM)]
@@ -180,10 +180,10 @@ def stopping(result: BacktestResult) -> str:
 
 def looking_early(result: BacktestResult) -> str:
     """What another look at step 25 adds, from the table of looks; empty where the backtest has none."""
-    if "looks" not in {table.name for table in result.tables}:
+    if not result.has("looks"):
         return ""
     table = result.table("looks")
-    at = {name: place for place, name in enumerate(table.columns)}
+    at = table.places
     goal = table.rows[0][at["tau"]]
     rows = {row[at["rule"]]: row for row in table.rows if row[at["tau"]] == goal}
     gate, cautious = (rows[f"{rule}, at 25 and 100"] for rule in ("gate's", "cautious"))

@@ -115,7 +115,7 @@ def decision_curve(result: BacktestResult) -> str:
 
 def learning(result: BacktestResult) -> str:
     """Error by number of past runs."""
-    if "learning curve" not in {table.name for table in result.tables}:
+    if not result.has("learning curve"):
         return ""
     table = result.table("learning curve")
     _, axes = plt.subplots(figsize=(5.2, 3.2))
@@ -126,7 +126,7 @@ def learning(result: BacktestResult) -> str:
 
 def probe_length(result: BacktestResult) -> str:
     """Error by length of the probe, ours and persistence's."""
-    if "probe length" not in {table.name for table in result.tables}:
+    if not result.has("probe length"):
         return ""
     table = result.table("probe length")
     steps = column(table, "probe steps")

@@ -10,6 +10,7 @@ import numpy as np
 from tuneahead.backtest.protocols import measured_rows, success_tau_pp
 from tuneahead.backtest.runs import Outcome
 from tuneahead.backtest.tables import Table, decision_table
+from tuneahead.counts import listed
 from tuneahead.predictor.decisions import Decisions, Look, cautious_looks, decisions_at_looks
 from tuneahead.predictor.table import FINAL_STEPS, FeatureTable
 from tuneahead.workbench import PROBE_STEPS
@@ -53,7 +54,7 @@ def looks_tables(known: Mapping[int, Foretold]) -> list[Table]:
             margins = cautious_looks([foretold[i] for i in picked], rows.score_pp, tau, rows.data_ids)
             for rule, looks in (("gate's", [upper[i] for i in picked]), ("cautious", margins)):
                 found = decisions_at_looks(looks, rows.score_pp, tau, full, groups=rows.data_ids)
-                rules.append((f"{rule}, at {_listed(chosen)}", found))
+                rules.append((f"{rule}, at {listed([str(steps) for steps in chosen])}", found))
     note = (
         "The steps at which a gate looks: it stops at the first look that calls the run doomed. Each has a"
         " predictor of probes of its length. The gate's rule stops where the upper end of the interval lies"
@@ -71,8 +72,3 @@ def _choices(lengths: list[int]) -> Iterable[tuple[int, ...]]:
     pairs = [tuple(sorted((PROBE_STEPS, other))) for other in lengths if other != PROBE_STEPS]
     shorter = tuple(steps for steps in lengths if steps <= PROBE_STEPS)
     return dict.fromkeys([usual, *pairs, shorter, tuple(lengths)])
-
-
-def _listed(steps: tuple[int, ...]) -> str:
-    *others, last = map(str, steps)
-    return f"{', '.join(others)} and {last}" if others else last

@@ -63,6 +63,10 @@ class BacktestResult:
     table_fingerprint: str = ""
     base_fingerprints: Mapping[str, str] = field(default_factory=dict)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a table of that name."""
+        return any(table.name == name for table in self.tables)
+
     def table(self, name: str) -> Table:
         """The table of that name; raises :class:`PredictorError` when there is none."""
         for table in self.tables:

@@ -40,6 +40,11 @@ class Table:
     note: str = ""
     protocol: str = ""
 
+    @property
+    def places(self) -> dict[str, int]:
+        """Where each column stands in a row, by name."""
+        return {name: place for place, name in enumerate(self.columns)}
+
     def to_markdown(self) -> str:
         """A GitHub table under a heading, numbers right-aligned, with the note below."""
         numeric = [

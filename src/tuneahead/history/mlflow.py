@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from tuneahead.errors import DataError
 from tuneahead.history.loggedrun import LoggedRun, counts_from_zero
+from tuneahead.history.storefile import table_names
 from tuneahead.recipe import MOST_STEPS
 from tuneahead.yamltext import read_yaml
 
@@ -43,7 +44,7 @@ def is_database(path: Path) -> bool:
         return False
     try:
         with _connected(path) as connection:
-            names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            names = table_names(connection)
     except sqlite3.Error:
         return False
     return {"experiments", "runs", "metrics", "params"} <= names

@@ -56,7 +56,7 @@ class StoreFile:
                 f"can't create {self.path}: {error.strerror}", remedy="check the folder"
             ) from None
         with self._connect() as connection:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            tables = table_names(connection)
             if not tables:
                 _create(connection)
             found = self._schema(connection, tables or _OWN)
@@ -123,8 +123,13 @@ def is_store(path: Path) -> bool:
             suppress(sqlite3.Error),
             closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True)) as one,
         ):
-            return {row[0] for row in one.execute("SELECT name FROM sqlite_master")} >= _OWN
+            return table_names(one) >= _OWN
     return False
+
+
+def table_names(connection: sqlite3.Connection) -> set[str]:
+    """Names of the tables (and indexes) of an SQLite file."""
+    return {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -17,20 +17,17 @@ from tuneahead.errors import PredictorError, StoreError
 from tuneahead.features.recipes import OTHER_OPTIMISER
 from tuneahead.features.vector import FeatureVector
 from tuneahead.integrations.liveprobe import LiveProbe
+from tuneahead.integrations.predictors import by_length, known_predictor, loaded
 from tuneahead.integrations.recorder import RunNotes, TraceRecorder
 from tuneahead.verdict import Decision, Finding, Goal, first_stop
 from tuneahead.workbench import (
-    FITTED,
     PROBE_STEPS,
     Setup,
     Workbench,
     cue_steps,
     find_benchmark,
-    fit_command,
     require_price,
     require_probe_steps,
-    shipped_for,
-    why_unknown,
 )
 
 if TYPE_CHECKING:
@@ -88,10 +85,10 @@ class Gate(TraceRecorder):
         self.goal = goal or Goal()
         self.probe_steps = require_probe_steps(probe_steps)
         self.benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
-        self.predictor = _loaded(predictor)
+        self.predictor = loaded(predictor)
         # A name alone is a sequence of letters, too.
         several = (early,) if isinstance(early, (str, Path)) else early
-        self.early = _by_length([_loaded(one) for one in several], self.probe_steps)
+        self.early = by_length([loaded(one) for one in several], self.probe_steps)
         self.store, self.stop = store, stop
         self.price_per_hour = require_price(price_per_hour)
         self.run_id = ""
@@ -122,7 +119,7 @@ class Gate(TraceRecorder):
 
     def _workbench(self, base: Base, predictor: Predictor | None, steps: int) -> Workbench:
         setup = Setup(base=base.name, benchmark=self.benchmark.name, probe_steps=steps)
-        known, absent = _predictor_for(predictor, base.name, self.benchmark)
+        known, absent = known_predictor(predictor, base.name, self.benchmark)
         return Workbench(setup, base, self.benchmark, known, absent)
 
     def may_begin(self, trainer: Trainer, control: TrainerControl) -> bool:
@@ -318,48 +315,3 @@ def print_verdict(console: Console, assessment: Assessment) -> None:
         console.print(costs_line(assessment))
     for fix in assessment.fixes[:3]:
         console.print(Text(f"- {words.sentence(fix.reason)}\n  -> {fix.title}"))
-
-
-def _loaded(predictor: Predictor | str | Path | None) -> Predictor | None:
-    if isinstance(predictor, (str, Path)):
-        from tuneahead.predictor.predictor import load_predictor
-
-        return load_predictor(predictor)
-    return predictor
-
-
-def _by_length(early: Sequence[Predictor | None], probe_steps: int) -> dict[int, Predictor]:
-    """Predictors of early looks by their step, in order; raises :class:`PredictorError` for other ones."""
-    found: dict[int, Predictor] = {}
-    for one in early:
-        if one is None:
-            raise PredictorError(
-                "early holds None", remedy="give a predictor or its folder for each early look"
-            )
-        steps = one.origin.probe_steps
-        if steps >= probe_steps or steps in found:
-            why = "there are two of them" if steps in found else f"the probe ends at step {probe_steps}"
-            raise PredictorError(
-                f"early holds a predictor of probes of {steps} steps, but {why}",
-                remedy=f"give one for each length below {probe_steps}: tuneahead fit --probe-steps 50",
-            )
-        found[steps] = one
-    return dict(sorted(found.items()))
-
-
-def _predictor_for(
-    predictor: Predictor | None, base: str, benchmark: Benchmark
-) -> tuple[Predictor | None, str]:
-    """The predictor, or the shipped one, if it knows this base and benchmark, else why not."""
-    if predictor is None:
-        predictor, absent = shipped_for(base)
-        if predictor is None:
-            return None, absent
-    absent = why_unknown(predictor, base, benchmark.name, benchmark.identity)
-    if not absent:
-        return predictor, ""
-    keep = (
-        "keep your runs, on nine data sets or more, with Gate(store=RunStore('runs.sqlite')), "
-        "record their scores, then"
-    )
-    return None, f"{absent}; {keep} {fit_command(benchmark.name)}, then Gate({FITTED!r}, ...)"

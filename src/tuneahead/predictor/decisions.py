@@ -69,8 +69,7 @@ def decisions(
     if costs is not None:
         full = costs.full[keep]
         spent = np.where(go, full, np.minimum(costs.probe[keep], full))
-    kept = [name for name, used in zip(groups, keep, strict=True) if used] if groups else []
-    return _figures(tau_pp, go, good, (spent, full), kept, seed)
+    return _figures(tau_pp, go, good, (spent, full), _of_those(groups, keep), seed)
 
 
 def decisions_at_looks(
@@ -94,8 +93,13 @@ def decisions_at_looks(
         stops = go & (look.upper_pp[known] < tau_pp) & (full > look.steps)
         spent[stops] = look.steps
         go &= ~stops
-    kept = [name for name, used in zip(groups, known, strict=True) if used] if groups else []
-    return _figures(tau_pp, go, measured[known] >= tau_pp, (spent, full), kept, seed)
+    good = measured[known] >= tau_pp
+    return _figures(tau_pp, go, good, (spent, full), _of_those(groups, known), seed)
+
+
+def _of_those(groups: Sequence[str], known: Mask) -> list[str]:
+    """The groups of the tasks that are known; none where no groups were given."""
+    return [name for name, used in zip(groups, known, strict=True) if used] if groups else []
 
 
 def _figures(

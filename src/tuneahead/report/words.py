@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from tuneahead.assessment import Assessment, Checkup, DataSummary
+from tuneahead.counts import listed
 from tuneahead.features.sampling import Sample
 from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
 from tuneahead.printable import printable
@@ -172,8 +173,7 @@ def sampling_note(data: DataSummary) -> str:
     rows = sorted({sample.rows for sample in data.samples.values()}, reverse=True)
     if not rows:
         return ""
-    counts = [f"{size:,}" for size in rows]
-    sizes = " and ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
+    sizes = listed([f"{size:,}" for size in rows])
     return (
         f"Figures with ± are estimates from random samples ({sizes} of the {data.rows:,} rows), with their "
         "95 % error; those with * describe such a sample itself. All others, and every count in the "

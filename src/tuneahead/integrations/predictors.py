@@ -1,0 +1,60 @@
+"""The predictors that a gate is given: loaded, those of early looks by their step, and what they know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneahead.errors import PredictorError
+from tuneahead.workbench import FITTED, fit_command, shipped_for, why_unknown
+
+if TYPE_CHECKING:
+    from tuneahead.benchmark.items import Benchmark
+    from tuneahead.predictor.predictor import Predictor
+
+
+def loaded(predictor: Predictor | str | Path | None) -> Predictor | None:
+    """The predictor, read where its folder is named; raises :class:`PredictorError` for what holds none."""
+    if isinstance(predictor, (str, Path)):
+        from tuneahead.predictor.predictor import load_predictor
+
+        return load_predictor(predictor)
+    return predictor
+
+
+def by_length(early: Sequence[Predictor | None], probe_steps: int) -> dict[int, Predictor]:
+    """Predictors of early looks by their step, in order; raises :class:`PredictorError` for other ones."""
+    found: dict[int, Predictor] = {}
+    for one in early:
+        if one is None:
+            raise PredictorError(
+                "early holds None", remedy="give a predictor or its folder for each early look"
+            )
+        steps = one.origin.probe_steps
+        if steps >= probe_steps or steps in found:
+            why = "there are two of them" if steps in found else f"the probe ends at step {probe_steps}"
+            raise PredictorError(
+                f"early holds a predictor of probes of {steps} steps, but {why}",
+                remedy=f"give one for each length below {probe_steps}: tuneahead fit --probe-steps 50",
+            )
+        found[steps] = one
+    return dict(sorted(found.items()))
+
+
+def known_predictor(
+    predictor: Predictor | None, base: str, benchmark: Benchmark
+) -> tuple[Predictor | None, str]:
+    """The predictor, or the shipped one, if it knows this base and benchmark, else why not."""
+    if predictor is None:
+        predictor, absent = shipped_for(base)
+        if predictor is None:
+            return None, absent
+    absent = why_unknown(predictor, base, benchmark.name, benchmark.identity)
+    if not absent:
+        return predictor, ""
+    keep = (
+        "keep your runs, on nine data sets or more, with Gate(store=RunStore('runs.sqlite')), "
+        "record their scores, then"
+    )
+    return None, f"{absent}; {keep} {fit_command(benchmark.name)}, then Gate({FITTED!r}, ...)"
