@@ -2,11 +2,11 @@
 
 Adds the store's runs to the archive of raw traces (meta/BASE). For the main base it then writes the
 feature table, with the scores of the proxy's archive where there is one, with --fit the predictor fitted to
-it, with --backtest the result of the whole backtest on it and on the tables of other bases, and with
---lengths what depends on other lengths of the probe alone, anew in the stored result. Other bases' are
-written beside it (``--base NAME``), with --fit a predictor learnt from them beside all others, and with
---backtest that base's tables alone made anew in the stored result. ``--restore`` first fills the store
-from the archive, so that a build goes on elsewhere.
+it, with --backtest the result of the whole backtest on it and on the tables of other bases. Anew in the
+stored result are made: with --lengths what depends on other lengths of the probe, with --systems the rows of
+some systems in the grouped tables. Other bases' are written beside it (``--base NAME``), with --fit a
+predictor learnt from them beside all others, and with --backtest that base's tables alone made anew in the
+stored result. ``--restore`` first fills the store from the archive, so that a build goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from pathlib import Path
 from tuneahead.backtest import BacktestOptions, BacktestResult, backtest, read_result
 from tuneahead.backtest.bases import base_tables
 from tuneahead.backtest.curves import probe_lengths
-from tuneahead.backtest.tables import Table
+from tuneahead.backtest.tables import FLOOR, Table
+from tuneahead.counts import listed
 from tuneahead.errors import StoreError
 from tuneahead.history.archive import restore, write_archive
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import complete_statics, table_from_store
 from tuneahead.lab.exam import lab_exam
+from tuneahead.predictor.baselines import BASELINES, OURS, WITH_PROXY
 from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable, read_table, write_table
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true", help="fit and write the shipped predictor")
     parser.add_argument("--backtest", action="store_true", help="run and write the whole backtest")
     parser.add_argument("--lengths", action="store_true", help="other lengths of the probe alone, once more")
+    parser.add_argument("--systems", nargs="+", default=[], help="these in the grouped tables, once more")
     parser.add_argument("--workers", type=int, default=2, help="processes of the backtest")
     given = parser.parse_args()
     store = RunStore(given.store)
@@ -101,6 +104,26 @@ def ship(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -
         options = BacktestOptions(workers=given.workers, probe_tables=by_length(store, table))
         write_anew(stored, probe_lengths(options, stored.seed))
         print("lengths of the probe written")
+    elif given.systems:
+        write_anew(stored := stored_result(table), systems_anew(table, stored, given.systems, given.workers))
+        print(f"{listed(given.systems)} written")
+
+
+def systems_anew(
+    table: FeatureTable, stored: BacktestResult, names: Sequence[str], workers: int
+) -> list[Table]:
+    """The main and the choice table of the grouped protocol with the rows of some systems made anew."""
+    options = BacktestOptions(tuple(names), learning_curve=False, further_benchmarks=False, workers=workers)
+    fresh = backtest(table, protocols=("grouped",), seed=stored.seed, options=options)
+    return [with_rows(stored.table(name), fresh.table(name)) for name in ("main grouped", "recipe choice")]
+
+
+def with_rows(stored: Table, fresh: Table) -> Table:
+    """The stored table with the rows of ``fresh``, worst first, the floor last; former systems go."""
+    labels = {row[0] for row in fresh.rows}
+    known = {system.label for system in (*BASELINES, OURS, WITH_PROXY)} - labels
+    rows = [*(row for row in stored.rows if row[0] in known), *fresh.rows]
+    return replace(stored, rows=tuple(sorted(rows, key=lambda row: (row[0] == FLOOR, -(row[1] or 0.0)))))
 
 
 def by_length(store: RunStore, table: FeatureTable) -> dict[int, FeatureTable]:
@@ -117,12 +140,12 @@ def stored_result(table: FeatureTable) -> BacktestResult:
 
 
 def write_anew(stored: BacktestResult, fresh: Sequence[Table]) -> None:
-    """Write the stored result with some of its tables made anew."""
-    names = {table.name for table in fresh}
-    places = [i for i, table in enumerate(stored.tables) if table.name in names]
-    start = places[0] if places else len(stored.tables)
-    before, after = stored.tables[:start], stored.tables[start:]
-    result = replace(stored, tables=(*before, *fresh, *(table for table in after if table.name not in names)))
+    """Write the stored result with some of its tables made anew, each in its place."""
+    left = {table.name: table for table in fresh}
+    known = [i for i, table in enumerate(stored.tables) if table.name in left]
+    tables = [left.pop(table.name, table) for table in stored.tables]
+    after = known[-1] + 1 if known else len(tables)
+    result = replace(stored, tables=(*tables[:after], *left.values(), *tables[after:]))
     shipped_backtest().write_text(result.to_json() + "\n", encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ from tuneahead.backtest.result import BacktestOptions, BacktestResult, Predictio
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
 from tuneahead.backtest.tables import Table, metric_table, without_paper
 from tuneahead.errors import PredictorError
-from tuneahead.predictor.baselines import ABLATIONS, BASELINES, BESIDE_PROXY, OURS, System
+from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, WITH_PROXY, System
 from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.splits import folds_for
 from tuneahead.predictor.table import FeatureTable
@@ -112,11 +112,11 @@ def _further(table: FeatureTable, options: BacktestOptions, seed: int) -> Table:
 
 
 def _systems(protocol: str, options: BacktestOptions) -> tuple[System, ...]:
-    known = [system.name for system in (*BASELINES, OURS, BESIDE_PROXY, *ABLATIONS)]
+    known = [system.name for system in (*BASELINES, OURS, WITH_PROXY, *ABLATIONS)]
     unknown = next((name for name in options.systems if name not in known), None)
     if unknown is not None:
         raise PredictorError(f"unknown system {unknown!r}", remedy=f"use some of {', '.join(known)}")
-    compared = (BESIDE_PROXY, *ABLATIONS) if options.ablations and protocol == "grouped" else ()
+    compared = (WITH_PROXY, *ABLATIONS) if options.ablations and protocol == "grouped" else ()
     systems = (*BASELINES, OURS, *compared)
     return tuple(s for s in systems if not options.systems or s.name in options.systems)
 

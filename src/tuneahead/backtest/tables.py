@@ -122,6 +122,8 @@ def without_paper(systems: Sequence[Scored]) -> list[Scored]:
     return [replace(system, name="") for system in systems]
 
 
+FLOOR = "Seed-noise floor"
+"""Label of the row of an error that no forecast can fall below."""
 METRIC_COLUMNS = (
     "system",
     "RMSE",
@@ -143,7 +145,7 @@ METRIC_COLUMNS = (
 def metric_table(name: str, title: str, systems: Sequence[Scored], floor_pp: float, note: str) -> Table:
     """Systems by metrics, best last as given, with the seed-noise floor as the last row."""
     rows: list[tuple[Cell, ...]] = [_metric_row(system) for system in systems]
-    rows.append(("Seed-noise floor", floor_pp, *(None,) * (len(METRIC_COLUMNS) - 2)))
+    rows.append((FLOOR, floor_pp, *(None,) * (len(METRIC_COLUMNS) - 2)))
     reasons = [
         f"{s.label}: not run, {s.reason}." if not s.metrics.n else f"{s.label}: {s.reason}."
         for s in systems
