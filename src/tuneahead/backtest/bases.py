@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,8 @@ SYSTEMS = ("mean", "persistence", "ridge", "svr", "proxy_lm", "paper")
 TRANSFER_FOLDS = 3
 FEW_TASKS = 100
 """With fewer tasks every fold is tested: three of five would leave too few to measure on."""
+MOST_FOLDS = 10
+"""Into at most so many are tasks split so that the others of each are as many as the last of ``OWN_ROWS``."""
 
 
 def base_tables(
@@ -54,10 +57,9 @@ def _few_rows(
     home: FeatureTable, other: FeatureTable, name: str, options: BacktestOptions, seed: int
 ) -> Table:
     both = join_tables([home, other])
-    folds = folds_for(other, "grouped", seed=seed, k=options.folds)
-    folds = folds if len(other) < FEW_TASKS else folds[:TRANSFER_FOLDS]
+    folds = _transfer_folds(other, options.folds, seed)
     plans = {}
-    most = min(OWN_ROWS[-1], *(len(fold.train) for fold in folds))
+    most = min(OWN_ROWS[-1], _least_others(folds))
     for size in (*(size for size in OWN_ROWS if size < 0.9 * most), most):
         plans[str(size)] = Plan(TRANSFERS, tuple(_fold(home, other, fold, size, seed) for fold in folds))
     found = run_plans(both, plans, seed=seed, workers=options.workers)
@@ -74,6 +76,21 @@ def _few_rows(
         f" Persistence there: {persistence:.2f}."
     )
     return Table(f"transfer {name}", f"Error on {name} by number of own runs", columns, tuple(cells), note)
+
+
+def _transfer_folds(other: FeatureTable, wanted: int, seed: int) -> tuple[Fold, ...]:
+    """The folds that are tested, of ``wanted`` or, where only so the last number of own rows is there, more."""
+    for k in range(wanted, max(wanted, MOST_FOLDS) + 1):
+        folds = folds_for(other, "grouped", seed=seed, k=k)
+        if _least_others(folds) >= OWN_ROWS[-1]:
+            break
+    else:
+        folds = folds_for(other, "grouped", seed=seed, k=wanted)
+    return folds if len(other) < FEW_TASKS else folds[:TRANSFER_FOLDS]
+
+
+def _least_others(folds: Sequence[Fold]) -> int:
+    return min(len(fold.train) for fold in folds)
 
 
 def _fold(home: FeatureTable, other: FeatureTable, fold: Fold, size: int, seed: int) -> Fold:
