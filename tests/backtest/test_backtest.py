@@ -350,11 +350,10 @@ def test_few_tasks_on_another_base_are_all_tested(table, monkeypatch):
     assert list(plans) == ["0", "10", "25", str(all_of_a_fold)]
 
 
-@pytest.mark.parametrize(("tasks", "least"), [(245, 200), (205, 160), (300, 235)])
-def test_two_hundred_own_runs_are_left_to_learn_from_where_more_folds_leave_so_many(make_table, tasks, least):
-    folds = bases._transfer_folds(make_table(tasks, 4), 5, 0)
-    assert min(len(fold.train) for fold in folds) >= least
-    assert len(folds) == 3 and (tasks == 245) == (len(folds[0].test) < tasks // 5 - 2)
+@pytest.mark.parametrize(("tasks", "folds"), [(300, 5), (245, 6), (205, 5)])
+def test_more_folds_are_made_where_only_these_leave_two_hundred_own_runs(tasks, folds):
+    found = bases._transfer_folds(synthetic(tasks), 5, 0)
+    assert len(found) == 3 and all(abs(len(fold.test) - tasks / folds) < 2.5 for fold in found)
 
 
 def test_a_stored_result_is_read_back_and_known_to_belong_to_its_table(result, tmp_path):

@@ -79,7 +79,7 @@ def _few_rows(
 
 
 def _transfer_folds(other: FeatureTable, wanted: int, seed: int) -> tuple[Fold, ...]:
-    """The folds that are tested, of ``wanted`` or, where only so the last number of own rows is there, more."""
+    """The folds that are tested: of ``wanted``, or of more where only these leave so many own rows."""
     for k in range(wanted, max(wanted, MOST_FOLDS) + 1):
         folds = folds_for(other, "grouped", seed=seed, k=k)
         if _least_others(folds) >= OWN_ROWS[-1]:
