@@ -40,9 +40,10 @@ def page() -> str:
         "10 dynamic ones. **S** marks features without a scale of their own: they compare between bases, "
         "benchmarks and lengths of run. Direction says what is expected to go with a better final score. "
         "Words are lower-case runs of letters, digits and underscores (single characters in scripts "
-        "without spaces), counted the same way whatever the base; tokens are the base's. Of a conversation the answer is the "
-        "last assistant turn and the prompt all before it, save for losses and tokens that are trained: "
-        "those count every answer. A logarithm is shown to a reader as the number itself.",
+        "without spaces), counted the same way whatever the base; tokens are the base's. "
+        "Of a conversation the answer is the last assistant turn and the prompt all before it, save for "
+        "losses and tokens that are trained: those count every answer. A logarithm is shown to a reader as "
+        "the number itself.",
         "",
         "Of more than 20,000 rows a random 20,000, drawn by a fixed seed, are looked at for static features "
         "(of rows that are long as many as hold 50 million characters, at least 128); "
