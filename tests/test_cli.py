@@ -593,6 +593,13 @@ def test_a_predictor_is_fitted_to_a_table_and_backtested(tuneahead: Run, tmp_pat
     assert json.loads(result)["tasks"] == 40
 
 
+def test_a_fit_to_shorter_probes_says_how_to_forecast_with_it(tuneahead: Run, tmp_path: Path) -> None:
+    table, folder = tmp_path / "table.parquet", tmp_path / "mine"
+    write_table(replace(made_table(), probe_steps=50), table)
+    said = tuneahead("fit", "--table", table, "--out", folder, "--preset", "quick").stdout
+    assert f"--predictor {folder} --probe-steps 50\n" in said
+
+
 def test_a_fit_says_how_many_tasks_it_left_out(tuneahead: Run, tmp_path: Path) -> None:
     table, made = tmp_path / "table.parquet", made_table()
     made.probe_pp[0] = float("nan")
