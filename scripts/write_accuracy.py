@@ -41,7 +41,9 @@ def accuracy(result: BacktestResult) -> str:
     head = (
         f"On {result.tasks:,} real LoRA tasks of the [lab](docs/lab.md) ({result.data_sets} data sets, full "
         "runs of 300 to 1,500 steps,\nscore on an 824-question examination), every data set held out in turn"
-        f"{'' if measured == result.tasks else f'; errors on the {measured} tasks with several seeds'}:\n"
+        f"{'' if measured == result.tasks else f'; errors on the {measured} tasks with several seeds'}.\n"
+        "What each system reads: [baselines](docs/predictor.md#baselines). "
+        "*The paper* is arXiv 2606.17660, which describes the method:\n"
     )
     lines = [
         "| system | RMSE, points (95 % interval) | R2 | within 3 points | 90 % interval covers |",

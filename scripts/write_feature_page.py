@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 from tuneahead.features.catalogue import CATALOGUE, FeatureSpec, names_of
+from tuneahead.report.words import feature_label
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "features.md"
 GROUPS = {
@@ -31,15 +32,18 @@ def page() -> str:
         + ", ".join(f"{count} {group}" for group, count in counts.items())
         + ". Each is computed in one place, from the examples or from the stored trace of the probe, and "
         "can be computed again at any time without a GPU. What was not measured is absent, with the "
-        "reason; it is never 0.",
+        "reason; it is never 0. The first column says what cards and pages call a feature, and below it its "
+        "name in JSON, tables and Python. Reasons such as *Gain so far* that are no features are in "
+        "[predictor.md](predictor.md#explanations).",
         "",
         f"The {len(names_of(paper=True))} features marked **P** are the set called `paper`: 14 static and "
         "10 dynamic ones. **S** marks features without a scale of their own: they compare between bases, "
         "benchmarks and lengths of run. Direction says what is expected to go with a better final score. "
-        "Words are lower-case runs of letters and digits (single characters in scripts without spaces), "
-        "counted the same way whatever the base; tokens are the base's. Of a conversation the answer is the "
-        "last assistant turn and the prompt all before it, save for losses and tokens that are trained: "
-        "those count every answer. A logarithm is shown to a reader as the number itself.",
+        "Words are lower-case runs of letters, digits and underscores (single characters in scripts "
+        "without spaces), counted the same way whatever the base; tokens are the base's. "
+        "Of a conversation the answer is the last assistant turn and the prompt all before it, save for "
+        "losses and tokens that are trained: those count every answer. A logarithm is shown to a reader as "
+        "the number itself.",
         "",
         "Of more than 20,000 rows a random 20,000, drawn by a fixed seed, are looked at for static features "
         "(of rows that are long as many as hold 50 million characters, at least 128); "
@@ -66,7 +70,7 @@ def _line(row: FeatureSpec) -> str:
     marks = " ".join(mark for mark, has in (("**P**", row.paper), ("**S**", row.scale_free)) if has)
     sentence = row.sentence.replace("{value}", "*x*")
     cells = (
-        f"`{row.name}` {marks}".strip(),
+        f"{feature_label(row.name)}<br>`{row.name}` {marks}".strip(),
         f"{row.unit or 'number'}, {_bound(row.low)} to {_bound(row.high)}",
         *([row.estimate] if row.group == "static" else []),
         DIRECTIONS[row.direction],

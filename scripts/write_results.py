@@ -25,9 +25,9 @@ HEAD = """# Results
 
 What `tuneahead backtest` prints: the backtest on the shipped table, which is derived from the archived runs
 (see [lab.md](lab.md)). `tuneahead backtest --refit -p grouped -p random -p family-out` fits the three
-protocols again; `scripts/ship_lab.py` makes all of it from the archive. Figures of the paper are those of
-its own runs on Qwen2.5-7B-Instruct and MMLU; they stand beside ours for orientation, not as a contest on
-equal rows.
+protocols again; `scripts/ship_lab.py` makes all of it from the archive. Figures of the paper (arXiv
+2606.17660, which describes the method) are those of its own runs on Qwen2.5-7B-Instruct and MMLU; they
+stand beside ours for orientation, not as a contest on equal rows.
 
 """
 OURS, OTHER, GREY = "#1f5fbf", "#c0504d", "#8a8f98"

@@ -544,7 +544,9 @@ def test_old_runs_come_in_from_their_logs_and_are_shown_with_what_they_lack(
     said = tuneahead(*arguments).stdout
     assert "3 runs imported, 0 were there, 3 got a score" in said
     assert "eval_exam was read as a fraction of 1, as the score on exam" in said
-    assert "They count as 3 tasks on 2 data sets (see --data-by)" in said
+    assert "They count as 3 tasks on 2 data sets; if they are more, import into a new store" in said
+    named = ("--store", tmp_path / "named.sqlite", "--data-by", "learning_rate")
+    assert "They count as 3 tasks on 3 data sets\n" in tuneahead(*arguments, *named).stdout
     (line,) = [line for line in said.splitlines() if line.endswith("(a log holds no such measurement)")]
     assert line.startswith("absent in 3: ") and "flatness" in line and "row visits" in line
     assert "absent" not in tuneahead(*arguments).stdout
@@ -589,6 +591,13 @@ def test_a_predictor_is_fitted_to_a_table_and_backtested(tuneahead: Run, tmp_pat
     assert (told["predictor"], told["rows"], told["bases"]) == (str(folder), 40, ["lab-qwen2"])
     result = tuneahead("backtest", "--table", table, "--system", "persistence", "--json").stdout
     assert json.loads(result)["tasks"] == 40
+
+
+def test_a_fit_to_shorter_probes_says_how_to_forecast_with_it(tuneahead: Run, tmp_path: Path) -> None:
+    table, folder = tmp_path / "table.parquet", tmp_path / "mine"
+    write_table(replace(made_table(), probe_steps=50), table)
+    said = tuneahead("fit", "--table", table, "--out", folder, "--preset", "quick").stdout
+    assert f"--predictor {folder} --probe-steps 50\n" in said
 
 
 def test_a_fit_says_how_many_tasks_it_left_out(tuneahead: Run, tmp_path: Path) -> None:

@@ -27,6 +27,14 @@ def test_the_card_says_how_the_data_are_and_links_each_finding_to_its_page() -> 
     assert "Checked in 3 min 05 s" in text and "Kept from yesterday." in text
 
 
+def test_card_and_page_say_where_each_measure_is_explained() -> None:
+    found = made_checkup()
+    told = "What each measure is: docs/features.md."
+    assert told in card(found) and told in render_html(found)
+    nothing = replace(found, features=replace(found.features, values={}))
+    assert told not in card(nothing)
+
+
 def test_the_columns_that_were_read_are_named() -> None:
     found = made_checkup()
     names = tuple(f"c{i}" for i in range(9))

@@ -218,6 +218,13 @@ def _with_sd(one: Assessment, sd_pp: float) -> Forecast:
     return replace(one.forecast, recipe_sd_pp=sd_pp)
 
 
+def test_a_ranking_names_recipes_without_folders_where_their_files_are_named_apart() -> None:
+    target = console(120)
+    print_ranking(target, ["a.yaml", "recipes/b.yaml"], [made_assessment(), made_assessment(44.0)])
+    text = shown(target)
+    assert " a.yaml " in text and " b.yaml " in text and "recipes/" not in text
+
+
 def test_a_ranking_of_recipes_in_one_folder_fits_80_columns() -> None:
     paths = ["recipes/rate-1e-3.yaml", "recipes/rate-3e-3.yaml"]
     sure = [replace(one, forecast=_with_sd(one, 3.0)) for one in (made_assessment(), made_assessment(44.0))]

@@ -31,6 +31,7 @@ def print_checkup(console: Console, checkup: Checkup, note: str = "") -> None:
         print_section(console, "Measured", Group(*sections))
     said = (
         _shown(words.sampling_note(checkup.data), plain),
+        words.MEASURES_NOTE if sections else "",
         f"Checked in {words.duration(checkup.costs.check_seconds)}, nothing was trained.",
         note,
     )

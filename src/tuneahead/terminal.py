@@ -118,7 +118,7 @@ def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[
     """Print several assessments of one data set, in the order given."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", justify="right")
-    names = _without_common_folder(names)
+    names = _without_folders(names)
     wide = console.width >= LEAST_RANKING_CELLS
     short = max(map(len, names), default=0) <= LABEL_CELLS
     table.add_column("Recipe", overflow="fold", no_wrap=wide and short)
@@ -159,10 +159,11 @@ def _unforeseen(assessments: Sequence[Assessment]) -> dict[str, list[int]]:
     return found
 
 
-def _without_common_folder(names: Sequence[str]) -> list[str]:
-    """Paths without the folder that all of them lie in."""
-    folders = {os.path.dirname(name) for name in names}
-    return [os.path.basename(name) for name in names] if len(folders) == 1 else list(names)
+def _without_folders(names: Sequence[str]) -> list[str]:
+    """Paths without their folders, where the files' names alone tell them apart."""
+    files = [os.path.basename(name) for name in names]
+    one_folder = len({os.path.dirname(name) for name in names}) == 1
+    return files if one_folder or len(set(files)) == len(files) else list(names)
 
 
 def _chance(chance: float) -> str:

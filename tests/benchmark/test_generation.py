@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tuneahead.benchmark.generation import rouge_grader, summarise_answers, token_f1
 from tuneahead.benchmark.items import Benchmark, GenerationItem
+from tuneahead.errors import BenchmarkError
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,14 @@ def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence(
     reference: str, written: str, expected: float
 ) -> None:
     assert rouge_grader()(reference, written) == pytest.approx(expected)
+
+
+def test_a_package_for_rouge_l_that_cannot_be_loaded_is_told_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(BenchmarkError, match="needs the package rouge-score: .*rouge_scorer"):
+        rouge_grader()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tuneahead.build.builder import BuildProgress
-from tuneahead.build.cluster import ClusterCrew, _MemoryStore
+from tuneahead.build.cluster import ClusterCrew, _connect, _MemoryStore
 from tuneahead.build.execute import BuildOptions, execute
 from tuneahead.build.plan import TaskPlan, lab_plan, runs_of
 from tuneahead.errors import BuildError, ModelError
@@ -54,6 +55,14 @@ class WorkerKiller:
             for worker in workers():
                 os.kill(worker, signal.SIGKILL)
                 self.killed += 1
+
+
+def test_a_ray_that_is_there_and_cannot_be_loaded_is_told_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray.exceptions", None)
+    with pytest.raises(BuildError, match=r"a cluster needs Ray: .*ray\.exceptions"):
+        _connect("local")
 
 
 def test_a_lost_worker_loses_no_finished_run(cluster: None, tmp_path: Path) -> None:

@@ -74,9 +74,9 @@ def rouge_grader() -> Grade:
     """
     try:
         from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
+    except ImportError as error:
         raise BenchmarkError(
-            "ROUGE-L needs the package rouge-score",
+            f"ROUGE-L needs the package rouge-score: {error}",
             remedy="install it: pip install 'tuneahead[rouge]'",
         ) from None
     scorer = RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_RougeTokenizer())

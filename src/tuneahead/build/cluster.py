@@ -220,8 +220,8 @@ def _connect(address: str) -> Any:
     try:
         import ray
         import ray.exceptions
-    except ImportError:
-        raise BuildError("a cluster needs Ray", remedy="pip install 'tuneahead[ray]'") from None
+    except ImportError as error:
+        raise BuildError(f"a cluster needs Ray: {error}", remedy="pip install 'tuneahead[ray]'") from None
     if ray.is_initialized():
         return ray
     _require_answer(address)

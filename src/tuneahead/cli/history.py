@@ -238,7 +238,8 @@ def _print_fitted(origin: Origin, out: Path, start: str, as_json: bool) -> None:
     own = f", {origin.own_rows:,} {own}" if origin.own_rows else ""
     fitted = f"{counted(origin.rows, 'task')} on {counted(origin.data_sets, 'data set')}"
     print(f"{out}: fitted to {fitted}, preset {origin.preset}{own}")
-    print(f"To forecast with it: tuneahead assess ... --predictor {shlex.quote(str(out))}")
+    length = "" if origin.probe_steps == PROBE_STEPS else f" --probe-steps {origin.probe_steps}"
+    print(f"To forecast with it: tuneahead assess ... --predictor {shlex.quote(str(out))}{length}")
 
 
 def backtest(

@@ -208,11 +208,9 @@ def import_logs(
         print(f"left out: {printable(reason)}", file=sys.stderr)
     if found.unchanged:
         kept = f"{found.unchanged:,} known run{'s keep their' if found.unchanged > 1 else ' keeps its'}"
-        what = "earlier base, data set, recipe or score"
-        print(
-            f"{kept} {what}; forget it first (runs forget) or import into a new store to change it",
-            file=sys.stderr,
-        )
+        them = "them" if found.unchanged > 1 else "it"
+        what = f"earlier base, data set, recipe or score; to change that forget {them} first (runs forget)"
+        print(f"{kept} {what} or import into a new store", file=sys.stderr)
     if as_json:
         print(json.dumps(asdict(found), indent=1))
     else:

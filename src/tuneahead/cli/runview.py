@@ -103,7 +103,9 @@ def print_import(found: ImportSummary, store: Path, score: str, benchmark: str) 
         print(f"no final score in {count:,}: {why} (tuneahead runs record)")
     tasks, data_sets = counted(found.tasks, "task"), counted(found.data_sets, "data set")
     # Of a log, which always lacks something, that depends on how it is read.
-    print(f"They count as {tasks} on {data_sets}{' (see --data-by)' if found.absent else ''}")
+    fewer = found.absent and found.data_sets < found.tasks
+    more = "; if they are more, import into a new store with --data-by" if fewer else ""
+    print(f"They count as {tasks} on {data_sets}{more}")
     grouped: dict[tuple[int, str], list[str]] = {}
     for what, why, count in found.absent if found.added else ():
         grouped.setdefault((count, why), []).append(what)

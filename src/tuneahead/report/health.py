@@ -50,6 +50,7 @@ class HealthView:
     findings: tuple[FindingView, ...]
     measures: tuple[MeasureGroup, ...]
     sampling: str
+    measures_note: str
     provenance: tuple[Group, ...]
 
 
@@ -77,6 +78,7 @@ def health_view(checkup: Checkup) -> HealthView:
         findings=tuple(finding_view(finding) for finding in checkup.findings),
         measures=tuple(group for group in groups if group.rows),
         sampling=words.sampling_note(data),
+        measures_note=words.MEASURES_NOTE,
         provenance=(*recipe_groups(checkup.recipe), _origin(checkup)),
     )
 

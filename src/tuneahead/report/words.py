@@ -28,6 +28,7 @@ SAID_BESIDE = frozenset({"examples", "examples_log10"})
 """Features that say what stands above them already: the number of rows."""
 MOST_COLUMNS = 8
 """Unused columns that are named."""
+MEASURES_NOTE = "What each measure is: docs/features.md."
 NO_WEIGHTS = "the base's weights were not read"
 """Why a check knows nothing of what the base says of the rows."""
 SEVERITIES = {"stop": "Stop", "warn": "Warning", "note": "Note"}
