@@ -375,7 +375,7 @@ def test_personal_data_are_counted_and_never_shown() -> None:
     )  # fmt: skip
     finding = _one(preflight(rows, Recipe()), "personal-data")
     assert (finding.severity, finding.rows) == ("note", (17, 18, 19))
-    assert "1 an e-mail address and 2 a bank account or card" in finding.message
+    assert "1 with an e-mail address and 2 with a bank account or card" in finding.message
     assert "keller" not in repr(finding) and "2020" not in repr(finding)
 
 

@@ -43,7 +43,7 @@ def mismatched_answers(context: Context) -> Iterator[Finding]:
             "mismatched-answers",
             "warn",
             f"from row {rows[0]:,} to {rows[-1]:,} prompts are nearer to the answers of the rows {where} "
-            f"them than to their own (of those looked at {counted(len(rows), 'row')})",
+            f"them than to their own: {counted(len(rows), 'row')} of those looked at",
             f"move these answers {way} by one row if they belong there: one cell left out or put in moves "
             "all that follow",
             rows=rows,

@@ -168,14 +168,14 @@ def personal_data(context: Context) -> Iterator[Finding]:
     mask = (survey.confidential & (Confidential.ADDRESS | Confidential.ACCOUNT)) > 0
     if mask.any():
         counts = [
-            f"{int(np.count_nonzero(survey.confidential & kind)):,} {what}"
+            f"{int(np.count_nonzero(survey.confidential & kind)):,} with {what}"
             for kind, what in kinds
             if np.any(survey.confidential & kind)
         ]
         yield found(
             "personal-data",
             "note",
-            f"{share(int(mask.sum()), len(survey))} hold what may belong to a person ({listed(counts)})",
+            f"{share(int(mask.sum()), len(survey))} hold what may belong to a person: {listed(counts)}",
             "remove or replace it unless you may train on it: a model may repeat it; none is shown here",
             rows=survey.row[mask],
         )
