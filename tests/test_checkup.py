@@ -136,12 +136,15 @@ def test_answers_dealt_to_other_prompts_warn(tmp_path: Path, bench: Workbench) -
     asked = [f"{way.title()} {thing}: what was it?" for way in ways for thing in things]
     told = [f"It was a {thing}, {way} as all knew." for way in ways for thing in things]
     order = np.random.default_rng(0).permutation(len(told))
-    for name, answers in (("paired", told), ("dealt", [told[at] for at in order])):
+    moved = [*told[:30], told[29], *told[30:69], *told[70:]]
+    for name, answers in (("paired", told), ("dealt", [told[at] for at in order]), ("moved", moved)):
         rows = zip(asked, answers, strict=True)
         path = tmp_path / f"{name}.jsonl"
         path.write_text("\n".join(json.dumps({"prompt": p, "answer": a}) for p, a in rows), encoding="utf-8")
-        found = {finding.check: finding.severity for finding in check(path, bench=bench).findings}
-        assert found.get("mismatched-answers") == ("warn" if name == "dealt" else None)
+        found = [one for one in check(path, bench=bench).findings if one.check == "mismatched-answers"]
+        assert [one.severity for one in found] == ([] if name == "paired" else ["warn"])
+        if name == "moved":
+            assert "nearer to the answers of the rows after" in found[0].message and found[0].count > 30
 
 
 def test_columns_and_layers_are_looked_at(tmp_path: Path, bench: Workbench) -> None:

@@ -280,6 +280,33 @@ def test_rows_that_are_single_turns_are_refused(tmp_path: Path) -> None:
     assert _pairs(read_examples(staff)) == [("", "whole")]
 
 
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ({"chosen_messages": [{"role": "user", "content": "q"}]}, "-m messages=chosen_messages"),
+        ({"prompt": "q", "response_chosen": "good"}, "-m prompt=prompt -m answer=response_chosen"),
+        ({"Chosen": "q good"}, "-m text=Chosen"),
+    ],
+)
+def test_preference_data_is_known_by_a_pair_of_columns(
+    tmp_path: Path, row: dict[str, object], options: str
+) -> None:
+    name = next(name for name in row if "chosen" in name.lower())
+    twin = name.replace("chosen", "rejected").replace("Chosen", "Rejected")
+    path = _write(tmp_path, "a.jsonl", _jsonl([{**row, twin: row[name], "chosen_score": 0.7}]))
+    error = _error(path)
+    assert "preference data" in str(error) and error.remedy.endswith(f": {options}")
+
+
+def test_one_conversation_over_several_lines_is_a_row_not_a_table(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    error = _error(_write(tmp_path, "a.json", json.dumps({"messages": turns}, indent=1)))
+    assert "one conversation (under messages)" in str(error) and "jq -c ." in error.remedy
+    named = _write(tmp_path, "b.jsonl", _jsonl([{"talk": turns}]))
+    assert "no known columns (seen: talk)" in str(_error(named))
+    assert _pairs(read_examples(named, mapping=ColumnMapping(messages="talk"))) == [("q", "a")]
+
+
 def test_preference_data_needs_a_mapping(tmp_path: Path) -> None:
     turn = {"from": "gpt", "value": "good"}
     row = {"conversations": [{"from": "human", "value": "q"}], "chosen": turn, "rejected": turn}

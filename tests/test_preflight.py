@@ -232,6 +232,153 @@ def test_gibberish_is_found_and_code_sums_and_other_languages_are_not() -> None:
     assert not _only(preflight(_with(*sound), Recipe()), "gibberish")
 
 
+_WHOLE = "The river rises in the hills above the town and reaches the sea after two days."
+
+
+def _told(answers: list[str]) -> list[Example]:
+    return [Example(f"Tell me of river {i}.", answer, i) for i, answer in enumerate(answers, 1)]
+
+
+def _rivers(count: int, words: int = 0) -> list[str]:
+    """Whole answers of growing length, all different."""
+    return [
+        f"River {i} is a river. {'It is long and wide. ' * (i % 7 + words)}{_WHOLE}" for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("end", ["reaches the", "flows east, and then,", "is the river of"])
+def test_answers_that_end_in_mid_sentence_are_found(end: str) -> None:
+    cut = [f"River {i} rises in the hills far above the town and {end}" for i in range(3)]
+    finding = _one(preflight(_told(_rivers(30) + cut), Recipe()), "unfinished-answers")
+    assert (finding.severity, finding.rows) == (
+        "warn",
+        (31, 32, 33),
+    ) and "3 with a comma or a word" in finding.message
+    assert _one(preflight(_told(_rivers(500) + cut), Recipe()), "unfinished-answers").severity == "note"
+    assert not _only(preflight(_told(_rivers(30) + cut[:2]), Recipe()), "unfinished-answers")
+    statements = [Example("", answer, i) for i, answer in enumerate(_rivers(30) + cut, 1)]
+    assert not _only(preflight(statements, Recipe()), "unfinished-answers")
+
+
+@pytest.mark.parametrize("language", ["English", "Chinese"])
+def test_the_longest_answers_without_a_final_sign_were_cut_at_a_limit(language: str) -> None:
+    long = "It flows on and on through green meadows and old towns. " * 9
+    whole, cut = _rivers(60), [f"River {i}. {long}"[:300] + f" brid{'ges'[: i % 3]}" for i in range(6)]
+    if language == "Chinese":
+        whole = [
+            f"第{i}条河很长。" + "它流过草地和古老的城市，最后流入大海。" * (i % 5 + 4) for i in range(60)
+        ]
+        cut = [f"第{i}条河。" + "它流过草地和古老的城市，最后流入大海。" * 9 + "它流过草" for i in range(6)]
+    finding = _one(preflight(_told(whole + cut), Recipe()), "unfinished-answers")
+    assert finding.rows == tuple(range(61, 67)) and "6 of the 6 longest ones" in finding.message
+    # Of answers that all lack a full stop none tells that it is cut.
+    bare = [answer.rstrip(".。") for answer in whole]
+    assert not _only(preflight(_told(bare + cut), Recipe()), "unfinished-answers")
+    assert not _only(preflight(_told(whole + [text + "." for text in cut]), Recipe()), "unfinished-answers")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Paris",
+        "- one of the things that you can take with you on the\n- the other of the two that you may want to",
+        "def add(a, b):\n    return a + b, because_of_the",
+        '{"name": "a river of some length", "note": "it rises in the hills above the town and the"}',
+        "```\nSELECT name FROM rivers WHERE length > 100 AND country = 'Peru' ORDER BY the\n```",
+        "Dear Sir, I hope that this letter finds you and all of your family well.\n\nKind regards\nThe",
+    ],
+)
+def test_lists_code_and_short_answers_are_not_unfinished(answer: str) -> None:
+    rows = _told(_rivers(30) + [f"{answer}" for _ in range(5)])
+    assert not _only(preflight(rows, Recipe()), "unfinished-answers")
+
+
+def test_thoughts_without_end_answer_or_content_are_told() -> None:
+    whole = "<think>\nA sum.\n</think>\n\n4"
+    rows = _told(
+        [
+            whole,
+            "<think>\nA sum of",
+            " <Think>A sum.</Think>\n",
+            "<think>\n\n</think>\n\n4",
+            "Use <think> once.",
+        ]
+    )
+    found = _only(preflight(rows, Recipe()), "half-thoughts")
+    assert [(one.severity, one.rows) for one in found] == [("warn", (2,)), ("warn", (3,)), ("note", (4,))]
+    calls = (Message("user", "?"), Message("assistant", "<think>A sum.</think>", calls="[{}]"))
+    rows = [Example("?", "<think>A sum.</think>", 1, calls)]
+    assert not _only(preflight(rows, Recipe()), "half-thoughts")
+
+
+def test_escaped_signs_and_tags_in_running_text_are_told() -> None:
+    rows = _with(("Who?", "Marks &amp; Spencer, I&#39;m sure"), ("Why?", "First.<br><br>Then.</p>"))
+    found = _only(preflight(rows, Recipe()), "markup-left")
+    assert [(one.severity, one.rows) for one in found] == [("warn", (17,)), ("note", (18,))]
+    assert (
+        _only(preflight(_with(*[("a", "R&amp;B")], copies=20), Recipe()), "markup-left")[0].severity == "note"
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "R&B; a && b; x &= 2", "Write `&amp;` for it", "In HTML it is &amp;", "if a < b: x</b",
+        "<p> is generated", "```html\n<p>Hi<br></p>\n```", "| a | b<br>c |\n|---|---|", "**a**<br>b",
+        'print("<b>" + x + "</b>");',
+    ],
+)  # fmt: skip
+def test_code_and_what_is_about_markup_are_no_left_over(answer: str) -> None:
+    assert not _only(preflight(_with(("How?", answer)), Recipe()), "markup-left")
+
+
+def _key(start: str, signs: int) -> str:
+    """A key of random signs, made here lest one stand in the source."""
+    letters = "ABCDEFGHJKLMNPQRSTUVWXYZ" if start.startswith("AK") else "aBcDeFgHiJkLmNoPqRsTuVwXyZ0123456789"
+    return start + "".join(random.Random(3).choices(letters, k=signs))
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        _key("AKI" + "A", 16), _key("gh" + "p_", 36), _key("sk" + "-proj-", 80), _key("AI" + "za", 35),
+        _key("sk_" + "live_", 24), _key("glp" + "at-", 20),
+        "-----BEGIN RSA PRIVATE" + " KEY-----\n" + _key("", 64),
+    ],
+)  # fmt: skip
+def test_keys_are_told_by_their_rows_alone(secret: str) -> None:
+    finding = _one(preflight(_with(("Log in", f"key = {secret}")), Recipe()), "secrets")
+    assert (finding.severity, finding.rows) == ("warn", (17,)) and secret[:12] not in repr(finding)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AKIAIOSFODNN7EXAMPLE", "ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "sk-your-api-key-goes-here-and-must-be-long-enough-0A", "hf_your_token",
+        "a file begins with -----BEGIN PRIVATE KEY-----",
+        "a task-based-approach-to-something-quite-long-and-hyphened",
+        "sk-toggleable__label-arrow-of-an-estimator-in-a-page-of-the-docs",
+    ],
+)  # fmt: skip
+def test_invented_keys_are_no_secrets(text: str) -> None:
+    assert not _only(preflight(_with(("Log in", text)), Recipe()), "secrets")
+
+
+def test_personal_data_are_counted_and_never_shown() -> None:
+    rows = _with(
+        ("Whom?", "Write to maria.keller@posteo.de"), ("Pay", "DE02 1203 0000 0000 2020 51"),
+        ("Card", "4539 1488 0343 6467"),
+        ("Which?", "info@posteo.de, john.doe@gmail.com, a@example.com, git@github.com"),
+        ("Pay", "DE89 3704 0044 0532 0130 00, DE02 1203 0000 0000 2020 52"),
+        ("Card", "4111 1111 1111 1111, 4539 1488 0343 6468"),
+    )  # fmt: skip
+    finding = _one(preflight(rows, Recipe()), "personal-data")
+    assert (finding.severity, finding.rows) == ("note", (17, 18, 19))
+    assert "1 with an e-mail address and 2 with a bank account or card" in finding.message
+    assert "keller" not in repr(finding) and "2020" not in repr(finding)
+
+
 def test_prompts_repeated_in_the_answer_are_found() -> None:
     asked = "Tell me what the capital of Bolivia is."
     finding = _one(

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneahead.closings import find_closing
+from tuneahead.confidential import find_confidential
 from tuneahead.contamination import ContaminationSearch, Hits
 from tuneahead.duplicates import Sketches, common_shingles, sketch_rows
 from tuneahead.examples import Example
+from tuneahead.markup import find_markup
 from tuneahead.textstats import SCRIPTS, Damage, TextStats, find_damage, find_gibberish, measure_texts
+from tuneahead.thinking import find_thinking
 from tuneahead.words import Hashes, WordHasher, Words
 
 BLOCK_ROWS = 2_048
@@ -174,6 +178,12 @@ class BlockMeter:
             "echo": np.fromiter(map(_echoes, block), bool, count),
             "gibberish": find_gibberish(stats),
             "damage": _damage(texts, stats),
+            "confidential": np.fromiter(
+                map(find_confidential, texts, stats.digits.tolist()), np.uint8, count
+            ),
+            "markup": np.fromiter(map(find_markup, texts), np.uint8, count),
+            "thinking": np.fromiter((find_thinking(e.answer) for e in block), np.uint8, count),
+            "closing": np.fromiter((find_closing(e.answer) for e in block), np.uint8, count),
             "marker": np.fromiter(map(_marker, texts), np.uint8, count),
             "language": self._language(words, _scripts(block, stats)),
             **_hash_columns(block),
@@ -201,7 +211,8 @@ KINDS: dict[str, type[np.generic]] = {
     "exact": np.uint64, "prompt_characters": np.int64, "answer_characters": np.int64,
     "empty_prompt": np.bool_, "empty_answer": np.bool_, "silent": np.bool_, "conversation": np.bool_,
     "earlier_turns": np.bool_, "calls": np.bool_, "thoughts": np.bool_, "tools": np.bool_,
-    "echo": np.bool_, "gibberish": np.bool_, "damage": np.uint8, "marker": np.uint8, "language": np.uint8,
+    "echo": np.bool_, "gibberish": np.bool_, "damage": np.uint8, "confidential": np.uint8, "markup": np.uint8,
+    "thinking": np.uint8, "closing": np.uint8, "marker": np.uint8, "language": np.uint8,
 }  # fmt: skip
 
 

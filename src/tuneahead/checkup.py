@@ -76,8 +76,10 @@ def examine(
     from tuneahead.checks.check import Context
     from tuneahead.checks.encoding import measure_tokens
     from tuneahead.features.extract import measure_static
+    from tuneahead.features.pairing import find_moved
     from tuneahead.features.perplexity import OF_THE_BASE
     from tuneahead.features.rows import draw
+    from tuneahead.features.semantic import embed_pairs
     from tuneahead.preflight import run_checks, window_of
     from tuneahead.survey import take_survey
     from tuneahead.training.lora import layer_names
@@ -96,7 +98,8 @@ def examine(
     drawn = draw(source, len(survey), (survey.prompt_characters + survey.answer_characters).tolist())
     watch.stage("Measuring features")
     asked = opened.base if opened.setup.weights else None
-    static = measure_static(drawn, survey, asked, (opened.benchmark,))
+    pairs = embed_pairs(drawn.vectors)
+    static = measure_static(drawn, survey, asked, (opened.benchmark,), pairs)
     unasked = {} if asked else dict.fromkeys(OF_THE_BASE, words.NO_WEIGHTS)
     tokens: Mapping[str, _Tokens] = {}
     if measures is not None:
@@ -104,7 +107,15 @@ def examine(
     layers = () if own is None else layer_names(own)
     features = static.features
     findings = run_checks(
-        Context(survey, chosen, measures, layers=layers, columns=source.use, static=features.values)
+        Context(
+            survey,
+            chosen,
+            measures,
+            layers=layers,
+            columns=source.use,
+            static=features.values,
+            moved=find_moved(drawn.vectors, pairs, survey.row),
+        )
     )
     counted = {name: one.sample for name, one in tokens.items() if one.sample is not None}
     summary = _summary(source, len(survey), tokens, {**counted, **static.samples})

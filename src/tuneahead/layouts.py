@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -61,7 +62,11 @@ def find_layout(
 
 def _shapes(sample: Sequence[tuple[int, Record]]) -> dict[str, str]:
     """Of a file that holds one object: how its values look. That may be a whole table, and no row."""
-    return {str(key): shape_of(value) for key, value in sample[0][1].items()} if len(sample) == 1 else {}
+    if len(sample) != 1:
+        return {}
+    shapes = {str(key): shape_of(value) for key, value in sample[0][1].items()}
+    # On one line a conversation is a row.
+    return {key: "" if shape == "turns" else shape for key, shape in shapes.items()}
 
 
 def _refuse_misfit(shapes: dict[str, str], path: Path) -> None:
@@ -75,11 +80,7 @@ def _find(
     if mapping is not None and mapping.given():
         return _mapped(sample, mapping, path, how)
     if all({"chosen", "rejected"} <= record.keys() for _, record in sample):
-        raise DataError(
-            f"preference data (columns seen: {_seen(sample)}): no answer column",
-            path=path,
-            remedy=f"to train on the preferred answers: {_chosen_options(sample[0][1])}",
-        )
+        raise _preferences(sample, "chosen", path)
     votes: Counter[tuple[str, ColumnMapping]] = Counter()
     for _, record in sample:
         found = _guess(record)
@@ -88,6 +89,7 @@ def _find(
     if not votes or votes.most_common(1)[0][0][0] == "text":
         _refuse_turns(sample, path)
     if not votes:
+        _refuse_preferences(sample, path)
         _refuse_misfit(_shapes(sample), path)
         raise DataError(
             f"no known columns (seen: {_seen(sample)}{how})",
@@ -99,6 +101,24 @@ def _find(
     columns, others = _with_optional(columns, sample)
     media = find_media([record for _, record in sample])
     return Layout(name, columns, path, others=others, label=_label(sample, columns), media=media)
+
+
+def _refuse_preferences(sample: Sequence[tuple[int, Record]], path: Path) -> None:
+    """Preferred and other answers under names of their own: ``chosen_messages``, ``response_rejected``."""
+    first = sample[0][1]
+    for column in map(str, first):
+        other = re.sub("chosen", "rejected", column, flags=re.IGNORECASE).lower()
+        twin = next((str(name) for name in first if str(name).lower() == other), "")
+        if twin not in ("", column) and all(isinstance(first[name], (str, list)) for name in (column, twin)):
+            raise _preferences(sample, column, path)
+
+
+def _preferences(sample: Sequence[tuple[int, Record]], chosen: str, path: Path) -> DataError:
+    return DataError(
+        f"preference data (columns seen: {_seen(sample)}): no answer column",
+        path=path,
+        remedy=f"to train on the preferred answers: {_chosen_options(sample[0][1], chosen)}",
+    )
 
 
 def _refuse_turns(sample: Sequence[tuple[int, Record]], path: Path) -> None:
@@ -154,16 +174,16 @@ def _mapped(sample: Sequence[tuple[int, Record]], mapping: ColumnMapping, path: 
     return Layout(name, mapping, path)
 
 
-def _chosen_options(record: Record) -> str:
+def _chosen_options(record: Record, column: str) -> str:
     """How to read the preferred answers: a conversation of its own, or the answer to a prompt column."""
-    chosen = record["chosen"]
+    chosen, quoted = record[column], shlex.quote(column)
     first = chosen[0] if isinstance(chosen, list) and chosen else None
     role = str(first.get("role", first.get("from")) if isinstance(first, dict) else "").lower()
     names = {str(key).strip().lower(): str(key) for key in record}
     prompt = next((names[name] for name in (*PROMPT_NAMES, *MESSAGE_NAMES) if name in names), "")
     if first is not None and (ROLES.get(role) != "assistant" or not prompt):
-        return "-m messages=chosen"
-    return f"-m prompt={shlex.quote(prompt)} -m answer=chosen" if prompt else "-m text=chosen"
+        return f"-m messages={quoted}"
+    return f"-m prompt={shlex.quote(prompt)} -m answer={quoted}" if prompt else f"-m text={quoted}"
 
 
 def _seen(sample: Sequence[tuple[int, Record]]) -> str:

@@ -17,13 +17,23 @@ class Misfit:
 
 
 def shape_of(value: object) -> str:
-    """``column`` for the values of one column, the path to rows that lie inside, or an empty text."""
+    """``column`` for the values of one column, ``turns`` for a conversation, or the path to rows inside.
+
+    An empty text for anything else.
+    """
+    if _are_turns(value):
+        return "turns"
     if isinstance(value, list) and value and not isinstance(value[0], (dict, list)):
         return "column"
     # Data frames are written as {"prompt": {"0": ..., "1": ...}}.
     if isinstance(value, dict) and "0" in value and not isinstance(value["0"], (dict, list)):
         return "column"
     return _path(value, _DEEPEST) or ""
+
+
+def _are_turns(value: object) -> bool:
+    turn = value[0] if isinstance(value, list) and value else None
+    return isinstance(turn, dict) and ({"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys())
 
 
 def _path(value: object, deep: int) -> str | None:
@@ -51,6 +61,12 @@ def find_misfit(shapes: Mapping[str, str]) -> Misfit | None:
             f"a table by columns ({shown}), not by rows",
             "write one object a row; in pandas: "
             'DataFrame(...).to_json("NEW.jsonl", orient="records", lines=True)',
+        )
+    talk = next((key for key, shape in shapes.items() if shape == "turns"), "")
+    if talk:
+        return Misfit(
+            f"one conversation (under {talk[:40]}) spread over several lines, not a list of rows",
+            "write one object a line, for example with jq -c . FILE > NEW.jsonl",
         )
     for key, shape in shapes.items():
         if shape.startswith("."):

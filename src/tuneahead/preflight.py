@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from tuneahead.benchmark.items import Benchmark
-from tuneahead.checks import copies, pairs, probe, rows, settings, tokens
+from tuneahead.checks import copies, pairs, probe, rows, settings, texts, tokens
 from tuneahead.checks.check import Check, Context, RunLength
 from tuneahead.checks.encoding import find_window, measure_tokens
 from tuneahead.columnuse import ColumnUse
@@ -36,9 +36,14 @@ CHECKS: tuple[Check, ...] = (
     Check("end-token", "End of sequence not trained", tokens.end_token),
     Check("pad-token", "Pad token is the end token", tokens.pad_token),
     Check("broken-encoding", "Broken characters", rows.broken_encoding),
+    Check("markup-left", "Markup left in the texts", texts.markup_left),
     Check("gibberish", "Gibberish", rows.gibberish),
     Check("echoed-prompts", "Prompt repeated in the answer", rows.echoed_prompts),
+    Check("unfinished-answers", "Answers that break off", texts.unfinished_answers),
+    Check("half-thoughts", "Thoughts without end or content", texts.half_thoughts),
     Check("mismatched-answers", "Answers of other prompts", pairs.mismatched_answers),
+    Check("secrets", "Keys in the rows", texts.secrets),
+    Check("personal-data", "What belongs to persons", texts.personal_data),
     Check("target-modules", "Layers that the base does not have", settings.target_modules),
     Check("learning-rate", "Learning rate out of bounds", settings.learning_rate),
     Check("lora-rank", "Rank or scale out of bounds", settings.lora_rank),

@@ -59,7 +59,9 @@ class Survey:
     thoughts and texts, spaces at the ends of lines aside. ``silent`` marks rows none of whose answers says
     or calls anything, ``earlier_turns`` conversations with an assistant turn before the last, ``calls`` and
     ``thoughts`` those that hold any beside the content of a turn, ``tools`` rows that offer any. ``damage``
-    holds :class:`Damage` bits, ``marker`` indices into ``MARKERS``, ``language`` into ``LANGUAGES``.
+    holds :class:`Damage` bits, ``confidential`` those of :class:`Confidential` and ``markup`` of
+    :class:`Markup`; ``thinking`` is a :class:`Thinking`, ``closing`` a :class:`Closing` of the answer.
+    ``marker`` holds indices into ``MARKERS``, ``language`` into ``LANGUAGES``.
     ``long_rows`` are rows with an answer that might be too long for the window, of ``long_count`` met;
     ``sample`` is a random sample.
     """
@@ -82,6 +84,10 @@ class Survey:
     echo: NDArray[np.bool_]
     gibberish: NDArray[np.bool_]
     damage: NDArray[np.uint8]
+    confidential: NDArray[np.uint8]
+    markup: NDArray[np.uint8]
+    thinking: NDArray[np.uint8]
+    closing: NDArray[np.uint8]
     marker: NDArray[np.uint8]
     language: NDArray[np.uint8]
     near: NearDuplicates

@@ -152,6 +152,21 @@ def test_items_that_cannot_be_asked_are_named(tmp_path: Path, row: object, messa
         read_benchmark(file)
 
 
+@pytest.mark.parametrize("answer", ["b", 1, "B", ["a", "b"]])
+def test_an_answer_other_than_the_gold_is_an_error(tmp_path: Path, answer: object) -> None:
+    item = {"prompt": "?", "options": ["a", "b", "c"], "gold": 0}
+    file = write(tmp_path / "bad.jsonl", item, {**item, "answer": answer})
+    with pytest.raises(BenchmarkError, match="row 2: gold is option 0, but answer is"):
+        read_benchmark(file)
+
+
+@pytest.mark.parametrize("answer", ["a", 0, "A", "because it comes first", None])
+def test_an_answer_may_say_the_gold_again_or_why(tmp_path: Path, answer: object) -> None:
+    item = {"prompt": "?", "options": ["a", "b", "c"], "gold": 0, "answer": answer}
+    (read,) = read_benchmark(write(tmp_path / "good.jsonl", item)).items
+    assert isinstance(read, ChoiceItem) and read.gold == (0,)
+
+
 def test_empty_and_missing_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="holds no item"):
         read_benchmark(write(tmp_path / "empty.jsonl", ""))

@@ -18,6 +18,7 @@ from tuneahead.benchmark.items import (
     GenerationItem,
     Metric,
 )
+from tuneahead.counts import listed
 from tuneahead.errors import BenchmarkError, DataError, why_unreadable
 from tuneahead.jsonstream import decode_json
 
@@ -228,15 +229,36 @@ def _gold(loaded: Mapping[str, object], options: tuple[str, ...], where: str) ->
     found = value if isinstance(value, list) else [value]
     places = []
     for one in found:
-        if isinstance(one, str) and one in options:
-            places.append(options.index(one))
-        elif isinstance(one, int) and not isinstance(one, bool) and 0 <= one < len(options):
-            places.append(one)
-        else:
+        if (place := _place(one, options)) is None:
             raise BenchmarkError(
                 f"{where}: gold is {one!r}, not one of the {len(options)} options",
                 remedy="give the right option's text, or its place as a number from 0 on (0 for A)",
             )
+        places.append(place)
     if not places or len(set(places)) == len(options):
         raise BenchmarkError(f"{where}: gold must leave at least one wrong option", remedy=_HELP)
+    if "gold" in loaded:
+        _refuse_other_answer(loaded.get("answer"), options, places, where)
     return tuple(sorted(set(places)))
+
+
+def _place(one: object, options: tuple[str, ...]) -> int | None:
+    """The option that a text or a number names; None for anything else."""
+    if isinstance(one, str):
+        return options.index(one) if one in options else None
+    return one if isinstance(one, int) and not isinstance(one, bool) and 0 <= one < len(options) else None
+
+
+def _refuse_other_answer(answer: object, options: tuple[str, ...], gold: list[int], where: str) -> None:
+    """Beside the gold an answer may say the same, or something that names no option, such as a reason."""
+    for one in answer if isinstance(answer, list) else [answer]:
+        place = _place(one, options)
+        letter = one.strip() if isinstance(one, str) else ""
+        if place is None and len(letter) == 1 and "A" <= letter < chr(ord("A") + len(options)):
+            place = ord(letter) - ord("A")
+        if place is not None and place not in gold:
+            raise BenchmarkError(
+                f"{where}: gold is option {listed([str(at) for at in gold])}, but answer is {one!r}, option "
+                f"{place} (counted from 0)",
+                remedy="correct the wrong one of the two, or leave answer out",
+            )

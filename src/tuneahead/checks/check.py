@@ -17,6 +17,7 @@ from tuneahead.verdict import Finding, Severity
 
 if TYPE_CHECKING:
     from tuneahead.checks.encoding import TokenMeasures
+    from tuneahead.features.pairing import Moved
 
 MAX_SHOWN_ROWS = 20
 
@@ -41,7 +42,7 @@ class Context:
 
     Without ``length`` the run's length follows from recipe and rows. ``layers`` are the full names of the
     base's linear layers, empty where no base is known; ``columns`` says how a file was read. ``static`` holds
-    static features by name, none where they were not measured.
+    static features by name, none where they were not measured, ``moved`` rows with a neighbour's answer.
     """
 
     survey: Survey
@@ -51,6 +52,7 @@ class Context:
     layers: tuple[str, ...] = ()
     columns: ColumnUse = ColumnUse()
     static: Mapping[str, float] = field(default_factory=dict)
+    moved: Moved | None = None
 
     @property
     def run(self) -> RunLength:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tuneahead.blocks import LANGUAGES
 from tuneahead.checks.check import Context, found
+from tuneahead.counts import counted
 from tuneahead.features.catalogue import spec
 from tuneahead.verdict import Finding
 
@@ -24,7 +25,7 @@ _READ_SCRIPTS = (*(name for name in LANGUAGES if not name.endswith(" script")), 
 
 
 def mismatched_answers(context: Context) -> Iterator[Finding]:
-    """Answers that are no nearer to their own prompt than to those of other rows."""
+    """Answers that are no nearer to their own prompt than to those of other rows, or stand one row off."""
     measured = context.static
     gap = measured.get(_GAP, np.nan)
     if gap < _LEAST_GAP and _is_telling(context):
@@ -34,6 +35,18 @@ def mismatched_answers(context: Context) -> Iterator[Finding]:
             "prompts have no more in common with their own answers than with those of other rows "
             f"({gap:+.3f} in similarity)",
             spec(_GAP).remedy,
+        )
+    elif context.moved is not None:
+        rows = np.sort(context.moved.rows)
+        where, way = ("after", "up") if context.moved.after else ("before", "down")
+        yield found(
+            "mismatched-answers",
+            "warn",
+            f"from row {rows[0]:,} to {rows[-1]:,} prompts are nearer to the answers of the rows {where} "
+            f"them than to their own: {counted(len(rows), 'row')} of those looked at",
+            f"move these answers {way} by one row if they belong there: one cell left out or put in moves "
+            "all that follow",
+            rows=rows,
         )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tuneahead.benchmark.items import Benchmark
     from tuneahead.examples import Example
     from tuneahead.features.rows import Drawn
+    from tuneahead.features.semantic import PairVectors
     from tuneahead.survey import Survey
     from tuneahead.training.models import Base
 
@@ -59,16 +60,23 @@ def static_features(
 
 
 def measure_static(
-    drawn: Drawn, survey: Survey, base: Base | None = None, benchmarks: Sequence[Benchmark] = ()
+    drawn: Drawn,
+    survey: Survey,
+    base: Base | None = None,
+    benchmarks: Sequence[Benchmark] = (),
+    pairs: PairVectors | None = None,
 ) -> StaticFeatures:
-    """Static features of the rows that were drawn from a data set, and of the survey of all of them."""
+    """Static features of the rows that were drawn from a data set, and of the survey of all of them.
+
+    ``pairs`` are the vectors of ``drawn.vectors`` where they are known already.
+    """
     from tuneahead.features.perplexity import measure_perplexity
     from tuneahead.features.semantic import measure_semantics
     from tuneahead.features.text import measure_text
 
     parts = (
         measure_text(drawn, survey),
-        measure_semantics(drawn, benchmarks),
+        measure_semantics(drawn, benchmarks, pairs),
         measure_perplexity(drawn, base),
     )
     vector = _vector("static", {name: value for part in parts for name, value in part.values.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -54,12 +55,31 @@ _FORM = (
 )
 
 
-def measure_semantics(drawn: Drawn, benchmarks: Sequence[Benchmark] = ()) -> Measured:
-    """Every feature of sentence vectors and of the benchmarks, by name: a value or the reason for none."""
+@dataclass(frozen=True)
+class PairVectors:
+    """Unit vectors of the prompts and answers of some rows, each ``(rows, 256)``."""
+
+    prompts: Vectors
+    answers: Vectors
+
+
+def embed_pairs(rows: Sequence[Example]) -> PairVectors:
+    """The vectors of what rows ask and answer."""
+    return PairVectors(embed([_asked(row) for row in rows]), embed([row.answer for row in rows]))
+
+
+def measure_semantics(
+    drawn: Drawn, benchmarks: Sequence[Benchmark] = (), pairs: PairVectors | None = None
+) -> Measured:
+    """Every feature of sentence vectors and of the benchmarks, by name: a value or the reason for none.
+
+    ``pairs`` are those of ``drawn.vectors`` where they are known already.
+    """
     texts = texts_of(drawn.vectors)
     asked_for = [_asked(row) for row in drawn.vectors]
     whole = [f"{ask} {row.answer}".strip() for ask, row in zip(asked_for, drawn.vectors, strict=True)]
-    prompts, answers = embed(asked_for), embed(texts.answers)
+    pairs = pairs or embed_pairs(drawn.vectors)
+    prompts, answers = pairs.prompts, pairs.answers
     items = [item for benchmark in benchmarks for item in benchmark.items]
     asked = embed([encodable(item.question or item.prompt) for item in items])
     form: dict[str, Value] = dict.fromkeys(_FORM, NO_BENCHMARK)
