@@ -262,6 +262,15 @@ def test_a_run_that_can_not_be_read_is_named_and_can_be_forgotten(
     assert [record.run_id for record in store.records()] == ["r2"]
 
 
+def test_a_score_that_is_no_number_makes_its_run_unreadable(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(make_record())
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE scores SET score_pp = 'high' WHERE kind = 'base'")
+    with pytest.raises(UnreadableRunError, match="could not convert string to float: 'high'"):
+        store.get("r1")
+
+
 def test_of_a_damaged_file_the_runs_that_can_be_read_come_into_another(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "it's.sqlite")
     for name in ("r1", "r2", "r3"):
