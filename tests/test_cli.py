@@ -632,6 +632,16 @@ def test_a_fit_tells_where_one_name_stands_for_several_bases(tuneahead: Run, tmp
         assert f"other {made.benchmarks[0]}: the base" not in said
 
 
+def test_a_fit_to_equal_scores_says_that_the_benchmark_tells_no_runs_apart(
+    tuneahead: Run, tmp_path: Path
+) -> None:
+    table, made = tmp_path / "table.parquet", made_table()
+    made.score_pp[:] = 0.0
+    write_table(made, table)
+    said = tuneahead("fit", "--table", table, "--out", tmp_path / "mine", "--preset", "quick").stderr
+    assert f"lab-qwen2 {made.benchmarks[0]}: all runs scored 0.0" in said
+
+
 def test_a_predictor_is_corrected_by_the_runs_of_a_new_base(tuneahead: Run, tmp_path: Path) -> None:
     old, own, start, mine = (tmp_path / name for name in ("old.parquet", "own.parquet", "start", "mine"))
     table = made_table()

@@ -204,7 +204,7 @@ def fit(
         print(what, file=sys.stderr)
     _print_fitted(predictor.origin, out, start, as_json)
     _tell_of_no_interval(predictor)
-    _tell_of_changed_bases(rows.scored())
+    _tell_of_odd_scores(rows.scored())
 
 
 def _tell_of_no_interval(predictor: Predictor) -> None:
@@ -223,9 +223,16 @@ def _tell_of_no_interval(predictor: Predictor) -> None:
             )
 
 
-def _tell_of_changed_bases(rows: FeatureTable) -> None:
-    """Say where the scores before training tell that one name stands for several bases."""
+def _tell_of_odd_scores(rows: FeatureTable) -> None:
+    """Say where all runs scored the same, and where one name seems to stand for several bases."""
     for place in dict.fromkeys(rows.places):
+        scores = [pp for pp, at in zip(rows.score_pp.tolist(), rows.places, strict=True) if at == place]
+        if len(scores) > 1 and len(set(scores)) == 1:
+            print(
+                f"{printable(place)}: all runs scored {scores[0]:.1f}, as every forecast will say too. "
+                "See whether the benchmark tells good runs from bad ones",
+                file=sys.stderr,
+            )
         own = [pp for pp, at in zip(rows.base_pp.tolist(), rows.places, strict=True) if at == place]
         known = [pp for pp in own if math.isfinite(pp)]
         if known and max(known) - min(known) > _SAME_BASE_PP:
