@@ -629,6 +629,28 @@ def test_a_fit_names_the_base_whose_data_sets_are_too_few(tuneahead: Run, tmp_pa
     assert told[0].endswith("these are on 2")
 
 
+def test_a_fit_tells_where_one_name_stands_for_several_bases(tuneahead: Run, tmp_path: Path) -> None:
+    table, made = tmp_path / "table.parquet", made_table()
+    bases = tuple("my-llm" if i % 2 else "other" for i in range(len(made)))
+    for apart, told in ((1.5, 0), (6.3, 1)):
+        made.base_pp[:] = 40.0
+        made.base_pp[1] += apart
+        write_table(replace(made, bases=bases), table)
+        said = tuneahead("fit", "--table", table, "--out", tmp_path / "mine", "--preset", "quick").stderr
+        assert said.count(f"my-llm {made.benchmarks[0]}: the base scored 40.0 in some runs and 46.3") == told
+        assert f"other {made.benchmarks[0]}: the base" not in said
+
+
+def test_a_fit_to_equal_scores_says_that_the_benchmark_tells_no_runs_apart(
+    tuneahead: Run, tmp_path: Path
+) -> None:
+    table, made = tmp_path / "table.parquet", made_table()
+    made.score_pp[:] = 0.0
+    write_table(made, table)
+    said = tuneahead("fit", "--table", table, "--out", tmp_path / "mine", "--preset", "quick").stderr
+    assert f"lab-qwen2 {made.benchmarks[0]}: all runs scored 0.0" in said
+
+
 def test_a_predictor_is_corrected_by_the_runs_of_a_new_base(tuneahead: Run, tmp_path: Path) -> None:
     old, own, start, mine = (tmp_path / name for name in ("old.parquet", "own.parquet", "start", "mine"))
     table = made_table()

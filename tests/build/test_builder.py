@@ -124,6 +124,38 @@ def test_a_base_that_no_worker_can_load_stops_the_build(tmp_path: Path) -> None:
         build(ToldCrew(dies_loading, dies_loading), tmp_path)
 
 
+def test_a_worker_that_hangs_is_ended_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(worker: ToldWorker) -> None:
+        worker.say(("ready", None), ("steps", 15))
+
+    monkeypatch.setattr("tuneahead.build.builder.REPORT_SECONDS", 0.01)
+    monkeypatch.setattr("tuneahead.build.builder.SILENT_SECONDS", 0.05)
+    builder, told = build(ToldCrew(hangs, makes_both), tmp_path)
+    (setback,) = builder.setbacks
+    assert setback.startswith("the worker hung for ") and setback.endswith("hours; runs begun anew: 2")
+    assert told[-1].runs_done == 2 and not builder.given_up
+
+
+def test_a_worker_that_waits_for_a_place_or_was_halted_with_the_build_is_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuneahead.build.builder.SILENT_SECONDS", 60.0)
+    builder = Builder(
+        ToldCrew(lambda _: None), RunStore(tmp_path / "runs.sqlite"), BuildOptions(), "lab", None
+    )
+    builder.waiting = [(1, RUNS)]
+    builder._start(0)
+    for _ in range(100):
+        builder._end_silent(1.0)
+    assert builder.workers[0].is_alive(), "it still loads"
+    builder.ready.add(0)
+    builder._end_silent(1e6)
+    assert builder.workers[0].is_alive(), "the build was halted"
+    for _ in range(100):
+        builder._end_silent(1.0)
+    assert not builder.workers[0].is_alive()
+
+
 def test_runs_of_a_chunk_that_keeps_killing_its_worker_are_tried_alone_once() -> None:
     left = RUNS
     assert attempts_left(1, left) == [(2, left)]

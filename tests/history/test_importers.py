@@ -952,6 +952,31 @@ def test_wrong_requests_say_what_to_do(trainer_runs: Path, database: Path, tmp_p
     assert len(store) == 0
 
 
+@pytest.mark.parametrize("name", ["eval_loss", "eval/perplexity", "test_PPL"])
+def test_a_measurement_that_falls_is_no_score(name: str, database: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=f"{name} is the lower the better"):
+        import_runs(database, tmp_path / "s.sqlite", LogReading(benchmark="exam", score=name))
+
+
+def test_runs_that_logged_fractions_and_others_that_logged_points_are_not_read_in_one_unit(
+    trainer_runs: Path, tmp_path: Path
+) -> None:
+    folder = states(trainer_runs, tmp_path)
+    other = Path(shutil.copytree(folder / "a", folder / "b")) / "checkpoint-20/trainer_state.json"
+
+    def in_points(state: Any) -> None:
+        for entry in state["log_history"]:
+            entry |= {"eval_exam": 100 * entry["eval_exam"]} if "eval_exam" in entry else {"loss": 1.5}
+
+    change(other, in_points)
+    with pytest.raises(StoreError, match="eval_exam is 0.55 at most in (.|\n)*up to 55(.|\n)*--unit"):
+        import_runs(folder, tmp_path / "s.sqlite", EXAM)
+    found = import_runs(folder, tmp_path / "s.sqlite", EXAM, unit="points")
+    assert (found.added, found.unit) == (2, "points"), "who says so knows it"
+    change(other, lambda state: [entry.update(eval_exam=0.0) for entry in state["log_history"]])
+    assert import_runs(folder, tmp_path / "t.sqlite", EXAM).unit == "fraction", "0 is 0 in both"
+
+
 def _percent(database: Path) -> Path:
     connection = sqlite3.connect(database)
     with connection:

@@ -18,6 +18,7 @@ import pytest
 
 from tuneahead.errors import StoreError, UnreadableRunError
 from tuneahead.features.vector import FeatureVector
+from tuneahead.history.merging import merge_stores
 from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.store import RunStore
 from tuneahead.recipe import Recipe
@@ -207,8 +208,9 @@ def test_a_run_is_found_by_the_beginning_of_its_id_if_it_is_the_only_one(tmp_pat
     with pytest.raises(StoreError, match="3 runs in .* begin with 'ab': abc, abc1, abc2"):
         store.find_id("ab")
     for none in ("", "q", "%"):
-        with pytest.raises(StoreError, match="no run"):
+        with pytest.raises(StoreError, match="no run") as caught:
             store.find_id(none)
+        assert f"tuneahead runs list --store {store.path}" in caught.value.remedy
 
 
 def test_a_score_or_a_run_is_forgotten_and_nothing_else(tmp_path: Path) -> None:
@@ -239,6 +241,7 @@ def test_a_score_or_a_run_is_forgotten_and_nothing_else(tmp_path: Path) -> None:
         ("recipe", "{", "Expecting property name"),
         ("recipe", '{"of_later": 1}', "of_later"),
         ("seed", "text", "invalid literal"),
+        ("family", b"\xff", "Could not decode"),
     ],
 )
 def test_a_run_that_can_not_be_read_is_named_and_can_be_forgotten(
@@ -248,7 +251,8 @@ def test_a_run_that_can_not_be_read_is_named_and_can_be_forgotten(
     for name in ("r1", "r2"):
         store.add(make_record(name))
     with sqlite3.connect(store.path) as connection:
-        connection.execute(f"UPDATE runs SET {column} = ? WHERE run_id = 'r1'", (cell,))
+        as_text = "CAST(? AS TEXT)" if column == "family" else "?"
+        connection.execute(f"UPDATE runs SET {column} = {as_text} WHERE run_id = 'r1'", (cell,))
     with pytest.raises(UnreadableRunError, match=why) as caught:
         list(store.records())
     assert caught.value.run_id == "r1" and f"run 'r1' in {store.path}" in caught.value.message
@@ -256,6 +260,52 @@ def test_a_run_that_can_not_be_read_is_named_and_can_be_forgotten(
     assert store.forget("r1", "exam") == 55.5
     store.forget("r1")
     assert [record.run_id for record in store.records()] == ["r2"]
+
+
+def test_a_score_that_is_no_number_makes_its_run_unreadable(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(make_record())
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE scores SET score_pp = 'high' WHERE kind = 'base'")
+    with pytest.raises(UnreadableRunError, match="could not convert string to float: 'high'"):
+        store.get("r1")
+
+
+def test_of_a_damaged_file_the_runs_that_can_be_read_come_into_another(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "it's.sqlite")
+    for name in ("r1", "r2", "r3"):
+        store.add(make_record(name, steps=200))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(store.path.read_bytes())
+    # Each page that a long cell goes on to begins with the number of the next one.
+    page = content.index(store.get("r1").trace.to_bytes()[6000:6100]) // 4096 * 4096
+    content[page : page + 4] = b"\xff\xff\xff\xff"
+    store.path.write_bytes(content)
+    with pytest.raises(UnreadableRunError, match="run 'r1' in .* can't be read: database disk image is mal"):
+        list(store.records())
+    with pytest.raises(StoreError) as caught:
+        store.forget("r1")
+    assert "tuneahead runs import" in caught.value.remedy and "--store new.sqlite" in caught.value.remedy
+    rescued = RunStore(tmp_path / "new.sqlite")
+    found = merge_stores(store.path, rescued.path)
+    assert rescued.run_ids() == ["r2", "r3"] and len(found.left_out) == 1
+
+
+@pytest.mark.parametrize("cell", ['{"values": {', '{"values": 3}', "[]", "null"])
+def test_features_that_can_not_be_read_are_named_and_keep_no_run_out(cell: str, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    store.add(make_record())
+    for version in ("v1", "v2"):
+        store.add_static("d1", "lab", version, FeatureVector({"rows": 1.0}))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE statics SET vector = ? WHERE version = 'v1'", (cell,))
+    with pytest.raises(StoreError, match=r"features of data set d1 \(v1\) in .* can't be read"):
+        store.static("d1", "lab", "v1")
+    found = merge_stores(store.path, tmp_path / "new.sqlite")
+    rescued = RunStore(tmp_path / "new.sqlite")
+    assert rescued.static("d1", "lab", "v1") is None and rescued.static("d1", "lab", "v2") is not None
+    assert (found.added, len(found.left_out)) == (1, 1)
 
 
 def test_a_folder_is_no_store(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2
 """How often a chunk whose worker died is tried before its runs are tried one by one."""
+SILENT_SECONDS = 12 * 3600.0
+"""A worker that has said nothing for so long hangs. Between two of its words it may measure a data set or
+score a whole stack on a slow machine that has other work too, so this is generous."""
 Waiting = list[tuple[int, list[RunPlan]]]
 """Chunks not yet begun, each with the number of the attempt."""
 
@@ -69,6 +72,8 @@ class Builder:
         self.workers: dict[int, Worker] = {}
         self.held: dict[int, tuple[int, list[RunPlan]]] = {}
         self.ready: set[int] = set()
+        self.silent_seconds: dict[int, float] = {}
+        self.hung: set[int] = set()
         self.ever_ready = False
         self.lost_loading = 0
         self.given_up: dict[str, str] = {}
@@ -84,7 +89,9 @@ class Builder:
             for number in range(min(self.crew.most_workers, len(chunks))):
                 self._start(number)
             while self.held:
+                since = time.monotonic()
                 self._receive()
+                self._end_silent(time.monotonic() - since)
                 self._bury()
                 if self.on_progress is not None:
                     self.on_progress(self._progress(present, total))
@@ -131,6 +138,7 @@ class Builder:
             kind, number, content = self.crew.messages.get(timeout=REPORT_SECONDS)
         except queue.Empty:
             return
+        self.silent_seconds[number] = 0.0
         if kind == "steps":
             self.tally.made(number, int(str(content)))
         elif kind == "again":
@@ -157,12 +165,32 @@ class Builder:
         self.given_up[run_id] = reason
         self.tally.drop(run_id)
 
+    def _end_silent(self, waited_seconds: float) -> None:
+        """End workers that hang, to be buried like those that died.
+
+        One that is not ready yet may wait for a place on a cluster, for as long as it takes.
+        Of a wait longer than any is (the build was halted, or the machine slept) the rest does not count:
+        nobody could say anything.
+        """
+        for number in self.held.keys() & self.ready:
+            silent = self.silent_seconds.get(number, 0.0) + min(waited_seconds, 2 * REPORT_SECONDS)
+            self.silent_seconds[number] = silent
+            if silent > SILENT_SECONDS:
+                self.silent_seconds[number] = 0.0
+                self.hung.add(number)
+                self.workers[number].stop(at_once=True)
+
     def _bury(self) -> None:
         for number, worker in list(self.workers.items()):
             if worker.is_alive() or number not in self.held or not self.crew.messages.empty():
                 continue
             attempt, chunk = self.held.pop(number)
-            ended = worker.ended()
+            ended = (
+                f"the worker hung for {SILENT_SECONDS / 3600:g} hours"
+                if number in self.hung
+                else worker.ended()
+            )
+            self.hung.discard(number)
             left = self._left_of(number, chunk)
             if number in self.ready:
                 self.lost_loading, again = 0, attempts_left(attempt, left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from tuneahead.predictor.table import FeatureTable
 
 _BENCHMARK, _PRESET, _LEVEL, _SEED = "lab-exam", "default", 0.9, 0
+_SAME_BASE_PP = 2.0
+"""Scores of one base may differ so far: in another precision or on another device some answers do."""
 _MOST_SEED = 2**31 - 1
 """The largest that a saved predictor may hold."""
 
@@ -201,6 +204,7 @@ def fit(
         print(what, file=sys.stderr)
     _print_fitted(predictor.origin, out, start, as_json)
     _tell_of_no_interval(predictor)
+    _tell_of_odd_scores(rows.scored())
 
 
 def _tell_of_no_interval(predictor: Predictor) -> None:
@@ -215,6 +219,27 @@ def _tell_of_no_interval(predictor: Predictor) -> None:
             print(
                 f"{which} is the whole scale, 0 to 100: at level {level:g} scored runs on "
                 f"{least_groups(level)} data sets are the least, these are on {found}",
+                file=sys.stderr,
+            )
+
+
+def _tell_of_odd_scores(rows: FeatureTable) -> None:
+    """Say where all runs scored the same, and where one name seems to stand for several bases."""
+    for place in dict.fromkeys(rows.places):
+        scores = [pp for pp, at in zip(rows.score_pp.tolist(), rows.places, strict=True) if at == place]
+        if len(scores) > 1 and len(set(scores)) == 1:
+            print(
+                f"{printable(place)}: all runs scored {scores[0]:.1f}, as every forecast will say too. "
+                "See whether the benchmark tells good runs from bad ones",
+                file=sys.stderr,
+            )
+        own = [pp for pp, at in zip(rows.base_pp.tolist(), rows.places, strict=True) if at == place]
+        known = [pp for pp in own if math.isfinite(pp)]
+        if known and max(known) - min(known) > _SAME_BASE_PP:
+            print(
+                f"{printable(place)}: the base scored {min(known):.1f} in some runs and {max(known):.1f} in "
+                "others before training. They are learnt from as runs of one base, which is wrong if its "
+                "name stands for several models, or its score was measured in several ways",
                 file=sys.stderr,
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,9 @@ from tuneahead.history.settings import LOGGED_FIELDS
 from tuneahead.history.store import RunStore
 
 __all__ = ["ImportSummary", "LogReading", "import_runs"]
+
+_FALLING = re.compile(r"(loss|perplexity|ppl)$", re.IGNORECASE)
+"""How the names of measurements end that are the lower the better."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,9 @@ def import_runs(
     its SQLite file. ``unit`` says how the score is logged: ``fraction``, ``points``, or ``auto`` (a fraction
     if no run logged more than 1). Runs that can't be read are left out with the reason. A known run that
     has a final score by now, and had none, gets it. A store named by its file is made only when there are
-    runs to keep. Raises :class:`StoreError` when ``path`` holds no run, the score is of no benchmark or that
-    of guessing impossible, and the :class:`DataError` of the first run when none could be read.
+    runs to keep. Raises :class:`StoreError` when ``path`` holds no run, the score is a loss, of no benchmark
+    or, for all that ``auto`` can tell, in both units, or that of guessing is impossible, and the
+    :class:`DataError` of the first run when none could be read.
     """
     _check(reading)
     found, errors, chosen = _read_all(Path(path), reading, unit)
@@ -112,6 +117,11 @@ def _check(reading: LogReading) -> None:
         raise StoreError(
             f"{reading.score} is the score of an unnamed benchmark",
             remedy="name it with --benchmark, as it will be named to fit and assess",
+        )
+    if _FALLING.search(reading.score):
+        raise StoreError(
+            f"{reading.score} is the lower the better, and forecasts are of a score that rises",
+            remedy="name a score such as eval_accuracy, or leave --score out and add it with 'runs record'",
         )
     # At 100 a guess is perfect and nothing can be gained: no predictor could be fitted to such runs.
     if not (math.isnan(reading.chance_pp) or 0 <= reading.chance_pp < 100):
@@ -237,8 +247,9 @@ def _unit(runs: list[LoggedRun], reading: LogReading, unit: str) -> str:
         return ""
     if unit not in ("auto", "fraction", "points"):
         raise StoreError(f"unknown unit {unit!r}", remedy="use fraction, points or auto")
-    values = [v for run in runs for v in run.values.get(reading.score, {}).values() if math.isfinite(v)]
-    if runs and not values:
+    logged = [(run, run.values.get(reading.score, {}).values()) for run in runs]
+    highest = [(max(found), run) for run, own in logged if (found := [v for v in own if math.isfinite(v)])]
+    if runs and not highest:
         names = sorted({name for run in runs for name in run.values})
         raise StoreError(
             f"no run logged {reading.score!r}",
@@ -246,7 +257,18 @@ def _unit(runs: list[LoggedRun], reading: LogReading, unit: str) -> str:
         )
     if unit != "auto":
         return unit
-    return "fraction" if values and max(values) <= 1.0 else "points"
+    points = [pair for pair in highest if pair[0] > 1]
+    # A score of 0 is the same in both.
+    fractions = [pair for pair in highest if 0 < pair[0] <= 1]
+    if points and fractions:
+        (low, one), (high, other) = fractions[0], points[0]
+        raise StoreError(
+            f"{reading.score} is {low:g} at most in {one.source}, as a fraction would be, and up to {high:g} "
+            f"in {other.source}",
+            remedy="say how it is logged with --unit fraction or --unit points; where both occur, import the "
+            "runs of each by themselves",
+        )
+    return "points" if points else "fraction"
 
 
 def _score_known(store: RunStore, record: RunRecord, known: RunRecord) -> bool:

@@ -13,9 +13,9 @@ from tuneahead.history.store import RunStore
 def merge_stores(source: str | Path, target: str | Path) -> ImportSummary:
     """Add every run of the store ``source`` to ``target``, with its scores and its data set's features.
 
-    A run that is there already stays as it is, and gets the final scores that it lacks. Runs that can't be
-    read are left out with the reason. Raises :class:`StoreError` for files that are no stores, and for one
-    and the same.
+    A run that is there already stays as it is, and gets the final scores that it lacks. Runs and features
+    that can't be read are left out with the reason. Raises :class:`StoreError` for files that are no stores,
+    and for one and the same.
     """
     other, kept = RunStore(source), RunStore(target)
     if other.path.samefile(kept.path):
@@ -39,7 +39,7 @@ def merge_stores(source: str | Path, target: str | Path) -> ImportSummary:
         added += is_new
         scored += bool(record.scores if is_new else late)
         unchanged += any(earlier.scores.get(name, pp) != pp for name, pp in record.scores.items())
-    _add_statics(other, kept, {record.data_id for record in records})
+    left_out += _add_statics(other, kept, {record.data_id for record in records})
     return ImportSummary(
         added=added,
         present=len(records) - added,
@@ -52,7 +52,15 @@ def merge_stores(source: str | Path, target: str | Path) -> ImportSummary:
     )
 
 
-def _add_statics(other: RunStore, kept: RunStore, data_ids: set[str]) -> None:
-    for data_id, base, version, vector in other.statics(data_ids):
-        if kept.static(data_id, base, version) is None:
-            kept.add_static(data_id, base, version, vector)
+def _add_statics(other: RunStore, kept: RunStore, data_ids: set[str]) -> list[str]:
+    """Add the features that ``kept`` lacks; returns why some can't be."""
+    left_out = []
+    for key in other.static_keys(data_ids):
+        try:
+            vector = other.static(*key)
+        except StoreError as error:
+            left_out.append(error.message)
+            continue
+        if vector is not None and kept.static(*key) is None:
+            kept.add_static(*key, vector)
+    return left_out

@@ -89,7 +89,7 @@ def run_record(row: Sequence[object], scores: Sequence[tuple[str, str, str, floa
     subjects: dict[str, dict[str, float]] = {}
     for name, subject, kind, pp in scores:
         if subject and kind == "final":
-            subjects.setdefault(name, {})[subject] = pp
+            subjects.setdefault(name, {})[subject] = float(pp)
     return RunRecord(
         run_id=str(values["run_id"]),
         task_id=str(values["task_id"]),
@@ -99,8 +99,8 @@ def run_record(row: Sequence[object], scores: Sequence[tuple[str, str, str, floa
         seed=int(str(values["seed"])),
         recipe=recipe,
         trace=trace_from_bytes(blob),
-        scores={name: pp for name, subject, kind, pp in scores if kind == "final" and not subject},
-        base_scores={name: pp for name, subject, kind, pp in scores if kind == "base"},
+        scores={name: float(pp) for name, subject, kind, pp in scores if kind == "final" and not subject},
+        base_scores={name: float(pp) for name, subject, kind, pp in scores if kind == "base"},
         subject_scores=subjects,
         data_spec=str(values["data_spec"]),
         seconds=seconds if seconds != _UNKNOWN_SECONDS else float("nan"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from tuneahead.errors import RecipeError, StoreError, TraceError, UnreadableRunError
 from tuneahead.features.vector import FeatureVector
 from tuneahead.history.runrecord import COLUMNS, RunRecord, run_record, run_row, score_rows
-from tuneahead.history.storefile import StoreFile
+from tuneahead.history.storefile import StoreFile, is_damage
 
 if TYPE_CHECKING:
     from tuneahead.predictor.table import FeatureTable
@@ -71,8 +72,11 @@ class RunStore(StoreFile):
 
     def _no_run(self, run_id: str) -> StoreError:
         return StoreError(
-            f"no run {run_id!r} in {self.path}", remedy="list the runs with: tuneahead runs list"
+            f"no run {run_id!r} in {self.path}", remedy=f"list the runs with: {self._command('list')}"
         )
+
+    def _command(self, what: str) -> str:
+        return f"tuneahead runs {what} --store {shlex.quote(str(self.path))}"
 
     def run_ids(self) -> list[str]:
         """Identifiers of all runs in the order they were stored."""
@@ -87,25 +91,29 @@ class RunStore(StoreFile):
         wanted = self.run_ids() if run_ids is None else run_ids
         with self._connect() as connection:
             for run_id in wanted:
-                row = connection.execute(f"SELECT {COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-                if row is not None:
-                    scores = connection.execute(
-                        "SELECT benchmark, subject, kind, score_pp FROM scores WHERE run_id = ?", (run_id,)
-                    ).fetchall()
-                    yield self._record(run_id, row, scores)
+                record = self._record(connection, run_id)
+                if record is not None:
+                    yield record
 
-    def _record(
-        self, run_id: str, row: Sequence[object], scores: Sequence[tuple[str, str, str, float]]
-    ) -> RunRecord:
+    def _record(self, connection: sqlite3.Connection, run_id: str) -> RunRecord | None:
         try:
+            row = connection.execute(f"SELECT {COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            if row is None:
+                return None
+            scores = connection.execute(
+                "SELECT benchmark, subject, kind, score_pp FROM scores WHERE run_id = ?", (run_id,)
+            ).fetchall()
             return run_record(row, scores)
-        except (TraceError, RecipeError, ValueError, RecursionError) as error:
+        except (TraceError, RecipeError, ValueError, RecursionError, sqlite3.Error) as error:
+            # A file that is locked or can't be reached is no fault of this run.
+            if isinstance(error, sqlite3.Error) and not is_damage(error):
+                raise
             why = error.message if isinstance(error, (TraceError, RecipeError)) else str(error)
             raise UnreadableRunError(
                 f"run {run_id!r} in {self.path} can't be read: {why}",
                 run_id=run_id,
                 remedy="use the version of tuneahead that wrote it, or delete it: "
-                f"tuneahead runs forget {shlex.quote(run_id)} --store {shlex.quote(str(self.path))}",
+                + self._command(f"forget {shlex.quote(run_id)}"),
             ) from None
 
     def record_score(self, run_id: str, benchmark: str, score_pp: float) -> None:
@@ -168,7 +176,7 @@ class RunStore(StoreFile):
             if row is None:
                 raise StoreError(
                     f"run {run_id!r} has no score on {benchmark!r}",
-                    remedy=f"see: tuneahead runs show {run_id}",
+                    remedy=f"see: {self._command(f'show {shlex.quote(run_id)}')}",
                 )
             connection.execute(f"DELETE FROM scores WHERE {where}", names)
         return float(row[0])
@@ -188,7 +196,7 @@ class RunStore(StoreFile):
             )
 
     def static(self, data_id: str, base: str, version: str) -> FeatureVector | None:
-        """Static features kept earlier, or None."""
+        """Static features kept earlier, or None; raises :class:`StoreError` where they can't be read."""
         with self._connect() as connection:
             row = connection.execute(
                 "SELECT vector FROM statics WHERE data_id = ? AND base = ? AND version = ?",
@@ -196,15 +204,25 @@ class RunStore(StoreFile):
             ).fetchone()
         if row is None:
             return None
-        loaded = json.loads(row[0])
-        return FeatureVector(loaded["values"], loaded["absent"])
+        try:
+            loaded = json.loads(row[0])
+            return FeatureVector(loaded["values"], loaded["absent"])
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
+            raise StoreError(
+                f"the features of data set {data_id} ({version}) in {self.path} can't be read: {error!r:.80}",
+                remedy="assess that data again, which measures them anew, or bring what can be read into "
+                f"another store: tuneahead runs import {shlex.quote(str(self.path))} --store new.sqlite",
+            ) from None
 
-    def statics(self, data_ids: Collection[str]) -> list[tuple[str, str, str, FeatureVector]]:
-        """All that is kept of these data sets: identifier, base, version and features, in a fixed order."""
+    def static_keys(self, data_ids: Collection[str]) -> list[tuple[str, str, str]]:
+        """What is kept of these data sets: identifier, base and version, in a fixed order."""
         with self._connect() as connection:
             rows = connection.execute(
                 "SELECT data_id, base, version FROM statics ORDER BY 1, 2, 3"
             ).fetchall()
-        keys = [(str(data_id), str(base), str(version)) for data_id, base, version in rows]
-        found = [(key, self.static(*key)) for key in keys if key[0] in data_ids]
+        return [(str(name), str(base), str(version)) for name, base, version in rows if str(name) in data_ids]
+
+    def statics(self, data_ids: Collection[str]) -> list[tuple[str, str, str, FeatureVector]]:
+        """All that is kept of these data sets: identifier, base, version and features, in a fixed order."""
+        found = [(key, self.static(*key)) for key in self.static_keys(data_ids)]
         return [(*key, vector) for key, vector in found if vector is not None]

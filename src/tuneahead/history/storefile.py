@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ class StoreFile:
             with connection:
                 yield connection
         except sqlite3.Error as error:
-            raise StoreError(f"history {self.path}: {error}", remedy=self._remedy()) from None
+            raise StoreError(f"history {self.path}: {error}", remedy=self._remedy(error)) from None
         finally:
             if connection is not None:
                 connection.close()
@@ -107,10 +108,21 @@ class StoreFile:
         closed = self.path.is_file() and not beside.exists() and _nobody_writes(self.path)
         return f"{address}?immutable=1" if closed else address
 
-    def _remedy(self) -> str:
+    def _remedy(self, error: sqlite3.Error) -> str:
+        if is_damage(error):
+            return (
+                "the file is damaged: put a copy of it back, or bring the runs that can be read into another "
+                f"store: tuneahead runs import {shlex.quote(str(self.path))} --store new.sqlite"
+            )
         if self.path.is_file() and not os.access(self.path.parent, os.W_OK):
             return "copy the file to a folder of your own: others may write to it there, and you may not"
         return "check free disk space and that the file is a run store"
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the content of an SQLite file is wrong, or a text in it is none; not its place or its lock."""
+    # Python itself raises the error of a text that is none, without a code.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF == sqlite3.SQLITE_CORRUPT
 
 
 def is_store(path: Path) -> bool:
