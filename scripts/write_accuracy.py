@@ -106,10 +106,11 @@ def in_words(result: BacktestResult) -> str:
         forecasts are {wrong[bias]:.1f} points too good.""",
         f"""**On two other bases of the lab** the shipped runs alone give R2 {show(none[0])} and
         {show(none[1])}, with fifty of their own beside them {show(fifty[0])} and {show(fifty[1])}.""",
-        f"""**On SmolLM2** ({real_runs} runs so far, one seed each) its own runs give an error of
+        f"""**On SmolLM2** ({real_runs} tasks so far, nearly all under one seed) its own runs give an error of
         {show(alone)} (R2 {show(share)}), every data set held out in turn, a support vector machine one of
-        {show(vectors)}, the score at the probe's end one of {show(at_probe)}. On three of the five folds
-        ten own runs beside the lab's give {show(ten[2])}, {most[0]} give {show(most[2])}.""",
+        {show(vectors)}, the score at the probe's end one of {show(at_probe)}. On three of the folds
+        ten own runs beside the lab's give {show(ten[2])}, {most[0]} give {show(most[2])} (R2
+        {show(most[3])}).""",
         "Goals met and missed: [docs/results.md](docs/results.md).",
     )
     return "\n".join(f"- {wrapped(point)}".replace("\n", "\n  ") for point in points)
