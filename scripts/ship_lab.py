@@ -27,7 +27,7 @@ from tuneahead.history.archive import restore, write_archive
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import complete_statics, table_from_store
 from tuneahead.lab.exam import lab_exam
-from tuneahead.predictor.baselines import BASELINES, OURS, WITH_PROXY
+from tuneahead.predictor.baselines import SYSTEMS
 from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable, read_table, write_table
@@ -121,7 +121,7 @@ def systems_anew(
 def with_rows(stored: Table, fresh: Table) -> Table:
     """The stored table with the rows of ``fresh``, worst first, the floor last; former systems go."""
     labels = {row[0] for row in fresh.rows}
-    known = {system.label for system in (*BASELINES, OURS, WITH_PROXY)} - labels
+    known = {system.label for system in SYSTEMS} - labels
     rows = [*(row for row in stored.rows if row[0] in known), *fresh.rows]
     return replace(stored, rows=tuple(sorted(rows, key=lambda row: (row[0] == FLOOR, -(row[1] or 0.0)))))
 

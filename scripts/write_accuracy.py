@@ -9,6 +9,7 @@ from typing import Any
 
 from tuneahead.backtest import BacktestResult, read_result
 from tuneahead.backtest.tables import FLOOR, Cell, show
+from tuneahead.predictor.baselines import OURS, WITH_PROXY
 from tuneahead.workbench import shipped_backtest
 
 README = Path(__file__).parents[1] / "README.md"
@@ -18,8 +19,7 @@ MADE_WITH = (
     "Made with `tuneahead backtest` from the shipped table; "
     "all tables are in [docs/results.md](docs/results.md)."
 )
-WITH_PROXY = "TuneAhead with a proxy's full run"
-LEFT_OUT = ("Base score", "Persistence + mean gain", FLOOR, WITH_PROXY)
+LEFT_OUT = ("Base score", "Persistence + mean gain", FLOOR, WITH_PROXY.label)
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def accuracy(result: BacktestResult) -> str:
 
 def in_words(result: BacktestResult) -> str:
     """The figures that a reader should know beside the table, good and bad."""
-    ours, floor = "TuneAhead (default)", figure(result, "main grouped", FLOOR, "RMSE")
+    ours, floor = OURS.label, figure(result, "main grouped", FLOOR, "RMSE")
     measured = figure(result, "main grouped", ours, "tasks")
     learning = result.table("learning curve")
     curve, noise = learning.rows, learning.rows[-1][learning.columns.index("seed-noise floor")]
@@ -76,7 +76,7 @@ def in_words(result: BacktestResult) -> str:
     on_all = proxies == measured
     where = "these tasks" if on_all else f"the {proxies} of the {measured} tasks that it was run for"
     ours_there = "" if on_all else " on all of them"
-    beside, told = (figure(result, "main grouped", system, "RMSE") for system in (ours, WITH_PROXY))
+    beside, told = (figure(result, "main grouped", system, "RMSE") for system in (ours, WITH_PROXY.label))
     cues = [
         figure(result, "ablation grouped", name, "RMSE") for name in ("Without benchmark cues", "All groups")
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from enum import IntFlag
+from enum import IntEnum
 
 
-class Markup(IntFlag):
+class Markup(IntEnum):
     """What stayed."""
 
+    NONE = 0
     ENTITY = 1
     """Escaped signs (``&amp;``, ``&#39;``) in a text without tags: nothing makes signs of them."""
     TAG = 2
@@ -37,5 +38,5 @@ def find_markup(text: str) -> Markup:
     entity = "&" in text and _ENTITY.search(text) is not None
     tag = "<" in text and _TAG.search(text) is not None
     if not (entity or tag) or _MEANT.search(text):
-        return Markup(0)
+        return Markup.NONE
     return Markup.TAG if tag else Markup.ENTITY

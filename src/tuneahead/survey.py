@@ -59,8 +59,8 @@ class Survey:
     thoughts and texts, spaces at the ends of lines aside. ``silent`` marks rows none of whose answers says
     or calls anything, ``earlier_turns`` conversations with an assistant turn before the last, ``calls`` and
     ``thoughts`` those that hold any beside the content of a turn, ``tools`` rows that offer any. ``damage``
-    holds :class:`Damage` bits, ``confidential`` those of :class:`Confidential` and ``markup`` of
-    :class:`Markup`; ``thinking`` is a :class:`Thinking`, ``closing`` a :class:`Closing` of the answer.
+    holds :class:`Damage` bits, ``confidential`` those of :class:`Confidential`; ``markup`` is a
+    :class:`Markup`, ``thinking`` a :class:`Thinking`, ``closing`` a :class:`Closing` of the answer.
     ``marker`` holds indices into ``MARKERS``, ``language`` into ``LANGUAGES``.
     ``long_rows`` are rows with an answer that might be too long for the window, of ``long_count`` met;
     ``sample`` is a random sample.

@@ -9,11 +9,11 @@ import pytest
 from sklearn.svm import SVR
 
 from tuneahead.predictor import baselines
-from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, WITH_PROXY, Estimate
+from tuneahead.predictor.baselines import OURS, WITH_PROXY, Estimate
 from tuneahead.predictor.metrics import rmse
 from tuneahead.predictor.table import FeatureTable, outcome_column, proxy_column
 
-SYSTEMS = {system.name: system for system in (*BASELINES, OURS, WITH_PROXY, *ABLATIONS)}
+SYSTEMS = {system.name: system for system in baselines.SYSTEMS}
 
 
 def enriched(table: FeatureTable, seed: int = 0) -> FeatureTable:

@@ -80,12 +80,9 @@ def _few_rows(
 
 def _transfer_folds(other: FeatureTable, wanted: int, seed: int) -> tuple[Fold, ...]:
     """The folds that are tested: of ``wanted``, or of more where only these leave so many own rows."""
-    for k in range(wanted, max(wanted, MOST_FOLDS) + 1):
-        folds = folds_for(other, "grouped", seed=seed, k=k)
-        if _least_others(folds) >= OWN_ROWS[-1]:
-            break
-    else:
-        folds = folds_for(other, "grouped", seed=seed, k=wanted)
+    numbers = range(wanted, max(wanted, MOST_FOLDS) + 1)
+    tried = [folds_for(other, "grouped", seed=seed, k=k) for k in numbers]
+    folds = next((folds for folds in tried if _least_others(folds) >= OWN_ROWS[-1]), tried[0])
     return folds if len(other) < FEW_TASKS else folds[:TRANSFER_FOLDS]
 
 

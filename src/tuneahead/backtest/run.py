@@ -16,7 +16,7 @@ from tuneahead.backtest.result import BacktestOptions, BacktestResult, Predictio
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
 from tuneahead.backtest.tables import Table, metric_table, without_paper
 from tuneahead.errors import PredictorError
-from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, WITH_PROXY, System
+from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, SYSTEMS, WITH_PROXY, System
 from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.splits import folds_for
 from tuneahead.predictor.table import FeatureTable
@@ -112,7 +112,7 @@ def _further(table: FeatureTable, options: BacktestOptions, seed: int) -> Table:
 
 
 def _systems(protocol: str, options: BacktestOptions) -> tuple[System, ...]:
-    known = [system.name for system in (*BASELINES, OURS, WITH_PROXY, *ABLATIONS)]
+    known = [system.name for system in SYSTEMS]
     unknown = next((name for name in options.systems if name not in known), None)
     if unknown is not None:
         raise PredictorError(f"unknown system {unknown!r}", remedy=f"use some of {', '.join(known)}")

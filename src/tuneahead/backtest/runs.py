@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS, WITH_PROXY, Estimate, System
+from tuneahead.predictor.baselines import SYSTEMS, Estimate, System
 from tuneahead.predictor.selection import TrailEntry
 from tuneahead.predictor.splits import Fold
 from tuneahead.predictor.table import FeatureTable, Floats
@@ -67,7 +67,7 @@ def _one(job: tuple[str, Fold, int]) -> Estimate:
     # Workers get names: the systems themselves hold closures, which can't be sent.
     name, fold, seed = job
     rows = _SHARED[0]
-    known = (*BASELINES, OURS, WITH_PROXY, *ABLATIONS, *TRANSFERS)
+    known = (*SYSTEMS, *TRANSFERS)
     system = next(system for system in known if system.name == name)
     # Further seeds are learnt from and not measured on.
     test = replace(rows.select(fold.test), repeats=None)

@@ -14,7 +14,9 @@ from tuneahead.confidential import Confidential
 from tuneahead.counts import listed
 from tuneahead.markup import Markup
 from tuneahead.thinking import Thinking
-from tuneahead.verdict import Finding
+from tuneahead.verdict import Finding, Severity
+
+Mask = NDArray[np.bool_]
 
 _WARN_FRACTION = 0.01
 _JUDGED_ROWS = 20
@@ -52,15 +54,15 @@ def unfinished_answers(context: Context) -> Iterator[Finding]:
         many = int(np.count_nonzero(longest))
         reasons.append(f"{np.count_nonzero(limited):,} of the {many:,} longest ones without a final sign")
     mask = broken | limited
-    if mask.any():
-        yield found(
-            "unfinished-answers",
-            "warn" if mask.mean() >= _WARN_FRACTION else "note",
-            f"{share(int(mask.sum()), len(survey))} have an answer that breaks off: {listed(reasons)}",
-            "read how these answers end; write them anew with room for more tokens, or remove the rows: the "
-            "model would learn to stop there",
-            rows=survey.row[mask],
-        )
+    yield from _told(
+        "unfinished-answers",
+        _by_share(mask),
+        context,
+        mask,
+        f"{{}} have an answer that breaks off: {listed(reasons)}",
+        "read how these answers end; write them anew with room for more tokens, or remove the rows: the "
+        "model would learn to stop there",
+    )
 
 
 def _limit(lengths: NDArray[np.int64], still_open: NDArray[np.bool_]) -> int:
@@ -94,29 +96,31 @@ def _nats(count: int, total: int) -> float:
 def half_thoughts(context: Context) -> Iterator[Finding]:
     """Thoughts between tags that never end, that no answer follows, or that are empty."""
     survey = context.survey
-    # What follows a thought may be a call beside the content.
-    alone = (survey.thinking == Thinking.ALONE) & ~survey.calls
-    for mask, what, remedy in (
-        (
-            survey.thinking == Thinking.UNCLOSED,
-            "open a thought (<think>) and never close it: no answer is trained",
-            "let these answers be written to their end, or remove the rows",
-        ),
-        (alone, "end with their thoughts: nothing follows </think>", "add the answers, or remove the rows"),
-    ):
-        if mask.any():
-            said = f"the answers of {share(int(mask.sum()), len(survey))} {what}"
-            yield found("half-thoughts", "warn", said, remedy, rows=survey.row[mask])
-    mask = survey.thinking == Thinking.EMPTY
-    if mask.any():
-        yield found(
-            "half-thoughts",
-            "note",
-            f"the answers of {share(int(mask.sum()), len(survey))} begin with empty thoughts "
-            "(<think></think>): the model learns not to think",
-            "nothing, if that is meant, as it is for models that think on request; else write the thoughts",
-            rows=survey.row[mask],
-        )
+    yield from _told(
+        "half-thoughts",
+        "warn",
+        context,
+        survey.thinking == Thinking.UNCLOSED,
+        "the answers of {} open a thought (<think>) and never close it: no answer is trained",
+        "let these answers be written to their end, or remove the rows",
+    )
+    yield from _told(
+        "half-thoughts",
+        "warn",
+        context,
+        # What follows a thought may be a call beside the content.
+        (survey.thinking == Thinking.ALONE) & ~survey.calls,
+        "the answers of {} end with their thoughts: nothing follows </think>",
+        "add the answers, or remove the rows",
+    )
+    yield from _told(
+        "half-thoughts",
+        "note",
+        context,
+        survey.thinking == Thinking.EMPTY,
+        "the answers of {} begin with empty thoughts (<think></think>): the model learns not to think",
+        "nothing, if that is meant, as it is for models that think on request; else write the thoughts",
+    )
 
 
 def markup_left(context: Context) -> Iterator[Finding]:
@@ -124,58 +128,62 @@ def markup_left(context: Context) -> Iterator[Finding]:
     survey = context.survey
     # Random signs may look like anything.
     escaped = (survey.markup == Markup.ENTITY) & ~survey.gibberish
-    tagged = (survey.markup == Markup.TAG) & ~survey.gibberish
-    if escaped.any():
-        yield found(
-            "markup-left",
-            "warn" if escaped.mean() >= _WARN_FRACTION else "note",
-            f"{share(int(escaped.sum()), len(survey))} hold signs that were escaped for a web page "
-            "(such as &amp; or &#39;)",
-            "turn them back (in Python: html.unescape)",
-            rows=survey.row[escaped],
-        )
-    if tagged.any():
-        yield found(
-            "markup-left",
-            "note",
-            f"{share(int(tagged.sum()), len(survey))} hold tags of a web page in running text "
-            "(such as <br> or </p>)",
-            "nothing, if the model shall read or write them; else make line breaks of <br> and <p> and take "
-            "the others off",
-            rows=survey.row[tagged],
-        )
+    yield from _told(
+        "markup-left",
+        _by_share(escaped),
+        context,
+        escaped,
+        "{} hold signs that were escaped for a web page (such as &amp; or &#39;)",
+        "turn them back (in Python: html.unescape)",
+    )
+    yield from _told(
+        "markup-left",
+        "note",
+        context,
+        (survey.markup == Markup.TAG) & ~survey.gibberish,
+        "{} hold tags of a web page in running text (such as <br> or </p>)",
+        "nothing, if the model shall read or write them; else make line breaks of <br> and <p> and take "
+        "the others off",
+    )
 
 
 def secrets(context: Context) -> Iterator[Finding]:
     """Keys: a model may repeat what it was trained on."""
-    survey = context.survey
-    mask = (survey.confidential & Confidential.KEY) > 0
-    if mask.any():
-        yield found(
-            "secrets",
-            "warn",
-            f"{share(int(mask.sum()), len(survey))} hold what looks like a service's key or a private key: "
-            "a model may repeat it",
-            "revoke these keys if they are real, and remove them; none is shown here",
-            rows=survey.row[mask],
-        )
+    yield from _told(
+        "secrets",
+        "warn",
+        context,
+        (context.survey.confidential & Confidential.KEY) > 0,
+        "{} hold what looks like a service's key or a private key: a model may repeat it",
+        "revoke these keys if they are real, and remove them; none is shown here",
+    )
 
 
 def personal_data(context: Context) -> Iterator[Finding]:
     """E-mail addresses of persons, bank accounts and cards."""
-    survey = context.survey
+    held = context.survey.confidential
     kinds = ((Confidential.ADDRESS, "an e-mail address"), (Confidential.ACCOUNT, "a bank account or card"))
-    mask = (survey.confidential & (Confidential.ADDRESS | Confidential.ACCOUNT)) > 0
+    counts = [
+        f"{int(np.count_nonzero(held & kind)):,} with {what}" for kind, what in kinds if np.any(held & kind)
+    ]
+    yield from _told(
+        "personal-data",
+        "note",
+        context,
+        (held & (Confidential.ADDRESS | Confidential.ACCOUNT)) > 0,
+        f"{{}} hold what may belong to a person: {listed(counts)}",
+        "remove or replace it unless you may train on it: a model may repeat it; none is shown here",
+    )
+
+
+def _by_share(mask: Mask) -> Severity:
+    return "warn" if mask.any() and mask.mean() >= _WARN_FRACTION else "note"
+
+
+def _told(
+    check: str, severity: Severity, context: Context, mask: Mask, said: str, remedy: str
+) -> Iterator[Finding]:
+    """A finding about the rows of ``mask``, whose number stands at ``{}`` in ``said``; none without any."""
     if mask.any():
-        counts = [
-            f"{int(np.count_nonzero(survey.confidential & kind)):,} with {what}"
-            for kind, what in kinds
-            if np.any(survey.confidential & kind)
-        ]
-        yield found(
-            "personal-data",
-            "note",
-            f"{share(int(mask.sum()), len(survey))} hold what may belong to a person: {listed(counts)}",
-            "remove or replace it unless you may train on it: a model may repeat it; none is shown here",
-            rows=survey.row[mask],
-        )
+        message = said.format(share(int(mask.sum()), len(mask)))
+        yield found(check, severity, message, remedy, rows=context.survey.row[mask])

@@ -211,7 +211,7 @@ class RunStore(StoreFile):
             raise StoreError(
                 f"the features of data set {data_id} ({version}) in {self.path} can't be read: {error!r:.80}",
                 remedy="assess that data again, which measures them anew, or bring what can be read into "
-                f"another store: tuneahead runs import {shlex.quote(str(self.path))} --store new.sqlite",
+                f"another store: {self.rescue_command}",
             ) from None
 
     def static_keys(self, data_ids: Collection[str]) -> list[tuple[str, str, str]]:

@@ -108,11 +108,16 @@ class StoreFile:
         closed = self.path.is_file() and not beside.exists() and _nobody_writes(self.path)
         return f"{address}?immutable=1" if closed else address
 
+    @property
+    def rescue_command(self) -> str:
+        """The command that brings what can be read into another store."""
+        return f"tuneahead runs import {shlex.quote(str(self.path))} --store new.sqlite"
+
     def _remedy(self, error: sqlite3.Error) -> str:
         if is_damage(error):
             return (
                 "the file is damaged: put a copy of it back, or bring the runs that can be read into another "
-                f"store: tuneahead runs import {shlex.quote(str(self.path))} --store new.sqlite"
+                f"store: {self.rescue_command}"
             )
         if self.path.is_file() and not os.access(self.path.parent, os.W_OK):
             return "copy the file to a folder of your own: others may write to it there, and you may not"

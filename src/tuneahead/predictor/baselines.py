@@ -377,3 +377,5 @@ ABLATIONS: tuple[System, ...] = (
         _ablation("static", "dynamic", "cue", preset=QUICK),
     ),
 )
+SYSTEMS: tuple[System, ...] = (*BASELINES, OURS, WITH_PROXY, *ABLATIONS)
+"""All that a backtest compares under one protocol."""
