@@ -23,10 +23,10 @@ from tuneahead.predictor.kernel import SHAPED, KernelRidge, SupportVectors
 from tuneahead.predictor.linear import ElasticNet, Ridge, learn_columns
 from tuneahead.predictor.metrics import measure
 from tuneahead.predictor.models import GREEDY_TREES, PAPER_TREES, RANDOM_TREES, Boosting, Learner
+from tuneahead.predictor.packaged import shipped_table
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.splits import grouped_folds, random_fold
 from tuneahead.predictor.table import FeatureTable, Floats, read_table
-from tuneahead.workbench import shipped_table
 
 RESULT = Path(__file__).parent / "results" / "predictor_choice.json"
 Fit = Callable[[FeatureTable, FeatureTable], Floats]

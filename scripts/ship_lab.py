@@ -29,10 +29,16 @@ from tuneahead.history.tables import complete_statics, table_from_store
 from tuneahead.lab.exam import lab_exam
 from tuneahead.predictor.baselines import SYSTEMS
 from tuneahead.predictor.fingerprint import table_fingerprint
+from tuneahead.predictor.packaged import (
+    OTHER_LENGTHS,
+    shipped_backtest,
+    shipped_history,
+    shipped_predictor,
+    shipped_table,
+)
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable, read_table, write_table
 from tuneahead.training.models import load_base
-from tuneahead.workbench import shipped_backtest, shipped_history, shipped_predictor, shipped_table
 
 META = Path(__file__).parents[1] / "meta"
 MAIN, PROXY = "lab-qwen2", "lab-proxy"
@@ -73,6 +79,7 @@ def main() -> None:
         beside.mkdir(parents=True, exist_ok=True)
         write_table(table, shipped_table(given.base))
         print(f"table of {len(table)} tasks on {given.base}")
+        write_other_lengths(store, given.base)
         if given.fit:
             own = read_table(shipped_table(given.base))
             Predictor.fit(own, helpers=shipped_history(without=(given.base,))).save(beside)
@@ -88,6 +95,7 @@ def ship(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -
     write_table(table, shipped_table())
     table = read_table(shipped_table())
     print(f"table of {len(table)} tasks on {len(set(table.data_ids))} data sets", flush=True)
+    write_other_lengths(store, MAIN)
     if given.fit:
         predictor = Predictor.fit(table)
         predictor.save(shipped_predictor())
@@ -95,7 +103,10 @@ def ship(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -
     if given.backtest:
         others = {name: read_table(shipped_table(name)) for name in OTHERS if shipped_table(name).is_file()}
         options = BacktestOptions(
-            workers=given.workers, probe_tables=by_length(store, table), other_bases=others
+            workers=given.workers,
+            probe_tables=by_length(store, table),
+            other_bases=others,
+            other_probe_tables={name: other_lengths(name) for name in others},
         )
         shipped_backtest().write_text(backtest(table, options=options).to_json() + "\n", encoding="utf-8")
         print("backtest written")
@@ -131,6 +142,24 @@ def by_length(store: RunStore, table: FeatureTable) -> dict[int, FeatureTable]:
     return {**{steps: table_from_store(store, probe_steps=steps) for steps in PROBE_STEPS}, 100: table}
 
 
+def write_other_lengths(store: RunStore, base: str) -> None:
+    """Tables of the same runs after fewer or more steps, where the benchmark was asked then."""
+    for steps in OTHER_LENGTHS:
+        try:
+            table = table_from_store(store, benchmark=lab_exam().name, probe_steps=steps)
+        except StoreError as error:
+            print(f"no table after {steps} steps: {error}")
+            continue
+        write_table(table, shipped_table(base, steps))
+        print(f"table of {len(table)} tasks after {steps} steps", flush=True)
+
+
+def other_lengths(base: str) -> dict[int, FeatureTable]:
+    """The shipped tables of a base after other lengths of the probe, by steps."""
+    paths = {steps: shipped_table(base, steps) for steps in OTHER_LENGTHS}
+    return {steps: read_table(path) for steps, path in paths.items() if path.is_file()}
+
+
 def stored_result(table: FeatureTable) -> BacktestResult:
     """The stored backtest, if it is of this table of the main base."""
     stored = read_result(shipped_backtest())
@@ -153,7 +182,8 @@ def retest(name: str, workers: int) -> None:
     """Make the tables of one other base anew in the stored backtest, which stays as it is otherwise."""
     whole, other = read_table(shipped_table()), read_table(shipped_table(name))
     stored = stored_result(whole)
-    fresh = base_tables(whole.scored(), other.scored(), name, BacktestOptions(workers=workers), stored.seed)
+    options = BacktestOptions(workers=workers, other_probe_tables={name: other_lengths(name)})
+    fresh = base_tables(whole.scored(), other.scored(), name, options, stored.seed)
     fingerprints = {**stored.base_fingerprints, name: table_fingerprint(other)}
     write_anew(replace(stored, base_fingerprints=fingerprints), fresh)
     print(f"backtest on {name} written")

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 
 from tuneahead.backtest import BacktestResult, read_result
 from tuneahead.backtest.tables import Table
-from tuneahead.workbench import shipped_backtest
+from tuneahead.predictor.packaged import shipped_backtest
 
 DOCS = Path(__file__).parents[1] / "docs"
 IMAGES = DOCS / "images"

@@ -32,6 +32,7 @@ from tuneahead.record import record_run, run_id
 from tuneahead.trace import trace_from_bytes
 from tuneahead.workbench import Setup
 
+START = ("fit", "--start", "shipped")
 COMMANDS = ("check", "clean", "assess", "rank", "probe", "report", "demo", "build", "fit", "backtest", "runs")
 
 
@@ -164,6 +165,23 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["fit", "--table", "no.parquet"], "no.parquet"),
         (["fit"], "it is not said which runs to fit to"),
         (["fit", "--start", "shipped"], "your own runs"),
+        (["fit", "--start", "shipped"], "--base smollm2 for the packaged ones alone"),
+        (["fit", "--base", "smollm2"], "add --start shipped"),
+        (["fit", "--start", "x", "--base", "smollm2"], "add --start shipped"),
+        (
+            [*START, "--base", "lab-llama", "--store", "s"],
+            "--base lab-llama has no effect",
+        ),
+        (
+            [*START, "--base", "lab-llama", "--benchmark", "x"],
+            "--benchmark x has no effect",
+        ),
+        ([*START, "--base", "gpt2"], "no runs on base 'gpt2'"),
+        ([*START, "--base", "../lab-llama"], "no runs on base '../lab-llama'"),
+        (
+            [*START, "--base", "smollm2", "--probe-steps", "200"],
+            "after 50 and 100 steps",
+        ),
         (
             ["fit", "--table", "t.parquet", "--start", "x", "--preset", "paper"],
             "--preset paper has no effect",

@@ -22,11 +22,11 @@ from tuneahead.lab.datasets import DatasetSpec
 from tuneahead.predictor.baselines import OURS
 from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.metrics import rmse
+from tuneahead.predictor.packaged import OTHER_LENGTHS, shipped_backtest, shipped_predictor, shipped_table
 from tuneahead.predictor.predictor import load_predictor
 from tuneahead.predictor.table import read_table
 from tuneahead.training.loop import Job, train_stack
 from tuneahead.training.models import load_base
-from tuneahead.workbench import shipped_backtest, shipped_predictor, shipped_table
 
 ROOT = Path(__file__).parents[1]
 ARCHIVE = ROOT / "meta" / "lab-qwen2"
@@ -37,8 +37,9 @@ def records() -> list[RunRecord]:
     return list(islice(read_archive(ARCHIVE), 40))
 
 
-def test_the_shipped_table_is_derived_from_the_archived_traces(records: list[RunRecord]) -> None:
-    table = read_table(shipped_table())
+@pytest.mark.parametrize("steps", [100, *OTHER_LENGTHS])
+def test_the_shipped_table_is_derived_from_the_archived_traces(records: list[RunRecord], steps: int) -> None:
+    table = read_table(shipped_table(probe_steps=steps))
     place = {task: row for row, task in enumerate(table.task_ids)}
     for record in records[:8]:
         row = place[record.task_id]
@@ -49,10 +50,36 @@ def test_the_shipped_table_is_derived_from_the_archived_traces(records: list[Run
             spread = 4 * table.seed_sd_pp[row]
             assert table.score_pp[row] == pytest.approx(record.scores["lab-exam"], abs=spread)
         assert table.base_pp[row] == record.base_scores["lab-exam"]
-        derived = derived_features(record.trace.truncate(100))
+        derived = derived_features(record.trace.truncate(steps))
         for name, value in derived.values.items():
             kept = table.values[row, table.names.index(name)]
             assert kept == pytest.approx(value, rel=1e-6, abs=1e-9, nan_ok=True), (record.run_id, name)
+
+
+def _lengths() -> list[tuple[str, int]]:
+    found = [(path.parent.name, path.stem) for path in shipped_predictor().parent.glob("*/table-*.parquet")]
+    return sorted((base, int(stem.removeprefix("table-"))) for base, stem in found)
+
+
+def test_every_base_ships_the_lengths_that_its_runs_were_asked_at() -> None:
+    labs = [(base, steps) for base in ("lab-gemma3", "lab-llama", "lab-qwen2") for steps in OTHER_LENGTHS]
+    assert _lengths() == [*labs, ("smollm2", 50)]
+
+
+@pytest.mark.parametrize(("base", "steps"), _lengths())
+def test_shipped_tables_of_other_lengths_hold_the_same_tasks_and_what_is_known_before(
+    base: str, steps: int
+) -> None:
+    usual, other = read_table(shipped_table(base)), read_table(shipped_table(base, steps))
+    assert (other.probe_steps, other.task_ids, other.bases) == (steps, usual.task_ids, usual.bases)
+    for name in ("score_pp", "base_pp", "seeds"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(usual, name))
+    assert (rmse(other.probe_pp, other.score_pp) > rmse(usual.probe_pp, usual.score_pp)) == (steps < 100)
+    static = [name for name, group in zip(usual.names, usual.groups, strict=True) if group == "static"]
+    assert len(static) > 20
+    for name in static:
+        columns = [table.values[:, table.names.index(name)] for table in (other, usual)]
+        np.testing.assert_array_equal(*columns)
 
 
 def test_our_shipped_held_out_predictions_err_by_a_third_less_than_persistence() -> None:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 import random
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead.errors import BenchmarkError, ModelError, PredictorError, TuneAheadError
+from tuneahead.predictor.packaged import PROBE_STEPS, SHIPPED_BASE, shipped_bases, shipped_predictor
 
 if TYPE_CHECKING:
     from tuneahead.benchmark.items import Benchmark
     from tuneahead.predictor.predictor import Predictor
-    from tuneahead.predictor.table import FeatureTable
     from tuneahead.training.measure import ProbeSettings
     from tuneahead.training.models import Base
 
-PROBE_STEPS = 100
-"""Length of the probes that shipped predictors learned from, in optimiser steps, and where none is said."""
 LEAST_PROBE_STEPS = 5
 MOST_CUE_ITEMS = 1000
 MOST_CUE_ANSWERS = 200
@@ -32,13 +30,10 @@ TASK_FILES = (".yaml", ".yml")
 """Endings of task files of lm-evaluation-harness; the rows of such a task lie elsewhere."""
 UNNAMED_BASE = "lab"
 """The base that stands in where none was named."""
-SHIPPED_BASE = "lab-qwen2"
-"""The base whose runs the first shipped predictor learned from; those of other bases start from it."""
 RUNS = "runs.sqlite"
 """The store that is named where nobody has named one."""
 FITTED = "predictor"
 """The folder that ``tuneahead fit`` writes where nobody has named one."""
-_SHIPPED = ("predictor", "shipped")
 
 
 @dataclass(frozen=True)
@@ -214,31 +209,6 @@ def _names_task_file(name: str) -> bool:
     return Path(name.rpartition(":")[0]).suffix in TASK_FILES
 
 
-def shipped_predictor(base: str = SHIPPED_BASE) -> Path:
-    """Folder of the predictor that comes with the package for a base (not there for most)."""
-    from importlib.resources import files
-
-    return Path(str(files("tuneahead").joinpath(*_SHIPPED))) / base
-
-
-def shipped_table(base: str = SHIPPED_BASE) -> Path:
-    """Feature table of the runs on a base that the shipped predictors were fitted to."""
-    return shipped_predictor(base) / "table.parquet"
-
-
-def shipped_history(*, without: Collection[str] = ()) -> FeatureTable:
-    """The runs that come with the package, of all bases but those of these names."""
-    from tuneahead.predictor.table import join_tables, read_table
-
-    tables = sorted(shipped_predictor().parent.glob("*/table.parquet"))
-    return join_tables([read_table(path) for path in tables if path.parent.name not in without])
-
-
-def shipped_backtest() -> Path:
-    """Result of the backtest on the shipped table."""
-    return shipped_predictor() / "backtest.json"
-
-
 def find_predictor(
     folder: str, base: str, benchmark: str, store: str = RUNS, fingerprint: str = ""
 ) -> tuple[Predictor | None, str]:
@@ -287,12 +257,6 @@ def fit_command(benchmark: str, store: str = RUNS) -> str:
     """How a predictor is fitted to runs of one's own, in quotes."""
     named = f"--store {shlex.quote(store)} --benchmark {shlex.quote(benchmark)}"
     return f"'tuneahead fit {named} --start shipped'"
-
-
-def shipped_bases() -> set[str]:
-    """Names of the bases for which a predictor comes with the package."""
-    # A base may be a path: it is looked up among the folders' names, never joined to one.
-    return {found.parent.name for found in shipped_predictor().parent.glob("*/predictor.json")}
 
 
 def require_price(per_hour: float) -> float:

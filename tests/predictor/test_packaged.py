@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from tuneahead.predictor.packaged import beside_packaged
+from tuneahead.errors import PredictorError
+from tuneahead.predictor.packaged import beside_packaged, packaged_runs, shipped_history
 from tuneahead.predictor.table import join_tables
 
 
@@ -43,3 +45,24 @@ def test_own_runs_without_a_score_take_no_packaged_ones_for_own(make_table):
     packaged, own = named(make_table(30, 8), "known"), named(make_table(6, 8), "known")
     table, helpers = beside_packaged(replace(own, score_pp=np.full(6, np.nan)), packaged)
     assert len(table) == 0 and helpers is not None and len(helpers) == 30
+
+
+@pytest.mark.parametrize("steps", [50, 200])
+def test_packaged_runs_of_another_length_are_on_one_base_with_those_of_the_others_to_help(steps: int):
+    own, helpers = packaged_runs("lab-llama", steps)
+    assert helpers is not None and own.probe_steps == helpers.probe_steps == steps
+    assert set(own.bases) == {"lab-llama"} and "lab-llama" not in helpers.bases
+    assert set(helpers.bases) == {"lab-qwen2", "lab-gemma3", *(["smollm2"] if steps == 50 else [])}
+    assert shipped_history(probe_steps=steps).probe_steps == steps
+
+
+def test_the_labs_main_base_needs_no_help():
+    for name in ("lab-qwen2", "lab"):
+        own, helpers = packaged_runs(name)
+        assert set(own.bases) == {"lab-qwen2"} and helpers is None
+
+
+def test_a_length_that_the_package_has_no_runs_of_is_refused_with_those_that_it_has():
+    with pytest.raises(PredictorError, match="no runs after 75 steps") as caught:
+        shipped_history(probe_steps=75)
+    assert "50, 100 and 200 steps" in caught.value.remedy

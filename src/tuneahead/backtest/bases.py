@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tuneahead.backtest.curves import probe_lengths
 from tuneahead.backtest.protocols import judge
 from tuneahead.backtest.result import BacktestOptions
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
@@ -32,10 +33,15 @@ def base_tables(
 ) -> list[Table]:
     """Errors on the other base by its own rows alone, and by their number with and without ``home``.
 
-    A data set that is tested on the other base is never trained on, not on the home base either.
+    Beside these what other lengths of the probe give there, for which ``options`` has tables. A data set that
+    is tested on the other base is never trained on, not on the home base either.
     """
     tables = (_from_scratch(other, name, options, seed), _few_rows(home, other, name, options, seed))
-    return [replace(table, protocol="grouped") for table in tables]
+    found = [replace(table, protocol="grouped") for table in tables]
+    if lengths := options.other_probe_tables.get(name):
+        by_steps = {**lengths, other.probe_steps: other}
+        found += probe_lengths(replace(options, probe_tables=by_steps), seed, name)
+    return found
 
 
 def _from_scratch(other: FeatureTable, name: str, options: BacktestOptions, seed: int) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,8 +68,11 @@ def _curve_row(size: int, outcome: Outcome, rows: FeatureTable, test: Rows) -> t
     return size, found.rmse_pp, 100.0 * found.coverage, found.width_pp
 
 
-def probe_lengths(options: BacktestOptions, seed: int) -> list[Table]:
-    """Our error and persistence's by length of the probe (``options.probe_tables``), and a gate's looks."""
+def probe_lengths(options: BacktestOptions, seed: int, base: str = "") -> list[Table]:
+    """Our error and persistence's by length of the probe (``options.probe_tables``), and a gate's looks.
+
+    ``base`` is named in the tables where it is not the main one.
+    """
     cells: list[tuple[Cell, ...]] = []
     known: dict[int, Foretold] = {}
     simple = next(system for system in BASELINES if system.name == "persistence")
@@ -85,4 +89,11 @@ def probe_lengths(options: BacktestOptions, seed: int) -> list[Table]:
     columns = ("probe steps", "RMSE", "R2", "within 3 pp %", "width", "persistence RMSE")
     title = "Error by length of the probe, grouped"
     lengths = Table("probe length", title, columns, tuple(cells), protocol="grouped")
-    return [lengths, *looks_tables(known)]
+    tables = [lengths, *looks_tables(known)]
+    if not base:
+        return tables
+    grouped = ", grouped"
+    return [
+        replace(one, name=f"{one.name} {base}", title=f"{one.title.removesuffix(grouped)} on {base}{grouped}")
+        for one in tables
+    ]

@@ -12,8 +12,8 @@ from tuneahead.backtest.runs import Outcome
 from tuneahead.backtest.tables import Table, decision_table
 from tuneahead.counts import listed
 from tuneahead.predictor.decisions import Decisions, Look, cautious_looks, decisions_at_looks
+from tuneahead.predictor.packaged import PROBE_STEPS
 from tuneahead.predictor.table import FINAL_STEPS, FeatureTable
-from tuneahead.workbench import PROBE_STEPS
 
 HALF = 0.5
 """Looks are compared at the goal that a third of the runs reach, and at the one that this share do."""

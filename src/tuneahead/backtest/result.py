@@ -23,7 +23,8 @@ class BacktestOptions:
 
     ``taus_pp`` are goals for the decision table (empty: 55, the quartiles of the scores and the goal
     that a third of the runs reach). ``probe_tables`` holds the same tasks' features after other probe
-    lengths, by steps; ``other_bases`` tables of the same kind of tasks on other bases, by name.
+    lengths, by steps; ``other_bases`` tables of the same kind of tasks on other bases, by name,
+    and ``other_probe_tables`` those after other probe lengths, by name and steps.
     """
 
     systems: tuple[str, ...] = ()
@@ -35,6 +36,7 @@ class BacktestOptions:
     taus_pp: tuple[float, ...] = ()
     probe_tables: Mapping[int, FeatureTable] = field(default_factory=dict)
     other_bases: Mapping[str, FeatureTable] = field(default_factory=dict)
+    other_probe_tables: Mapping[str, Mapping[int, FeatureTable]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tuneahead import __version__
-from tuneahead.cli import data, history, judge, runs
+from tuneahead.cli import data, fitting, history, judge, runs
 from tuneahead.errors import TuneAheadError
 from tuneahead.printable import printable
 
@@ -102,7 +102,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     judge.report,
     judge.demo,
     history.build,
-    history.fit,
+    fitting.fit,
     history.backtest,
 )
 for _command in _COMMANDS:

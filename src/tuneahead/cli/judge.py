@@ -215,10 +215,11 @@ def demo(
     from tuneahead.cli.progress import ProgressBar
     from tuneahead.judge import assess as run_assess
     from tuneahead.lab.datasets import broken_example, generate, healthy_example, write_jsonl
+    from tuneahead.predictor.packaged import shipped_bases
     from tuneahead.report import write_html
     from tuneahead.training.sources import is_installed
     from tuneahead.verdict import Goal
-    from tuneahead.workbench import Setup, open_workbench, shipped_bases
+    from tuneahead.workbench import Setup, open_workbench
 
     real = is_installed("smollm2") and "smollm2" in shipped_bases()
     chosen = base or ("smollm2" if real else "lab")

@@ -19,9 +19,9 @@ from tuneahead.features.vector import FeatureVector
 from tuneahead.integrations.liveprobe import LiveProbe
 from tuneahead.integrations.predictors import by_length, known_predictor, loaded
 from tuneahead.integrations.recorder import RunNotes, TraceRecorder
+from tuneahead.predictor.packaged import PROBE_STEPS
 from tuneahead.verdict import Decision, Finding, Goal, first_stop
 from tuneahead.workbench import (
-    PROBE_STEPS,
     Setup,
     Workbench,
     cue_steps,

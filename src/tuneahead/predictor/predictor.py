@@ -28,6 +28,7 @@ from tuneahead.predictor.fitting import (
     single_row,
 )
 from tuneahead.predictor.intervals import Calibration
+from tuneahead.predictor.packaged import PROBE_STEPS
 from tuneahead.predictor.selection import TrailEntry
 from tuneahead.predictor.table import FeatureTable, Floats, Rows
 from tuneahead.predictor.tuning import (
@@ -40,7 +41,6 @@ from tuneahead.predictor.tuning import (
     design,
 )
 from tuneahead.verdict import Attribution, Forecast
-from tuneahead.workbench import PROBE_STEPS
 
 _RECIPE_FEATURES = frozenset(names_of("recipe"))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tuneahead.errors import PredictorError
 from tuneahead.features.catalogue import CATALOGUE_VERSION
 from tuneahead.predictor import fields
-from tuneahead.workbench import PROBE_STEPS
+from tuneahead.predictor.packaged import PROBE_STEPS
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]

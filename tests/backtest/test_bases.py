@@ -1,0 +1,48 @@
+"""The tables of another base: which there are, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from predictor.conftest import build_table
+
+from tuneahead.backtest import bases, curves
+from tuneahead.backtest.result import BacktestOptions
+from tuneahead.backtest.runs import Outcome, Plan
+from tuneahead.predictor.table import FeatureTable
+
+
+def named(base: str, probe_steps: int = 100) -> FeatureTable:
+    table = build_table(120, 8)
+    steps = {"final_steps": np.full(120, 400.0)}
+    return replace(table, bases=(base,) * 120, probe_steps=probe_steps, extras=steps)
+
+
+def foretold(
+    rows: FeatureTable, plans: Mapping[str, Plan], *, seed: int, workers: int = 1
+) -> dict[str, dict[str, Outcome]]:
+    """Forecasts too high by a point per hundred steps of the probe."""
+    score = rows.score_pp + rows.probe_steps / 100
+    return {
+        key: {system.name: Outcome(system, score, score - 2, score + 2) for system in plan.systems}
+        for key, plan in plans.items()
+    }
+
+
+def test_other_lengths_of_the_probe_have_tables_where_the_base_has_runs_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (bases, curves):
+        monkeypatch.setattr(module, "run_plans", foretold)
+    options = BacktestOptions(other_probe_tables={"small": {50: named("small", 50)}})
+    found = {t.name: t for t in bases.base_tables(named("lab"), named("small"), "small", options, 0)}
+    assert list(found) == ["base small", "transfer small", "probe length small", "looks small"]
+    assert {table.protocol for table in found.values()} == {"grouped"}
+    assert found["probe length small"].title == "Error by length of the probe on small, grouped"
+    assert [row[:2] for row in found["probe length small"].rows] == [(50, 0.5), (100, 1.0)]
+    assert {row[1].split(", ")[1] for row in found["looks small"].rows} == {"at 100", "at 50 and 100"}
+    elsewhere = bases.base_tables(named("lab"), named("other"), "other", options, 0)
+    assert [table.name for table in elsewhere] == ["base other", "transfer other"]
