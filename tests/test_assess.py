@@ -156,6 +156,12 @@ def fitted() -> Predictor:
     return Predictor.fit(made_table(), preset="quick")
 
 
+def test_flatness_of_a_longer_probe_is_taken_where_the_usual_one_ends(bench: Workbench) -> None:
+    assert [bench.settings([steps]).flatness_at for steps in (30, 100, 200)] == [30, 100, 100]
+    several = bench.settings([30, 200])
+    assert [several.flatness_of(stop) for stop in (30, 200)] == [30, 100]
+
+
 def test_the_reasons_of_a_real_task_add_up_to_its_forecast(found: Assessment) -> None:
     assert found.forecast is not None
     total = found.baseline_pp + sum(a.contribution_pp for a in found.attributions)

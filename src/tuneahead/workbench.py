@@ -81,7 +81,8 @@ class Workbench:
     def settings(self, lengths: Iterable[int]) -> ProbeSettings:
         """What probes of these lengths record; a cue is taken at the end of each.
 
-        A probe has no cue at the ends of others: its features would depend on what it is compared with.
+        A probe has no cue at the ends of others: its features would depend on what it is compared with. Of a
+        longer probe flatness is taken where the usual one ends, as it was of the runs that are shipped.
         """
         from tuneahead.lab.exam import reference_statements
         from tuneahead.training.measure import ProbeSettings
@@ -94,7 +95,7 @@ class Workbench:
             cue_steps=(*usual, steps),
             cue_benchmark=cue_items(self.benchmark, self.base),
             reference_texts=tuple(reference_statements()),
-            flatness_at=steps,
+            flatness_at=min(steps, PROBE_STEPS),
             each_end=len(ends) > 1,
         )
 
