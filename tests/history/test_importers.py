@@ -617,6 +617,18 @@ def test_the_batch_of_one_process_is_no_batch_of_the_run(
         assert record.recipe.batch_size == batch and record.trace.info.train_rows > 0
 
 
+@pytest.mark.parametrize("timed", [440, 220, 130])
+def test_processes_are_told_whichever_steps_a_trainer_s_speeds_are_of(timed: int, tmp_path: Path) -> None:
+    # Four processes, stopped halfway: speeds of the whole plan, of the run, of what followed a resumption.
+    speed = {"train_samples_per_second": 32 * timed / 100, "train_steps_per_second": timed / 100}
+    logged = [{"step": s, "loss": 3 - 0.01 * s, "epoch": s / 44} for s in (110, 220)]
+    logged.append({"step": 220, "epoch": 5.0, "train_runtime": 100.0, **speed})
+    write_state(tmp_path / "runs", 0, settings=ONE_PROCESS, max_steps=440, log_history=logged)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading())
+    assert only(store).recipe.batch_size == 16
+
+
 @pytest.mark.parametrize(
     ("adapter", "scale"),
     [
@@ -821,6 +833,27 @@ def test_an_mlflow_run_is_as_long_as_its_trainer_ran_however_seldom_it_logged(
     store = RunStore(tmp_path / "s.sqlite")
     import_runs(mlruns, store, LogReading())
     assert {record.steps for record in store.records()} == {55}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "epochs", "trainer", "steps"),
+    # 40 steps are logged; an older trainer's whole run ends short of its last epoch; a loop counts from 0.
+    [(1.0, "3", True, 120), (2.91, "3.0", True, 40), (2.0, "3", False, 40), (3.0, "None", True, 40)],
+)
+def test_a_run_in_mlflow_that_was_stopped_early_has_its_planned_length_and_no_final_score(
+    epoch: float, epochs: str, trainer: bool, steps: int, mlruns: Path, tmp_path: Path
+) -> None:
+    for loss in mlruns.glob("*/*/metrics/loss"):
+        (loss.parent / "epoch").write_text(f"1795622021115 {epoch} 40\n")
+        if not trainer:
+            (loss.parent / "train_runtime").unlink(missing_ok=True)
+        plan = loss.parent.parent / "params" / "num_train_epochs"
+        plan.with_name("max_steps").write_text("-1")
+        plan.write_text(epochs)
+    store = RunStore(tmp_path / "s.sqlite")
+    found = import_runs(mlruns, store, EXAM)
+    assert {record.steps for record in store.records()} == {steps}
+    assert found.scored == (3 if steps == 40 else 0)
 
 
 def test_infinity_is_read_from_the_number_that_mlflow_s_database_has_for_it(

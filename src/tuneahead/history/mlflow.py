@@ -212,6 +212,24 @@ def _placed(values: Values, times: Times, last: int) -> tuple[Values, tuple[str,
     return placed, tuple(unplaced)
 
 
+def _steps_left(values: Values, settings: Settings) -> int:
+    """Planned steps after the last of a Trainer's run that was to last so many epochs: it was stopped early.
+
+    Other loggers may count their epochs from 0, so only a Trainer's are believed.
+    """
+    epochs = values.get("epoch", {})
+    last = max(epochs, default=0)
+    try:
+        planned = float(str(settings.get("num_train_epochs")))
+    except ValueError:
+        return 0
+    if "train_runtime" not in values or not (0 < epochs.get(last, 0) < planned < MOST_STEPS):
+        return 0
+    left = last * (planned / epochs[last] - 1)
+    # Older trainers end up to a step of each epoch early: they leave out what does not fill one.
+    return round(left) if planned + 1 < left <= MOST_STEPS else 0
+
+
 def _logged(
     name: str, source: str, settings: Settings, values: Values, times: Times, began: object
 ) -> LoggedRun:
@@ -223,7 +241,8 @@ def _logged(
     last = max(logged, default=0)
     if counts_from_zero(values, last + 1):
         last = max(last, max(values["loss"]) + 1)
-    total = int(planned) if planned.isdecimal() and int(planned) > 0 else last
+    given = int(planned) if planned.isdecimal() and int(planned) > 0 else 0
+    total = given or last + _steps_left(values, settings)
     if total < 1:
         raise DataError(
             "no training step was logged",

@@ -38,7 +38,7 @@ _PROCESSES = ("world_size", "num_processes")
 _SILENT = "the log does not say"
 _GENERATED_LENGTH = 20
 """The default of a model's setting for generation that is called ``max_length`` as well."""
-_ROUNDED = 0.005
+ROUNDED = 0.005
 """Trainers round rows a second to three decimals; a run so slow that this is a larger share is not told."""
 _WHOLE = ("batch_size", "gradient_accumulation_steps", "lora_rank", "max_length", "seed")
 LOGGED_FIELDS = (*_SETTINGS, "schedule", "warmup_ratio", "target_modules")
@@ -222,8 +222,8 @@ def _processes(rows_of_one: int, log: LogSource) -> int:
     least = log.rows_per_step / rows_of_one
     steps = max(1.0, log.steps_per_epoch) if math.isfinite(log.steps_per_epoch) else 1.0
     most = least * steps / (steps - 1) if steps > 1 else math.inf
-    count = max(1, math.ceil(least * (1 - _ROUNDED)))
-    return count if count + 1 > most * (1 + _ROUNDED) and count <= most * (1 + _ROUNDED) else 0
+    count = max(1, math.ceil(least * (1 - ROUNDED)))
+    return count if count + 1 > most * (1 + ROUNDED) and count <= most * (1 + ROUNDED) else 0
 
 
 def _modules(value: object) -> tuple[str, ...]:
