@@ -279,6 +279,25 @@ def test_a_score_that_mlflow_got_without_a_step_is_placed_by_its_time_or_left_ou
     assert ("runs record" in told) == (not final and not base)
 
 
+@pytest.mark.parametrize(("times", "base"), [((1013, 1026, 1041), {}), ((1000, 1020, 1041), {"exam": 30.0})])
+def test_a_score_that_mlflow_got_by_the_epoch_is_of_the_end_and_not_of_the_base(
+    times: tuple[int, ...], base: dict[str, float], mlruns: Path, tmp_path: Path
+) -> None:
+    for losses in mlruns.glob("*/*/metrics/loss"):
+        values = [line.split()[1] for line in losses.read_text().splitlines()]
+        losses.write_text("".join(f"{1000 + i} {value} {i}\n" for i, value in enumerate(values, start=1)))
+        by_epoch = "".join(f"{time} 0.{3 + epoch} {epoch}\n" for epoch, time in enumerate(times))
+        (losses.parent / "eval" / "exam").write_text(by_epoch)
+    store = RunStore(tmp_path / "s.sqlite")
+    assert import_runs(mlruns, store, EXAM).scored == 3
+    for record in store.records():
+        assert record.scores == {"exam": pytest.approx(50)} and record.base_scores == pytest.approx(base)
+        assert {cue.step for cue in record.trace.cues if math.isfinite(cue.total_pp)} == {
+            *([0] if base else []),
+            40,
+        }
+
+
 def test_a_broken_file_is_named_with_its_row_and_the_others_come_in(mlruns: Path, tmp_path: Path) -> None:
     broken = sorted(mlruns.glob("*/*/metrics/loss"))[0]
     text = broken.read_text().splitlines()

@@ -10,7 +10,7 @@ import contextlib
 import math
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,8 @@ from tuneahead.recipe import MOST_STEPS
 from tuneahead.yamltext import read_yaml
 
 _Found = TypeVar("_Found")
-_OF_STEPS = ("loss", "grad_norm", "learning_rate", "eval_loss")
+_EACH_STEP = ("loss", "grad_norm", "learning_rate")
+_OF_STEPS = (*_EACH_STEP, "eval_loss")
 _TO_THE_END = ("loss", "grad_norm", "eval_loss", "train_runtime")
 """A Trainer logs the last of these at the last step, however seldom it logs the others."""
 _FINISHED = ("3", "FINISHED")
@@ -194,22 +195,30 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _placed(values: Values, times: Times, last: int) -> tuple[Values, tuple[str, ...]]:
-    """The values, those logged without a step where they belong, and the names of which that can't be told.
+    """The values, those logged without a step of training where they belong; the names where none can tell.
 
-    MLflow puts at step 0 what has no step. It is the base's if it was logged before the first loss, and the
-    last step's if after the last.
+    MLflow puts at step 0 what has no step, and loops of people's own count epochs there. It is the base's if
+    it was logged before the first loss, and the last step's if after the last.
     """
     placed, unplaced = dict(values), []
-    began, ended = next((times[name] for name in _OF_STEPS if name in times), (math.nan, math.nan))
+    clock = next((name for name in _OF_STEPS if name in times), "")
+    began, ended = times.get(clock, (math.nan, math.nan))
     for name, found in values.items():
-        if set(found) != {0} or name in _OF_STEPS or not last:
+        if name in (clock, *_EACH_STEP) or not last:
             continue
-        time = times[name][1]
-        if time >= ended:
-            placed[name] = {last: found[0]}
-        elif not time <= began:
+        first, time = times[name]
+        if time >= ended and (set(found) == {0} or _counts_epochs(found, last)):
+            base = {0: found[0]} if len(found) > 1 and 0 in found and first <= began else {}
+            placed[name] = {**base, last: found[max(found)]}
+        elif set(found) == {0} and name not in _OF_STEPS and not time <= began:
             unplaced.append(name)
     return placed, tuple(unplaced)
+
+
+def _counts_epochs(found: Mapping[int, float], last: int) -> bool:
+    """Whether the steps of these values, each the next number, can only be those of passes over the data."""
+    most = max(found)
+    return 0 < most < last / 2 and set(found) in (set(range(most + 1)), set(range(1, most + 1)))
 
 
 def _steps_left(values: Values, settings: Settings) -> int:
