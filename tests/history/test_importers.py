@@ -698,6 +698,11 @@ def test_imported_target_modules_are_names_or_absent(
         ({"is_encoder_decoder": True}, (), "is_encoder_decoder is TRUE"),
         ({"finetuning_type": "full"}, (), "finetuning_type is FULL"),
         ({"finetuning_type": "lora", "stage": "dpo"}, (), "stage is DPO"),
+        ({"use_peft": False}, (), "use_peft is FALSE"),
+        ({"architectures": "['BertForMaskedLM']"}, (), "its model is a BertForMaskedLM"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, (), "LlamaForSequenceClassification"),
+        ({"architectures": ["Gemma3ForConditionalGeneration"], "use_peft": "True"}, (), ""),
+        ({"architectures": "['GPT2LMHeadModel']"}, (), ""),
         ({}, ("rewards/chosen", "rewards/margins"), "it logged rewards/chosen"),
         ({}, ("reward", "reward_std", "kl"), "it logged reward,"),
         ({"peft_type": "LORA", "task_type": "CAUSAL_LM", "stage": "production"}, ("eval_reward",), ""),
@@ -712,6 +717,55 @@ def test_an_imported_run_that_is_no_supervised_lora_fine_tune_is_left_out(
     write_state(tmp_path / "runs", 1, settings=settings, log_history=history)
     found = import_runs(tmp_path / "runs", RunStore(tmp_path / "s.sqlite"), LogReading())
     assert found.added == 2 - bool(shown) and shown in "".join(found.left_out)
+
+
+def test_a_checkpoint_with_a_whole_model_is_of_no_adapter_s_run(tmp_path: Path) -> None:
+    for name, files in {
+        "full": ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json"),
+        "lora": ("adapter_model.safetensors", "adapter_config.json"),
+        "merged": ("adapter_model.safetensors", "adapter_config.json"),
+    }.items():
+        run = write_state(tmp_path / name, 0, log_history=[{"step": 9, "loss": float(len(name)), "a": name}])
+        (run / "checkpoint-20").mkdir()
+        shutil.move(run / "trainer_state.json", run / "checkpoint-20")
+        for file in files:
+            (run / "checkpoint-20" / file).write_text("{}")
+    (tmp_path / "merged" / "run0" / "model.safetensors").write_text("{}")
+    found = import_runs(tmp_path, RunStore(tmp_path / "s.sqlite"), LogReading())
+    (reason,) = found.left_out
+    assert found.added == 2 and "full" in reason
+    assert "a whole model (model.safetensors.index.json) and no adapter" in reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"init_lora_weights": True, "use_dora": False, "modules_to_save": None, "packing": "False"}, ""),
+        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha"),
+        ({"neftune_noise_alpha": "None", "label_smoothing_factor": "0.0", "loftq_config": {}}, ""),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"packing": "True"}, "packing"),
+        ({"quantization_bit": 4}, "quantization_bit"),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 2}}, "schedule"),
+        ({"seed": 7}, ""),
+    ],
+)
+def test_runs_that_differ_in_what_no_recipe_holds_are_no_seeds_of_one_task(
+    changed: dict[str, object], told: str, tmp_path: Path
+) -> None:
+    known = {"learning_rate": 1e-3, "batch_size": 4, "r": 8, "lora_alpha": 16, "dataset": "faq", "seed": 1}
+    known["lr_scheduler_type"] = "cosine"
+    for number, more in enumerate(({}, changed)):
+        score = [{"step": 20, "loss": 1.5 + number, "eval_exam": 0.4 + 0.2 * number}]
+        write_state(tmp_path / "runs", number, settings={**known, **more}, log_history=score)
+    store = RunStore(tmp_path / "s.sqlite")
+    assert import_runs(tmp_path / "runs", store, EXAM).tasks == (2 if told else 1)
+    listed = [
+        name for record in store.records() for name, why in record.trace.absent if "a recipe has n" in why
+    ]
+    assert listed == ([f"setting {told}"] if told else [])
 
 
 @pytest.mark.parametrize(
