@@ -617,6 +617,18 @@ def end_of(rows_per_second: float, epochs: float) -> list[dict[str, float]]:
         (ONE_PROCESS, [], None),
         ({"per_device_train_batch_size": 4}, end_of(1.6, 2), None),
         ({**ONE_PROCESS, "batch_size": 6}, [], 6),
+        # DeepSpeed's own: its train_batch_size counts accumulation and all processes.
+        (
+            {
+                "train_micro_batch_size_per_gpu": 4,
+                "train_batch_size": 32,
+                "per_device_train_batch_size": "auto",
+                "gradient_accumulation_steps": 2,
+                "world_size": 4,
+            },
+            [],
+            16,
+        ),
     ],
 )
 def test_the_batch_of_one_process_is_no_batch_of_the_run(

@@ -283,8 +283,8 @@ def _warmup(settings: Mapping[str, object], log: LogSource) -> float | None:
 def _number(settings: Mapping[str, object], aliases: Sequence[str], log: LogSource) -> float | None:
     for name in aliases:
         value = settings.get(name)
-        if value is None or str(value) in _NONE:
-            continue
+        if value is None or str(value) in (*_NONE, "auto"):
+            continue  # DeepSpeed's auto says that another setting counts
         try:
             return float(str(value))
         except ValueError:
