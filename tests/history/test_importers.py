@@ -646,6 +646,7 @@ def test_the_batch_of_one_process_is_no_batch_of_the_run(
     else:
         assert "setting batch_size" not in absent
         assert record.recipe.batch_size == batch and record.trace.info.train_rows > 0
+        assert "train rows" not in absent and "whole batches" in absent["exact train rows"]
 
 
 @pytest.mark.parametrize("timed", [440, 220, 130])
@@ -939,6 +940,24 @@ def test_a_run_in_mlflow_that_was_stopped_early_has_its_planned_length_and_no_fi
     found = import_runs(mlruns, store, EXAM)
     assert {record.steps for record in store.records()} == {steps}
     assert found.scored == (3 if steps == 40 else 0)
+
+
+def test_a_run_without_a_loss_under_a_trainer_s_name_is_left_out_with_the_names_it_logged(
+    mlruns: Path, tmp_path: Path
+) -> None:
+    run = next(loss for loss in sorted(mlruns.glob("*/*/metrics/loss")) if "3" in _status(loss)).parent
+    for file in run.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    (run.parent / "params" / "max_steps").unlink(missing_ok=True)
+    (run / "train_loss_step").write_text("1795622021115 2.5 39\n")
+    (reason,) = import_runs(mlruns, RunStore(tmp_path / "s.sqlite"), LogReading()).left_out
+    assert "no loss, grad_norm or eval_loss of a training step was logged (logged: train_loss_step)" in reason
+
+
+def _status(metric: Path) -> str:
+    lines = (metric.parent.parent / "meta.yaml").read_text().splitlines()
+    return next(line for line in lines if line.startswith("status:"))
 
 
 def test_infinity_is_read_from_the_number_that_mlflow_s_database_has_for_it(

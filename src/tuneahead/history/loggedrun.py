@@ -210,7 +210,7 @@ def _trace(
     if not any(math.isfinite(cue.heldout_loss_nats) for cue in cues):
         absent.append(("held-out loss", "the log has no eval_loss"))
     rows, why = _rows(run, recipe, unknown)
-    absent.append(("train rows", why))
+    absent.append(("exact train rows" if rows else "train rows", why))
     absent += [
         (name, "a log holds no such measurement") for name in ("row visits", "reference loss", "flatness")
     ]

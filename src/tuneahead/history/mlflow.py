@@ -26,6 +26,8 @@ _EACH_STEP = ("loss", "grad_norm", "learning_rate")
 _OF_STEPS = (*_EACH_STEP, "eval_loss")
 _TO_THE_END = ("loss", "grad_norm", "eval_loss", "train_runtime")
 """A Trainer logs the last of these at the last step, however seldom it logs the others."""
+_MOST_NAMES = 8
+"""Metrics that an error names."""
 _FINISHED = ("3", "FINISHED")
 _REMEDY = "give the folder 'mlruns' or the database file that MLflow wrote"
 Settings = dict[str, object]
@@ -217,8 +219,8 @@ def _placed(values: Values, times: Times, last: int) -> tuple[Values, tuple[str,
 
 def _counts_epochs(found: Mapping[int, float], last: int) -> bool:
     """Whether the steps of these values, each the next number, can only be those of passes over the data."""
-    most = max(found)
-    return 0 < most < last / 2 and set(found) in (set(range(most + 1)), set(range(1, most + 1)))
+    least, most = min(found), max(found)
+    return least <= 1 and len(found) == most - least + 1 and 0 < most < last / 2
 
 
 def _steps_left(values: Values, settings: Settings) -> int:
@@ -253,8 +255,9 @@ def _logged(
     given = int(planned) if planned.isdecimal() and int(planned) > 0 else 0
     total = given or last + _steps_left(values, settings)
     if total < 1:
+        names = ", ".join(sorted(values)[:_MOST_NAMES]) or "nothing"
         raise DataError(
-            "no training step was logged",
+            f"no loss, grad_norm or eval_loss of a training step was logged (logged: {names})",
             path=source,
             remedy="runs without a loss by step can't be learned from",
         )
