@@ -732,6 +732,16 @@ def test_an_imported_run_that_is_no_supervised_lora_fine_tune_is_left_out(
     assert found.added == 2 - bool(shown) and shown in "".join(found.left_out)
 
 
+def test_what_a_search_chose_for_a_run_counts_before_the_files_beside_its_log(tmp_path: Path) -> None:
+    tried = {"learning_rate": 3e-3, "weight_decay": 0.1}
+    files = {"learning_rate": 1e-3, "weight_decay": 0.0, "r": 8}
+    write_state(tmp_path, 0, trial_params=tried, settings=files)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path, store, LogReading())
+    recipe = only(store).recipe
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.lora_rank) == (3e-3, 0.1, 8)
+
+
 def test_a_checkpoint_with_a_whole_model_is_of_no_adapter_s_run(tmp_path: Path) -> None:
     for name, files in {
         "full": ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json"),

@@ -99,6 +99,8 @@ def read_state(path: Path, score: str = "") -> LoggedRun:
         if name != "epoch" or end not in values.get(name, {}):
             values.setdefault(name, {})[end] = value
     settings = _settings(path.parent, folder, *_checkpoints(folder)[:1])
+    if isinstance(tried := state.get("trial_params"), dict):
+        settings |= tried  # what a search chose for this run, whatever the files beside it say
     if isinstance(state.get("train_batch_size"), int):
         settings.setdefault("train_batch_size", state["train_batch_size"])
     key, *earlier = _keys(total, history, settings.get("base_model_name_or_path"), folder.resolve())
