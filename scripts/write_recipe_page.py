@@ -68,6 +68,11 @@ TRL and LLaMA-Factory are no warm-up (`warmup_ratio: 0`), `seed: 42` and a `lear
 TRL's command line `lora_r: 16`, `lora_alpha: 32` and `lora_dropout: 0.05`. With `use_rslora` the
 `lora_alpha` of the same run is here theirs times the square root of the rank.
 
+Of a DeepSpeed file `train_micro_batch_size_per_gpu` is the `batch_size` of one device, `gradient_clipping` is
+`max_grad_norm`, and the `params` of its optimiser hold fields; its `train_batch_size` counts accumulation and
+all devices. Rows are not packed here: of a packed run give the `batch_size` and `max_steps` that single rows
+would have.
+
 To watch such a run itself, attach a [gate](trainer.md#axolotl-llama-factory).
 """
 

@@ -169,7 +169,8 @@ def test_a_file_of_another_trainer_is_told_all_that_differs_at_once(tmp_path: Pa
     said = [line.strip() for line in lines]
     assert "lora_r is called lora_rank here: write lora_rank in its place" in said
     assert "unknown recipe field 'bf16': write precision: bf16, where it is not 8bit or 4bit" in said
-    assert said[-1] == "unknown recipe field 'base_model', 'adapter'"
+    assert said[-1] == "unknown recipe field 'base_model'"
+    assert "unknown recipe field 'adapter': leave it out: runs are LoRA fine-tunes" in said
     assert any(line.startswith("recipe field 'learning_rate' is -1") for line in said)
 
 
@@ -229,6 +230,29 @@ def test_values_of_another_trainer_are_told_in_the_words_of_a_recipe() -> None:
             {"optimizer": {"_component_": "torch.optim.AdamW", "lr": "3e-4", "weight_decay": 0.01}},
             "write learning_rate, weight_decay out of it, each on a line of its own",
         ),
+        (
+            {"optimizer": {"type": "AdamW", "params": {"lr": 1e-4, "betas": [0.9, 0.95], "eps": 1e-8}}},
+            "write learning_rate, adam_beta1, adam_beta2, adam_epsilon out of it, each on a line of its own",
+        ),
+        ({"train_micro_batch_size_per_gpu": 4}, "write batch_size in its place"),
+        (
+            {"train_batch_size": 64},
+            "write the rows of one forward pass as batch_size: DeepSpeed's train_batch_size counts "
+            "accumulation and all devices",
+        ),
+        (
+            {"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_num_steps": 100}}},
+            "write schedule: linear, cosine or constant, and warmup_ratio, the share of the steps spent "
+            "warming up",
+        ),
+        ({"bf16": {"enabled": True}}, "write precision: bf16, where it is not 8bit or 4bit"),
+        ({"fp16": {"enabled": "auto", "loss_scale": 0}}, "leave it out"),
+        (
+            {"sample_packing": True},
+            "leave it out: rows are not packed here, and batch_size and max_steps mean single rows",
+        ),
+        ({"packing": False}, "leave it out"),
+        ({"use_dora": True}, "leave it out: adapters are plain LoRA, and not DoRA"),
         (
             {"lora": {"r": 16, "alpha": 32, "lora_dropout": 0}},
             "write lora_rank, lora_alpha, lora_dropout out of it, each on a line of its own",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 LOGGED_NAMES: Mapping[str, tuple[str, ...]] = {
-    "batch_size": ("per_device_train_batch_size", "train_batch_size", "micro_batch_size"),
+    "batch_size": (
+        *("per_device_train_batch_size", "train_micro_batch_size_per_gpu", "train_batch_size"),
+        "micro_batch_size",
+    ),
     "lora_rank": ("lora_r", "r"),
     "max_length": ("max_seq_length", "sequence_len", "cutoff_len"),
     "schedule": ("lr_scheduler_type", "lr_scheduler"),
@@ -36,7 +39,12 @@ _MORE_NAMES: Mapping[str, tuple[str, ...]] = {
 WITHOUT_WARM_UP = ("constant", "reduce_lr_on_plateau", "greedy")
 """Schedules of transformers that never warm up, whatever warm-up is given."""
 _INSTEAD: Mapping[str, str] = {
+    "train_batch_size": "write the rows of one forward pass as batch_size: DeepSpeed's train_batch_size "
+    "counts accumulation and all devices",
     "warmup_steps": "give warmup_ratio, the share of the steps spent warming up",
+    "warmup_num_steps": "give warmup_ratio, the share of the steps spent warming up",
+    "scheduler": "write schedule: linear, cosine or constant, and warmup_ratio, the share of the steps spent "
+    "warming up",
     "max_steps_per_epoch": "give max_steps, the steps of the whole run",
     "bf16": "write precision: bf16, where it is not 8bit or 4bit",
     "fp16": "write precision: fp16, where it is not 8bit or 4bit",
@@ -47,6 +55,17 @@ _INSTEAD: Mapping[str, str] = {
     "use_rslora": "leave it out, and multiply lora_alpha by the square root of lora_rank",
     "optim": "leave it out: the optimiser is AdamW",
     "optimizer": "leave it out: the optimiser is AdamW",
+    **dict.fromkeys(
+        ("packing", "sample_packing", "neat_packing"),
+        "leave it out: rows are not packed here, and batch_size and max_steps mean single rows",
+    ),
+    **dict.fromkeys(("use_dora", "peft_use_dora"), "leave it out: adapters are plain LoRA, and not DoRA"),
+    "neftune_noise_alpha": "leave it out: no noise is added to the embeddings",
+    "lr_scheduler_kwargs": "leave it out: a schedule has no settings of its own",
+    **dict.fromkeys(("train_on_inputs", "train_on_prompt"), "leave it out: only answers are trained"),
+    **dict.fromkeys(
+        ("finetuning_type", "adapter", "use_peft", "peft_type"), "leave it out: runs are LoRA fine-tunes"
+    ),
     "max_samples": "leave it out, and give a file of so many rows",
     # Nearest to a field by their letters, and nothing like it.
     **dict.fromkeys(("save_steps", "eval_steps"), "leave it out: it does not change what is trained"),
@@ -76,6 +95,8 @@ def name_here(name: str) -> str:
     >>> name_here("num_train_epochs")
     'epochs'
     """
+    if name.lower() in _INSTEAD:
+        return ""
     for names in (LOGGED_NAMES, _MORE_NAMES):
         for field, others in names.items():
             if name.lower() in others:
@@ -111,7 +132,7 @@ def remedy_for(name: str, value: object, known: tuple[str, ...]) -> str:
     >>> remedy_for("load_in_8bit", False, ())
     'leave it out'
     """
-    if isinstance(value, Mapping) and (inside := _fields_in(value, known)):
+    if isinstance(value, Mapping) and (inside := list(dict.fromkeys(_fields_in(value, known)))):
         return f"write {', '.join(inside)} out of it, each on a line of its own"
     if name.lower() in _INSTEAD:
         return _instead(name.lower(), value)
@@ -119,16 +140,24 @@ def remedy_for(name: str, value: object, known: tuple[str, ...]) -> str:
     return f"did you mean {near[0]}?" if near else ""
 
 
-def _fields_in(settings: Mapping[object, object], known: tuple[str, ...]) -> list[str]:
-    """The fields that nested settings give, under whatever names."""
-    found = (str(name) if name in known else name_here(str(name)) for name in settings)
-    return [field for field in dict.fromkeys(found) if field]
+def _fields_in(settings: Mapping[object, object], known: tuple[str, ...]) -> Iterator[str]:
+    """The fields that nested settings give, at any depth and under whatever names."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _fields_in(value, known)
+        elif field := str(name) if name in known else name_here(str(name)):
+            yield field
+        elif name == "betas":
+            yield from ("adam_beta1", "adam_beta2")
 
 
 def _instead(name: str, value: object) -> str:
     if name == "warmup_steps" and isinstance(value, int | float) and 0 <= value < 1:
         # Newer trainers take a share there.
         return f"write warmup_ratio: {value:g}"
+    if isinstance(value, Mapping) and "enabled" in value:
+        # DeepSpeed's; what is automatic there follows the trainer's own setting.
+        value = value["enabled"] is True
     if value is False or value is None:
         # Files of other trainers name what they switch off, too.
         return "leave it out"

@@ -279,6 +279,25 @@ def test_a_score_that_mlflow_got_without_a_step_is_placed_by_its_time_or_left_ou
     assert ("runs record" in told) == (not final and not base)
 
 
+@pytest.mark.parametrize(("times", "base"), [((1013, 1026, 1041), {}), ((1000, 1020, 1041), {"exam": 30.0})])
+def test_a_score_that_mlflow_got_by_the_epoch_is_of_the_end_and_not_of_the_base(
+    times: tuple[int, ...], base: dict[str, float], mlruns: Path, tmp_path: Path
+) -> None:
+    for losses in mlruns.glob("*/*/metrics/loss"):
+        values = [line.split()[1] for line in losses.read_text().splitlines()]
+        losses.write_text("".join(f"{1000 + i} {value} {i}\n" for i, value in enumerate(values, start=1)))
+        by_epoch = "".join(f"{time} 0.{3 + epoch} {epoch}\n" for epoch, time in enumerate(times))
+        (losses.parent / "eval" / "exam").write_text(by_epoch)
+    store = RunStore(tmp_path / "s.sqlite")
+    assert import_runs(mlruns, store, EXAM).scored == 3
+    for record in store.records():
+        assert record.scores == {"exam": pytest.approx(50)} and record.base_scores == pytest.approx(base)
+        assert {cue.step for cue in record.trace.cues if math.isfinite(cue.total_pp)} == {
+            *([0] if base else []),
+            40,
+        }
+
+
 def test_a_broken_file_is_named_with_its_row_and_the_others_come_in(mlruns: Path, tmp_path: Path) -> None:
     broken = sorted(mlruns.glob("*/*/metrics/loss"))[0]
     text = broken.read_text().splitlines()
@@ -598,6 +617,18 @@ def end_of(rows_per_second: float, epochs: float) -> list[dict[str, float]]:
         (ONE_PROCESS, [], None),
         ({"per_device_train_batch_size": 4}, end_of(1.6, 2), None),
         ({**ONE_PROCESS, "batch_size": 6}, [], 6),
+        # DeepSpeed's own: its train_batch_size counts accumulation and all processes.
+        (
+            {
+                "train_micro_batch_size_per_gpu": 4,
+                "train_batch_size": 32,
+                "per_device_train_batch_size": "auto",
+                "gradient_accumulation_steps": 2,
+                "world_size": 4,
+            },
+            [],
+            16,
+        ),
     ],
 )
 def test_the_batch_of_one_process_is_no_batch_of_the_run(
@@ -615,6 +646,19 @@ def test_the_batch_of_one_process_is_no_batch_of_the_run(
     else:
         assert "setting batch_size" not in absent
         assert record.recipe.batch_size == batch and record.trace.info.train_rows > 0
+        assert "train rows" not in absent and "whole batches" in absent["exact train rows"]
+
+
+@pytest.mark.parametrize("timed", [440, 220, 130])
+def test_processes_are_told_whichever_steps_a_trainer_s_speeds_are_of(timed: int, tmp_path: Path) -> None:
+    # Four processes, stopped halfway: speeds of the whole plan, of the run, of what followed a resumption.
+    speed = {"train_samples_per_second": 32 * timed / 100, "train_steps_per_second": timed / 100}
+    logged = [{"step": s, "loss": 3 - 0.01 * s, "epoch": s / 44} for s in (110, 220)]
+    logged.append({"step": 220, "epoch": 5.0, "train_runtime": 100.0, **speed})
+    write_state(tmp_path / "runs", 0, settings=ONE_PROCESS, max_steps=440, log_history=logged)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path / "runs", store, LogReading())
+    assert only(store).recipe.batch_size == 16
 
 
 @pytest.mark.parametrize(
@@ -667,6 +711,11 @@ def test_imported_target_modules_are_names_or_absent(
         ({"is_encoder_decoder": True}, (), "is_encoder_decoder is TRUE"),
         ({"finetuning_type": "full"}, (), "finetuning_type is FULL"),
         ({"finetuning_type": "lora", "stage": "dpo"}, (), "stage is DPO"),
+        ({"use_peft": False}, (), "use_peft is FALSE"),
+        ({"architectures": "['BertForMaskedLM']"}, (), "its model is a BertForMaskedLM"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, (), "LlamaForSequenceClassification"),
+        ({"architectures": ["Gemma3ForConditionalGeneration"], "use_peft": "True"}, (), ""),
+        ({"architectures": "['GPT2LMHeadModel']"}, (), ""),
         ({}, ("rewards/chosen", "rewards/margins"), "it logged rewards/chosen"),
         ({}, ("reward", "reward_std", "kl"), "it logged reward,"),
         ({"peft_type": "LORA", "task_type": "CAUSAL_LM", "stage": "production"}, ("eval_reward",), ""),
@@ -681,6 +730,65 @@ def test_an_imported_run_that_is_no_supervised_lora_fine_tune_is_left_out(
     write_state(tmp_path / "runs", 1, settings=settings, log_history=history)
     found = import_runs(tmp_path / "runs", RunStore(tmp_path / "s.sqlite"), LogReading())
     assert found.added == 2 - bool(shown) and shown in "".join(found.left_out)
+
+
+def test_what_a_search_chose_for_a_run_counts_before_the_files_beside_its_log(tmp_path: Path) -> None:
+    tried = {"learning_rate": 3e-3, "weight_decay": 0.1}
+    files = {"learning_rate": 1e-3, "weight_decay": 0.0, "r": 8}
+    write_state(tmp_path, 0, trial_params=tried, settings=files)
+    store = RunStore(tmp_path / "s.sqlite")
+    import_runs(tmp_path, store, LogReading())
+    recipe = only(store).recipe
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.lora_rank) == (3e-3, 0.1, 8)
+
+
+def test_a_checkpoint_with_a_whole_model_is_of_no_adapter_s_run(tmp_path: Path) -> None:
+    for name, files in {
+        "full": ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json"),
+        "lora": ("adapter_model.safetensors", "adapter_config.json"),
+        "merged": ("adapter_model.safetensors", "adapter_config.json"),
+    }.items():
+        run = write_state(tmp_path / name, 0, log_history=[{"step": 9, "loss": float(len(name)), "a": name}])
+        (run / "checkpoint-20").mkdir()
+        shutil.move(run / "trainer_state.json", run / "checkpoint-20")
+        for file in files:
+            (run / "checkpoint-20" / file).write_text("{}")
+    (tmp_path / "merged" / "run0" / "model.safetensors").write_text("{}")
+    found = import_runs(tmp_path, RunStore(tmp_path / "s.sqlite"), LogReading())
+    (reason,) = found.left_out
+    assert found.added == 2 and "full" in reason
+    assert "a whole model (model.safetensors.index.json) and no adapter" in reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"init_lora_weights": True, "use_dora": False, "modules_to_save": None, "packing": "False"}, ""),
+        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha"),
+        ({"neftune_noise_alpha": "None", "label_smoothing_factor": "0.0", "loftq_config": {}}, ""),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"packing": "True"}, "packing"),
+        ({"quantization_bit": 4}, "quantization_bit"),
+        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 2}}, "schedule"),
+        ({"seed": 7}, ""),
+    ],
+)
+def test_runs_that_differ_in_what_no_recipe_holds_are_no_seeds_of_one_task(
+    changed: dict[str, object], told: str, tmp_path: Path
+) -> None:
+    known = {"learning_rate": 1e-3, "batch_size": 4, "r": 8, "lora_alpha": 16, "dataset": "faq", "seed": 1}
+    known["lr_scheduler_type"] = "cosine"
+    for number, more in enumerate(({}, changed)):
+        score = [{"step": 20, "loss": 1.5 + number, "eval_exam": 0.4 + 0.2 * number}]
+        write_state(tmp_path / "runs", number, settings={**known, **more}, log_history=score)
+    store = RunStore(tmp_path / "s.sqlite")
+    assert import_runs(tmp_path / "runs", store, EXAM).tasks == (2 if told else 1)
+    listed = [
+        name for record in store.records() for name, why in record.trace.absent if "a recipe has n" in why
+    ]
+    assert listed == ([f"setting {told}"] if told else [])
 
 
 @pytest.mark.parametrize(
@@ -821,6 +929,45 @@ def test_an_mlflow_run_is_as_long_as_its_trainer_ran_however_seldom_it_logged(
     store = RunStore(tmp_path / "s.sqlite")
     import_runs(mlruns, store, LogReading())
     assert {record.steps for record in store.records()} == {55}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "epochs", "trainer", "steps"),
+    # 40 steps are logged; an older trainer's whole run ends short of its last epoch; a loop counts from 0.
+    [(1.0, "3", True, 120), (2.91, "3.0", True, 40), (2.0, "3", False, 40), (3.0, "None", True, 40)],
+)
+def test_a_run_in_mlflow_that_was_stopped_early_has_its_planned_length_and_no_final_score(
+    epoch: float, epochs: str, trainer: bool, steps: int, mlruns: Path, tmp_path: Path
+) -> None:
+    for loss in mlruns.glob("*/*/metrics/loss"):
+        (loss.parent / "epoch").write_text(f"1795622021115 {epoch} 40\n")
+        if not trainer:
+            (loss.parent / "train_runtime").unlink(missing_ok=True)
+        plan = loss.parent.parent / "params" / "num_train_epochs"
+        plan.with_name("max_steps").write_text("-1")
+        plan.write_text(epochs)
+    store = RunStore(tmp_path / "s.sqlite")
+    found = import_runs(mlruns, store, EXAM)
+    assert {record.steps for record in store.records()} == {steps}
+    assert found.scored == (3 if steps == 40 else 0)
+
+
+def test_a_run_without_a_loss_under_a_trainer_s_name_is_left_out_with_the_names_it_logged(
+    mlruns: Path, tmp_path: Path
+) -> None:
+    run = next(loss for loss in sorted(mlruns.glob("*/*/metrics/loss")) if "3" in _status(loss)).parent
+    for file in run.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    (run.parent / "params" / "max_steps").unlink(missing_ok=True)
+    (run / "train_loss_step").write_text("1795622021115 2.5 39\n")
+    (reason,) = import_runs(mlruns, RunStore(tmp_path / "s.sqlite"), LogReading()).left_out
+    assert "no loss, grad_norm or eval_loss of a training step was logged (logged: train_loss_step)" in reason
+
+
+def _status(metric: Path) -> str:
+    lines = (metric.parent.parent / "meta.yaml").read_text().splitlines()
+    return next(line for line in lines if line.startswith("status:"))
 
 
 def test_infinity_is_read_from_the_number_that_mlflow_s_database_has_for_it(

@@ -17,7 +17,7 @@ import numpy as np
 from tuneahead.errors import DataError
 from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.history.runrecord import RunRecord
-from tuneahead.history.settings import LogSource, first_text, recipe_of
+from tuneahead.history.settings import ROUNDED, LogSource, first_text, recipe_of
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Floats, ProbeTrace, RowVisits, StepColumns, TraceInfo
 
@@ -30,6 +30,8 @@ BEGINNINGS = "log"
 """Under this name a trace holds the identifiers that its run had while it had logged less."""
 _NO_STEP = "logged without a step while the run trained; log it with its step, or give it with 'runs record'"
 _MOST_ROWS = 10**12
+_SPEED_ROUNDED = 0.0005
+"""Trainers log what they do a second with three decimals."""
 _BASES = (
     "base",
     "base_model",
@@ -41,7 +43,7 @@ _BASES = (
 _DATA = ("dataset", "dataset_name", "data_path", "train_file", "dataset_path")
 READ_VALUES = (
     *("loss", "grad_norm", "learning_rate", "epoch", "eval_loss"),
-    *("train_runtime", "train_samples_per_second"),
+    *("train_runtime", "train_samples_per_second", "train_steps_per_second"),
 )
 """Logged names that a record is made of, besides the score."""
 _TELLING = {UNKNOWN_SETTING + name for name in ("learning_rate", "batch_size", "lora_rank")}
@@ -142,14 +144,31 @@ def _log_source(run: LoggedRun) -> LogSource:
     epochs = run.values.get("epoch", {})
     last = max(epochs, default=0)
     per_epoch = last / epochs[last] if last and epochs[last] > 0 else NAN
-    speed, seconds = (
-        found[max(found)] if found else NAN
-        for found in (run.values.get(name, {}) for name in ("train_samples_per_second", "train_runtime"))
-    )
+    speed, seconds = (_latest(run, name) for name in ("train_samples_per_second", "train_runtime"))
     rates = [rate for rate in run.values.get("learning_rate", {}).values() if math.isfinite(rate)]
-    rows = speed * seconds / max(1, run.total_steps)
+    rows = speed * seconds / max(1.0, _timed_steps(run))
     highest = max(rates, default=NAN)
     return LogSource(run.source, run.total_steps, per_epoch, rows, highest, tuple(run.values))
+
+
+def _latest(run: LoggedRun, name: str) -> float:
+    found = run.values.get(name, {})
+    return found[max(found)] if found else NAN
+
+
+def _timed_steps(run: LoggedRun) -> float:
+    """Steps that the trainer's rows a second are of; NaN where that can't be told.
+
+    Older trainers count the planned steps there, newer ones those of their last call alone, which are fewer
+    in a run that was stopped early or resumed.
+    """
+    seconds = _latest(run, "train_runtime")
+    counted = _latest(run, "train_steps_per_second") * seconds
+    slack = 0.1 + _SPEED_ROUNDED * seconds
+    known = (run.total_steps, max(run.values.get("train_runtime", {}), default=0))
+    # Without steps a second the planned ones are taken.
+    fitting = (float(steps) for steps in known if not abs(counted - steps) > slack)
+    return next(fitting, counted if slack < ROUNDED * counted else NAN)
 
 
 def _scores(run: LoggedRun, reading: LogReading) -> dict[int, float]:
@@ -191,7 +210,7 @@ def _trace(
     if not any(math.isfinite(cue.heldout_loss_nats) for cue in cues):
         absent.append(("held-out loss", "the log has no eval_loss"))
     rows, why = _rows(run, recipe, unknown)
-    absent.append(("train rows", why))
+    absent.append(("exact train rows" if rows else "train rows", why))
     absent += [
         (name, "a log holds no such measurement") for name in ("row visits", "reference loss", "flatness")
     ]

@@ -10,7 +10,7 @@ import contextlib
 import math
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -22,9 +22,12 @@ from tuneahead.recipe import MOST_STEPS
 from tuneahead.yamltext import read_yaml
 
 _Found = TypeVar("_Found")
-_OF_STEPS = ("loss", "grad_norm", "learning_rate", "eval_loss")
+_EACH_STEP = ("loss", "grad_norm", "learning_rate")
+_OF_STEPS = (*_EACH_STEP, "eval_loss")
 _TO_THE_END = ("loss", "grad_norm", "eval_loss", "train_runtime")
 """A Trainer logs the last of these at the last step, however seldom it logs the others."""
+_MOST_NAMES = 8
+"""Metrics that an error names."""
 _FINISHED = ("3", "FINISHED")
 _REMEDY = "give the folder 'mlruns' or the database file that MLflow wrote"
 Settings = dict[str, object]
@@ -194,22 +197,48 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _placed(values: Values, times: Times, last: int) -> tuple[Values, tuple[str, ...]]:
-    """The values, those logged without a step where they belong, and the names of which that can't be told.
+    """The values, those logged without a step of training where they belong; the names where none can tell.
 
-    MLflow puts at step 0 what has no step. It is the base's if it was logged before the first loss, and the
-    last step's if after the last.
+    MLflow puts at step 0 what has no step, and loops of people's own count epochs there. It is the base's if
+    it was logged before the first loss, and the last step's if after the last.
     """
     placed, unplaced = dict(values), []
-    began, ended = next((times[name] for name in _OF_STEPS if name in times), (math.nan, math.nan))
+    clock = next((name for name in _OF_STEPS if name in times), "")
+    began, ended = times.get(clock, (math.nan, math.nan))
     for name, found in values.items():
-        if set(found) != {0} or name in _OF_STEPS or not last:
+        if name in (clock, *_EACH_STEP) or not last:
             continue
-        time = times[name][1]
-        if time >= ended:
-            placed[name] = {last: found[0]}
-        elif not time <= began:
+        first, time = times[name]
+        if time >= ended and (set(found) == {0} or _counts_epochs(found, last)):
+            base = {0: found[0]} if len(found) > 1 and 0 in found and first <= began else {}
+            placed[name] = {**base, last: found[max(found)]}
+        elif set(found) == {0} and name not in _OF_STEPS and not time <= began:
             unplaced.append(name)
     return placed, tuple(unplaced)
+
+
+def _counts_epochs(found: Mapping[int, float], last: int) -> bool:
+    """Whether the steps of these values, each the next number, can only be those of passes over the data."""
+    least, most = min(found), max(found)
+    return least <= 1 and len(found) == most - least + 1 and 0 < most < last / 2
+
+
+def _steps_left(values: Values, settings: Settings) -> int:
+    """Planned steps after the last of a Trainer's run that was to last so many epochs: it was stopped early.
+
+    Other loggers may count their epochs from 0, so only a Trainer's are believed.
+    """
+    epochs = values.get("epoch", {})
+    last = max(epochs, default=0)
+    try:
+        planned = float(str(settings.get("num_train_epochs")))
+    except ValueError:
+        return 0
+    if "train_runtime" not in values or not (0 < epochs.get(last, 0) < planned < MOST_STEPS):
+        return 0
+    left = last * (planned / epochs[last] - 1)
+    # Older trainers end up to a step of each epoch early: they leave out what does not fill one.
+    return round(left) if planned + 1 < left <= MOST_STEPS else 0
 
 
 def _logged(
@@ -223,10 +252,12 @@ def _logged(
     last = max(logged, default=0)
     if counts_from_zero(values, last + 1):
         last = max(last, max(values["loss"]) + 1)
-    total = int(planned) if planned.isdecimal() and int(planned) > 0 else last
+    given = int(planned) if planned.isdecimal() and int(planned) > 0 else 0
+    total = given or last + _steps_left(values, settings)
     if total < 1:
+        names = ", ".join(sorted(values)[:_MOST_NAMES]) or "nothing"
         raise DataError(
-            "no training step was logged",
+            f"no loss, grad_norm or eval_loss of a training step was logged (logged: {names})",
             path=source,
             remedy="runs without a loss by step can't be learned from",
         )

@@ -38,7 +38,7 @@ _PROCESSES = ("world_size", "num_processes")
 _SILENT = "the log does not say"
 _GENERATED_LENGTH = 20
 """The default of a model's setting for generation that is called ``max_length`` as well."""
-_ROUNDED = 0.005
+ROUNDED = 0.005
 """Trainers round rows a second to three decimals; a run so slow that this is a larger share is not told."""
 _WHOLE = ("batch_size", "gradient_accumulation_steps", "lora_rank", "max_length", "seed")
 LOGGED_FIELDS = (*_SETTINGS, "schedule", "warmup_ratio", "target_modules")
@@ -53,8 +53,25 @@ _OTHER_TRAINING: Mapping[str, tuple[str, ...]] = {
     "task_type": ("seq_cls", "token_cls", "seq_2_seq_lm", "question_ans", "feature_extraction"),
     "stage": ("rm", "ppo", "dpo", "kto"),
     "is_encoder_decoder": ("true",),
+    "use_peft": ("false",),
 }
-"""Settings of PEFT, LLaMA-Factory and transformers, and values that they have in runs of another kind."""
+"""Settings of PEFT, LLaMA-Factory, transformers and TRL, and what they are in runs of another kind."""
+_OTHER_MODEL = re.compile(
+    r"\w+For(MaskedLM|PreTraining|CTC|QuestionAnswering|MultipleChoice|\w*Classification)\b"
+)
+ONLY_LORA = "forecasts are for supervised LoRA fine-tunes of causal language models"
+_BESIDES = (
+    *("use_dora", "init_lora_weights", "pissa_init", "loraplus_lr_ratio", "adapter_name_or_path"),
+    *("modules_to_save", "additional_target", "trainable_token_indices"),
+    *("neftune_noise_alpha", "label_smoothing_factor", "group_by_length"),
+    *("packing", "sample_packing", "neat_packing"),
+    *("load_in_8bit", "load_in_4bit", "quantization_bit", "quantization_config"),
+    *("train_on_inputs", "train_on_prompt", "mask_history", "assistant_only_loss", "completion_only_loss"),
+)
+"""Settings of PEFT, TRL, Axolotl and LLaMA-Factory that change what is trained, and that no recipe holds."""
+_OFF = (*_NONE, "false", "0", "0.0", "[]", "{}")
+_MOST_SHOWN = 60
+"""Characters of a setting that are shown."""
 _OF_REWARDS = re.compile(r"(rewards|objective)/|(mean_)?reward$")
 _OF_PATTERNS = re.compile(r"[\\()|*?^$+]")
 _SCHEDULES = {
@@ -88,8 +105,7 @@ def recipe_of(
     """The recipe, and (setting, reason) for what the log does not say; ``shared`` are fields known of it."""
     settings = _without_generation(settings)
     if other := _other_training(settings, log):
-        what = f"{other}, and forecasts are for supervised LoRA fine-tunes of causal language models"
-        raise DataError(what, path=log.source, remedy="leave this run out")
+        raise DataError(f"{other}, and {ONLY_LORA}", path=log.source, remedy="leave this run out")
     # A clipping of None is not told from a setting that is not given.
     known = {name: value for name, value in shared.items() if name in LOGGED_FIELDS and value is not None}
     fields, uneven = _acting_lora(settings, _logged(settings, log))
@@ -109,6 +125,9 @@ def recipe_of(
     schedule = _schedule(settings)
     if "schedule" in unknown and schedule:
         unknown["schedule"] = f"a recipe has no {schedule!r}"
+    elif "schedule" in fields and _is_on(settings, "lr_scheduler_kwargs"):
+        unknown["schedule"] = f"a recipe has no lr_scheduler_kwargs, here {settings['lr_scheduler_kwargs']}"
+    unknown |= _besides(settings)
     optimiser = _last_word(settings, ("optim", "optimizer"))
     if optimiser and not is_adamw(optimiser):
         unknown["optimiser"] = f"recipes and forecasts mean AdamW, this run has {optimiser}"
@@ -126,8 +145,24 @@ def _other_training(settings: Mapping[str, object], log: LogSource) -> str:
         value = _last_word(settings, (name,))
         if value in others or (name in _LORA_ALONE and value not in ("", "lora")):
             return f"{name} is {value.upper()}"
+    if found := _OTHER_MODEL.search(str(settings.get("architectures"))):
+        return f"its model is a {found[0]}"
     rewarded = sorted(name for name in log.logged if _OF_REWARDS.match(name))
     return f"it logged {rewarded[0]}, as runs on preferences or rewards do" if rewarded else ""
+
+
+def _besides(settings: Mapping[str, object]) -> dict[str, str]:
+    """What has the run train something else than a run of its recipe: runs that differ in it are no seeds."""
+    return {
+        name: f"a recipe has none, here {str(settings[name])[:_MOST_SHOWN]}"
+        for name in _BESIDES
+        if _is_on(settings, name) and (name != "init_lora_weights" or str(settings[name]).lower() != "true")
+    }
+
+
+def _is_on(settings: Mapping[str, object], name: str) -> bool:
+    value = str(settings.get(name, "")).strip()
+    return value.lower() not in _OFF
 
 
 def _logged(settings: Mapping[str, object], log: LogSource) -> dict[str, object]:
@@ -222,8 +257,8 @@ def _processes(rows_of_one: int, log: LogSource) -> int:
     least = log.rows_per_step / rows_of_one
     steps = max(1.0, log.steps_per_epoch) if math.isfinite(log.steps_per_epoch) else 1.0
     most = least * steps / (steps - 1) if steps > 1 else math.inf
-    count = max(1, math.ceil(least * (1 - _ROUNDED)))
-    return count if count + 1 > most * (1 + _ROUNDED) and count <= most * (1 + _ROUNDED) else 0
+    count = max(1, math.ceil(least * (1 - ROUNDED)))
+    return count if count + 1 > most * (1 + ROUNDED) and count <= most * (1 + ROUNDED) else 0
 
 
 def _modules(value: object) -> tuple[str, ...]:
@@ -248,8 +283,8 @@ def _warmup(settings: Mapping[str, object], log: LogSource) -> float | None:
 def _number(settings: Mapping[str, object], aliases: Sequence[str], log: LogSource) -> float | None:
     for name in aliases:
         value = settings.get(name)
-        if value is None or str(value) in _NONE:
-            continue
+        if value is None or str(value) in (*_NONE, "auto"):
+            continue  # DeepSpeed's auto says that another setting counts
         try:
             return float(str(value))
         except ValueError:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tuneahead.errors import DataError
 from tuneahead.history.loggedrun import READ_VALUES, LoggedRun, content_key
+from tuneahead.history.settings import ONLY_LORA
 from tuneahead.recipe import MOST_STEPS
 from tuneahead.yamltext import read_yaml
 
@@ -20,6 +21,7 @@ STATE = "trainer_state.json"
 _SETTINGS_FILES = ("training_args.json", "training_args.yaml", "recipe.yaml", "adapter_config.json")
 """Read beside a state where they are. ``training_args.bin`` is a pickle and never opened."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_WHOLE_MODEL = re.compile(r"(model\.safetensors|pytorch_model\.bin)(\.index\.json)?")
 _ROUNDED_EPOCHS = 0.005
 """Older trainers round the epoch of their results to two decimals."""
 _FIRST_ENTRIES = 3
@@ -76,6 +78,7 @@ def read_state(path: Path, score: str = "") -> LoggedRun:
     Only ``score`` and what a trace is made of must be numbers: other metrics that are none are passed over.
     """
     state = _json(path)
+    _refuse_whole_model(path)
     history = state.get("log_history")
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
         raise DataError("no list 'log_history'", path=path, remedy="give a trainer_state.json of a Trainer")
@@ -96,10 +99,26 @@ def read_state(path: Path, score: str = "") -> LoggedRun:
         if name != "epoch" or end not in values.get(name, {}):
             values.setdefault(name, {})[end] = value
     settings = _settings(path.parent, folder, *_checkpoints(folder)[:1])
+    if isinstance(tried := state.get("trial_params"), dict):
+        settings |= tried  # what a search chose for this run, whatever the files beside it say
     if isinstance(state.get("train_batch_size"), int):
         settings.setdefault("train_batch_size", state["train_batch_size"])
     key, *earlier = _keys(total, history, settings.get("base_model_name_or_path"), folder.resolve())
     return LoggedRun(key, str(path), settings, values, total, folder.parent.name, earlier=tuple(earlier))
+
+
+def _refuse_whole_model(state: Path) -> None:
+    """Raises :class:`DataError` where a checkpoint holds all weights: a full fine-tune's does.
+
+    The run's own folder may hold the model that an adapter was merged into.
+    """
+    folder = state.absolute().parent
+    checkpoints = [folder] if _run_of(state) != folder else _checkpoints(folder)[:1]
+    names = {file.name for own in (*checkpoints, _run_of(state)) for file in own.iterdir()}
+    whole = [file.name for own in checkpoints for file in own.iterdir() if _WHOLE_MODEL.fullmatch(file.name)]
+    if whole and not any(name.startswith("adapter_") for name in names):
+        what = f"its checkpoint holds a whole model ({min(whole)}) and no adapter, and {ONLY_LORA}"
+        raise DataError(what, path=state, remedy="leave this run out")
 
 
 def _end_of(state: Mapping[str, float], epoch: float, done: int, total: int) -> int:
