@@ -111,6 +111,8 @@ def test_a_benchmark_without_scores_is_an_error_with_a_remedy(tmp_path: Path) ->
     with pytest.raises(StoreError, match="no run .* has a score on 'mmlu'") as caught:
         table_from_store(store, benchmark="mmlu")
     assert caught.value.remedy.startswith("name a benchmark that runs have a score on (exam), or record one")
+    # In another file the command would find no run, or another's.
+    assert f"--benchmark mmlu --store {store.path}" in caught.value.remedy
 
 
 def test_a_probe_that_was_cut_short_is_left_out_and_an_imported_log_is_not(tmp_path: Path) -> None:

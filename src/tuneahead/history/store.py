@@ -72,10 +72,11 @@ class RunStore(StoreFile):
 
     def _no_run(self, run_id: str) -> StoreError:
         return StoreError(
-            f"no run {run_id!r} in {self.path}", remedy=f"list the runs with: {self._command('list')}"
+            f"no run {run_id!r} in {self.path}", remedy=f"list the runs with: {self.command('list')}"
         )
 
-    def _command(self, what: str) -> str:
+    def command(self, what: str) -> str:
+        """A command of ``tuneahead runs`` on this store, as a remedy names it."""
         return f"tuneahead runs {what} --store {shlex.quote(str(self.path))}"
 
     def run_ids(self) -> list[str]:
@@ -113,7 +114,7 @@ class RunStore(StoreFile):
                 f"run {run_id!r} in {self.path} can't be read: {why}",
                 run_id=run_id,
                 remedy="use the version of tuneahead that wrote it, or delete it: "
-                + self._command(f"forget {shlex.quote(run_id)}"),
+                + self.command(f"forget {shlex.quote(run_id)}"),
             ) from None
 
     def record_score(self, run_id: str, benchmark: str, score_pp: float) -> None:
@@ -176,7 +177,7 @@ class RunStore(StoreFile):
             if row is None:
                 raise StoreError(
                     f"run {run_id!r} has no score on {benchmark!r}",
-                    remedy=f"see: {self._command(f'show {shlex.quote(run_id)}')}",
+                    remedy=f"see: {self.command(f'show {shlex.quote(run_id)}')}",
                 )
             connection.execute(f"DELETE FROM scores WHERE {where}", names)
         return float(row[0])

@@ -103,7 +103,7 @@ def _require_one_benchmark(store: RunStore, records: Sequence[RunRecord], benchm
             f"the runs in {store.path} with a score on {benchmark!r} were asked {len(asked)} benchmarks of "
             f"that name, whose items or metric differ: {shown}",
             remedy="keep the runs of each in a store of its own, or give each file a name of its own and "
-            "assess again; what should not be there is deleted with: tuneahead runs forget RUN",
+            f"assess again; what should not be there is deleted with: {store.command('forget RUN')}",
         )
 
 
