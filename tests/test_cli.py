@@ -749,6 +749,22 @@ def test_the_command_that_records_a_score_runs_whatever_store_and_benchmark_are_
     assert RunStore(store).get(run_id(found)).scores == {"their exam": 61.5}
 
 
+def test_a_changed_model_under_an_old_name_is_told_when_its_run_is_kept(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, store = made_assessment(), tmp_path / "runs.sqlite"
+    assert made.trace is not None
+    for weights, is_told in (("first", False), ("second", True), ("second", False)):
+        trace = replace(made.trace, info=replace(made.trace.info, base_fingerprint=weights))
+        found = replace(made, task=replace(made.task, base_fingerprint=weights), trace=trace)
+        assessing(monkeypatch, found)
+        said = tuneahead("assess", data, "--store", store).stderr
+        assert ("other weights or in another number format" in said) == is_told, weights
+    other = replace(found, task=replace(found.task, base="another", base_fingerprint="third"))
+    assessing(monkeypatch, other)
+    assert "other weights" not in tuneahead("assess", data, "--store", store).stderr
+
+
 def test_a_run_that_ended_early_is_kept_with_the_reason_told_and_no_score_asked_for(
     tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

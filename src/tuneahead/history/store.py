@@ -84,6 +84,16 @@ class RunStore(StoreFile):
         with self._connect() as connection:
             return [str(row[0]) for row in connection.execute("SELECT run_id FROM runs ORDER BY rowid")]
 
+    def last_of_base(self, base: str, *, before: str) -> RunRecord | None:
+        """The run on a base of this name that was stored last, the run ``before`` apart; None without one.
+
+        Raises as :meth:`get` does.
+        """
+        query = "SELECT run_id FROM runs WHERE base = ? AND run_id != ? ORDER BY rowid DESC LIMIT 1"
+        with self._connect() as connection:
+            row = connection.execute(query, (base, before)).fetchone()
+        return None if row is None else self.get(str(row[0]))
+
     def records(self, run_ids: Sequence[str] | None = None) -> Iterator[RunRecord]:
         """All runs in the order they were stored, or those named.
 
