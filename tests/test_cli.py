@@ -659,9 +659,22 @@ def test_a_predictor_is_corrected_by_the_runs_of_a_new_base(tuneahead: Run, tmp_
     write_table(replace(few, bases=("my-llm",) * 8, score_pp=few.score_pp + 5), own)
     tuneahead("fit", "--table", old, "--out", start, "--preset", "quick")
     said = tuneahead("fit", "--table", own, "--start", start, "--out", mine).stdout
-    assert "8 own ones corrected it" in said
+    assert "corrected by 8 own tasks" in said
     assert "my-llm" in load_predictor(mine).origin.bases
     assert load_predictor(mine).shift_pp > 0
+
+
+def test_runs_that_a_predictor_was_fitted_to_are_told_to_correct_nothing(
+    tuneahead: Run, tmp_path: Path
+) -> None:
+    """Ten data sets and one more: the interval would be the whole scale, as if there were one."""
+    old, own, start, mine = (tmp_path / name for name in ("old.parquet", "own.parquet", "start", "mine"))
+    write_table(made_table().select(range(20)), old)
+    write_table(made_table().select(range(22)), own)
+    tuneahead("fit", "--table", old, "--out", start, "--preset", "quick")
+    made = tuneahead("fit", "--table", own, "--start", start, "--out", mine)
+    assert "corrected by 2 own tasks" in made.stdout
+    assert f"10 data sets corrected nothing, for the predictor in {start} was fitted to them" in made.stderr
 
 
 @pytest.mark.parametrize(("installed", "base"), [(True, "smollm2"), (False, "lab")])
