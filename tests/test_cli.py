@@ -778,6 +778,18 @@ def test_a_changed_model_under_an_old_name_is_told_when_its_run_is_kept(
     assert "other weights" not in tuneahead("assess", data, "--store", store).stderr
 
 
+def test_a_base_that_the_store_knows_under_another_name_is_told(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, store = made_assessment(), tmp_path / "runs.sqlite"
+    monkeypatch.chdir(tmp_path)
+    Path("my-model").mkdir()
+    assessing(monkeypatch, replace(made, task=replace(made.task, base="./my-model")))
+    for name, is_told in (("./my-model", False), ("my-model/", True), ("./my-model", False), ("lab", False)):
+        said = tuneahead("assess", data, "--store", store, "--base", name).stderr
+        assert ("is the same folder: name the base ./my-model, as its runs do" in said) == is_told, name
+
+
 def test_a_run_that_ended_early_is_kept_with_the_reason_told_and_no_score_asked_for(
     tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

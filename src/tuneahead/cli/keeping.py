@@ -25,6 +25,18 @@ def open_history(path: Path) -> RunStore:
     return history
 
 
+def tell_of_misnamed(base: str, history: RunStore) -> None:
+    """Say, before any training, that the store knows the base under another name: it would be two bases."""
+    from tuneahead.workbench import why_misnamed
+
+    if misnamed := why_misnamed(base, history.bases()):
+        print(
+            f"{history.path} knows no base {printable(base)} but one {printable(misnamed)}. Under two names "
+            "it is two bases to 'fit'",
+            file=sys.stderr,
+        )
+
+
 def keep(found: Assessment, history: RunStore, *, scored_later: bool) -> StoreError | None:
     """Keep a probed run before anything is shown or trained further: what fails later can't lose it.
 

@@ -84,6 +84,12 @@ class RunStore(StoreFile):
         with self._connect() as connection:
             return [str(row[0]) for row in connection.execute("SELECT run_id FROM runs ORDER BY rowid")]
 
+    def bases(self) -> tuple[str, ...]:
+        """Names of the bases that any run in the store is on, sorted."""
+        with self._connect() as connection:
+            rows = connection.execute("SELECT DISTINCT base FROM runs ORDER BY 1").fetchall()
+        return tuple(str(row[0]) for row in rows)
+
     def last_of_base(self, base: str, *, before: str) -> RunRecord | None:
         """The run on a base of this name that was stored last, the run ``before`` apart; None without one.
 
