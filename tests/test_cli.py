@@ -677,9 +677,22 @@ def test_a_predictor_is_corrected_by_the_runs_of_a_new_base(tuneahead: Run, tmp_
     write_table(replace(few, bases=("my-llm",) * 8, score_pp=few.score_pp + 5), own)
     tuneahead("fit", "--table", old, "--out", start, "--preset", "quick")
     said = tuneahead("fit", "--table", own, "--start", start, "--out", mine).stdout
-    assert "8 own ones corrected it" in said
+    assert "corrected by 8 own tasks" in said
     assert "my-llm" in load_predictor(mine).origin.bases
     assert load_predictor(mine).shift_pp > 0
+
+
+def test_runs_that_a_predictor_was_fitted_to_are_told_to_correct_nothing(
+    tuneahead: Run, tmp_path: Path
+) -> None:
+    """Ten data sets and one more: the interval would be the whole scale, as if there were one."""
+    old, own, start, mine = (tmp_path / name for name in ("old.parquet", "own.parquet", "start", "mine"))
+    write_table(made_table().select(range(20)), old)
+    write_table(made_table().select(range(22)), own)
+    tuneahead("fit", "--table", old, "--out", start, "--preset", "quick")
+    made = tuneahead("fit", "--table", own, "--start", start, "--out", mine)
+    assert "corrected by 2 own tasks" in made.stdout
+    assert f"10 data sets corrected nothing, for the predictor in {start} was fitted to them" in made.stderr
 
 
 @pytest.mark.parametrize(("installed", "base"), [(True, "smollm2"), (False, "lab")])
@@ -765,6 +778,34 @@ def test_the_command_that_records_a_score_runs_whatever_store_and_benchmark_are_
     _, *arguments = shlex.split(command.replace("POINTS", "61.5"))
     tuneahead(*arguments)
     assert RunStore(store).get(run_id(found)).scores == {"their exam": 61.5}
+
+
+def test_a_changed_model_under_an_old_name_is_told_when_its_run_is_kept(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, store = made_assessment(), tmp_path / "runs.sqlite"
+    assert made.trace is not None
+    for weights, is_told in (("first", False), ("second", True), ("second", False)):
+        trace = replace(made.trace, info=replace(made.trace.info, base_fingerprint=weights))
+        found = replace(made, task=replace(made.task, base_fingerprint=weights), trace=trace)
+        assessing(monkeypatch, found)
+        said = tuneahead("assess", data, "--store", store).stderr
+        assert ("other weights or in another number format" in said) == is_told, weights
+    other = replace(found, task=replace(found.task, base="another", base_fingerprint="third"))
+    assessing(monkeypatch, other)
+    assert "other weights" not in tuneahead("assess", data, "--store", store).stderr
+
+
+def test_a_base_that_the_store_knows_under_another_name_is_told(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, store = made_assessment(), tmp_path / "runs.sqlite"
+    monkeypatch.chdir(tmp_path)
+    Path("my-model").mkdir()
+    assessing(monkeypatch, replace(made, task=replace(made.task, base="./my-model")))
+    for name, is_told in (("./my-model", False), ("my-model/", True), ("./my-model", False), ("lab", False)):
+        said = tuneahead("assess", data, "--store", store, "--base", name).stderr
+        assert ("is the same folder: name the base ./my-model, as its runs do" in said) == is_told, name
 
 
 def test_a_run_that_ended_early_is_kept_with_the_reason_told_and_no_score_asked_for(

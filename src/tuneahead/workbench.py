@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -225,10 +225,23 @@ def find_predictor(
     if predictor is None:
         return None, absent
     if absent := why_unknown(predictor, base, benchmark, fingerprint):
+        if misnamed := why_misnamed(base, predictor.origin.bases):
+            return None, f"{absent}, {misnamed}"
         keep = "keep your runs, on nine data sets or more, with --store, record their scores, then"
         use = f"then assess with --predictor {FITTED}"
         return None, f"{absent}; {keep} {fit_command(benchmark, store)}, {use}"
     return predictor, ""
+
+
+def why_misnamed(base: str, known: Collection[str]) -> str:
+    """The end of a sentence, where ``base`` and a base among ``known`` are names of one folder; else empty.
+
+    A base is known by the words it was given in, and ``./my-model`` may come back as ``my-model/``.
+    """
+    if base in known or not Path(base).is_dir():
+        return ""
+    names = (name for name in known if Path(name).is_dir() and Path(name).samefile(base))
+    return next((f"which is the same folder: name the base {name}, as its runs do" for name in names), "")
 
 
 def shipped_for(base: str) -> tuple[Predictor | None, str]:

@@ -14,11 +14,11 @@ from tuneahead.backtest import BacktestOptions, backtest, bases, read_result
 from tuneahead.backtest.headline import headline_table
 from tuneahead.backtest.protocols import judge
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
-from tuneahead.backtest.tables import Table, narrowed, show
+from tuneahead.backtest.tables import Scored, Table, metric_table, narrowed, show
 from tuneahead.errors import PredictorError
 from tuneahead.predictor.baselines import BASELINES, OURS
 from tuneahead.predictor.fingerprint import table_fingerprint
-from tuneahead.predictor.metrics import noise_floor_pp, rmse
+from tuneahead.predictor.metrics import measure, noise_floor_pp, rmse
 from tuneahead.predictor.splits import folds_for
 from tuneahead.predictor.table import FeatureTable
 
@@ -524,3 +524,17 @@ def test_a_further_benchmark_with_few_runs_is_passed_over_with_a_note(table, sco
         assert "Not measured on truth" in found.to_markdown()
         (tmp_path / "found.json").write_text(found.to_json())
         assert read_result(tmp_path / "found.json").table("benchmark truth") == note
+
+
+def test_a_system_that_ran_on_some_folds_alone_is_not_set_beside_the_others_without_a_word():
+    """Of a dozen own runs some folds leave nine to learn from, others ten: the tasks are not the same."""
+    measured = np.array([40.0, 50.0, 60.0])
+    whole, part = measure(measured + 4, measured), measure(np.array([41.0, np.nan, np.nan]), measured)
+    systems = [Scored("persistence", "Persistence", whole), Scored("ridge", "Ridge", part, "it needs 10")]
+    note = metric_table("main", "Held-out error", systems, math.nan, "Held out.").note
+    assert note == (
+        "Held out. Ridge: on 1 of the 3 tasks alone, so that its figures can't be set beside the others' "
+        "(it needs 10)."
+    )
+    systems = [systems[0], Scored("law", "Law", whole, "all sources follow one law")]
+    assert metric_table("main", "", systems, math.nan, "").note == " Law: all sources follow one law."

@@ -48,6 +48,18 @@ def test_seeds_of_a_task_become_one_row_with_the_first_seeds_probe(tmp_path: Pat
     assert np.isnan(table.values[0, table.names.index("parse_depth_mean")]), "nothing static was measured"
 
 
+def test_of_one_seed_under_changed_weights_the_latest_run_counts(tmp_path: Path) -> None:
+    """The name is that of another model by now, and it is this one that forecasts are asked of."""
+    store = RunStore(tmp_path / "runs.sqlite")
+    for name, score in (("old", 54.0), ("new", 41.0)):
+        record = make_record(name)
+        info = replace(record.trace.info, base_fingerprint=name)
+        trace = replace(record.trace, info=info)
+        store.add(replace(record, origin="assess", trace=trace, scores={"exam": score}))
+    table = table_from_store(store, benchmark="exam", probe_steps=3)
+    assert table.score_pp.tolist() == [41.0] and table.seeds.tolist() == [1]
+
+
 def test_further_seeds_become_further_rows_with_their_own_probes(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs.sqlite")
     for seed, score in ((1, 60.0), (0, 54.0), (2, 57.0)):
@@ -111,6 +123,8 @@ def test_a_benchmark_without_scores_is_an_error_with_a_remedy(tmp_path: Path) ->
     with pytest.raises(StoreError, match="no run .* has a score on 'mmlu'") as caught:
         table_from_store(store, benchmark="mmlu")
     assert caught.value.remedy.startswith("name a benchmark that runs have a score on (exam), or record one")
+    # In another file the command would find no run, or another's.
+    assert f"--benchmark mmlu --store {store.path}" in caught.value.remedy
 
 
 def test_a_probe_that_was_cut_short_is_left_out_and_an_imported_log_is_not(tmp_path: Path) -> None:

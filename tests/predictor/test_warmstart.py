@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,22 @@ def test_a_corrected_predictor_is_for_the_new_base_alone(general, make_table, tm
     assert "fit --store 'my runs.sqlite' --benchmark 'his exam' --start shipped'" in hint
     # Without it the shipped predictor would be asked again.
     assert hint.endswith("then assess with --predictor predictor")
+
+
+def test_another_name_of_the_known_base_s_folder_is_told_apart_from_a_new_base(
+    general, make_table, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("my-model").mkdir()
+    own = other_base(make_table, 30)
+    adapt(general, replace(own, bases=("./my-model",) * 30)).save(tmp_path / "mine")
+    for name in ("my-model", "./my-model/", str(tmp_path / "my-model")):
+        found, why = find_predictor("mine", name, own.benchmarks[0])
+        assert found is None
+        assert why.endswith(
+            "(it knows ./my-model), which is the same folder: name the base ./my-model, as its runs do"
+        )
+    assert "keep your runs" in find_predictor("mine", "elsewhere", own.benchmarks[0])[1]
 
 
 def test_a_predictor_forecasts_for_no_other_benchmark_of_the_same_name(general, make_table, tmp_path):

@@ -146,12 +146,23 @@ def metric_table(name: str, title: str, systems: Sequence[Scored], floor_pp: flo
     """Systems by metrics, best last as given, with the seed-noise floor as the last row."""
     rows: list[tuple[Cell, ...]] = [_metric_row(system) for system in systems]
     rows.append((FLOOR, floor_pp, *(None,) * (len(METRIC_COLUMNS) - 2)))
-    reasons = [
-        f"{s.label}: not run, {s.reason}." if not s.metrics.n else f"{s.label}: {s.reason}."
-        for s in systems
-        if s.reason
-    ]
+    most = max((s.metrics.n for s in systems), default=0)
+    reasons = [_why_absent(s, most) for s in systems if s.reason]
     return Table(name, title, METRIC_COLUMNS, tuple(rows), " ".join([note, *reasons]))
+
+
+def _why_absent(system: Scored, most: int) -> str:
+    """Why a system lacks forecasts that others of the table have; ``most`` is how many tasks those are on."""
+    found = system.metrics.n
+    if not found:
+        return f"{system.label}: not run, {system.reason}."
+    if found < most:
+        # An error on easy tasks would pass for a small one.
+        return (
+            f"{system.label}: on {found:,} of the {most:,} tasks alone, so that its figures can't be set "
+            f"beside the others' ({system.reason})."
+        )
+    return f"{system.label}: {system.reason}."
 
 
 def _metric_row(system: Scored) -> tuple[Cell, ...]:

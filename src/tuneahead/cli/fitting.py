@@ -95,6 +95,7 @@ def fit(
 ) -> None:
     """Fit a predictor to finished runs, or correct one by the few runs of a new base."""
     from tuneahead.cli.progress import ProgressBar
+    from tuneahead.predictor.fitting import learnt_keys
     from tuneahead.predictor.predictor import Predictor, load_predictor
     from tuneahead.predictor.warmstart import adapt
 
@@ -112,12 +113,14 @@ def fit(
     require_writable_folder(out, "--out")
     steps = PROBE_STEPS if probe_steps is None else probe_steps
     rows, helpers = _runs(store, table, benchmark, start, base, steps)
-    left_out = 0
+    left_out, learnt_before = 0, 0
     with ProgressBar() as bar:
         stage = f"Fitting to {counted(len(rows), 'task')}"
         bar.stage(stage)
         if corrects:
-            predictor = adapt(load_predictor(start), rows)
+            started = load_predictor(start)
+            predictor = adapt(started, rows)
+            learnt_before = len(set(learnt_keys(rows.scored())) & set(started.origin.learnt))
         else:
             predictor = Predictor.fit(
                 rows,
@@ -136,6 +139,8 @@ def fit(
         what = f"{counted(left_out, 'task')} left out: no probe or base score, which the others have"
         print(what, file=sys.stderr)
     _print_fitted(predictor.origin, out, start, as_json)
+    if learnt_before:
+        _tell_of_learnt(learnt_before, start)
     _tell_of_no_interval(predictor)
     _tell_of_odd_scores(rows.scored())
 
@@ -176,6 +181,17 @@ def _runs(
     if start != SHIPPED:
         return rows, None
     return beside_packaged(rows, shipped_history(probe_steps=rows.probe_steps))
+
+
+def _tell_of_learnt(data_sets: int, start: str) -> None:
+    """A store that has grown is to be fitted anew: most of its runs would have no part in the interval."""
+    them = "them" if data_sets > 1 else "it"
+    print(
+        f"{counted(data_sets, 'data set')} corrected nothing, for the predictor in {start} was fitted to "
+        f"{them}. A correction is for a new base; to learn from more runs of this one leave --start out or "
+        "give --start shipped",
+        file=sys.stderr,
+    )
 
 
 def _tell_of_no_interval(predictor: Predictor) -> None:
@@ -230,8 +246,10 @@ def _print_fitted(origin: Origin, out: Path, start: str, as_json: bool) -> None:
             json.dumps({"predictor": str(out), **{name: getattr(origin, name) for name in names}}, indent=1)
         )
         return
-    own = "of them on its own base and benchmark" if start == SHIPPED else "own ones corrected it"
-    own = f", {origin.own_rows:,} {own}" if origin.own_rows else ""
+    own = f"{origin.own_rows:,} of them on its own base and benchmark"
+    if start != SHIPPED:
+        own = f"corrected by {counted(origin.own_rows, 'own task')}"
+    own = f", {own}" if origin.own_rows else ""
     fitted = f"{counted(origin.rows, 'task')} on {counted(origin.data_sets, 'data set')}"
     print(f"{out}: fitted to {fitted}, preset {origin.preset}{own}")
     length = "" if origin.probe_steps == PROBE_STEPS else f" --probe-steps {origin.probe_steps}"

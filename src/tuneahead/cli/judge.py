@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuneahead.cli import options as opt
-from tuneahead.cli.keeping import keep, keep_outcome, open_history
+from tuneahead.cli.keeping import keep, keep_outcome, open_history, tell_of_misnamed
 from tuneahead.cli.options import open_console
 from tuneahead.errors import TuneAheadError
 
@@ -91,6 +91,8 @@ def assess(
     setup = Setup(base, benchmark, predictor, steps, chosen.precision, device, opt.read_price(price))
     # Before any training: a store that can't be used is refused while nothing is lost.
     history = None if store is None else open_history(store)
+    if history is not None:
+        tell_of_misnamed(base, history)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if verify else None
         bar = stack.enter_context(ProgressBar())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead.errors import StoreError
+from tuneahead.printable import printable
 
 if TYPE_CHECKING:
     from tuneahead.assessment import Assessment
@@ -22,6 +23,18 @@ def open_history(path: Path) -> RunStore:
     history = RunStore(path)
     history.require_writable()
     return history
+
+
+def tell_of_misnamed(base: str, history: RunStore) -> None:
+    """Say, before any training, that the store knows the base under another name: it would be two bases."""
+    from tuneahead.workbench import why_misnamed
+
+    if misnamed := why_misnamed(base, history.bases()):
+        print(
+            f"{history.path} knows no base {printable(base)} but one {printable(misnamed)}. Under two names "
+            "it is two bases to 'fit'",
+            file=sys.stderr,
+        )
 
 
 def keep(found: Assessment, history: RunStore, *, scored_later: bool) -> StoreError | None:
@@ -39,6 +52,8 @@ def keep(found: Assessment, history: RunStore, *, scored_later: bool) -> StoreEr
         name = record_run(found, history)
     except StoreError as error:
         return StoreError(f"the run was not kept: {error.message}", remedy=error.remedy)
+    if not known:
+        _tell_of_other_weights(found, history, name)
     what = f"run {name} was there already," if known else f"kept as run {name}"
     print(f"{what} in {history.path}", file=sys.stderr)
     if math.isfinite(found.final_pp):
@@ -49,6 +64,25 @@ def keep(found: Assessment, history: RunStore, *, scored_later: bool) -> StoreEr
         command = _record_command(found, history, "POINTS")
         print(f"once the full run is scored: {command}", file=sys.stderr)
     return None
+
+
+def _tell_of_other_weights(found: Assessment, history: RunStore, name: str) -> None:
+    """Say where the base's name stood for another model when the run before this one was stored.
+
+    Of an import the weights are not known, and a run that can't be read says nothing of them.
+    """
+    task = found.task
+    try:
+        last = history.last_of_base(task.base, before=name)
+    except StoreError:
+        return
+    weights = "" if last is None else last.trace.info.base_fingerprint
+    if last is not None and weights not in ("", task.base_fingerprint):
+        print(
+            f"the run before it on {printable(task.base)}, {last.run_id}, was made with other weights or in "
+            "another number format. 'fit' takes both for runs of one base: give a changed model another name",
+            file=sys.stderr,
+        )
 
 
 def keep_outcome(found: Assessment, history: RunStore) -> StoreError | None:

@@ -72,16 +72,33 @@ class RunStore(StoreFile):
 
     def _no_run(self, run_id: str) -> StoreError:
         return StoreError(
-            f"no run {run_id!r} in {self.path}", remedy=f"list the runs with: {self._command('list')}"
+            f"no run {run_id!r} in {self.path}", remedy=f"list the runs with: {self.command('list')}"
         )
 
-    def _command(self, what: str) -> str:
+    def command(self, what: str) -> str:
+        """A command of ``tuneahead runs`` on this store, as a remedy names it."""
         return f"tuneahead runs {what} --store {shlex.quote(str(self.path))}"
 
     def run_ids(self) -> list[str]:
         """Identifiers of all runs in the order they were stored."""
         with self._connect() as connection:
             return [str(row[0]) for row in connection.execute("SELECT run_id FROM runs ORDER BY rowid")]
+
+    def bases(self) -> tuple[str, ...]:
+        """Names of the bases that any run in the store is on, sorted."""
+        with self._connect() as connection:
+            rows = connection.execute("SELECT DISTINCT base FROM runs ORDER BY 1").fetchall()
+        return tuple(str(row[0]) for row in rows)
+
+    def last_of_base(self, base: str, *, before: str) -> RunRecord | None:
+        """The run on a base of this name that was stored last, the run ``before`` apart; None without one.
+
+        Raises as :meth:`get` does.
+        """
+        query = "SELECT run_id FROM runs WHERE base = ? AND run_id != ? ORDER BY rowid DESC LIMIT 1"
+        with self._connect() as connection:
+            row = connection.execute(query, (base, before)).fetchone()
+        return None if row is None else self.get(str(row[0]))
 
     def records(self, run_ids: Sequence[str] | None = None) -> Iterator[RunRecord]:
         """All runs in the order they were stored, or those named.
@@ -113,7 +130,7 @@ class RunStore(StoreFile):
                 f"run {run_id!r} in {self.path} can't be read: {why}",
                 run_id=run_id,
                 remedy="use the version of tuneahead that wrote it, or delete it: "
-                + self._command(f"forget {shlex.quote(run_id)}"),
+                + self.command(f"forget {shlex.quote(run_id)}"),
             ) from None
 
     def record_score(self, run_id: str, benchmark: str, score_pp: float) -> None:
@@ -176,7 +193,7 @@ class RunStore(StoreFile):
             if row is None:
                 raise StoreError(
                     f"run {run_id!r} has no score on {benchmark!r}",
-                    remedy=f"see: {self._command(f'show {shlex.quote(run_id)}')}",
+                    remedy=f"see: {self.command(f'show {shlex.quote(run_id)}')}",
                 )
             connection.execute(f"DELETE FROM scores WHERE {where}", names)
         return float(row[0])

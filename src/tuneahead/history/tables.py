@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -66,7 +67,9 @@ def table_from_store(
     if not tasks:
         if scored_tasks := tasks_of(store, benchmark):
             raise no_probe(store, scored_tasks, benchmark, probe_steps)
-        remedy = "record one (tuneahead runs record RUN --score 61.2) or make runs (tuneahead build)"
+        remedy = (
+            f"record one: {store.command('record RUN --score 61.2 --benchmark ' + shlex.quote(benchmark))}"
+        )
         scored = sorted({name for record in store.records() for name in record.scores})
         if scored:
             remedy = f"name a benchmark that runs have a score on ({', '.join(scored)}), or {remedy}"

@@ -81,12 +81,19 @@ def _steps_asked(record: RunRecord, benchmark: str) -> set[int]:
 
 
 def _seeds(records: Sequence[RunRecord], benchmark: str) -> tuple[RunRecord, ...]:
-    """First seed first; a run that was probed several times counts once, by a probe of this benchmark."""
+    """First seed first; a run that was probed several times counts once, by a probe of this benchmark.
+
+    By the latest of these: where the weights behind a base's name have changed, the new ones are meant.
+    """
+
+    def of_another(record: RunRecord) -> bool:
+        return record.trace.info.benchmark != benchmark
+
     kept: dict[int | str, RunRecord] = {}
-    for record in sorted(records, key=lambda r: (r.seed, r.trace.info.benchmark != benchmark)):
+    for record in sorted(records, key=lambda r: not of_another(r)):
         # Two logs with equal settings and no seed are two runs; two probes with one seed are one.
-        kept.setdefault(record.seed if record.origin in _PROBED else record.run_id, record)
-    return tuple(kept.values())
+        kept[record.seed if record.origin in _PROBED else record.run_id] = record
+    return tuple(sorted(kept.values(), key=lambda r: (r.seed, of_another(r))))
 
 
 def _require_one_benchmark(store: RunStore, records: Sequence[RunRecord], benchmark: str) -> None:
@@ -103,7 +110,7 @@ def _require_one_benchmark(store: RunStore, records: Sequence[RunRecord], benchm
             f"the runs in {store.path} with a score on {benchmark!r} were asked {len(asked)} benchmarks of "
             f"that name, whose items or metric differ: {shown}",
             remedy="keep the runs of each in a store of its own, or give each file a name of its own and "
-            "assess again; what should not be there is deleted with: tuneahead runs forget RUN",
+            f"assess again; what should not be there is deleted with: {store.command('forget RUN')}",
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead.errors import PredictorError
-from tuneahead.workbench import FITTED, fit_command, shipped_for, why_unknown
+from tuneahead.workbench import FITTED, fit_command, shipped_for, why_misnamed, why_unknown
 
 if TYPE_CHECKING:
     from tuneahead.benchmark.items import Benchmark
@@ -53,6 +53,8 @@ def known_predictor(
     absent = why_unknown(predictor, base, benchmark.name, benchmark.identity)
     if not absent:
         return predictor, ""
+    if misnamed := why_misnamed(base, predictor.origin.bases):
+        return None, f"{absent}, {misnamed}"
     keep = (
         "keep your runs, on nine data sets or more, with Gate(store=RunStore('runs.sqlite')), "
         "record their scores, then"
