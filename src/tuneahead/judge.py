@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +14,7 @@ from tuneahead.conclusion import conclude, measured, stopped
 from tuneahead.errors import RecipeError, TuneAheadError
 from tuneahead.recipe import Recipe
 from tuneahead.taskchecks import check_tasks
-from tuneahead.verdict import Goal
+from tuneahead.verdict import Goal, given_goal
 from tuneahead.workbench import (
     Setup,
     Workbench,
@@ -75,10 +75,10 @@ def assess(
     >>> assess("tickets.jsonl", Recipe(learning_rate=1e-3)).verdict.decision  # doctest: +SKIP
     'GO'
     """
-    recipes = [recipe or Recipe()]
+    recipes, wanted = [recipe or Recipe()], given_goal(goal)
     folders = None if checkpoint_dir is None else [Path(checkpoint_dir)]
     opened = open_bench(bench, recipes, watch)
-    return _assess_all(load_dataset(data), recipes, opened, goal or Goal(), folders, watch)[0]
+    return _assess_all(load_dataset(data), recipes, opened, wanted, folders, watch)[0]
 
 
 def probe(
@@ -113,7 +113,7 @@ def probe(
 
 def rank(
     data: str | Path | Dataset,
-    recipes: Sequence[Recipe],
+    recipes: Iterable[Recipe],
     *,
     goal: Goal | None = None,
     bench: Setup | Workbench | None = None,
@@ -123,8 +123,9 @@ def rank(
 
     Raises as :func:`assess` does, and RecipeError for recipes of several precisions.
     """
-    opened = open_bench(bench, recipes, watch)
-    found = _assess_all(load_dataset(data), recipes, opened, goal or Goal(), None, watch)
+    several, wanted = tuple(recipes), given_goal(goal)
+    opened = open_bench(bench, several, watch)
+    found = _assess_all(load_dataset(data), several, opened, wanted, None, watch)
     return tuple(sorted(found, key=_expected_pp, reverse=True))
 
 
@@ -201,6 +202,16 @@ def open_bench(
     forecasts: bool = True,
 ) -> Workbench:
     """The loaded workbench for these recipes: the base runs in the number format that they ask for."""
+    for recipe in recipes:
+        if not isinstance(recipe, Recipe):
+            raise RecipeError(
+                f"{recipe!r} is no recipe", remedy="give Recipe(...) or read_recipe('recipe.yaml')"
+            )
+    if not isinstance(bench, Setup | Workbench | None):
+        raise TuneAheadError(
+            f"{bench!r} is no workbench",
+            remedy="give Setup(base=...) or open_workbench(Setup(...))",
+        )
     setup = bench.setup if isinstance(bench, Workbench) else bench or Setup()
     early = next((recipe.stop_after for recipe in recipes if recipe.stop_after is not None), None)
     if early is not None:
