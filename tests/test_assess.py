@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -593,3 +594,15 @@ def test_a_setup_takes_paths_as_it_takes_their_names(tmp_path: Path) -> None:
     assert found[0].benchmark == found[1].benchmark
     with pytest.raises(ModelError, match="no folder /nowhere"):
         load_base(Path("/nowhere"))
+
+
+def test_threads_take_turns_at_the_base_that_they_share(dataset: Dataset, bench: Workbench) -> None:
+    short = replace(bench, setup=Setup(probe_steps=10))
+    recipes = [RECIPE, RECIPE.replace(learning_rate=1e-4)]
+    alone = [assess(dataset, recipe, bench=short) for recipe in recipes]
+    with ThreadPoolExecutor(2) as pool:
+        beside = list(pool.map(lambda recipe: assess(dataset, recipe, bench=short), recipes))
+    for one, other in zip(alone, beside, strict=True):
+        assert one.trace is not None and other.trace is not None
+        assert other.trace.steps.loss_sum_nats == pytest.approx(one.trace.steps.loss_sum_nats)
+        assert other.features.values == pytest.approx(one.features.values, nan_ok=True, abs=1e-3)

@@ -78,7 +78,8 @@ def assess(
     recipes, wanted = [recipe or Recipe()], given_goal(goal)
     folders = None if checkpoint_dir is None else [Path(checkpoint_dir)]
     opened = open_bench(bench, recipes, watch)
-    return _assess_all(load_dataset(data), recipes, opened, wanted, folders, watch)[0]
+    with opened.base.turn:
+        return _assess_all(load_dataset(data), recipes, opened, wanted, folders, watch)[0]
 
 
 def probe(
@@ -101,14 +102,15 @@ def probe(
     steps = min(opened.setup.probe_steps, chosen.total_steps(max(1, train_rows)))
     watch.stage("Probe", steps)
     settings = opened.settings([steps])
-    return run_probe(
-        opened.base,
-        dataset.examples,
-        chosen.probe(steps),
-        settings,
-        checkpoint_dir=_folder(checkpoint_dir),
-        on_step=watch.advance,
-    ).trace
+    with opened.base.turn:
+        return run_probe(
+            opened.base,
+            dataset.examples,
+            chosen.probe(steps),
+            settings,
+            checkpoint_dir=_folder(checkpoint_dir),
+            on_step=watch.advance,
+        ).trace
 
 
 def rank(
@@ -125,7 +127,8 @@ def rank(
     """
     several, wanted = tuple(recipes), given_goal(goal)
     opened = open_bench(bench, several, watch)
-    found = _assess_all(load_dataset(data), several, opened, wanted, None, watch)
+    with opened.base.turn:
+        found = _assess_all(load_dataset(data), several, opened, wanted, None, watch)
     return tuple(sorted(found, key=_expected_pp, reverse=True))
 
 
@@ -160,7 +163,8 @@ def verify(
         save_dir=_folder(save_dir),
     )
     settings = opened.settings([assessment.task.probe_steps])
-    result = run_probes(opened.base, [task], settings, width=1, on_step=watch.advance)[0]
+    with opened.base.turn:
+        result = run_probes(opened.base, [task], settings, width=1, on_step=watch.advance)[0]
     score = result.scores.get(opened.benchmark.name, NAN)
     lost = dict(result.trace.absent).get("adapter", "")
     kept = "" if lost else str(save_dir or "")

@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,6 +45,8 @@ class Base:
     device: str
     in_training: bool = False
     """Whether others train the model: then the plain base can't be had, nor its passes run side by side."""
+    turn: RLock = field(default_factory=RLock, repr=False)
+    """Held by the thread that uses the model: adapters stand in its layers while they are trained."""
 
     @property
     def context_tokens(self) -> int:
