@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tuneahead.assessment import Assessment, Outcome, assessment_from_json
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.checkup import check
 from tuneahead.dataset import Dataset, read_examples
-from tuneahead.errors import PredictorError, RecipeError, StoreError, TuneAheadError
+from tuneahead.errors import ModelError, PredictorError, RecipeError, StoreError, TuneAheadError
 from tuneahead.features import extract
 from tuneahead.features.catalogue import names_of
 from tuneahead.features.extract import measure_static
@@ -29,6 +30,7 @@ from tuneahead.features.vector import FeatureVector
 from tuneahead.history.store import RunStore
 from tuneahead.history.tables import table_from_store
 from tuneahead.judge import assess, rank, verify
+from tuneahead.lab.bases import lab_base_path
 from tuneahead.lab.datasets import generate, healthy_example, write_jsonl
 from tuneahead.lab.exam import lab_exam
 from tuneahead.predictor.predictor import Predictor
@@ -40,7 +42,7 @@ from tuneahead.training.loop import RunResult
 from tuneahead.training.models import load_base
 from tuneahead.training.scoring import score_benchmark
 from tuneahead.verdict import Attribution, Fix, Forecast, Goal
-from tuneahead.workbench import Setup, Workbench, cue_items
+from tuneahead.workbench import Setup, Workbench, cue_items, open_workbench
 
 
 def same_but_trace(a: Assessment, b: Assessment) -> bool:
@@ -279,7 +281,7 @@ def test_an_impossible_learning_rate_is_stopped_while_other_recipes_are_ranked(
 ) -> None:
     short = replace(bench, setup=Setup(probe_steps=10))
     recipes = [RECIPE.replace(learning_rate=10.0), RECIPE, RECIPE.replace(learning_rate=1e-6)]
-    ranked = rank(dataset, recipes, bench=short)
+    ranked = rank(dataset, (recipe for recipe in recipes), bench=short)
     assert {one.recipe.learning_rate for one in ranked} == {10.0, 3e-3, 1e-6}
     assert ranked[-1].recipe.learning_rate == 10.0
     assert ranked[-1].verdict.decision == "NO_GO"
@@ -513,7 +515,7 @@ def test_a_kept_run_becomes_a_row_to_learn_from_once_its_score_is_known(
 
 def test_a_run_verified_is_kept_with_its_score(found: Assessment, tmp_path: Path) -> None:
     store = RunStore(tmp_path / "runs.sqlite")
-    name = record_run(replace(found, outcome=Outcome(55.5, 120, 1.0)), store)
+    name = record_run(replace(found, outcome=Outcome(55.5, 120, 1.0)), str(store.path))
     assert store.get(name).scores == {"lab-exam": 55.5}
 
 
@@ -574,3 +576,39 @@ def test_a_recipe_of_another_precision_than_the_loaded_base_is_refused(
 def test_a_probe_of_two_steps_is_refused() -> None:
     with pytest.raises(PredictorError, match="2 steps"):
         assess("data.jsonl", bench=Setup(probe_steps=2))
+
+
+def test_what_is_no_goal_recipe_or_workbench_is_refused_before_anything_is_loaded() -> None:
+    for wrong, why in (
+        ({"goal": 60}, "60 is no goal"),
+        ({"recipe": "recipe.yaml"}, "'recipe.yaml' is no recipe"),
+        ({"bench": "lab"}, "'lab' is no workbench"),
+    ):
+        with pytest.raises(TuneAheadError, match=why):
+            assess("data.jsonl", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(TuneAheadError, match="60 is no goal"):
+        rank("data.jsonl", [RECIPE], goal=60)  # type: ignore[arg-type]
+
+
+def test_a_setup_takes_paths_as_it_takes_their_names(tmp_path: Path) -> None:
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text('{"question": "2 + 2 =", "choices": ["4", "5"], "answer": 0}\n', encoding="utf-8")
+    found = [
+        open_workbench(Setup(kind(lab_base_path()), kind(exam)), forecasts=False) for kind in (Path, str)
+    ]
+    assert found[0].base.fingerprint == found[1].base.fingerprint
+    assert found[0].benchmark == found[1].benchmark
+    with pytest.raises(ModelError, match="no folder /nowhere"):
+        load_base(Path("/nowhere"))
+
+
+def test_threads_take_turns_at_the_base_that_they_share(dataset: Dataset, bench: Workbench) -> None:
+    short = replace(bench, setup=Setup(probe_steps=10))
+    recipes = [RECIPE, RECIPE.replace(learning_rate=1e-4)]
+    alone = [assess(dataset, recipe, bench=short) for recipe in recipes]
+    with ThreadPoolExecutor(2) as pool:
+        beside = list(pool.map(lambda recipe: assess(dataset, recipe, bench=short), recipes))
+    for one, other in zip(alone, beside, strict=True):
+        assert one.trace is not None and other.trace is not None
+        assert other.trace.steps.loss_sum_nats == pytest.approx(one.trace.steps.loss_sum_nats)
+        assert other.features.values == pytest.approx(one.features.values, nan_ok=True, abs=1e-3)

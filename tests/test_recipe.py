@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import runpy
 from pathlib import Path
 
@@ -297,3 +299,14 @@ def test_the_page_of_the_docs_is_the_one_the_fields_give() -> None:
     render = runpy.run_path(str(ROOT / "scripts" / "write_recipe_page.py"))["render"]
     assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == render()
     assert all(field.description for field in Recipe.model_fields.values())
+
+
+def test_type_checkers_see_that_every_field_of_a_recipe_has_a_default() -> None:
+    # Without pydantic's plugin they know a default by its name alone, and would ask for all fields.
+    fields = [
+        call
+        for call in ast.walk(ast.parse(inspect.getsource(Recipe)))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Field"
+    ]
+    assert len(fields) == len(Recipe.model_fields)
+    assert all(not call.args and "default" in {word.arg for word in call.keywords} for call in fields)

@@ -59,7 +59,7 @@ def check_key(path: Path, mapping: ColumnMapping | None, recipe: Recipe, setup: 
             repr(mapping),
             recipe.model_dump_json(),
             base,
-            _benchmark_stamp(setup.benchmark),
+            _benchmark_stamp(str(setup.benchmark)),
             f"{setup.precision} {setup.device} {setup.base is None} {setup.weights}",
         )
     except (OSError, ValueError):

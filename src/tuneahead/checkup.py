@@ -99,12 +99,13 @@ def examine(
     watch.stage("Measuring features")
     asked = opened.base if opened.setup.weights else None
     pairs = embed_pairs(drawn.vectors)
-    static = measure_static(drawn, survey, asked, (opened.benchmark,), pairs)
+    with opened.base.turn:
+        static = measure_static(drawn, survey, asked, (opened.benchmark,), pairs)
+        layers = () if own is None else layer_names(own)
     unasked = {} if asked else dict.fromkeys(OF_THE_BASE, words.NO_WEIGHTS)
     tokens: Mapping[str, _Tokens] = {}
     if measures is not None:
         tokens, measures = _count_tokens(drawn, measures, opened, chosen)
-    layers = () if own is None else layer_names(own)
     features = static.features
     findings = run_checks(
         Context(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +14,7 @@ from tuneahead.conclusion import conclude, measured, stopped
 from tuneahead.errors import RecipeError, TuneAheadError
 from tuneahead.recipe import Recipe
 from tuneahead.taskchecks import check_tasks
-from tuneahead.verdict import Goal
+from tuneahead.verdict import Goal, given_goal
 from tuneahead.workbench import (
     Setup,
     Workbench,
@@ -75,10 +75,11 @@ def assess(
     >>> assess("tickets.jsonl", Recipe(learning_rate=1e-3)).verdict.decision  # doctest: +SKIP
     'GO'
     """
-    recipes = [recipe or Recipe()]
+    recipes, wanted = [recipe or Recipe()], given_goal(goal)
     folders = None if checkpoint_dir is None else [Path(checkpoint_dir)]
     opened = open_bench(bench, recipes, watch)
-    return _assess_all(load_dataset(data), recipes, opened, goal or Goal(), folders, watch)[0]
+    with opened.base.turn:
+        return _assess_all(load_dataset(data), recipes, opened, wanted, folders, watch)[0]
 
 
 def probe(
@@ -101,19 +102,20 @@ def probe(
     steps = min(opened.setup.probe_steps, chosen.total_steps(max(1, train_rows)))
     watch.stage("Probe", steps)
     settings = opened.settings([steps])
-    return run_probe(
-        opened.base,
-        dataset.examples,
-        chosen.probe(steps),
-        settings,
-        checkpoint_dir=_folder(checkpoint_dir),
-        on_step=watch.advance,
-    ).trace
+    with opened.base.turn:
+        return run_probe(
+            opened.base,
+            dataset.examples,
+            chosen.probe(steps),
+            settings,
+            checkpoint_dir=_folder(checkpoint_dir),
+            on_step=watch.advance,
+        ).trace
 
 
 def rank(
     data: str | Path | Dataset,
-    recipes: Sequence[Recipe],
+    recipes: Iterable[Recipe],
     *,
     goal: Goal | None = None,
     bench: Setup | Workbench | None = None,
@@ -123,8 +125,10 @@ def rank(
 
     Raises as :func:`assess` does, and RecipeError for recipes of several precisions.
     """
-    opened = open_bench(bench, recipes, watch)
-    found = _assess_all(load_dataset(data), recipes, opened, goal or Goal(), None, watch)
+    several, wanted = tuple(recipes), given_goal(goal)
+    opened = open_bench(bench, several, watch)
+    with opened.base.turn:
+        found = _assess_all(load_dataset(data), several, opened, wanted, None, watch)
     return tuple(sorted(found, key=_expected_pp, reverse=True))
 
 
@@ -159,7 +163,8 @@ def verify(
         save_dir=_folder(save_dir),
     )
     settings = opened.settings([assessment.task.probe_steps])
-    result = run_probes(opened.base, [task], settings, width=1, on_step=watch.advance)[0]
+    with opened.base.turn:
+        result = run_probes(opened.base, [task], settings, width=1, on_step=watch.advance)[0]
     score = result.scores.get(opened.benchmark.name, NAN)
     lost = dict(result.trace.absent).get("adapter", "")
     kept = "" if lost else str(save_dir or "")
@@ -201,6 +206,16 @@ def open_bench(
     forecasts: bool = True,
 ) -> Workbench:
     """The loaded workbench for these recipes: the base runs in the number format that they ask for."""
+    for recipe in recipes:
+        if not isinstance(recipe, Recipe):
+            raise RecipeError(
+                f"{recipe!r} is no recipe", remedy="give Recipe(...) or read_recipe('recipe.yaml')"
+            )
+    if not isinstance(bench, Setup | Workbench | None):
+        raise TuneAheadError(
+            f"{bench!r} is no workbench",
+            remedy="give Setup(base=...) or open_workbench(Setup(...))",
+        )
     setup = bench.setup if isinstance(bench, Workbench) else bench or Setup()
     early = next((recipe.stop_after for recipe in recipes if recipe.stop_after is not None), None)
     if early is not None:

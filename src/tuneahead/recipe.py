@@ -48,32 +48,42 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate of AdamW")
-    schedule: Schedule = Field("linear", description="shape of the learning rate after warm-up")
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps spent warming up")
-    batch_size: int = Field(8, ge=1, le=65_536, description="rows per forward pass")
+    learning_rate: float = Field(default=2e-4, gt=0, description="peak learning rate of AdamW")
+    schedule: Schedule = Field(default="linear", description="shape of the learning rate after warm-up")
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the steps spent warming up")
+    batch_size: int = Field(default=8, ge=1, le=65_536, description="rows per forward pass")
     gradient_accumulation_steps: int = Field(
-        1, ge=1, le=65_536, description="forward passes per optimiser step"
+        default=1, ge=1, le=65_536, description="forward passes per optimiser step"
     )
-    epochs: float = Field(3.0, gt=0, le=1e6, description="passes over the data, when max_steps is not given")
-    max_steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="optimiser steps of the full run")
-    lora_rank: int = Field(8, ge=1, le=4096, description="rank r of every adapter")
-    lora_alpha: float = Field(16.0, gt=0, description="scale: the update is multiplied by alpha / r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    epochs: float = Field(
+        default=3.0, gt=0, le=1e6, description="passes over the data, when max_steps is not given"
+    )
+    max_steps: int | None = Field(
+        default=None, ge=1, le=MOST_STEPS, description="optimiser steps of the full run"
+    )
+    lora_rank: int = Field(default=8, ge=1, le=4096, description="rank r of every adapter")
+    lora_alpha: float = Field(default=16.0, gt=0, description="scale: the update is multiplied by alpha / r")
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter's input")
     target_modules: Annotated[tuple[str, ...], BeforeValidator(_as_names)] = Field(
-        ("all-linear",), description="names of the layers that get an adapter"
+        default=("all-linear",), description="names of the layers that get an adapter"
     )
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
-    max_grad_norm: float | None = Field(1.0, gt=0, description="clipping threshold of the gradient norm")
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of AdamW's mean of gradients")
-    adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of AdamW's mean of squared gradients")
-    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's term against division by zero")
-    precision: Precision = Field("auto", description="number format of the frozen base; 8bit, 4bit on CUDA")
-    max_length: int = Field(512, ge=2, description="window: longer rows are cut from the right")
-    template: Template = Field("auto", description="how prompt and answer become text")
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of initialisation, data order and dropout")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay")
+    max_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="clipping threshold of the gradient norm"
+    )
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of AdamW's mean of gradients")
+    adam_beta2: float = Field(
+        default=0.999, ge=0, lt=1, description="decay of AdamW's mean of squared gradients"
+    )
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="AdamW's term against division by zero")
+    precision: Precision = Field(
+        default="auto", description="number format of the frozen base; 8bit, 4bit on CUDA"
+    )
+    max_length: int = Field(default=512, ge=2, description="window: longer rows are cut from the right")
+    template: Template = Field(default="auto", description="how prompt and answer become text")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of initialisation, data order and dropout")
     stop_after: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description="end after so many steps of the schedule"
+        default=None, ge=1, le=MOST_STEPS, description="end after so many steps of the schedule"
     )
 
     @field_validator("*", mode="before")

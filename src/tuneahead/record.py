@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneahead.assessment import Assessment
@@ -47,14 +48,15 @@ def _beside_recipe(assessment: Assessment) -> str:
     return "".join(f" {one}" for one in told)
 
 
-def record_run(assessment: Assessment, store: RunStore) -> str:
+def record_run(assessment: Assessment, store: RunStore | str | Path) -> str:
     """Store a probed run with its static features, and its score if it was measured; returns its id.
 
-    A score measured elsewhere is added later with ``store.record_score``. Raises
-    :class:`StoreError` for a task that preflight stopped, which has no trace.
+    ``store`` is a file or an open one. A score measured elsewhere is added later with its ``record_score``.
+    Raises :class:`StoreError` for a task that preflight stopped, which has no trace.
     """
     from tuneahead.features.catalogue import CATALOGUE_VERSION, names_of
     from tuneahead.history.runrecord import RunRecord
+    from tuneahead.history.store import RunStore
     from tuneahead.history.tables import static_version
 
     if assessment.trace is None:
@@ -62,6 +64,8 @@ def record_run(assessment: Assessment, store: RunStore) -> str:
             "a task without a probe can't be stored: " + assessment.verdict.reason,
             remedy="mend what preflight found, then assess again",
         )
+    if not isinstance(store, RunStore):
+        store = RunStore(store)
     task, recipe, name = assessment.task, assessment.recipe, run_id(assessment)
     info = replace(assessment.trace.info, benchmark_fingerprint=task.benchmark_fingerprint)
     one_seed = f"{assessment.data.fingerprint} {recipe.replace(seed=0).fingerprint}"

@@ -60,6 +60,18 @@ class Goal:
         return base_pp + (self.gain_pp or 0.0)
 
 
+def given_goal(goal: Goal | None) -> Goal:
+    """The goal, or that of no loss where none is given; raises :class:`TuneAheadError` for a bare number."""
+    if goal is None:
+        return Goal()
+    if not isinstance(goal, Goal):
+        raise TuneAheadError(
+            f"{goal!r} is no goal",
+            remedy="give Goal(gain_pp=3), or Goal(minimum_pp=60) for a score",
+        )
+    return goal
+
+
 def require_goal(
     minimum_pp: float | None, gain_pp: float | None, names: tuple[str, str] = ("minimum_pp", "gain_pp")
 ) -> None:

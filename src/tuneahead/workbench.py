@@ -50,9 +50,9 @@ class Setup:
     Without ``weights`` a base's tokenizer and layers are read and no more, which serves ``check`` alone.
     """
 
-    base: str | None = None
-    benchmark: str = "lab-exam"
-    predictor: str = ""
+    base: str | Path | None = None
+    benchmark: str | Path = "lab-exam"
+    predictor: str | Path = ""
     probe_steps: int = PROBE_STEPS
     precision: str = "auto"
     device: str = "auto"
@@ -62,7 +62,7 @@ class Setup:
     @property
     def base_name(self) -> str:
         """The base to load."""
-        return UNNAMED_BASE if self.base is None else self.base
+        return UNNAMED_BASE if self.base is None else str(self.base)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +174,10 @@ def open_outline(setup: Setup) -> Workbench:
             "it is not said whose tokenizer and layers to read without weights", remedy="name a base (--base)"
         )
     benchmark = find_benchmark(setup.benchmark)
-    return Workbench(setup, outline_base(setup.base), benchmark, None, "no predictor was loaded")
+    return Workbench(setup, outline_base(setup.base_name), benchmark, None, "no predictor was loaded")
 
 
-def find_benchmark(name: str) -> Benchmark:
+def find_benchmark(name: str | Path) -> Benchmark:
     """A lab benchmark, the items of a file, or a task of lm-evaluation-harness (extra ``lm-eval``).
 
     A task is named as the harness names it (``mmlu``, ``gsm8k``) or by its YAML file, with a metric of
@@ -188,6 +188,7 @@ def find_benchmark(name: str) -> Benchmark:
     from tuneahead.benchmark.files import BUILT_IN, read_benchmark
     from tuneahead.lab import exam
 
+    name = str(name)
     makers = (exam.lab_exam, exam.lab_truth, exam.lab_generation)
     made = dict(zip(BUILT_IN, makers, strict=True))
     if name in made:
@@ -211,7 +212,7 @@ def _names_task_file(name: str) -> bool:
 
 
 def find_predictor(
-    folder: str, base: str, benchmark: str, store: str = RUNS, fingerprint: str = ""
+    folder: str | Path, base: str, benchmark: str, store: str = RUNS, fingerprint: str = ""
 ) -> tuple[Predictor | None, str]:
     """The predictor in ``folder`` if it knows this base and benchmark, else why not.
 

@@ -117,9 +117,12 @@ def test_early_predictors_that_can_not_look_early_are_refused(path: Path, base: 
         ([make_predictor()], "probes of 100 steps, but the probe ends at step 100"),
         ([make_predictor(10), make_predictor(10)], "there are two of them"),
         ([None], "early holds None"),
+        (25, "25 is no predictor"),
+        ([25], "25 is no predictor"),
     ):
         with pytest.raises(PredictorError, match=why):
             Gate(early=early)  # type: ignore[arg-type]
+    assert [*Gate(early=make_predictor(10)).early] == [10]
     gate = Gate(early=[make_predictor(30)], benchmark=make_exam())
     trainer = make_trainer(path, tmp_path, base, make_data(base), RECIPE, callbacks=[gate])
     with pytest.raises(PredictorError, match="early look at step 30") as caught:
@@ -240,6 +243,17 @@ def test_a_store_that_can_not_be_written_does_not_end_the_training(
     assert trainer.state.global_step == 7 and gate.decision is not None and gate.run_id == ""
     said = capsys.readouterr().out
     assert "the run was not kept" in said and "->" in said
+
+
+def test_a_gate_takes_files_by_their_paths_and_refuses_a_bare_number_for_a_goal(tmp_path: Path) -> None:
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text('{"question": "red ?", "choices": [" sun", " sea"], "answer": 0}\n', encoding="utf-8")
+    for store in (tmp_path / "runs.sqlite", str(tmp_path / "runs.sqlite")):
+        gate = Gate(benchmark=exam, store=store)
+        assert isinstance(gate.store, RunStore) and gate.benchmark.name == "exam"
+    with pytest.raises(TuneAheadError, match="60 is no goal") as caught:
+        Gate(None, 60)  # type: ignore[arg-type]
+    assert "Goal(minimum_pp=60)" in caught.value.remedy
 
 
 def test_runs_that_differ_in_what_a_recipe_can_not_express_are_kept_apart(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -25,6 +26,7 @@ from integrations.trainer_fixtures import (
     row_order,
 )
 from training.training_fixtures import make_examples
+from transformers import TrainerCallback
 
 from tuneahead.errors import ModelError
 from tuneahead.integrations.live import undisturbed
@@ -32,7 +34,7 @@ from tuneahead.integrations.transformers import RunNotes, TraceRecorder
 from tuneahead.recipe import Recipe
 from tuneahead.trace import ProbeTrace, trace_from_bytes
 from tuneahead.training.loop import Job, train_stack
-from tuneahead.training.measure import ProbeSettings
+from tuneahead.training.measure import CueMeter, ProbeSettings
 from tuneahead.training.models import Base, load_base
 
 SETTINGS = ProbeSettings(
@@ -159,6 +161,33 @@ def test_recording_leaves_the_run_bit_for_bit_as_it_was(path: Path, base: Base, 
         assert "clip_grad_norm_" not in trainer.accelerator.__dict__
     assert callbacks[0].trace is not None
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_what_measuring_draws_is_not_taken_from_the_run(
+    path: Path, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Draws(TrainerCallback):
+        def on_step_begin(self, *event: object, **rest: object) -> None:
+            drawn[-1].append((random.random(), np.random.rand(), float(torch.rand(()))))
+
+    take = CueMeter.take
+
+    def drawing(self: CueMeter, *what: Any) -> Any:
+        # As libraries do that are first loaded for a measurement.
+        random.random(), np.random.rand(), torch.rand(())
+        return take(self, *what)
+
+    monkeypatch.setattr(CueMeter, "take", drawing)
+    recipe = RECIPE.replace(max_steps=4)
+    settings = replace(SETTINGS, record_steps=3, cue_steps=(0, 2, 3), flatness_at=None)
+    drawn: list[list[tuple[float, ...]]] = []
+    for callbacks in ([], [TraceRecorder(settings)]):
+        drawn.append([])
+        trainer = make_trainer(
+            path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[*callbacks, Draws()]
+        )
+        trainer.train()
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 4
 
 
 def test_losses_are_right_where_the_model_hides_its_logits(path: Path, base: Base, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,23 @@ if TYPE_CHECKING:
 
 def loaded(predictor: Predictor | str | Path | None) -> Predictor | None:
     """The predictor, read where its folder is named; raises :class:`PredictorError` for what holds none."""
-    if isinstance(predictor, (str, Path)):
-        from tuneahead.predictor.predictor import load_predictor
+    from tuneahead.predictor.predictor import Predictor, load_predictor
 
+    if isinstance(predictor, (str, Path)):
         return load_predictor(predictor)
+    if predictor is not None and not isinstance(predictor, Predictor):
+        raise PredictorError(
+            f"{predictor!r} is no predictor", remedy="give one that was fitted, its folder, or None"
+        )
     return predictor
+
+
+def several(early: Sequence[Predictor | str | Path] | Predictor | str | Path) -> list[Predictor | None]:
+    """The predictors of early looks, where one alone was given too."""
+    if isinstance(early, Iterable) and not isinstance(early, str):
+        return [loaded(one) for one in early]
+    # A name alone is a sequence of letters, too.
+    return [loaded(early)]
 
 
 def by_length(early: Sequence[Predictor | None], probe_steps: int) -> dict[int, Predictor]:

@@ -239,7 +239,9 @@ class TraceRecorder(TrainerCallback):
         if self.probe is None:
             return
         try:
-            act(self.probe)
+            # Measuring, judging and printing may draw; so may a library when it is first loaded.
+            with same_draws():
+                act(self.probe)
         except Exception as error:
             # Before the first step nothing is paid for; but memory may suffice for training alone.
             if not begun and not is_out_of_memory(error):

@@ -17,10 +17,10 @@ from tuneahead.errors import PredictorError, StoreError
 from tuneahead.features.recipes import OTHER_OPTIMISER
 from tuneahead.features.vector import FeatureVector
 from tuneahead.integrations.liveprobe import LiveProbe
-from tuneahead.integrations.predictors import by_length, known_predictor, loaded
+from tuneahead.integrations.predictors import by_length, known_predictor, loaded, several
 from tuneahead.integrations.recorder import RunNotes, TraceRecorder
 from tuneahead.predictor.packaged import PROBE_STEPS
-from tuneahead.verdict import Decision, Finding, Goal, first_stop
+from tuneahead.verdict import Decision, Finding, Goal, first_stop, given_goal
 from tuneahead.workbench import (
     Setup,
     Workbench,
@@ -54,11 +54,12 @@ class Gate(TraceRecorder):
     Each has the gate look already at the end of its own probe, and stop there what it calls NO_GO.
 
     ``predictor`` is a fitted one, a folder, or None for the shipped one; ``benchmark`` as in
-    :class:`~tuneahead.workbench.Setup`, or a :class:`Benchmark`. With ``store`` the probed run is
-    kept under ``run_id``, to be scored later; where the store can't be written that is printed and training
-    goes on. Without ``stop`` training goes on whatever the verdict is. ``price_per_hour`` of the machines, in
-    any currency, has times shown in money too. Raises BenchmarkError, PredictorError or, for such a price,
-    TuneAheadError at once, and what :class:`TraceRecorder` raises when training begins.
+    :class:`~tuneahead.workbench.Setup`, or a :class:`Benchmark`. With ``store``, a file or an open one, the
+    probed run is kept under ``run_id``, to be scored later; where the store can't be written that is printed
+    and training goes on. Without ``stop`` training goes on whatever the verdict is. ``price_per_hour`` of the
+    machines, in any currency, has times shown in money too. Raises BenchmarkError, PredictorError, StoreError
+    or, for such a goal or price, TuneAheadError at once, and what :class:`TraceRecorder` raises when training
+    begins.
 
     >>> gate = Gate(predictor, Goal(gain_pp=3), benchmark="exam.jsonl")    # doctest: +SKIP
     >>> Trainer(model, args, train_dataset=rows, callbacks=[gate]).train()  # doctest: +SKIP
@@ -74,22 +75,20 @@ class Gate(TraceRecorder):
         goal: Goal | None = None,
         probe_steps: int = PROBE_STEPS,
         *,
-        early: Sequence[Predictor | str | Path] | str | Path = (),
-        benchmark: Benchmark | str = "lab-exam",
-        store: RunStore | None = None,
+        early: Sequence[Predictor | str | Path] | Predictor | str | Path = (),
+        benchmark: Benchmark | str | Path = "lab-exam",
+        store: RunStore | str | Path | None = None,
         notes: RunNotes | None = None,
         stop: bool = True,
         price_per_hour: float = NAN,
     ) -> None:
         super().__init__(notes=notes)
-        self.goal = goal or Goal()
+        self.goal = given_goal(goal)
         self.probe_steps = require_probe_steps(probe_steps)
-        self.benchmark = find_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
+        self.benchmark = find_benchmark(benchmark) if isinstance(benchmark, (str, Path)) else benchmark
         self.predictor = loaded(predictor)
-        # A name alone is a sequence of letters, too.
-        several = (early,) if isinstance(early, (str, Path)) else early
-        self.early = by_length([loaded(one) for one in several], self.probe_steps)
-        self.store, self.stop = store, stop
+        self.early = by_length(several(early), self.probe_steps)
+        self.store, self.stop = _opened(store), stop
         self.price_per_hour = require_price(price_per_hour)
         self.run_id = ""
         self.assessment: Assessment | None = None
@@ -297,6 +296,14 @@ class Gate(TraceRecorder):
         if self.decision == "NO_GO" and self.stop:
             control.should_training_stop = True
             control.should_save = True
+
+
+def _opened(store: RunStore | str | Path | None) -> RunStore | None:
+    if isinstance(store, (str, Path)):
+        from tuneahead.history.store import RunStore
+
+        return RunStore(store)
+    return store
 
 
 def print_verdict(console: Console, assessment: Assessment) -> None:

@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,6 +45,8 @@ class Base:
     device: str
     in_training: bool = False
     """Whether others train the model: then the plain base can't be had, nor its passes run side by side."""
+    turn: RLock = field(default_factory=RLock, repr=False)
+    """Held by the thread that uses the model: adapters stand in its layers while they are trained."""
 
     @property
     def context_tokens(self) -> int:
@@ -107,7 +110,7 @@ class Base:
             )
 
 
-def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto") -> Base:
+def load_base(name: str | Path = "lab", *, precision: str = "auto", device: str = "auto") -> Base:
     """Load a causal language model, frozen and in evaluation mode.
 
     ``name`` is a name (``lab``, ``smollm2``), a folder, a GGUF file or a hub id. ``precision`` is that
@@ -115,7 +118,7 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
     bf16; ``8bit`` and ``4bit`` are for CUDA. Remote code is never run and only safetensors are
     read. Raises :class:`ModelError` when the base can't be found, read whole, held in memory or adapted.
     """
-    where = choose_device(device)
+    name, where = str(name), choose_device(device)
     quantization = quantization_config(precision, where)
     shown, location = resolve_base(name)
     config, tokenizer, empty = _read_outline(name, location)
@@ -135,12 +138,13 @@ def load_base(name: str = "lab", *, precision: str = "auto", device: str = "auto
     return Base(shown, model, tokenizer, weights_fingerprint(model), where)
 
 
-def outline_base(name: str) -> Base:
+def outline_base(name: str | Path) -> Base:
     """A base without its weights, for checks that read only its tokenizer and the names of its layers.
 
     ``name`` is that of :func:`load_base`. A GGUF file is converted first, which reads it whole. Raises
     :class:`ModelError`.
     """
+    name = str(name)
     shown, location = resolve_base(name)
     config, tokenizer, empty = _read_outline(name, location)
     _require_adaptable(name, config, tokenizer, empty)
