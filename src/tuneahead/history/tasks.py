@@ -86,14 +86,14 @@ def _seeds(records: Sequence[RunRecord], benchmark: str) -> tuple[RunRecord, ...
     By the latest of these: where the weights behind a base's name have changed, the new ones are meant.
     """
 
-    def of_another(record: RunRecord) -> bool:
-        return record.trace.info.benchmark != benchmark
+    def of_this(record: RunRecord) -> bool:
+        return record.trace.info.benchmark == benchmark
 
     kept: dict[int | str, RunRecord] = {}
-    for record in sorted(records, key=lambda r: not of_another(r)):
+    for record in sorted(records, key=of_this):
         # Two logs with equal settings and no seed are two runs; two probes with one seed are one.
         kept[record.seed if record.origin in _PROBED else record.run_id] = record
-    return tuple(sorted(kept.values(), key=lambda r: (r.seed, of_another(r))))
+    return tuple(sorted(kept.values(), key=lambda r: (r.seed, not of_this(r))))
 
 
 def _require_one_benchmark(store: RunStore, records: Sequence[RunRecord], benchmark: str) -> None:
