@@ -925,6 +925,18 @@ def test_a_spike_counts_only_without_recovery() -> None:
     assert _names(_trace(recovered)) == []
 
 
+def test_what_steps_of_few_rows_scatter_by_is_no_spike() -> None:
+    scatter = np.tile([1.0, -1.0, 1.0, -1.0], 25)
+    scatter[80:90], scatter[90:] = -0.5, 0.5
+    noisy = _falling() + scatter
+    smooth = np.convolve(noisy, np.full(10, 0.1), "valid")
+    # A nat above the lowest mean, where steps differ by two: the standard error is sqrt(4 / 10).
+    assert smooth[-1] - smooth.min() > 0.9
+    assert "loss-spike" not in dict(_names(_trace(noisy)))
+    noisy[90:] += 1.5
+    assert ("loss-spike", "warn") in _names(_trace(noisy))
+
+
 def _cue(step: int, loss: float, margin: float) -> Cue:
     margins = np.full(4, margin, np.float32)
     return Cue(step, loss, loss, np.full(4, 0.5, np.float32), margins)

@@ -15,6 +15,8 @@ from tuneahead.verdict import Finding
 _WINDOW_STEPS = 10
 _SPIKE_NATS = 0.5
 _SPIKE_FRACTION = 0.25
+_SPIKE_ERRORS = 3.0
+"""Standard errors of the difference of two ten-step means, from the differences of successive steps."""
 _FLAT_FRACTION = 0.01
 _WORSE_FRACTION = 0.1
 _WORSE_NOISES = 3.0
@@ -63,7 +65,10 @@ def loss_spike(trace: ProbeTrace) -> Iterator[Finding]:
         return
     low = int(smooth.argmin())
     rise = float(smooth[-1] - smooth[low])
-    if rise > max(_SPIKE_NATS, _SPIKE_FRACTION * float(smooth[low])):
+    # Steps of four rows differ by as much: a rise is one beside what they scattered by until then.
+    scatter = np.diff(trace.steps.loss_nats[: low + _WINDOW_STEPS])
+    chance = _SPIKE_ERRORS * float(np.sqrt(np.mean(scatter**2) / _WINDOW_STEPS))
+    if rise > max(_SPIKE_NATS, _SPIKE_FRACTION * float(smooth[low]), chance):
         yield Finding(
             "loss-spike",
             "warn",
