@@ -44,7 +44,7 @@ META = Path(__file__).parents[1] / "meta"
 DATASETS, RECIPES = 883, 6
 """Of the lab's whole plan, of which a base gets the tasks begun and the first ones on further data sets."""
 FURTHER = {"lab": 883, "lab-llama": 340, "lab-gemma3": 390, "lab-proxy": 883}
-SMOLLM2_DATASETS, SMOLLM2_RECIPES = 110, 3
+SMOLLM2_DATASETS, SMOLLM2_RECIPES = 200, 3
 ROWS_AT_ONCE = {("smollm2", False): 512, ("smollm2", True): 256}
 """Of a process's pass; real questions are longer."""
 LAB_ROWS_AT_ONCE = 1536
@@ -76,11 +76,27 @@ def missing_of(base: str, stores: dict[str, Path]) -> list[RunPlan]:
     return [run for run in plan if run.run_id(shown_name(base)) not in done]
 
 
-def shares(base: str, missing: Sequence[RunPlan], processes: int) -> list[dict[str, object]]:
-    """Runs of one batch size and of rows of like length together, equal work for each process.
+def together(base: str, missing: Sequence[RunPlan]) -> list[dict[str, object]]:
+    """All runs on generated data in one stack and all on real questions in another, longest rows or not.
 
-    First seeds first, and the longest runs first: the short ones fill the places at the end.
+    On a large base a step's cost is hardly the rows': the wider, the fewer steps are made.
     """
+    found: list[dict[str, object]] = []
+    for real in (False, True):
+        runs = [run for run in missing if isinstance(run.task.spec, QuestionSpec) == real]
+        if runs:
+            found.append(_share(base, runs, len(runs)))
+    return found
+
+
+def _share(base: str, runs: Sequence[RunPlan], width: int) -> dict[str, object]:
+    # First seeds first, and the longest runs first: the short ones fill the places at the end.
+    ordered = sorted(runs, key=lambda run: (run.seed > 0, -(run.recipe.max_steps or 0)))
+    return {"base": base, "runs": [run.run_id(shown_name(base)) for run in ordered], "width": width}
+
+
+def shares(base: str, missing: Sequence[RunPlan], processes: int) -> list[dict[str, object]]:
+    """Runs of one batch size and of rows of like length together, equal work for each process."""
     if not missing:
         return []
     groups: dict[tuple[bool, int], list[RunPlan]] = {}
@@ -99,11 +115,7 @@ def shares(base: str, missing: Sequence[RunPlan], processes: int) -> list[dict[s
             parts[int(before / whole * len(parts))].append(run)
             before += _work(run)
         most = ROWS_AT_ONCE.get((base, real), LAB_ROWS_AT_ONCE) // rows
-        for part in parts:
-            part.sort(key=lambda run: (run.seed > 0, -(run.recipe.max_steps or 0)))
-            found.append(
-                {"base": base, "runs": [run.run_id(shown_name(base)) for run in part], "width": most}
-            )
+        found += [_share(base, part, most) for part in parts]
     return found
 
 
@@ -115,7 +127,8 @@ def _work(run: RunPlan) -> float:
 def make(jobs: Path, folder: Path, given: argparse.Namespace) -> None:
     """Start the processes, wait, end them and archive what they stored."""
     found = json.loads(jobs.read_text(encoding="utf-8"))
-    began, workers = time.monotonic(), {}
+    began = time.monotonic()
+    workers: dict[int, subprocess.Popen[bytes]] = {}
     waiting = [n for n, share in enumerate(found) if share["base"] in given.only or not given.only]
     environment = {**os.environ, **ONE_THREAD, "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
     while time.monotonic() - began < given.seconds and not (given.scratch / "stop").exists():
@@ -195,6 +208,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--of", action="append", default=[], metavar="BASE=STORE")
     parser.add_argument("--processes", action="append", default=[], metavar="BASE=N")
+    parser.add_argument("--together", action="store_true", help="all in stacks as wide as memory allows")
     parser.add_argument("--only", action="append", default=[], metavar="BASE")
     parser.add_argument("--share", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=2, help="processes at a time")
@@ -206,10 +220,12 @@ def main() -> None:
     if given.what == "list":
         processes = {name: int(count) for name, count in (pair.split("=") for pair in given.processes)}
         stores = {name: Path(path) for name, path in (pair.split("=", 1) for pair in given.of)}
-        missing = {name: missing_of(name, stores) for name in stores}
-        found = [
-            share for name, runs in missing.items() for share in shares(name, runs, processes.get(name, 1))
-        ]
+        found = []
+        for name in stores:
+            missing = missing_of(name, stores)
+            found += (
+                together(name, missing) if given.together else shares(name, missing, processes.get(name, 1))
+            )
         given.jobs.write_text(json.dumps(found), encoding="utf-8")
         for share in found:
             print(share["base"], len(share["runs"]), "runs,", share["width"], "at once")  # type: ignore[arg-type]

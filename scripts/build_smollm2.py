@@ -1,6 +1,6 @@
 """Make the history on SmolLM2: python scripts/build_smollm2.py STORE [--questions FOLDER --hours 8].
 
-Resumes where it stopped; the same plan gives the same runs. The default plan has 330 tasks (110 data
+Resumes where it stopped; the same plan gives the same runs. The default plan has 600 tasks (200 data
 sets with 3 recipes each, one seed), a quarter of them on real public questions. Those are read from
 a folder and never stored; without it their tasks are left out. ``--second-seeds 16`` makes the first 16
 tasks under a second seed instead: by how much scores differ between seeds. To get the questions:
@@ -36,7 +36,7 @@ def main() -> None:
     )
     parser.add_argument("store", type=Path)
     parser.add_argument("--questions", type=Path, help="folder that holds the real question sets")
-    parser.add_argument("--datasets", type=int, default=110)
+    parser.add_argument("--datasets", type=int, default=200)
     parser.add_argument("--recipes", type=int, default=3)
     parser.add_argument("--second-seeds", type=int, default=0, help="of so many tasks, and nothing else")
     parser.add_argument("--base", default="smollm2")
