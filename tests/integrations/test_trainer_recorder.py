@@ -16,13 +16,15 @@ import pytest
 import torch
 from integrations.trainer_fixtures import (
     RECIPE,
-    TEXTS,
+    SETTINGS,
     adapted_model,
+    assert_same_trace,
     columns,
     make_data,
     make_exam,
     make_predictor,
     make_trainer,
+    own_trace,
     row_order,
 )
 from training.training_fixtures import make_examples
@@ -31,25 +33,15 @@ from transformers import TrainerCallback
 from tuneahead.errors import ModelError
 from tuneahead.integrations.live import undisturbed
 from tuneahead.integrations.transformers import RunNotes, TraceRecorder
-from tuneahead.recipe import Recipe
-from tuneahead.trace import ProbeTrace, trace_from_bytes
+from tuneahead.trace import trace_from_bytes
 from tuneahead.training.loop import Job, train_stack
 from tuneahead.training.measure import CueMeter, ProbeSettings
 from tuneahead.training.models import Base, load_base
-
-SETTINGS = ProbeSettings(
-    record_steps=12, cue_steps=(0, 5, 12), cue_benchmark=make_exam(), reference_texts=TEXTS, flatness_at=12
-)
 
 
 @pytest.fixture
 def base(path: Path) -> Base:
     return load_base(str(path), device="cpu")
-
-
-def own_trace(base: Base, recipe: Recipe) -> ProbeTrace:
-    job = Job("a", make_data(base, recipe), recipe)
-    return next(iter(train_stack(base, [job], SETTINGS, width=1))).trace
 
 
 @pytest.mark.parametrize(
@@ -64,38 +56,7 @@ def test_the_trace_equals_that_of_our_own_loop(
     ours = own_trace(base, recipe)
     recorder = TraceRecorder(SETTINGS, notes=RunNotes(base=base.name))
     make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[recorder]).train()
-    _assert_same_trace(recorder.trace, ours)
-
-
-def _assert_same_trace(theirs: ProbeTrace | None, ours: ProbeTrace) -> None:
-    assert theirs is not None and len(theirs.steps) == 12
-    np.testing.assert_allclose(theirs.steps.loss_sum_nats, ours.steps.loss_sum_nats, rtol=1e-4)
-    np.testing.assert_array_equal(theirs.steps.answer_tokens, ours.steps.answer_tokens)
-    np.testing.assert_allclose(theirs.steps.learning_rate, ours.steps.learning_rate, rtol=1e-6)
-    for name in ("grad_norm", "mean_norm", "distance", "layer_grad_norm"):
-        np.testing.assert_allclose(
-            getattr(theirs.steps, name), getattr(ours.steps, name), rtol=1e-3, atol=1e-7, err_msg=name
-        )
-    np.testing.assert_allclose(theirs.steps.update_norm, ours.steps.update_norm, rtol=2e-3, atol=1e-7)
-    scale = ours.steps.grad_norm[1:] * ours.steps.grad_norm[:-1]
-    np.testing.assert_allclose(
-        theirs.steps.dot_previous[1:] / scale, ours.steps.dot_previous[1:] / scale, atol=2e-3
-    )
-    np.testing.assert_allclose(theirs.steps.small_gradients, ours.steps.small_gradients, rtol=0.02, atol=8)
-    np.testing.assert_array_equal(theirs.visits.row, ours.visits.row)
-    np.testing.assert_allclose(theirs.visits.nll_nats, ours.visits.nll_nats, rtol=2e-3)
-    _assert_same_observations(theirs, ours)
-
-
-def _assert_same_observations(theirs: ProbeTrace, ours: ProbeTrace) -> None:
-    assert [cue.step for cue in theirs.cues] == [0, 5, 12]
-    for own, other in zip(ours.cues, theirs.cues, strict=True):
-        np.testing.assert_allclose(other.right_probability, own.right_probability, atol=2e-3)
-        assert other.heldout_loss_nats == pytest.approx(own.heldout_loss_nats, rel=1e-3)
-        assert other.reference_loss_nats == pytest.approx(own.reference_loss_nats, rel=1e-3)
-    assert theirs.flatness is not None and ours.flatness is not None
-    assert theirs.flatness.centre_nats == pytest.approx(ours.flatness.centre_nats, rel=1e-3)
-    np.testing.assert_allclose(theirs.flatness.perturbed_nats, ours.flatness.perturbed_nats, rtol=1e-3)
+    assert_same_trace(recorder.trace, ours)
 
 
 def test_the_trace_describes_the_run_as_our_own_loop_does(path: Path, base: Base, tmp_path: Path) -> None:
@@ -369,7 +330,7 @@ def test_a_trl_run_has_the_trace_of_our_own_loop(
         callbacks=[recorder],
     )
     trainer.train()
-    _assert_same_trace(recorder.trace, own_trace(base, recipe))
+    assert_same_trace(recorder.trace, own_trace(base, recipe))
 
 
 @pytest.mark.slow

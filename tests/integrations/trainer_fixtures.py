@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from training.training_fixtures import WORDS, make_examples
 
@@ -14,9 +15,12 @@ from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable
 from tuneahead.recipe import Recipe
+from tuneahead.trace import ProbeTrace
 from tuneahead.training.batches import step_rows
 from tuneahead.training.encode import Encoded, RunData
+from tuneahead.training.loop import Job, train_stack
 from tuneahead.training.lora import AdapterStack
+from tuneahead.training.measure import ProbeSettings
 from tuneahead.training.models import Base, load_tokenizer
 from tuneahead.training.probe import prepare_data
 
@@ -46,6 +50,11 @@ def make_exam(count: int = 8) -> Benchmark:
         for i in range(count)
     ]
     return Benchmark("exam", "accuracy", items)
+
+
+SETTINGS = ProbeSettings(
+    record_steps=12, cue_steps=(0, 5, 12), cue_benchmark=make_exam(), reference_texts=TEXTS, flatness_at=12
+)
 
 
 def make_predictor(probe_steps: int = 100) -> Predictor:
@@ -89,7 +98,9 @@ def columns(rows: Sequence[Encoded]) -> list[dict[str, list[int]]]:
     ]
 
 
-def adapted_model(path: Path, recipe: Recipe, base: Base, dropout: float = 0.0) -> Any:
+def adapted_model(
+    path: Path, recipe: Recipe, base: Base, dropout: float = 0.0, quantization: object = None
+) -> Any:
     """A PEFT model that starts from the very adapter our own loop would start from."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -101,7 +112,9 @@ def adapted_model(path: Path, recipe: Recipe, base: Base, dropout: float = 0.0) 
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager"), config)
+    bits = {"quantization_config": quantization, "device_map": {"": base.device}} if quantization else {}
+    plain = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager", **bits)
+    model = get_peft_model(plain, config)
     stack = AdapterStack(base, 1, recipe.lora_rank)
     stack.initialise(0, recipe)
     own = dict(model.named_parameters())
@@ -126,6 +139,7 @@ def make_trainer(
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     processes, dropout = options.pop("processes", 1), options.pop("dropout", 0.0)
+    quantization = options.pop("quantization", None)
     total = recipe.total_steps(len(data.train))
     order = row_order(recipe, len(data.train))
 
@@ -147,14 +161,15 @@ def make_trainer(
         logging_strategy="no",
         report_to=[],
         save_strategy="no",
-        use_cpu=True,
+        use_cpu=base.device == "cpu",
         bf16=options.pop("bf16", False),
+        fp16=options.pop("fp16", False),
         accelerator_config=options.pop("accelerator_config", None),
         disable_tqdm=True,
     )
     tokenizer = load_tokenizer(str(path))
     return Ordered(
-        model=adapted_model(path, recipe, base, dropout),
+        model=adapted_model(path, recipe, base, dropout, quantization),
         args=arguments,
         train_dataset=options.pop("train_dataset", columns(data.train)),
         eval_dataset=columns(data.heldout),
@@ -162,3 +177,45 @@ def make_trainer(
         processing_class=tokenizer,
         **options,
     )
+
+
+def own_trace(base: Base, recipe: Recipe) -> ProbeTrace:
+    """What our own loop records of the run."""
+    job = Job("a", make_data(base, recipe), recipe)
+    return next(iter(train_stack(base, [job], SETTINGS, width=1))).trace
+
+
+def assert_same_trace(theirs: ProbeTrace | None, ours: ProbeTrace, *, flatness: bool = True) -> None:
+    """Every signal of a Trainer's run is that of our own loop, within rounding.
+
+    ``flatness`` says whether its directions were drawn by the same generator, which is the device's.
+    """
+    assert theirs is not None and len(theirs.steps) == 12
+    np.testing.assert_allclose(theirs.steps.loss_sum_nats, ours.steps.loss_sum_nats, rtol=1e-4)
+    np.testing.assert_array_equal(theirs.steps.answer_tokens, ours.steps.answer_tokens)
+    np.testing.assert_allclose(theirs.steps.learning_rate, ours.steps.learning_rate, rtol=1e-6)
+    for name in ("grad_norm", "mean_norm", "distance", "layer_grad_norm"):
+        np.testing.assert_allclose(
+            getattr(theirs.steps, name), getattr(ours.steps, name), rtol=1e-3, atol=1e-7, err_msg=name
+        )
+    np.testing.assert_allclose(theirs.steps.update_norm, ours.steps.update_norm, rtol=2e-3, atol=1e-7)
+    scale = ours.steps.grad_norm[1:] * ours.steps.grad_norm[:-1]
+    np.testing.assert_allclose(
+        theirs.steps.dot_previous[1:] / scale, ours.steps.dot_previous[1:] / scale, atol=2e-3
+    )
+    np.testing.assert_allclose(theirs.steps.small_gradients, ours.steps.small_gradients, rtol=0.02, atol=8)
+    np.testing.assert_array_equal(theirs.visits.row, ours.visits.row)
+    np.testing.assert_allclose(theirs.visits.nll_nats, ours.visits.nll_nats, rtol=2e-3)
+    _assert_same_observations(theirs, ours, flatness)
+
+
+def _assert_same_observations(theirs: ProbeTrace, ours: ProbeTrace, flatness: bool) -> None:
+    assert [cue.step for cue in theirs.cues] == [0, 5, 12]
+    for own, other in zip(ours.cues, theirs.cues, strict=True):
+        np.testing.assert_allclose(other.right_probability, own.right_probability, atol=2e-3)
+        assert other.heldout_loss_nats == pytest.approx(own.heldout_loss_nats, rel=1e-3)
+        assert other.reference_loss_nats == pytest.approx(own.reference_loss_nats, rel=1e-3)
+    assert theirs.flatness is not None and ours.flatness is not None
+    assert theirs.flatness.centre_nats == pytest.approx(ours.flatness.centre_nats, rel=1e-3)
+    if flatness:
+        np.testing.assert_allclose(theirs.flatness.perturbed_nats, ours.flatness.perturbed_nats, rtol=1e-3)
