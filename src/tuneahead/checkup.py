@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from tuneahead import __version__
 from tuneahead.assessment import Checkup, Costs, DataSummary
 from tuneahead.errors import ModelError
-from tuneahead.judge import SILENT, Watch, open_bench
+from tuneahead.judge import open_bench
 from tuneahead.recipe import Recipe
 from tuneahead.report import words
+from tuneahead.watch import SILENT, Watch
 from tuneahead.workbench import Setup, Workbench, open_outline
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tuneahead.assessment import NAN, Assessment, Outcome
 from tuneahead.conclusion import conclude, measured, stopped
@@ -15,6 +15,7 @@ from tuneahead.errors import RecipeError, TuneAheadError
 from tuneahead.recipe import Recipe
 from tuneahead.taskchecks import check_tasks
 from tuneahead.verdict import Goal, given_goal
+from tuneahead.watch import SILENT, Watch
 from tuneahead.workbench import (
     Setup,
     Workbench,
@@ -27,27 +28,6 @@ from tuneahead.workbench import (
 if TYPE_CHECKING:
     from tuneahead.dataset import ColumnMapping, Dataset
     from tuneahead.trace import ProbeTrace
-
-
-class Watch(Protocol):
-    """Told what is going on, for a progress display."""
-
-    def stage(self, text: str, total_steps: int = 0) -> None:
-        """A new stage has begun; ``total_steps`` is 0 when its length is unknown."""
-
-    def advance(self, steps: int) -> None:
-        """``steps`` more optimiser steps were made."""
-
-
-class _Silent:
-    def stage(self, text: str, total_steps: int = 0) -> None:
-        """Say nothing."""
-
-    def advance(self, steps: int) -> None:
-        """Say nothing."""
-
-
-SILENT: Watch = _Silent()
 
 
 def load_dataset(data: str | Path | Dataset, mapping: ColumnMapping | None = None) -> Dataset:
@@ -234,9 +214,8 @@ def open_bench(
         return bench
     require_probe_steps(setup.probe_steps)
     require_price(setup.price_per_hour)
-    watch.stage(f"Loading base {setup.base_name}")
     setup = replace(setup, precision=asked.pop() if asked else setup.precision)
-    return open_workbench(setup, forecasts=forecasts)
+    return open_workbench(setup, forecasts=forecasts, watch=watch)
 
 
 def _expected_pp(assessment: Assessment) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tuneahead.errors import BenchmarkError, ModelError, PredictorError, TuneAheadError
 from tuneahead.predictor.packaged import PROBE_STEPS, SHIPPED_BASE, shipped_bases, shipped_predictor
+from tuneahead.watch import SILENT, Watch
 
 if TYPE_CHECKING:
     from tuneahead.benchmark.items import Benchmark
@@ -143,11 +144,13 @@ def _drawn(benchmark: Benchmark, size: int) -> Benchmark:
     return replace(benchmark, items=kept)  # type: ignore[arg-type]
 
 
-def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True, store: str = RUNS) -> Workbench:
+def open_workbench(
+    setup: Setup = Setup(), *, forecasts: bool = True, store: str = RUNS, watch: Watch = SILENT
+) -> Workbench:
     """Load base and benchmark, and the predictor where ``forecasts`` are wanted.
 
-    ``store`` is the file of runs that is named where no predictor knows them yet. Raises ModelError,
-    BenchmarkError or PredictorError.
+    ``store`` is the file of runs that is named where no predictor knows them yet; ``watch`` is told when the
+    base is fetched and loaded. Raises ModelError, BenchmarkError or PredictorError.
     """
     if not setup.weights:
         raise ModelError(
@@ -156,7 +159,8 @@ def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True, store: str
     benchmark = find_benchmark(setup.benchmark)
     from tuneahead.training.models import load_base
 
-    base = load_base(setup.base_name, precision=setup.precision, device=setup.device)
+    watch.stage(f"Loading base {setup.base_name}")
+    base = load_base(setup.base_name, precision=setup.precision, device=setup.device, watch=watch)
     predictor, absent = None, "no predictor was loaded"
     if forecasts:
         predictor, absent = find_predictor(

@@ -96,8 +96,7 @@ def assess(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if verify else None
         bar = stack.enter_context(ProgressBar())
-        bar.stage(f"Loading base {base}")
-        bench = open_workbench(setup, store=str(store or RUNS))
+        bench = open_workbench(setup, store=str(store or RUNS), watch=bar)
         found = run_assess(dataset, chosen, goal=wanted, bench=bench, checkpoint_dir=folder, watch=bar)
         goes_on = verify and found.trace is not None and not found.trace.info.failure
         unkept: TuneAheadError | None = None
@@ -238,8 +237,7 @@ def demo(
     console = open_console()
     pages = []
     with ProgressBar() as bar:
-        bar.stage(f"Loading base {chosen}")
-        bench = open_workbench(Setup(base=chosen))
+        bench = open_workbench(Setup(base=chosen), watch=bar)
         for name, spec in (("healthy", healthy_example()), ("broken", broken_example())):
             data = folder / f"{name}.jsonl"
             write_jsonl(generate(spec), data)

@@ -17,7 +17,7 @@ from rich.progress import (
 
 
 class ProgressBar:
-    """A :class:`tuneahead.judge.Watch` that draws; silent where stderr is no terminal.
+    """A :class:`tuneahead.watch.Watch` that draws; silent where stderr is no terminal.
 
     Use it as a context manager: leaving it removes the bar.
     """

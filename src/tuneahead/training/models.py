@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 
+from tuneahead.environment import environment
 from tuneahead.errors import ModelError
 from tuneahead.kept import digest
 from tuneahead.training.adaptable import (
@@ -24,9 +27,11 @@ from tuneahead.training.adaptable import (
     require_causal,
     require_linear_layers,
 )
+from tuneahead.training.fetching import fetch_weights
 from tuneahead.training.hardware import SMALL_PARAMETERS, choose_device, choose_dtype, require_room
 from tuneahead.training.memory import dtype_name, quantization_config, weight_bytes
-from tuneahead.training.sources import PACKAGED, resolve_base
+from tuneahead.training.sources import PACKAGED, SIGN_IN, resolve_base
+from tuneahead.watch import SILENT, Watch
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -110,17 +115,20 @@ class Base:
             )
 
 
-def load_base(name: str | Path = "lab", *, precision: str = "auto", device: str = "auto") -> Base:
+def load_base(
+    name: str | Path = "lab", *, precision: str = "auto", device: str = "auto", watch: Watch = SILENT
+) -> Base:
     """Load a causal language model, frozen and in evaluation mode.
 
     ``name`` is a name (``lab``, ``smollm2``), a folder, a GGUF file or a hub id. ``precision`` is that
     of the frozen weights: ``auto`` takes fp32 below 50 M parameters and where bf16 is not native, else
-    bf16; ``8bit`` and ``4bit`` are for CUDA. Remote code is never run and only safetensors are
-    read. Raises :class:`ModelError` when the base can't be found, read whole, held in memory or adapted.
+    bf16; ``8bit`` and ``4bit`` are for CUDA. ``watch`` is told while weights come from the hub. Remote code
+    is never run and only safetensors are read. Raises :class:`ModelError` when the base can't be found, read
+    whole, held in memory or adapted.
     """
     name, where = str(name), choose_device(device)
     quantization = quantization_config(precision, where)
-    shown, location = resolve_base(name)
+    shown, location = resolve_base(name, watch)
     config, tokenizer, empty = _read_outline(name, location)
     dtype = choose_dtype(precision, empty.num_parameters(), where)
     require_room(
@@ -131,6 +139,9 @@ def load_base(name: str | Path = "lab", *, precision: str = "auto", device: str 
     )
     _require_adaptable(name, config, tokenizer, empty)
     with _load_errors(name):
+        if not Path(location).exists():
+            # Not before it is known that there is room for them.
+            fetch_weights(location, watch)
         model, missing = _load_weights(location, config, dtype, where, quantization)
     require_all_weights(name, missing)
     torch.nn.Module.eval(model)
@@ -206,17 +217,19 @@ def _load_weights(
         options = {"quantization_config": quantization, "device_map": {"": device}}
     model: PreTrainedModel
     info: dict[str, set[str]]
-    model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
-        location,
-        config=config,
-        trust_remote_code=False,
-        use_safetensors=True,
-        dtype=dtype,
-        # Elsewhere transformers takes the fused kernel, where the architecture has one.
-        attn_implementation="eager" if device == "cpu" else None,
-        output_loading_info=True,
-        **options,
-    )
+    # Of a repository without safetensors, transformers would ask a service to propose some to its owner.
+    with environment({"DISABLE_SAFETENSORS_CONVERSION": "1"}):
+        model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            location,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            # Elsewhere transformers takes the fused kernel, where the architecture has one.
+            attn_implementation="eager" if device == "cpu" else None,
+            output_loading_info=True,
+            **options,
+        )
     if quantization is None:
         torch.nn.Module.to(model, device=device)
     return model, set(info["missing_keys"])
@@ -230,9 +243,11 @@ def _load_errors(name: str) -> Iterator[None]:
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        remedy = _remedy(name, str(error))
-        raise ModelError(f"can't load base model {name!r}: {first}", remedy=remedy) from None
+        # Of what it did not foresee transformers says the same whatever it was: the cause tells more.
+        told = (error.__cause__ or error.__context__) if str(error).startswith("Can't load the ") else None
+        message = str(told or error)
+        first = (message.strip() or type(told or error).__name__).splitlines()[0]
+        raise ModelError(f"can't load base model {name!r}: {first}", remedy=_remedy(name, message)) from None
 
 
 def _remedy(name: str, message: str) -> str:
@@ -242,12 +257,20 @@ def _remedy(name: str, message: str) -> str:
         return "the weights are no whole safetensors file: fetch them anew (in a Git clone: git lfs pull)"
     if Path(name).exists():
         return "give a folder with config.json, the tokenizer's files and model.safetensors"
+    if "gated" in message:
+        return SIGN_IN
+    if os.strerror(errno.ENOSPC) in message:
+        return "free some space, or name a folder on another disk in HF_HOME"
+    if "safetensors" in message:
+        return "the weights have to be there as safetensors; others hold code, which is never run"
     names = ", ".join(("lab", *PACKAGED))
     if _unreachable(message):
         return (
-            "the hub can't be reached: fetch the model where it can (hf download) and give its folder, "
-            f"or use one of {names}"
+            "the hub can't be reached, or not for long enough: fetch the model where it can (hf download) "
+            f"and give its folder, or use one of {names}"
         )
+    if "private repository" in message:
+        return f"check the name, and sign in for a private model (hf auth login); or use one of {names}"
     return (
         f"give one of {names}, a folder with config.json, tokenizer and model.safetensors, "
         "a .gguf file, or a hub id that this machine can reach"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tuneahead.errors import ModelError
 from tuneahead.kept import cache_folder
+from tuneahead.watch import SILENT, Watch
 
 LAB_NAMES = ("lab-qwen2", "lab-llama", "lab-gemma3", "lab-proxy")
 
@@ -66,14 +67,16 @@ GEMMA3_270M = PackagedModel(
 )
 PACKAGED: dict[str, PackagedModel] = {model.name: model for model in (SMOLLM2, GEMMA3_270M)}
 """Real models that install from the package index, by the name given as ``--base``."""
+SIGN_IN = "accept the model's terms on its page on the hub, then sign in: hf auth login, or HF_TOKEN"
 
 
-def resolve_base(name: str) -> tuple[str, str]:
+def resolve_base(name: str, watch: Watch = SILENT) -> tuple[str, str]:
     """Name shown, and the folder or hub id that is loaded.
 
     ``lab`` is the packaged tiny base; other lab bases lie in the cache once pre-trained; packaged
     models and GGUF files are converted into the cache once. A folder that holds a lab base is shown
-    by that base's own name, wherever it lies. Raises :class:`ModelError`.
+    by that base's own name, wherever it lies. ``watch`` is told while a file comes from the hub. Raises
+    :class:`ModelError`.
     """
     if name in ("lab", "lab-qwen2"):
         from tuneahead.lab.bases import lab_base_path
@@ -88,7 +91,7 @@ def resolve_base(name: str) -> tuple[str, str]:
     if name.endswith(".gguf"):
         from tuneahead.training.gguf import convert_file
 
-        return name, str(convert_file(_gguf_path(name)))
+        return name, str(convert_file(_gguf_path(name, watch)))
     if not name.strip():
         raise ModelError("the base has no name", remedy="give 'lab', 'smollm2', a folder or a hub id")
     path = Path(name)
@@ -127,7 +130,7 @@ def _pretrained(name: str) -> Path:
     return folder
 
 
-def _gguf_path(name: str) -> Path:
+def _gguf_path(name: str, watch: Watch) -> Path:
     """A file on disk, or ``owner/repository/file.gguf`` fetched from the hub."""
     path = Path(name)
     if path.is_file():
@@ -136,13 +139,24 @@ def _gguf_path(name: str) -> Path:
     if path.is_absolute() or name.startswith(".") or len(parts) < 3:
         raise ModelError(f"no file {name}", remedy="check the path of the GGUF file")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
+    from tuneahead.training.fetching import fetch_file
+
+    repository, file = "/".join(parts[:2]), "/".join(parts[2:])
     try:
-        return Path(hf_hub_download("/".join(parts[:2]), "/".join(parts[2:])))
+        fetch_file(repository, file, watch)
+        return Path(hf_hub_download(repository, file))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(
             f"no file {name}, and the hub did not give it: {first}",
-            remedy="check the path, or that this machine reaches the hub",
+            remedy=SIGN_IN
+            if isinstance(error, GatedRepoError)
+            else "check the path, or that this machine reaches the hub",
         ) from None
