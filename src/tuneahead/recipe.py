@@ -77,7 +77,7 @@ class Recipe(BaseModel):
     )
     adam_epsilon: float = Field(default=1e-8, gt=0, description="AdamW's term against division by zero")
     precision: Precision = Field(
-        default="auto", description="number format of the frozen base; 8bit, 4bit on CUDA"
+        default="auto", description="number format of the frozen base; 8bit and 4bit with bitsandbytes"
     )
     max_length: int = Field(default=512, ge=2, description="window: longer rows are cut from the right")
     template: Template = Field(default="auto", description="how prompt and answer become text")

@@ -36,6 +36,7 @@ from tuneahead.integrations.transformers import RunNotes, TraceRecorder
 from tuneahead.trace import trace_from_bytes
 from tuneahead.training.loop import Job, train_stack
 from tuneahead.training.measure import CueMeter, ProbeSettings
+from tuneahead.training.memory import quantization_config
 from tuneahead.training.models import Base, load_base
 
 
@@ -182,6 +183,30 @@ def test_bf16_autocast_is_recorded_too(path: Path, base: Base, tmp_path: Path) -
     assert found.flatness is not None and ours.flatness is not None
     own, theirs = (flat.perturbed_nats - flat.centre_nats for flat in (ours.flatness, found.flatness))
     assert np.corrcoef(own.ravel(), theirs.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("precision", "share"), [("8bit", 0.02), ("4bit", 1e-4)])
+def test_a_base_in_fewer_bits_is_recorded_too(
+    path: Path, base: Base, tmp_path: Path, precision: str, share: float
+) -> None:
+    recorder = TraceRecorder(SETTINGS, notes=RunNotes(base=base.name))
+    trainer = make_trainer(
+        path,
+        tmp_path,
+        base,
+        make_data(base),
+        callbacks=[recorder],
+        quantization=quantization_config(precision, "cpu"),
+    )
+    trainer.train()
+    found = recorder.trace
+    assert found is not None and found.info.recipe.precision == precision
+    ours = own_trace(load_base(str(path), device="cpu", precision=precision), RECIPE)
+    # In 8 bits a token is rounded by the largest numbers of its pass, and the two fill passes differently.
+    np.testing.assert_allclose(found.steps.loss_sum_nats, ours.steps.loss_sum_nats, rtol=share)
+    np.testing.assert_allclose(found.steps.distance, ours.steps.distance, rtol=10 * share)
+    if precision == "4bit":
+        assert_same_trace(found, ours)
 
 
 def test_a_run_that_blows_up_says_when(path: Path, base: Base, tmp_path: Path) -> None:

@@ -168,5 +168,5 @@ def test_no_memory_for_the_adapters_is_a_clear_error(
     with monkeypatch.context() as patch, pytest.raises(ModelError, match=told) as caught:
         patch.setattr(torch, "zeros_like", full)
         list(train_stack(tiny, [Job(str(i), data, RECIPE) for i in range(2)], SETTINGS))
-    assert "batch_size" in caught.value.remedy and "4bit" not in caught.value.remedy, "4 bits need CUDA"
+    assert "batch_size" in caught.value.remedy and "4bit" in caught.value.remedy
     assert [name for name, _ in tiny.model.named_modules()] == names

@@ -101,10 +101,14 @@ def test_want_of_memory_is_said_with_the_number() -> None:
             require_room(2.0**50, "cpu", "a large thing", "take a smaller one")
 
 
-def test_quantized_bases_need_cuda_and_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quantized_bases_need_a_device_that_has_them_and_their_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert quantization_config("bf16", "cpu") is None
-    with pytest.raises(ModelError, match="4bit needs a CUDA device, the base would run on cpu"):
-        quantization_config("4bit", "cpu")
+    with pytest.raises(
+        ModelError, match="4bit needs a CUDA device or a processor, the base would run on mps"
+    ):
+        quantization_config("4bit", "mps")
     monkeypatch.setattr("tuneahead.training.memory.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="8bit needs bitsandbytes and accelerate") as caught:
         quantization_config("8bit", "cuda")

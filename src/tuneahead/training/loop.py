@@ -77,7 +77,7 @@ def _room(base: Base, runs: int) -> Iterator[None]:
             raise
         why = (str(error).splitlines() or ["no more can be had"])[0]
         remedy = "lower batch_size or max_length, or rank fewer recipes at once"
-        if base.device.startswith("cuda"):
+        if not base.device.startswith("mps"):
             remedy += ", or use precision 4bit"
         raise MemoryShortError(
             f"{runs} run(s) on {base.name!r} ran out of memory: {why}", remedy=remedy

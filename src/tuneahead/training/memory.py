@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,13 @@ def dtype_name(dtype: torch.dtype) -> str:
 def quantization_config(precision: str, device: str) -> object | None:
     """What transformers needs to load 8-bit or 4-bit weights; None for other precisions.
 
-    Raises :class:`ModelError` off CUDA and without the package bitsandbytes.
+    Raises :class:`ModelError` on other devices than CUDA and processors, and without bitsandbytes.
     """
     if precision not in QUANTIZED:
         return None
-    if not device.startswith("cuda"):
+    if not device.startswith(("cuda", "cpu")):
         raise ModelError(
-            f"precision {precision} needs a CUDA device, the base would run on {device}",
+            f"precision {precision} needs a CUDA device or a processor, the base would run on {device}",
             remedy="use precision auto, bf16 or fp32 here",
         )
     absent = [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]
@@ -43,6 +44,8 @@ def quantization_config(precision: str, device: str) -> object | None:
         )
     from transformers import BitsAndBytesConfig
 
+    # Else it says of every layer's every input that it is rounded, which is what 8 bits mean.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if precision == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
     computes = torch.bfloat16 if native_bf16(device) else torch.float32

@@ -122,9 +122,9 @@ def load_base(
 
     ``name`` is a name (``lab``, ``smollm2``), a folder, a GGUF file or a hub id. ``precision`` is that
     of the frozen weights: ``auto`` takes fp32 below 50 M parameters and where bf16 is not native, else
-    bf16; ``8bit`` and ``4bit`` are for CUDA. ``watch`` is told while weights come from the hub. Remote code
-    is never run and only safetensors are read. Raises :class:`ModelError` when the base can't be found, read
-    whole, held in memory or adapted.
+    bf16; ``8bit`` and ``4bit`` need bitsandbytes. ``watch`` is told while weights come from the hub.
+    Remote code is never run and only safetensors are read. Raises :class:`ModelError` when the base can't be
+    found, read whole, held in memory or adapted.
     """
     name, where = str(name), choose_device(device)
     quantization = quantization_config(precision, where)
@@ -135,7 +135,7 @@ def load_base(
         weight_bytes(empty, precision, dtype),
         where,
         f"base {name!r} in {precision if quantization else dtype_name(dtype)}",
-        "use a smaller base, --set precision=bf16, or 4bit on CUDA",
+        "use a smaller base, --set precision=bf16 or precision=4bit",
     )
     _require_adaptable(name, config, tokenizer, empty)
     with _load_errors(name):
