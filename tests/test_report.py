@@ -418,3 +418,15 @@ def test_the_report_of_an_assessment_states_errors_of_samples_too() -> None:
     page = Page(render_html(replace(found, features=features, data=data, ranges={})))
     assert "4.5 links ± 0.25" in page.text and "(200 of the 352 rows)" in page.text
     assert "of the 352 rows" not in Page(render_html(found)).text
+
+
+def test_a_feature_s_name_in_words_has_no_unit_and_says_what_it_is() -> None:
+    labels = {
+        "loss_variance_nats2": "Loss variance",
+        "non_ascii_fraction": "Non ASCII",
+        "probe_fraction": "Probe's share of the run",
+        "heldout_start_nats": "Held-out start",
+        "lora_rank_log2": "LoRA rank",
+    }
+    assert {name: words.feature_label(name) for name in labels} == labels
+    assert words.feature_words("probe_fraction") == "probe's share of the run"

@@ -104,7 +104,7 @@ def test_unknown_inputs_make_it_unsure_and_a_stop_makes_it_no_go() -> None:
     ("names", "said"),
     [
         (("a",), "a lies outside"),
-        (("a", "b"), "a, b lie outside"),
+        (("a", "b"), "a and b lie outside"),
         (("a", "b", "c", "d", "e"), "a, b, c and 2 more lie outside"),
         ((), "some inputs lie outside"),
     ],

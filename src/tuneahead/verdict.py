@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from tuneahead.counts import listed
 from tuneahead.errors import TuneAheadError
 
 Decision = Literal["GO", "NO_GO", "UNSURE"]
@@ -224,7 +225,7 @@ def _named(outside: tuple[str, ...]) -> str:
     if len(outside) == 1:
         return f"{outside[0]} lies"
     shown, rest = outside[:NAMED_OUTSIDE], len(outside) - NAMED_OUTSIDE
-    return (", ".join(shown) or "some inputs") + (f" and {rest} more" if rest > 0 else "") + " lie"
+    return (listed([*shown, *([f"{rest} more"] if rest > 0 else [])]) or "some inputs") + " lie"
 
 
 def _is_near(forecast: Forecast, threshold_pp: float, error_pp: float) -> bool:

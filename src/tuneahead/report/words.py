@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tuneahead.assessment import Assessment, Checkup, DataSummary
+from tuneahead.assessment import Assessment, Checkup, DataSummary, FeatureRange, Outcome
 from tuneahead.counts import listed
 from tuneahead.features.sampling import Sample
 from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
 from tuneahead.printable import printable
 from tuneahead.report.plots import number, number_pp
-from tuneahead.verdict import Attribution, Decision, Finding, first_stop
+from tuneahead.verdict import Attribution, Decision, Finding, apart, first_stop, reaches
 
 VERDICTS: dict[Decision, str] = {"GO": "Go", "NO_GO": "No go", "UNSURE": "Unsure"}
 TERMS = {
@@ -19,9 +19,30 @@ TERMS = {
     GAIN_TERM: "Gain so far",
     HEADROOM_TERM: "Head-room of the benchmark",
     LIMIT_TERM: "Limit of the scale",
+    "probe_fraction": "Probe's share of the run",
 }
-UNIT_SUFFIXES = ("_pp", "_nats", "_tokens", "_words", "_seconds", "_fraction", "_log10", "_log2", "_words2")
-SPELLED = {"grad": "gradient", "lora": "LoRA", "kl": "divergence", "sd": "spread", "cv": "relative spread"}
+UNIT_SUFFIXES = (
+    "_pp",
+    "_nats",
+    "_tokens",
+    "_words",
+    "_seconds",
+    "_fraction",
+    "_log10",
+    "_log2",
+    "_words2",
+    "_nats2",
+)
+SPELLED = {
+    "grad": "gradient",
+    "lora": "LoRA",
+    "kl": "divergence",
+    "sd": "spread",
+    "cv": "relative spread",
+    "ascii": "ASCII",
+    "heldout": "held-out",
+    "ngram": "n-gram",
+}
 SMALLEST_PP = 0.05
 """Contributions that would be printed as 0.0 are summed up with the rest."""
 SAID_BESIDE = frozenset({"examples", "examples_log10"})
@@ -126,11 +147,23 @@ def rows_text(finding: Finding) -> str:
 def feature_label(name: str) -> str:
     """A feature's name as plain words; its unit stands with the value."""
     if name in TERMS:
-        return TERMS[name]
+        return TERMS[name][:1].lower() + TERMS[name][1:]
     text = name
     for unit in UNIT_SUFFIXES:
         text = text.removesuffix(unit)
-    return sentence(" ".join(SPELLED.get(word, word) for word in text.split("_") if word))
+    return " ".join(SPELLED.get(word, word) for word in text.split("_") if word)
+
+
+def beside_range(name: str, value: float, span: FeatureRange | None) -> str:
+    """A feature with its value and the range of the predictor's runs, as in ``total steps (200; known 300 to
+    1,500)``."""
+    spec = known_spec(name)
+    shown = spec.format_value if spec is not None else "{:.4g}".format
+    known = ""
+    if span is not None and math.isfinite(span.low) and math.isfinite(span.high):
+        low, high = shown(span.low), shown(span.high)
+        known = f"; known {low}" if low == high else f"; known {low} to {high}"
+    return f"{feature_words(name)} ({'absent' if math.isnan(value) else shown(value)}{known})"
 
 
 def file_name(data: DataSummary) -> str:
@@ -142,6 +175,11 @@ def sentence(text: str) -> str:
     """The text, printable, with a capital at its start unless it starts with an identifier as max_length."""
     text = printable(text)
     first = text.split(" ", 1)[0]
+    return sentence(feature_words(name))
+
+
+def feature_words(name: str) -> str:
+    """The same within a sentence, without a capital."""
     return text if "_" in first else text[:1].upper() + text[1:]
 
 
