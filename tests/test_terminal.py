@@ -257,5 +257,24 @@ def test_a_ranking_keeps_the_order_given() -> None:
     target = console()
     print_ranking(target, ["good.yaml", "bad.yaml"], [made_assessment(), made_assessment(44.0)])
     text = shown(target)
+def test_a_ranking_says_its_goal_and_why_a_verdict_is_not_what_the_interval_says() -> None:
+    low = made_assessment(44.0)
+    assert low.forecast is not None and low.verdict.decision == "NO_GO"
+    odd = replace(
+        low,
+        forecast=replace(low.forecast, in_distribution=False),
+        verdict=replace(
+            low.verdict, decision="UNSURE", reason="learning rate (0.05; known 1e-4 to 0.01) lies outside"
+        ),
+    )
+    target = console(120)
+    print_ranking(target, ["a.yaml", "b.yaml", "c.yaml"], [made_assessment(), odd, low])
+    lines = [line.strip() for line in shown(target).splitlines()]
+    assert "Goal: a score of 52.0." in lines
+    assert [line for line in lines if line[:2] in ("1:", "2:", "3:")] == [
+        "2: Learning rate (0.05; known 1e-4 to 0.01) lies outside."
+    ]
+
+
     assert text.index("good.yaml") < text.index("bad.yaml")
     assert "No go" in text
