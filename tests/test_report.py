@@ -149,7 +149,7 @@ def test_without_forecast_the_score_at_the_probe_is_what_is_said() -> None:
 def test_a_measured_outcome_stands_beside_the_forecast() -> None:
     text = Page(render_html(replace(made_assessment(), outcome=Outcome(56.9, 840, 33.0)))).text
     assert "Measured score 56.9 %" in text
-    assert "−1.4 to forecast" in text
+    assert "1.4 points below the forecast; it reaches the goal of 52.0" in text
 
 
 def test_rows_seen_once_are_mapped_by_the_step_of_their_visit() -> None:

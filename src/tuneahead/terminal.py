@@ -368,14 +368,13 @@ def costs_line(assessment: Assessment) -> Text:
     if parts and math.isfinite(costs.price_per_hour):
         parts[-1] += f" at {costs.price_per_hour:,g} an hour"
     if assessment.outcome is not None:
-        parts += _beside_forecast(assessment.outcome, assessment.forecast)
+        parts += _scored(assessment.outcome, assessment)
     return Text("; ".join(parts) + "." if parts else "Nothing was trained.")
 
 
-def _beside_forecast(outcome: Outcome, forecast: Forecast | None) -> list[str]:
+def _scored(outcome: Outcome, assessment: Assessment) -> list[str]:
+    """What the full run scored, beside its forecast and the goal, as far as there are any."""
+    said = words.measured_note(outcome, assessment)
     if outcome.unscored:
         return [f"it {outcome.unscored}"]
-    if forecast is None:
-        return []
-    off = outcome.score_pp - forecast.score_pp
-    return [f"it scored {_points(abs(off))} points {'above' if off >= 0 else 'below'} the forecast"]
+    return [f"it scored {_points(outcome.score_pp)} %" + (f", {said}" if said else "")]

@@ -28,7 +28,7 @@ from tuneahead.report.page import (
     VerdictView,
 )
 from tuneahead.report.plots import number_pp
-from tuneahead.verdict import Decision, Finding, Forecast
+from tuneahead.verdict import Decision, Finding
 
 SHOWN_REASONS = 8
 SHOWN_DOTS = 800
@@ -142,7 +142,7 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
             Figure("Predicted gain", words.signed_pp(forecast.score_pp - assessment.counts_from_pp), "points")
         )
     if assessment.outcome is not None:
-        out.append(_measured(assessment.outcome, forecast))
+        out.append(_measured(assessment.outcome, assessment))
     if (full := _full_run(assessment)) is not None:
         out.append(full)
     if math.isfinite(costs.probe_seconds):
@@ -158,12 +158,9 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
     return tuple(out)
 
 
-def _measured(outcome: Outcome, forecast: Forecast | None) -> Figure:
-    note = ""
-    if outcome.unscored:
-        note = f"the full run {outcome.unscored}"
-    elif forecast is not None:
-        note = f"{words.signed_pp(outcome.score_pp - forecast.score_pp)} to forecast"
+def _measured(outcome: Outcome, assessment: Assessment) -> Figure:
+    unscored = outcome.unscored
+    note = f"the full run {unscored}" if unscored else words.measured_note(outcome, assessment)
     unit = "" if outcome.unscored else "%"
     return Figure("Measured score", number_pp(outcome.score_pp), unit, note)
 

@@ -121,6 +121,23 @@ def reason(assessment: Assessment) -> str:
     return text
 
 
+def measured_note(outcome: Outcome, assessment: Assessment) -> str:
+    """How a measured score lies beside its forecast and the goal; empty where there is neither.
+
+    As in ``1.3 points below the forecast; it reaches the goal of 47.7``.
+    """
+    parts = []
+    if assessment.forecast is not None:
+        off_pp = outcome.score_pp - assessment.forecast.score_pp
+        parts.append(f"{number_pp(abs(off_pp))} points {'above' if off_pp >= 0 else 'below'} the forecast")
+    goal_pp = assessment.verdict.threshold_pp
+    if math.isfinite(goal_pp):
+        wanted, _ = apart(goal_pp, outcome.score_pp)
+        reached = "reaches" if reaches(outcome.score_pp, goal_pp) else "stays below"
+        parts.append(f"it {reached} the goal of {wanted}")
+    return "; ".join(parts)
+
+
 def asked_note(assessment: Assessment) -> str:
     """On how many items base and probe were scored, and how sure that makes it; empty where on all."""
     asked, items = assessment.items_asked, assessment.task.benchmark_items
@@ -146,6 +163,11 @@ def rows_text(finding: Finding) -> str:
 
 def feature_label(name: str) -> str:
     """A feature's name as plain words; its unit stands with the value."""
+    return sentence(feature_words(name))
+
+
+def feature_words(name: str) -> str:
+    """The same within a sentence, without a capital."""
     if name in TERMS:
         return TERMS[name][:1].lower() + TERMS[name][1:]
     text = name
@@ -175,11 +197,6 @@ def sentence(text: str) -> str:
     """The text, printable, with a capital at its start unless it starts with an identifier as max_length."""
     text = printable(text)
     first = text.split(" ", 1)[0]
-    return sentence(feature_words(name))
-
-
-def feature_words(name: str) -> str:
-    """The same within a sentence, without a capital."""
     return text if "_" in first else text[:1].upper() + text[1:]
 
 
