@@ -114,9 +114,9 @@ def test_the_headline_is_the_verdict(score: float, word: str) -> None:
 def test_a_level_near_certainty_is_not_called_certain() -> None:
     found = made_assessment()
     assert found.forecast is not None
-    for level, said in ((0.9, "90% confidence"), (0.995, "99.5% confidence")):
+    for level, said in ((0.9, "90 % probability"), (0.995, "99.5 % probability")):
         page = render_html(replace(found, forecast=replace(found.forecast, level=level)))
-        assert f"at {said}" in page
+        assert f"with {said}" in page
 
 
 def test_the_reasons_start_at_the_baseline_and_add_up_to_the_forecast() -> None:

@@ -135,7 +135,7 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
                 "Predicted score",
                 number_pp(forecast.score_pp),
                 "%",
-                f"{interval} at {100 * forecast.level:g}% confidence",
+                f"{interval} with {100 * forecast.level:g} % probability",
             )
         )
         out.append(
@@ -233,7 +233,10 @@ def _health_intro(assessment: Assessment) -> str:
     names = {"stop": "blocking problem", "warn": "warning", "note": "note"}
     parts = [counted(n, names[k]) for k, n in counts.items() if n]
     found = ", ".join(parts) if parts else "nothing to report"
-    return f"Preflight looked at {counted(assessment.data.rows, 'row')} before any training: {found}."
+    rows = counted(assessment.data.rows, "row")
+    if assessment.trace is None:
+        return f"Preflight looked at {rows} before any training: {found}."
+    return f"Preflight looked at {rows} before any training, and then at the probe: {found}."
 
 
 def _strips(assessment: Assessment) -> tuple[Strip, ...]:
