@@ -203,21 +203,21 @@ def decide(
     if math.isnan(threshold):
         return Verdict("UNSURE", UNKNOWN_GOAL, threshold)
     wanted, low, high = apart(threshold, forecast.low_pp, forecast.high_pp)
-    span = f"{low} to {high}"
+    interval = f"{100 * forecast.level:g} % interval ({low} to {high})"
     if not forecast.in_distribution:
         odd = _named(forecast.outside)
         return Verdict("UNSURE", f"{odd} outside the runs the predictor knows", threshold)
     if _is_near(forecast, threshold, base_error_pp):
         return Verdict(
             "UNSURE",
-            f"the interval ({span}) lies close to {uncertain_goal(wanted, base_error_pp)}",
+            f"the {interval} lies close to {uncertain_goal(wanted, base_error_pp)}",
             threshold,
         )
     if reaches(forecast.low_pp, threshold):
-        return Verdict("GO", f"the whole interval ({span}) reaches the goal of {wanted}", threshold)
+        return Verdict("GO", f"the whole {interval} reaches the goal of {wanted}", threshold)
     if not reaches(forecast.high_pp, threshold):
-        return Verdict("NO_GO", f"the whole interval ({span}) stays below the goal of {wanted}", threshold)
-    return Verdict("UNSURE", f"the interval ({span}) straddles the goal of {wanted}", threshold)
+        return Verdict("NO_GO", f"the whole {interval} stays below the goal of {wanted}", threshold)
+    return Verdict("UNSURE", f"the {interval} straddles the goal of {wanted}", threshold)
 
 
 def _named(outside: tuple[str, ...]) -> str:
