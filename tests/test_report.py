@@ -12,6 +12,7 @@ from dataclasses import replace
 from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -374,17 +375,11 @@ def long_names_assessment() -> Assessment:
     return replace(found, findings=(finding,), fixes=(Fix(long, long),), task=replace(found.task, base=long))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [320, 390, 1280])
-@pytest.mark.parametrize("made", [made_assessment, unsure_assessment, long_names_assessment, made_checkup])
-def test_a_real_browser_draws_the_page(
-    tmp_path: Path, width: int, made: Callable[[], Assessment | Checkup]
-) -> None:
-    # A frame is as narrow as it is told; a browser's window is not.
-    frame = f'<iframe id="page" style="width: {width}px" srcdoc="{escape(render_html(made()))}"></iframe>'
+def measured_in_a_browser(tmp_path: Path, html: str, width: int, script: str) -> dict[str, Any]:
+    """What ``script`` says of the page in a frame: that is as narrow as it is told, a window is not."""
+    frame = f'<iframe id="page" style="width: {width}px" srcdoc="{escape(html)}"></iframe>'
     page = tmp_path / "framed.html"
-    page.write_text(f"<!doctype html>{frame}<pre></pre><script>{MEASURE}</script>", encoding="utf-8")
+    page.write_text(f"<!doctype html>{frame}<pre></pre><script>{script}</script>", encoding="utf-8")
     flags = [
         "--headless",
         "--no-sandbox",
@@ -395,9 +390,58 @@ def test_a_real_browser_draws_the_page(
     done = subprocess.run(["chromium", *flags, page.as_uri()], check=True, capture_output=True, timeout=120)
     drawn = re.search(r"<pre>(.*)</pre>", done.stdout.decode())
     assert drawn is not None
-    found = json.loads(unescape(drawn[1]))
+    found: dict[str, Any] = json.loads(unescape(drawn[1]))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [320, 390, 1280])
+@pytest.mark.parametrize("made", [made_assessment, unsure_assessment, long_names_assessment, made_checkup])
+def test_a_real_browser_draws_the_page(
+    tmp_path: Path, width: int, made: Callable[[], Assessment | Checkup]
+) -> None:
+    found = measured_in_a_browser(tmp_path, render_html(made()), width, MEASURE)
     assert found["cards"] >= 3 and found["shapes"] >= 2, "the page is drawn"
     assert found["wide"] <= width and found["touching"] == [] and found["cut"] == []
+
+
+DETAILS = """
+onload = () => {
+  const page = document.getElementById('page').contentDocument;
+  const size = (e) => parseFloat(getComputedStyle(e).fontSize);
+  const larger = [...page.querySelectorAll('th span, .fixes span, .figures p, .findings small, code')]
+    .filter((e) => size(e) > size(page.body)).map((e) => e.textContent);
+  document.querySelector('pre').textContent = JSON.stringify({larger});
+};
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_on_paper_no_detail_is_larger_than_the_text(tmp_path: Path) -> None:
+    printed = render_html(made_assessment()).replace("@media print", "@media all")
+    assert measured_in_a_browser(tmp_path, printed, 740, DETAILS) == {"larger": []}
+
+
+def test_measures_without_a_range_leave_no_room_for_its_bar() -> None:
+    made = made_assessment()
+    features = FeatureVector({"parse_depth_mean": 4.5})
+    bare = render_html(replace(made, features=features, ranges={}))
+    ranged = render_html(
+        replace(made, features=features, ranges={"parse_depth_mean": FeatureRange(1.0, 9.0)})
+    )
+    assert 'class="strip-row plain"' in bare and "<i></i>" not in bare
+    assert 'class="strip-row"' in ranged and 'class="strip-row plain"' not in ranged
+
+
+def test_a_finding_of_the_probe_is_not_said_to_be_of_before_any_training() -> None:
+    found = made_assessment()
+    stop = Finding("non-finite", "stop", "the loss was not finite at step 61", "lower the rate")
+    probed = Page(render_html(replace(found, findings=(stop,)))).text
+    assert "looked at 352 rows before any training, and then at the probe: 1 blocking problem" in probed
+    unprobed = Page(render_html(replace(found, findings=(stop,), trace=None))).text
+    assert "looked at 352 rows before any training: 1 blocking problem" in unprobed
 
 
 def test_the_page_of_a_checkup_is_well_formed_and_states_errors() -> None:

@@ -248,7 +248,7 @@ def _strips(assessment: Assessment) -> tuple[Strip, ...]:
         value, span = values.get(name, math.nan), assessment.ranges.get(name)
         if not math.isfinite(value):
             continue
-        note, bar = "", Markup("<i></i>")
+        note, bar = "", Markup()
         if span is not None and math.isfinite(span.low) and math.isfinite(span.high):
             note = "below usual" if value < span.low else "above usual" if value > span.high else ""
             bar = plots.range_strip(value, span.low, span.high)
