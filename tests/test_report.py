@@ -410,7 +410,7 @@ DETAILS = """
 onload = () => {
   const page = document.getElementById('page').contentDocument;
   const size = (e) => parseFloat(getComputedStyle(e).fontSize);
-  const larger = [...page.querySelectorAll('th span, .fixes span, .figures p, .findings small, code')]
+  const larger = [...page.querySelectorAll('th span, .fixes span, .figures .note, .findings small, code')]
     .filter((e) => size(e) > size(page.body)).map((e) => e.textContent);
   document.querySelector('pre').textContent = JSON.stringify({larger});
 };
@@ -433,6 +433,18 @@ def test_measures_without_a_range_leave_no_room_for_its_bar() -> None:
     )
     assert 'class="strip-row plain"' in bare and "<i></i>" not in bare
     assert 'class="strip-row"' in ranged and 'class="strip-row plain"' not in ranged
+
+
+@pytest.mark.parametrize("made", [made_assessment, made_checkup])
+def test_a_list_of_names_and_values_holds_nothing_else(made: Callable[[], Assessment | Checkup]) -> None:
+    for found in re.findall(r"<dl.*?</dl>", render_html(made()), re.DOTALL):
+        assert set(re.findall(r"</(\w+)>", found)) <= {"dl", "div", "dt", "dd", "small"}
+
+
+def test_scores_without_a_goal_are_read_without_one() -> None:
+    found = made_assessment()
+    page = render_html(replace(found, verdict=replace(found.verdict, threshold_pp=math.nan)))
+    assert "Scores in percent. Base 31.4;" in page and "goal n/a" not in page
 
 
 def test_a_finding_of_the_probe_is_not_said_to_be_of_before_any_training() -> None:

@@ -122,7 +122,8 @@ def _scores(assessment: Assessment) -> tuple[Markup | None, str]:
         + (f" ({number_pp(row.low_pp)} to {number_pp(row.high_pp)})" if math.isfinite(row.low_pp) else "")
         for row in rows
     )
-    return plots.score_chart(rows, marks), f"Scores in percent. {reading}; goal {number_pp(threshold)}."
+    goal = f"; goal {number_pp(threshold)}" if marks else ""
+    return plots.score_chart(rows, marks), f"Scores in percent. {reading}{goal}."
 
 
 def _figures(assessment: Assessment) -> tuple[Figure, ...]:
