@@ -16,7 +16,7 @@ import pytest
 from made_assessment import made_assessment, made_table
 
 from tuneahead import conclusion
-from tuneahead.assessment import Assessment, Outcome, assessment_from_json
+from tuneahead.assessment import Assessment, FeatureRange, Outcome, assessment_from_json
 from tuneahead.benchmark.items import Benchmark, ChoiceItem
 from tuneahead.checkup import check
 from tuneahead.dataset import Dataset, read_examples
@@ -439,6 +439,27 @@ def test_a_run_among_others_is_foreseen_to_take_as_long_alone_as_its_device_lets
     for made, expected in ((trace, 500.0), (gpu, 4000.0)):
         result = RunResult("a", made, {}, {}, len(seconds), 50.0, width=8.0)
         assert conclusion._full_run_seconds(result, 1000) == pytest.approx(expected)
+
+
+def test_unsure_says_in_words_what_lies_outside_with_its_value_and_the_known_range(found: Assessment) -> None:
+    assert found.forecast is not None
+    values = {"total_steps_log10": math.log10(200), "probe_fraction": 0.5, "parse_depth_mean": math.nan}
+    ranges = {
+        "total_steps_log10": FeatureRange(math.log10(300), math.log10(1500)),
+        "probe_fraction": FeatureRange(1 / 15, 1 / 3),
+        "parse_depth_mean": FeatureRange(4.0, 4.0),
+    }
+    forecast = replace(found.forecast, in_distribution=False, outside=(*values, "own_feature"))
+    draft = replace(found, features=FeatureVector({**values, "own_feature": 2.5}), ranges=ranges)
+    verdict = conclusion._decide(draft, forecast)
+    assert verdict.reason == (
+        "total steps (200; known 300 to 1,500), probe's share of the run (50 %; known 6.67 % to 33.3 %), "
+        "parse depth mean (absent; known 4 links) and 1 more lie outside the runs the predictor knows"
+    )
+    one = conclusion._decide(draft, replace(forecast, outside=("own_feature",)))
+    assert one.reason == "own feature (2.5) lies outside the runs the predictor knows"
+    # The JSON keeps the features' own names.
+    assert forecast.outside[0] == "total_steps_log10"
 
 
 def test_the_ranges_begin_with_what_lies_outside_whatever_kind_it_is(bench: Workbench) -> None:

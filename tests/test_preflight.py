@@ -456,12 +456,12 @@ def test_a_mix_of_languages_is_a_note() -> None:
     finding = _one(preflight(_with(*german), Recipe()), "language-mix")
     assert "German" in finding.message and "English" in finding.message and finding.severity == "note"
     russian = [("Столица Перу?", f"Это город Лима, номер {i}") for i in range(4)]
-    assert "cyrillic script 20 %" in _one(preflight(_with(*russian), Recipe()), "language-mix").message
+    assert "Cyrillic script 20 %" in _one(preflight(_with(*russian), Recipe()), "language-mix").message
     foreign = [
         (f"Tell me in plain English what the capital of {land} is.", "是利马，对吗") for land in CAPITALS
     ]
     finding = _one(preflight(_with(*foreign, copies=3), Recipe()), "language-mix")
-    assert "cjk script" in finding.message and finding.rows[0] == 49
+    assert "CJK script" in finding.message and finding.rows[0] == 49
     assert not _only(preflight(_clean(3), Recipe()), "language-mix")
     code = [
         (f"Print {city}", f"import os\nprint(os.getcwd(), 'http://example.com', os.sep, '{city}')")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,9 +115,9 @@ def test_the_headline_is_the_verdict(score: float, word: str) -> None:
 def test_a_level_near_certainty_is_not_called_certain() -> None:
     found = made_assessment()
     assert found.forecast is not None
-    for level, said in ((0.9, "90% confidence"), (0.995, "99.5% confidence")):
+    for level, said in ((0.9, "90 % probability"), (0.995, "99.5 % probability")):
         page = render_html(replace(found, forecast=replace(found.forecast, level=level)))
-        assert f"at {said}" in page
+        assert f"with {said}" in page
 
 
 def test_the_reasons_start_at_the_baseline_and_add_up_to_the_forecast() -> None:
@@ -149,7 +150,7 @@ def test_without_forecast_the_score_at_the_probe_is_what_is_said() -> None:
 def test_a_measured_outcome_stands_beside_the_forecast() -> None:
     text = Page(render_html(replace(made_assessment(), outcome=Outcome(56.9, 840, 33.0)))).text
     assert "Measured score 56.9 %" in text
-    assert "−1.4 to forecast" in text
+    assert "1.4 points below the forecast; it reaches the goal of 52.0" in text
 
 
 def test_rows_seen_once_are_mapped_by_the_step_of_their_visit() -> None:
@@ -374,17 +375,11 @@ def long_names_assessment() -> Assessment:
     return replace(found, findings=(finding,), fixes=(Fix(long, long),), task=replace(found.task, base=long))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [320, 390, 1280])
-@pytest.mark.parametrize("made", [made_assessment, unsure_assessment, long_names_assessment, made_checkup])
-def test_a_real_browser_draws_the_page(
-    tmp_path: Path, width: int, made: Callable[[], Assessment | Checkup]
-) -> None:
-    # A frame is as narrow as it is told; a browser's window is not.
-    frame = f'<iframe id="page" style="width: {width}px" srcdoc="{escape(render_html(made()))}"></iframe>'
+def measured_in_a_browser(tmp_path: Path, html: str, width: int, script: str) -> dict[str, Any]:
+    """What ``script`` says of the page in a frame: that is as narrow as it is told, a window is not."""
+    frame = f'<iframe id="page" style="width: {width}px" srcdoc="{escape(html)}"></iframe>'
     page = tmp_path / "framed.html"
-    page.write_text(f"<!doctype html>{frame}<pre></pre><script>{MEASURE}</script>", encoding="utf-8")
+    page.write_text(f"<!doctype html>{frame}<pre></pre><script>{script}</script>", encoding="utf-8")
     flags = [
         "--headless",
         "--no-sandbox",
@@ -395,9 +390,70 @@ def test_a_real_browser_draws_the_page(
     done = subprocess.run(["chromium", *flags, page.as_uri()], check=True, capture_output=True, timeout=120)
     drawn = re.search(r"<pre>(.*)</pre>", done.stdout.decode())
     assert drawn is not None
-    found = json.loads(unescape(drawn[1]))
+    found: dict[str, Any] = json.loads(unescape(drawn[1]))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [320, 390, 1280])
+@pytest.mark.parametrize("made", [made_assessment, unsure_assessment, long_names_assessment, made_checkup])
+def test_a_real_browser_draws_the_page(
+    tmp_path: Path, width: int, made: Callable[[], Assessment | Checkup]
+) -> None:
+    found = measured_in_a_browser(tmp_path, render_html(made()), width, MEASURE)
     assert found["cards"] >= 3 and found["shapes"] >= 2, "the page is drawn"
     assert found["wide"] <= width and found["touching"] == [] and found["cut"] == []
+
+
+DETAILS = """
+onload = () => {
+  const page = document.getElementById('page').contentDocument;
+  const size = (e) => parseFloat(getComputedStyle(e).fontSize);
+  const larger = [...page.querySelectorAll('th span, .fixes span, .figures .note, .findings small, code')]
+    .filter((e) => size(e) > size(page.body)).map((e) => e.textContent);
+  document.querySelector('pre').textContent = JSON.stringify({larger});
+};
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_on_paper_no_detail_is_larger_than_the_text(tmp_path: Path) -> None:
+    printed = render_html(made_assessment()).replace("@media print", "@media all")
+    assert measured_in_a_browser(tmp_path, printed, 740, DETAILS) == {"larger": []}
+
+
+def test_measures_without_a_range_leave_no_room_for_its_bar() -> None:
+    made = made_assessment()
+    features = FeatureVector({"parse_depth_mean": 4.5})
+    bare = render_html(replace(made, features=features, ranges={}))
+    ranged = render_html(
+        replace(made, features=features, ranges={"parse_depth_mean": FeatureRange(1.0, 9.0)})
+    )
+    assert 'class="strip-row plain"' in bare and "<i></i>" not in bare
+    assert 'class="strip-row"' in ranged and 'class="strip-row plain"' not in ranged
+
+
+@pytest.mark.parametrize("made", [made_assessment, made_checkup])
+def test_a_list_of_names_and_values_holds_nothing_else(made: Callable[[], Assessment | Checkup]) -> None:
+    for found in re.findall(r"<dl.*?</dl>", render_html(made()), re.DOTALL):
+        assert set(re.findall(r"</(\w+)>", found)) <= {"dl", "div", "dt", "dd", "small"}
+
+
+def test_scores_without_a_goal_are_read_without_one() -> None:
+    found = made_assessment()
+    page = render_html(replace(found, verdict=replace(found.verdict, threshold_pp=math.nan)))
+    assert "Scores in percent. Base 31.4;" in page and "goal n/a" not in page
+
+
+def test_a_finding_of_the_probe_is_not_said_to_be_of_before_any_training() -> None:
+    found = made_assessment()
+    stop = Finding("non-finite", "stop", "the loss was not finite at step 61", "lower the rate")
+    probed = Page(render_html(replace(found, findings=(stop,)))).text
+    assert "looked at 352 rows before any training, and then at the probe: 1 blocking problem" in probed
+    unprobed = Page(render_html(replace(found, findings=(stop,), trace=None))).text
+    assert "looked at 352 rows before any training: 1 blocking problem" in unprobed
 
 
 def test_the_page_of_a_checkup_is_well_formed_and_states_errors() -> None:
@@ -418,3 +474,15 @@ def test_the_report_of_an_assessment_states_errors_of_samples_too() -> None:
     page = Page(render_html(replace(found, features=features, data=data, ranges={})))
     assert "4.5 links ± 0.25" in page.text and "(200 of the 352 rows)" in page.text
     assert "of the 352 rows" not in Page(render_html(found)).text
+
+
+def test_a_feature_s_name_in_words_has_no_unit_and_says_what_it_is() -> None:
+    labels = {
+        "loss_variance_nats2": "Loss variance",
+        "non_ascii_fraction": "Non ASCII",
+        "probe_fraction": "Probe's share of the run",
+        "heldout_start_nats": "Held-out start",
+        "lora_rank_log2": "LoRA rank",
+    }
+    assert {name: words.feature_label(name) for name in labels} == labels
+    assert words.feature_words("probe_fraction") == "probe's share of the run"

@@ -108,7 +108,11 @@ def test_an_outcome_lies_above_or_below_its_forecast() -> None:
     assert found.forecast is not None
     for off, said in ((1.4, "1.4 points above the forecast"), (-0.4, "0.4 points below the forecast")):
         outcome = Outcome(found.forecast.score_pp + off, 840, 33.0)
-        assert f"; it scored {said}" in costs_line(replace(found, outcome=outcome)).plain
+        score = f"{outcome.score_pp:.1f} %"
+        line = costs_line(replace(found, outcome=outcome)).plain
+        assert f"; it scored {score}, {said}; it reaches the goal of 52.0." in line
+    missed = replace(found, outcome=Outcome(51.98, 840, 33.0), forecast=None)
+    assert costs_line(missed).plain.endswith("; it scored 52.0 %, it stays below the goal of 52.00.")
 
 
 def test_a_full_run_that_ended_early_has_its_reason_instead_of_a_score() -> None:
@@ -117,7 +121,7 @@ def test_a_full_run_that_ended_early_has_its_reason_instead_of_a_score() -> None
     said = "ended early: the loss was not finite at step 347"
     assert costs_line(found).plain.endswith(f"the full run of 840 steps took 33 s; it {said}.")
     page = html.unescape(render_html(found))
-    assert f"the full run {said}" in page and "n/a to forecast" not in page and "Measured n/a" not in page
+    assert f"the full run {said}" in page and "n/a points" not in page and "Measured n/a" not in page
     assert assessment_from_json(found.to_json()).outcome is not None
     no_number = replace(found, outcome=replace(failed, failure=""))
     assert costs_line(no_number).plain.endswith("; it has no finite score.")
@@ -251,6 +255,25 @@ def test_a_ranking_says_once_why_recipes_have_no_forecast() -> None:
     lines = [line.strip() for line in shown(target).splitlines()]
     assert lines.count("2, 4: The predictor has seen no run of base mine.") == 1
     assert lines.count("3: Learning rate 3 is above 0.1.") == 1
+
+
+def test_a_ranking_says_its_goal_and_why_a_verdict_is_not_what_the_interval_says() -> None:
+    low = made_assessment(44.0)
+    assert low.forecast is not None and low.verdict.decision == "NO_GO"
+    odd = replace(
+        low,
+        forecast=replace(low.forecast, in_distribution=False),
+        verdict=replace(
+            low.verdict, decision="UNSURE", reason="learning rate (0.05; known 1e-4 to 0.01) lies outside"
+        ),
+    )
+    target = console(120)
+    print_ranking(target, ["a.yaml", "b.yaml", "c.yaml"], [made_assessment(), odd, low])
+    lines = [line.strip() for line in shown(target).splitlines()]
+    assert "Goal: a score of 52.0." in lines
+    assert [line for line in lines if line[:2] in ("1:", "2:", "3:")] == [
+        "2: Learning rate (0.05; known 1e-4 to 0.01) lies outside."
+    ]
 
 
 def test_a_ranking_keeps_the_order_given() -> None:

@@ -91,6 +91,17 @@ def test_a_verdict_tells_the_bound_that_decided_it_from_the_goal(low: float, hig
     assert said in decide(forecast(low, high), Goal(minimum_pp=55)).reason
 
 
+def test_a_verdict_says_how_likely_the_interval_holds() -> None:
+    for low, high, said in (
+        (60, 70, "the whole {} reaches"),
+        (40, 50, "the whole {} stays"),
+        (50, 60, "{} straddles"),
+    ):
+        found = replace(forecast(low, high), level=0.995)
+        interval = f"99.5 % interval ({low:.1f} to {high:.1f})"
+        assert said.format(interval) in decide(found, Goal(minimum_pp=55)).reason
+
+
 def test_unknown_inputs_make_it_unsure_and_a_stop_makes_it_no_go() -> None:
     unsure = decide(forecast(60, 70, known=False), Goal(minimum_pp=50))
     assert unsure.decision == "UNSURE" and "learning rate" in unsure.reason
@@ -104,7 +115,7 @@ def test_unknown_inputs_make_it_unsure_and_a_stop_makes_it_no_go() -> None:
     ("names", "said"),
     [
         (("a",), "a lies outside"),
-        (("a", "b"), "a, b lie outside"),
+        (("a", "b"), "a and b lie outside"),
         (("a", "b", "c", "d", "e"), "a, b, c and 2 more lie outside"),
         ((), "some inputs lie outside"),
     ],

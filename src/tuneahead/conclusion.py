@@ -149,20 +149,27 @@ def conclude(
     if bench.predictor is None or absent:
         return _unforeseen(draft, absent)
     forecast, baseline, attributions = _forecast(bench, features, draft)
+    draft = replace(draft, ranges=_ranges(bench, features, forecast.outside))
     return replace(
         draft,
         forecast=forecast,
         baseline_pp=baseline,
         attributions=attributions,
-        ranges=_ranges(bench, features, forecast.outside),
         verdict=_decide(draft, forecast),
         fixes=_fixes(attributions, findings, bench.predictor.domain.typical),
     )
 
 
 def _decide(draft: Assessment, forecast: Forecast) -> Verdict:
-    """The verdict, with the goal counted from the base's score on every item as far as it is known."""
-    counted = replace(forecast, base_pp=draft.counts_from_pp)
+    """The verdict, with the goal counted from the base's score on every item as far as it is known.
+
+    Features outside the predictor's runs are told with their values and with those runs' range.
+    """
+    from tuneahead.report.words import beside_range
+
+    values, ranges = draft.features.values, draft.ranges
+    outside = tuple(beside_range(name, values.get(name, NAN), ranges.get(name)) for name in forecast.outside)
+    counted = replace(forecast, base_pp=draft.counts_from_pp, outside=outside)
     return decide(counted, draft.goal, draft.findings, base_error_pp=_goal_error_pp(draft))
 
 

@@ -25,7 +25,7 @@ from tuneahead.printable import printable
 from tuneahead.ranking import best_chances
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
-from tuneahead.verdict import Attribution, Decision, Finding, Fix, Forecast, Severity
+from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity, reaches
 
 COLOURS: dict[Decision, str] = {"GO": "green", "NO_GO": "red", "UNSURE": "yellow"}
 SEVERITY_STYLES: dict[Severity, str] = {"stop": "bold red", "warn": "yellow", "note": "dim"}
@@ -144,19 +144,32 @@ def print_ranking(console: Console, names: Sequence[str], assessments: Sequence[
             Text(words.VERDICTS[decision], style=COLOURS[decision]),
         )
     console.print(table)
+    goals = [one.verdict.threshold_pp for one in assessments if math.isfinite(one.verdict.threshold_pp)]
+    if goals:
+        console.print(Text(f"Goal: a score of {_points(goals[0])}.", style="dim"))
     if known:
         console.print(Text("Best: how likely this recipe's full run ends best of all.", style="dim"))
-    for why, places in _unforeseen(assessments).items():
+    for why, places in _untold(assessments).items():
         console.print(Text(f"{', '.join(map(str, places))}: {why}", style="dim"))
 
 
-def _unforeseen(assessments: Sequence[Assessment]) -> dict[str, list[int]]:
-    """The places of recipes without a forecast, by the reason of their verdict."""
+def _untold(assessments: Sequence[Assessment]) -> dict[str, list[int]]:
+    """The places of recipes whose verdict the table's figures do not tell, by its reason."""
     found: dict[str, list[int]] = {}
     for place, one in enumerate(assessments, 1):
-        if one.forecast is None:
+        if not _is_told(one):
             found.setdefault(words.reason(one), []).append(place)
     return found
+
+
+def _is_told(one: Assessment) -> bool:
+    """Whether the verdict is what the interval's place beside the goal says."""
+    forecast, goal_pp = one.forecast, one.verdict.threshold_pp
+    if forecast is None or not forecast.in_distribution:
+        return False
+    reached = reaches(forecast.low_pp, goal_pp), reaches(forecast.high_pp, goal_pp)
+    said: Decision = "GO" if reached[0] else "UNSURE" if reached[1] else "NO_GO"
+    return one.verdict.decision == said
 
 
 def _without_folders(names: Sequence[str]) -> list[str]:
@@ -355,14 +368,13 @@ def costs_line(assessment: Assessment) -> Text:
     if parts and math.isfinite(costs.price_per_hour):
         parts[-1] += f" at {costs.price_per_hour:,g} an hour"
     if assessment.outcome is not None:
-        parts += _beside_forecast(assessment.outcome, assessment.forecast)
+        parts += _scored(assessment.outcome, assessment)
     return Text("; ".join(parts) + "." if parts else "Nothing was trained.")
 
 
-def _beside_forecast(outcome: Outcome, forecast: Forecast | None) -> list[str]:
+def _scored(outcome: Outcome, assessment: Assessment) -> list[str]:
+    """What the full run scored, beside its forecast and the goal, as far as there are any."""
+    said = words.measured_note(outcome, assessment)
     if outcome.unscored:
         return [f"it {outcome.unscored}"]
-    if forecast is None:
-        return []
-    off = outcome.score_pp - forecast.score_pp
-    return [f"it scored {_points(abs(off))} points {'above' if off >= 0 else 'below'} the forecast"]
+    return [f"it scored {_points(outcome.score_pp)} %" + (f", {said}" if said else "")]

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 Counts = NDArray[np.int64]
 
 # Byte classes of UTF-8. A lead byte stands for its character; continuation bytes for none.
-SCRIPTS = ("latin", "greek", "cyrillic", "hebrew or armenian", "arabic", "indic or thai", "cjk", "hangul")
+SCRIPTS = ("Latin", "Greek", "Cyrillic", "Hebrew or Armenian", "Arabic", "Indic or Thai", "CJK", "Hangul")
 _CLASSES = ("other", "letter", "digit", "space", "sign", "control", *SCRIPTS, "continuation")
 _NAMED = {name: code for code, name in enumerate(_CLASSES)}
 _RANGES = (
     (0x00, 0x08, "control"), (0x09, 0x0D, "space"), (0x0E, 0x1F, "control"), (0x20, 0x20, "space"),
     (0x21, 0x2F, "sign"), (0x30, 0x39, "digit"), (0x3A, 0x40, "sign"), (0x41, 0x5A, "letter"),
     (0x5B, 0x60, "sign"), (0x61, 0x7A, "letter"), (0x7B, 0x7E, "sign"), (0x7F, 0x7F, "control"),
-    (0x80, 0xBF, "continuation"), (0xC3, 0xCA, "latin"), (0xCD, 0xCF, "greek"), (0xD0, 0xD4, "cyrillic"),
-    (0xD5, 0xD7, "hebrew or armenian"), (0xD8, 0xDD, "arabic"), (0xE0, 0xE0, "indic or thai"),
-    (0xE1, 0xE1, "latin"), (0xE3, 0xE9, "cjk"), (0xEA, 0xED, "hangul"),
+    (0x80, 0xBF, "continuation"), (0xC3, 0xCA, "Latin"), (0xCD, 0xCF, "Greek"), (0xD0, 0xD4, "Cyrillic"),
+    (0xD5, 0xD7, "Hebrew or Armenian"), (0xD8, 0xDD, "Arabic"), (0xE0, 0xE0, "Indic or Thai"),
+    (0xE1, 0xE1, "Latin"), (0xE3, 0xE9, "CJK"), (0xEA, 0xED, "Hangul"),
 )  # fmt: skip
 
 # Pairs of plain letters below 0.02 % of all pairs in each of 24 languages of Latin script

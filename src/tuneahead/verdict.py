@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from tuneahead.counts import listed
 from tuneahead.errors import TuneAheadError
 
 Decision = Literal["GO", "NO_GO", "UNSURE"]
@@ -202,21 +203,21 @@ def decide(
     if math.isnan(threshold):
         return Verdict("UNSURE", UNKNOWN_GOAL, threshold)
     wanted, low, high = apart(threshold, forecast.low_pp, forecast.high_pp)
-    span = f"{low} to {high}"
+    interval = f"{100 * forecast.level:g} % interval ({low} to {high})"
     if not forecast.in_distribution:
         odd = _named(forecast.outside)
         return Verdict("UNSURE", f"{odd} outside the runs the predictor knows", threshold)
     if _is_near(forecast, threshold, base_error_pp):
         return Verdict(
             "UNSURE",
-            f"the interval ({span}) lies close to {uncertain_goal(wanted, base_error_pp)}",
+            f"the {interval} lies close to {uncertain_goal(wanted, base_error_pp)}",
             threshold,
         )
     if reaches(forecast.low_pp, threshold):
-        return Verdict("GO", f"the whole interval ({span}) reaches the goal of {wanted}", threshold)
+        return Verdict("GO", f"the whole {interval} reaches the goal of {wanted}", threshold)
     if not reaches(forecast.high_pp, threshold):
-        return Verdict("NO_GO", f"the whole interval ({span}) stays below the goal of {wanted}", threshold)
-    return Verdict("UNSURE", f"the interval ({span}) straddles the goal of {wanted}", threshold)
+        return Verdict("NO_GO", f"the whole {interval} stays below the goal of {wanted}", threshold)
+    return Verdict("UNSURE", f"the {interval} straddles the goal of {wanted}", threshold)
 
 
 def _named(outside: tuple[str, ...]) -> str:
@@ -224,7 +225,7 @@ def _named(outside: tuple[str, ...]) -> str:
     if len(outside) == 1:
         return f"{outside[0]} lies"
     shown, rest = outside[:NAMED_OUTSIDE], len(outside) - NAMED_OUTSIDE
-    return (", ".join(shown) or "some inputs") + (f" and {rest} more" if rest > 0 else "") + " lie"
+    return (listed([*shown, *([f"{rest} more"] if rest > 0 else [])]) or "some inputs") + " lie"
 
 
 def _is_near(forecast: Forecast, threshold_pp: float, error_pp: float) -> bool:

@@ -103,7 +103,7 @@ def test_an_early_look_stops_what_is_doomed_and_changes_nothing_else(
 
     good, trainer = trained(1e-3, early=str(tmp_path / "early"))
     assert good.decision == "GO" and trainer.state.global_step == 110
-    assert "After 10 of 110 steps: The whole interval" in capsys.readouterr().out
+    assert "After 10 of 110 steps: The whole 90 % interval" in capsys.readouterr().out
     alone, _ = trained(1e-3)
     assert good.assessment is not None and alone.assessment is not None
     assert good.assessment.forecast == alone.assessment.forecast

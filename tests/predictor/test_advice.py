@@ -36,6 +36,8 @@ def test_features_with_one_remedy_count_together_and_are_named_once():
     assert spec("loss_spike_fraction").remedy == spec("loss_max_ratio").remedy
     found = advise([attribution("loss_spike_fraction", -1.0), attribution("loss_max_ratio", -2.0)], [])
     assert [(fix.feature, fix.contribution_pp) for fix in found] == [("loss_max_ratio", -3.0)]
+    # Among the reasons the named one stands with -2.0.
+    assert found[0].reason == "sentence of loss_max_ratio (-3.0 points with related properties)"
 
 
 def test_what_helps_as_much_as_it_harms_needs_no_remedy():

@@ -20,7 +20,7 @@ _ANSWER_WORDS = 4
 _DISTINCT_FRACTION = 0.5
 _OPENING_FRACTION = 0.5
 _READ_CHARACTERS = 2_000
-_READ_SCRIPTS = (*(name for name in LANGUAGES if not name.endswith(" script")), "cjk script")
+_READ_SCRIPTS = (*(name for name in LANGUAGES if not name.endswith(" script")), "CJK script")
 """What the sentence vectors know words of."""
 
 

@@ -81,7 +81,9 @@ def _has_nothing_left(spec: FeatureSpec, value: float) -> bool:
 
 
 def _from_harm(harm: _Harm) -> Fix:
-    reason = f"{harm.worst.sentence} ({harm.net_pp:+.1f} points)"
+    # The reasons give each feature's own points: what counts more than the one named says so.
+    others = "" if harm.net_pp == harm.worst.contribution_pp else " with related properties"
+    reason = f"{harm.worst.sentence} ({harm.net_pp:+.1f} points{others})"
     return Fix(harm.remedy, reason, harm.worst.feature, harm.net_pp)
 
 

@@ -113,12 +113,12 @@ def _benchmark(trace: ProbeTrace) -> Markup:
     chance = trace.info.chance_pp
     marks = (Mark("chance", chance, "chance"),) if chance > 0 else ()
     steps = ", ".join(f"{number_pp(pp)} % at step {c.step}" for c, pp in zip(cues, y, strict=True))
-    reading = f"Benchmark cue: {steps}."
+    reading = f"Benchmark score during the probe: {steps}."
     items = f"{len(cues[0].margin_nats):,} items"
     # A mean of graded answers is no share of the items.
     unit = f"{_METRICS.get(metric, metric)} over {items}, %" if metric in GRADED else f"% of {items}"
     unit += f"; dotted: chance {number_pp(chance)}" if marks else ""
-    chart = Chart("Benchmark cue", unit, reading, floor=0.0, ceiling=100.0, least=NARROWEST_PP, marks=marks)
+    chart = Chart("Benchmark score", unit, reading, floor=0.0, ceiling=100.0, least=NARROWEST_PP, marks=marks)
     return line_chart(
         chart, [Series(_METRICS.get(metric, metric), [float(c.step) for c in cues], y, "line-1", True)]
     )

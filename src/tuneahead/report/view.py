@@ -28,7 +28,7 @@ from tuneahead.report.page import (
     VerdictView,
 )
 from tuneahead.report.plots import number_pp
-from tuneahead.verdict import Decision, Finding, Forecast
+from tuneahead.verdict import Decision, Finding
 
 SHOWN_REASONS = 8
 SHOWN_DOTS = 800
@@ -122,7 +122,8 @@ def _scores(assessment: Assessment) -> tuple[Markup | None, str]:
         + (f" ({number_pp(row.low_pp)} to {number_pp(row.high_pp)})" if math.isfinite(row.low_pp) else "")
         for row in rows
     )
-    return plots.score_chart(rows, marks), f"Scores in percent. {reading}; goal {number_pp(threshold)}."
+    goal = f"; goal {number_pp(threshold)}" if marks else ""
+    return plots.score_chart(rows, marks), f"Scores in percent. {reading}{goal}."
 
 
 def _figures(assessment: Assessment) -> tuple[Figure, ...]:
@@ -135,14 +136,14 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
                 "Predicted score",
                 number_pp(forecast.score_pp),
                 "%",
-                f"{interval} at {100 * forecast.level:g}% confidence",
+                f"{interval} with {100 * forecast.level:g} % probability",
             )
         )
         out.append(
             Figure("Predicted gain", words.signed_pp(forecast.score_pp - assessment.counts_from_pp), "points")
         )
     if assessment.outcome is not None:
-        out.append(_measured(assessment.outcome, forecast))
+        out.append(_measured(assessment.outcome, assessment))
     if (full := _full_run(assessment)) is not None:
         out.append(full)
     if math.isfinite(costs.probe_seconds):
@@ -158,12 +159,9 @@ def _figures(assessment: Assessment) -> tuple[Figure, ...]:
     return tuple(out)
 
 
-def _measured(outcome: Outcome, forecast: Forecast | None) -> Figure:
-    note = ""
-    if outcome.unscored:
-        note = f"the full run {outcome.unscored}"
-    elif forecast is not None:
-        note = f"{words.signed_pp(outcome.score_pp - forecast.score_pp)} to forecast"
+def _measured(outcome: Outcome, assessment: Assessment) -> Figure:
+    unscored = outcome.unscored
+    note = f"the full run {unscored}" if unscored else words.measured_note(outcome, assessment)
     unit = "" if outcome.unscored else "%"
     return Figure("Measured score", number_pp(outcome.score_pp), unit, note)
 
@@ -236,7 +234,10 @@ def _health_intro(assessment: Assessment) -> str:
     names = {"stop": "blocking problem", "warn": "warning", "note": "note"}
     parts = [counted(n, names[k]) for k, n in counts.items() if n]
     found = ", ".join(parts) if parts else "nothing to report"
-    return f"Preflight looked at {counted(assessment.data.rows, 'row')} before any training: {found}."
+    rows = counted(assessment.data.rows, "row")
+    if assessment.trace is None:
+        return f"Preflight looked at {rows} before any training: {found}."
+    return f"Preflight looked at {rows} before any training, and then at the probe: {found}."
 
 
 def _strips(assessment: Assessment) -> tuple[Strip, ...]:
@@ -248,7 +249,7 @@ def _strips(assessment: Assessment) -> tuple[Strip, ...]:
         value, span = values.get(name, math.nan), assessment.ranges.get(name)
         if not math.isfinite(value):
             continue
-        note, bar = "", Markup("<i></i>")
+        note, bar = "", Markup()
         if span is not None and math.isfinite(span.low) and math.isfinite(span.high):
             note = "below usual" if value < span.low else "above usual" if value > span.high else ""
             bar = plots.range_strip(value, span.low, span.high)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tuneahead.assessment import Assessment, Checkup, DataSummary
+from tuneahead.assessment import Assessment, Checkup, DataSummary, FeatureRange, Outcome
 from tuneahead.counts import listed
 from tuneahead.features.sampling import Sample
 from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
 from tuneahead.printable import printable
 from tuneahead.report.plots import number, number_pp
-from tuneahead.verdict import Attribution, Decision, Finding, first_stop
+from tuneahead.verdict import Attribution, Decision, Finding, apart, first_stop, reaches
 
 VERDICTS: dict[Decision, str] = {"GO": "Go", "NO_GO": "No go", "UNSURE": "Unsure"}
 TERMS = {
@@ -19,9 +19,30 @@ TERMS = {
     GAIN_TERM: "Gain so far",
     HEADROOM_TERM: "Head-room of the benchmark",
     LIMIT_TERM: "Limit of the scale",
+    "probe_fraction": "Probe's share of the run",
 }
-UNIT_SUFFIXES = ("_pp", "_nats", "_tokens", "_words", "_seconds", "_fraction", "_log10", "_log2", "_words2")
-SPELLED = {"grad": "gradient", "lora": "LoRA", "kl": "divergence", "sd": "spread", "cv": "relative spread"}
+UNIT_SUFFIXES = (
+    "_pp",
+    "_nats",
+    "_tokens",
+    "_words",
+    "_seconds",
+    "_fraction",
+    "_log10",
+    "_log2",
+    "_words2",
+    "_nats2",
+)
+SPELLED = {
+    "grad": "gradient",
+    "lora": "LoRA",
+    "kl": "divergence",
+    "sd": "spread",
+    "cv": "relative spread",
+    "ascii": "ASCII",
+    "heldout": "held-out",
+    "ngram": "n-gram",
+}
 SMALLEST_PP = 0.05
 """Contributions that would be printed as 0.0 are summed up with the rest."""
 SAID_BESIDE = frozenset({"examples", "examples_log10"})
@@ -100,6 +121,23 @@ def reason(assessment: Assessment) -> str:
     return text
 
 
+def measured_note(outcome: Outcome, assessment: Assessment) -> str:
+    """How a measured score lies beside its forecast and the goal; empty where there is neither.
+
+    As in ``1.3 points below the forecast; it reaches the goal of 47.7``.
+    """
+    parts = []
+    if assessment.forecast is not None:
+        off_pp = outcome.score_pp - assessment.forecast.score_pp
+        parts.append(f"{number_pp(abs(off_pp))} points {'above' if off_pp >= 0 else 'below'} the forecast")
+    goal_pp = assessment.verdict.threshold_pp
+    if math.isfinite(goal_pp):
+        wanted, _ = apart(goal_pp, outcome.score_pp)
+        reached = "reaches" if reaches(outcome.score_pp, goal_pp) else "stays below"
+        parts.append(f"it {reached} the goal of {wanted}")
+    return "; ".join(parts)
+
+
 def asked_note(assessment: Assessment) -> str:
     """On how many items base and probe were scored, and how sure that makes it; empty where on all."""
     asked, items = assessment.items_asked, assessment.task.benchmark_items
@@ -125,12 +163,29 @@ def rows_text(finding: Finding) -> str:
 
 def feature_label(name: str) -> str:
     """A feature's name as plain words; its unit stands with the value."""
+    return sentence(feature_words(name))
+
+
+def feature_words(name: str) -> str:
+    """The same within a sentence, without a capital."""
     if name in TERMS:
-        return TERMS[name]
+        return TERMS[name][:1].lower() + TERMS[name][1:]
     text = name
     for unit in UNIT_SUFFIXES:
         text = text.removesuffix(unit)
-    return sentence(" ".join(SPELLED.get(word, word) for word in text.split("_") if word))
+    return " ".join(SPELLED.get(word, word) for word in text.split("_") if word)
+
+
+def beside_range(name: str, value: float, span: FeatureRange | None) -> str:
+    """A feature with its value and the range of the predictor's runs, as in ``total steps (200; known 300 to
+    1,500)``."""
+    spec = known_spec(name)
+    shown = spec.format_value if spec is not None else "{:.4g}".format
+    known = ""
+    if span is not None and math.isfinite(span.low) and math.isfinite(span.high):
+        low, high = shown(span.low), shown(span.high)
+        known = f"; known {low}" if low == high else f"; known {low} to {high}"
+    return f"{feature_words(name)} ({'absent' if math.isnan(value) else shown(value)}{known})"
 
 
 def file_name(data: DataSummary) -> str:
