@@ -101,8 +101,8 @@ def _tell_of_unmeasured(history: RunStore, rows: FeatureTable) -> None:
         learnt = {data_id for data_id, at in zip(rows.data_ids, rows.bases, strict=True) if at == base}
         if count := len(missing.keys() & learnt):
             print(
-                f"{printable(base)}: of {count:,} of {len(learnt):,} data sets in {history.path} the data is not "
-                "measured yet, and its features are absent here. 'tuneahead build' measures it at its end: start "
-                "it again on this store (or, in Python, history.tables.complete_statics)",
+                f"{printable(base)}: of {count:,} of {len(learnt):,} data sets in {history.path} the data "
+                "is not measured yet, and its features are absent here. 'tuneahead build' measures it at its "
+                "end: start it again on this store (or, in Python, history.tables.complete_statics)",
                 file=sys.stderr,
             )
