@@ -36,7 +36,7 @@ __all__ = [
 RUNS_AHEAD = 160
 """Runs looked at together when chunks are formed, so that runs of one batch size are stacked."""
 RUNS_PER_CHUNK = 20
-"""Runs handed to a worker at a time; a build that is to end in time hands out fewer."""
+"""Runs handed to a worker at a time; fewer in a build that is to end in time, or has many workers."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def execute(
     else:
         crew = LocalCrew(store, options)
     builder = Builder(crew, store, options, shown, on_progress)
-    chunks = chunk_runs(pending, options.runs_per_chunk, options.runs_ahead)
+    # So few at a time that every worker has some: a stack with more runs gains less than another processor.
+    per_chunk = min(options.runs_per_chunk, max(1, len(pending) // crew.most_workers))
+    chunks = chunk_runs(pending, per_chunk, options.runs_ahead)
     given_up = builder.run(chunks, len(runs) - len(pending), len(runs))
     # Counted in the store: a worker killed between storing a run and saying so was never heard.
     done = store.done_ids()
