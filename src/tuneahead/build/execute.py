@@ -79,6 +79,7 @@ def execute(
 ) -> BuildSummary:
     """Make every run of ``plan`` that the store does not hold yet.
 
+    Without a cluster a script calls this below ``if __name__ == "__main__":``, for its workers load it too.
     Can be stopped at any point, by kill -9 too, and called again: finished runs are never lost
     and never made twice. Two builds may share a store; runs that both have in work at one time are
     made twice and stored once. A worker that dies is replaced and its chunk tried once more, then run by
