@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from made_assessment import made_assessment, made_table
+from made_assessment import RECIPE, made_assessment, made_table, made_trace
 from rich.console import Console
 
 from tuneahead.assessment import Assessment, Outcome, read_assessment
@@ -24,7 +24,11 @@ from tuneahead.cli import main
 from tuneahead.cli.options import read_recipe_options
 from tuneahead.cli.progress import ProgressBar
 from tuneahead.errors import TuneAheadError
+from tuneahead.features.catalogue import CATALOGUE_VERSION
+from tuneahead.features.vector import FeatureVector
+from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.store import RunStore
+from tuneahead.history.tables import EMBEDDING_VERSION
 from tuneahead.lab.exam import lab_exam
 from tuneahead.predictor.predictor import load_predictor
 from tuneahead.predictor.table import write_table
@@ -659,6 +663,35 @@ def test_a_fit_tells_where_one_name_stands_for_several_bases(tuneahead: Run, tmp
         assert f"other {made.benchmarks[0]}: the base" not in said
 
 
+def test_a_fit_tells_of_the_data_sets_that_a_stopped_build_has_not_measured(
+    tuneahead: Run, tmp_path: Path
+) -> None:
+    store, scores = RunStore(tmp_path / "runs.sqlite"), {"exam": 55.0}
+    for data_id, spec in (
+        ("clean-1", '{"family": "clean"}'),
+        ("clean-2", '{"family": "clean"}'),
+        ("own", ""),
+    ):
+        run = RunRecord(f"r-{data_id}", data_id, data_id, "clean", "lab", 0, RECIPE, made_trace(), scores)
+        store.add(replace(run, data_spec=spec))
+    for version in (CATALOGUE_VERSION, EMBEDDING_VERSION):
+        store.add_static("clean-1", "lab", version, FeatureVector({"examples": 60.0}))
+    fit = (
+        "fit",
+        "--store",
+        store.path,
+        "--benchmark",
+        "exam",
+        "--out",
+        tmp_path / "mine",
+        "--preset",
+        "quick",
+    )
+    assert "lab: of 1 of 3 data sets in" in (said := tuneahead(*fit).stderr) and "start it again" in said
+    store.forget("r-clean-2")
+    assert "not measured" not in tuneahead(*fit).stderr
+
+
 def test_a_fit_to_equal_scores_says_that_the_benchmark_tells_no_runs_apart(
     tuneahead: Run, tmp_path: Path
 ) -> None:
@@ -884,6 +917,18 @@ def test_a_build_tells_how_far_it_is_where_stderr_is_no_terminal(
     said = tuneahead("build", "--store", tmp_path / "s.sqlite", "--json")
     assert "a worker died\n1 of 2 runs, 1 min left" in said.stderr
     assert json.loads(said.stdout)["stored"] == 2
+
+
+def test_a_build_that_ctrl_c_ends_says_what_it_leaves(
+    tuneahead: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(plan: object, store: Path, *further: object) -> BuildSummary:
+        record_run(made_assessment(), RunStore(store))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tuneahead.build.execute.execute", execute)
+    said = tuneahead("build", "--store", tmp_path / "s.sqlite", code=130).stderr
+    assert "stopped with 1 run in" in said and "the same command goes on from there" in said
 
 
 def test_the_verdict_is_told_before_the_full_run_begins(

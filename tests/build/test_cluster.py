@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tuneahead.build import cluster as building
 from tuneahead.build.builder import BuildProgress
 from tuneahead.build.cluster import ClusterCrew, _connect, _MemoryStore
 from tuneahead.build.execute import BuildOptions, execute
@@ -90,6 +91,16 @@ def test_a_base_that_the_machines_cannot_load_stops_the_build(cluster: None, tmp
     assert not workers()
 
 
+def test_a_machine_with_another_version_stops_the_build(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = building.__version__
+    monkeypatch.setattr(building, "__version__", "0.0.9")
+    with pytest.raises(BuildError, match=f"has tuneahead {here}, and the builder 0.0.9") as caught:
+        execute(small_plan()[:1], tmp_path / "runs.sqlite", BuildOptions(cluster="auto", workers=1))
+    assert "same version" in caught.value.remedy
+
+
 def test_a_run_that_came_home_and_was_not_taken_is_stored_in_the_end(cluster: None, tmp_path: Path) -> None:
     store, other = RunStore(tmp_path / "runs.sqlite"), RunStore(tmp_path / "made.sqlite")
     execute(small_plan()[:1], other.path, BuildOptions(workers=1))
@@ -121,6 +132,15 @@ def test_the_store_of_a_worker_on_the_cluster_needs_no_disk(
     kept = store.static("d1", "lab", "1")
     assert kept is not None and kept["x"] == 1.5
     assert len(store) == 0 and not list(tmp_path.iterdir())
+
+
+def test_an_address_from_outside_the_cluster_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    if ray.is_initialized():
+        ray.shutdown()
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(BuildError, match="needs Ray's client") as caught:
+        _connect("ray://127.0.0.1:1")
+    assert "ray[client]" in caught.value.remedy
 
 
 def test_without_a_cluster_at_the_address_the_error_says_what_to_start(tmp_path: Path) -> None:

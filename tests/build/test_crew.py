@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from tuneahead.build.crew import _Pipes, _Voice
+from tuneahead.build.crew import _Pipes, _Voice, how_it_ended
 
 
 def test_a_worker_killed_in_the_middle_of_a_message_silences_no_other() -> None:
@@ -37,6 +37,11 @@ def test_what_a_worker_said_before_its_end_is_heard_in_order() -> None:
     assert [pipes.get(timeout=10)[2] for _ in range(2)] == [3, 4]
     with pytest.raises(queue.Empty):
         pipes.get(timeout=0.01)
+
+
+def test_a_worker_that_ended_by_an_error_leads_to_it() -> None:
+    assert how_it_ended(1) == "the worker ended with 1: its error stands above"
+    assert how_it_ended(3) == "the worker ended with 3" and how_it_ended(None) == "the worker ended with None"
 
 
 def test_a_worker_whose_builder_is_gone_ends() -> None:

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from tuneahead.build import builder as building
-from tuneahead.build.builder import BuildProgress
+from tuneahead.build.builder import Builder, BuildProgress
 from tuneahead.build.execute import BuildOptions, BuildSummary, execute, run_chunk
-from tuneahead.build.plan import TaskPlan, lab_plan, runs_of
+from tuneahead.build.plan import RunPlan, TaskPlan, lab_plan, runs_of
 from tuneahead.errors import ModelError, StoreError
 from tuneahead.history.store import RunStore
 from tuneahead.training.measure import ProbeSettings
@@ -172,6 +172,24 @@ def test_runs_of_a_worker_that_dies_after_the_deadline_are_left_for_the_next_bui
     summary = execute(small_plan()[:2], store.path, options, killer)
     assert killer.killed and summary.stored == 1 and not summary.given_up
     assert summary.setbacks[0].endswith("runs left for the next build: 1")
+
+
+def test_every_worker_gets_runs_where_there_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[list[int]] = []
+
+    def run(self: Builder, chunks: list[list[RunPlan]], *counts: int) -> dict[str, str]:
+        handed.append([len(chunk) for chunk in chunks])
+        return {}
+
+    monkeypatch.setattr(Builder, "run", run)
+    for datasets, workers in ((40, 16), (4, 4), (200, 32), (2, 16)):
+        execute(lab_plan(datasets, 1), tmp_path / "runs.sqlite", BuildOptions(workers=workers))
+        assert sum(handed[-1]) == datasets and len(handed[-1]) >= min(workers, datasets)
+        assert max(handed[-1]) <= 20
+    execute(lab_plan(80, 1), tmp_path / "runs.sqlite", BuildOptions(workers=2))
+    assert min(handed[-1]) > 8, "few workers have whole stacks"
 
 
 def test_a_base_that_does_not_exist_stops_the_build_at_once(tmp_path: Path) -> None:

@@ -57,6 +57,23 @@ def test_a_score_that_is_there_stays_and_is_told(tmp_path: Path) -> None:
     assert (found.scored, found.unchanged, mine.get("r1").scores) == (0, 1, {"exam": 55.5})
 
 
+def test_runs_of_another_model_under_a_known_name_are_told(tmp_path: Path) -> None:
+    mine, theirs = RunStore(tmp_path / "mine.sqlite"), RunStore(tmp_path / "theirs.sqlite")
+    mine.add(make_record("mine"))
+    for run_id, base, weights in (
+        ("r2", "lab", "made anew"),
+        ("r3", "other", "made anew"),
+        ("r4", "lab", ""),
+    ):
+        trace = make_record().trace
+        trace = replace(trace, info=replace(trace.info, base_fingerprint=weights))
+        theirs.add(replace(make_record(run_id), base=base, task_id=run_id, trace=trace))
+    assert merge_stores(theirs.path, mine.path).other_weights == ("lab",)
+    theirs.forget("r2")
+    # What came in last, with unknown weights, says nothing of those of the next.
+    assert merge_stores(theirs.path, mine.path).other_weights == ()
+
+
 def test_a_run_that_can_not_be_read_keeps_no_other_out(tmp_path: Path) -> None:
     mine, theirs = RunStore(tmp_path / "mine.sqlite"), RunStore(tmp_path / "theirs.sqlite")
     for name in ("r1", "r2"):

@@ -18,7 +18,7 @@ from test_store import make_record
 from tuneahead.cli.app import main
 from tuneahead.errors import PredictorError, StoreError
 from tuneahead.history.store import RunStore
-from tuneahead.history.tables import complete_statics, table_from_store
+from tuneahead.history.tables import complete_statics, table_from_store, unmeasured
 from tuneahead.lab.datasets import DatasetSpec
 from tuneahead.lab.exam import lab_exam
 from tuneahead.lab.world import load_world
@@ -288,8 +288,17 @@ def test_static_features_of_generated_data_are_measured_once(tmp_path: Path) -> 
     spec = DatasetSpec(3, "clean", 0.0, 60, load_world().subjects[:4])
     store = RunStore(tmp_path / "runs.sqlite")
     store.add(replace(make_record(), base=base.name, data_id=spec.dataset_id, data_spec=spec.to_json()))
+    store.add(replace(make_record("r2"), base="other", data_id=spec.dataset_id, data_spec=spec.to_json()))
+    store.add(
+        replace(make_record("r3"), base=base.name, data_id="questions", data_spec='{"source": "BoolQ"}')
+    )
+    waiting = {spec.dataset_id: spec.to_json()}
+    assert unmeasured(store) == {base.name: waiting, "other": waiting}
     assert complete_statics(store, base, exam) == 1
     assert complete_statics(store, base, exam) == 0
+    assert unmeasured(store) == {"other": waiting}
+    store.forget("r2")
+    store.forget("r3")
     table = table_from_store(store, benchmark="exam")
     measured = dict(zip(table.names, table.values[0], strict=True))
     assert measured["examples"] == 60

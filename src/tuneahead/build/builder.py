@@ -201,7 +201,8 @@ class Builder:
             if self.lost_loading >= ATTEMPTS and not self.ever_ready and not self.held:
                 raise ModelError(
                     f"{ended} before it had loaded {self.options.base!r}",
-                    remedy="give the build fewer workers or more memory, or another base",
+                    remedy="give the build fewer workers or more memory, or another base; a script calls "
+                    'execute below: if __name__ == "__main__":',
                 )
             self._go_on(number, ended, left, again)
 

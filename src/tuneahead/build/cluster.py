@@ -8,6 +8,7 @@ that all of them see).
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import queue
@@ -17,6 +18,7 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from tuneahead import __version__
 from tuneahead.build.crew import Chunk, Worker
 from tuneahead.build.worker import ONE_THREAD, Message, Outbox, work
 from tuneahead.errors import BuildError
@@ -60,7 +62,7 @@ class ClusterCrew:
         self._started += 1
         box = f"tasks {self._started}"
         task = self._ray.remote(_work_away).options(num_cpus=1, max_retries=0)
-        made = task.remote(number, self._desk, box, self.options)
+        made = task.remote(number, self._desk, box, self.options, __version__)
         return _AwayWorker(self._ray, made), _Box(self._ray, self._desk, box)
 
     def close(self) -> None:
@@ -204,7 +206,7 @@ class _Homecoming:
                 self.get(timeout=_DRAIN_SECONDS)
 
 
-def _work_away(number: int, desk: Any, box: str, options: BuildOptions) -> None:
+def _work_away(number: int, desk: Any, box: str, options: BuildOptions, version: str) -> None:
     """A worker's life on a machine of the cluster, with a store of its own that ends with it."""
     import ray
     import ray.exceptions
@@ -212,8 +214,19 @@ def _work_away(number: int, desk: Any, box: str, options: BuildOptions) -> None:
     os.environ.update(ONE_THREAD)
     store = _MemoryStore()
     sending = _Sending(_Box(ray, desk, _MESSAGES), store)
+    if version != __version__:
+        sending.put(("error", number, _other_version(version)))
+        return
     # Ray ends the tasks of a builder that is gone; a worker that outlives its node's Ray ends itself.
     work(number, _Box(ray, desk, box), sending, store, options, os.getppid())
+
+
+def _other_version(version: str) -> BuildError:
+    return BuildError(
+        f"the machine {socket.gethostname()} of the cluster has tuneahead {__version__}, and the "
+        f"builder {version}, whose runs may differ",
+        remedy="install the same version on all machines",
+    )
 
 
 def _connect(address: str) -> Any:
@@ -224,6 +237,11 @@ def _connect(address: str) -> Any:
         raise BuildError(f"a cluster needs Ray: {error}", remedy="pip install 'tuneahead[ray]'") from None
     if ray.is_initialized():
         return ray
+    if address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
+        raise BuildError(
+            f"{address!r} needs Ray's client, which Ray alone does not bring",
+            remedy="pip install 'ray[client]'",
+        )
     _require_answer(address)
     # A Ray of this program alone shows no pages and reports to nobody.
     pages = False if address == "local" else None

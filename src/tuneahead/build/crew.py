@@ -169,5 +169,5 @@ class _LocalWorker:
 
 def how_it_ended(exitcode: int | None) -> str:
     """A dead worker's exit code in words."""
-    killed = ": it was killed, often for want of memory" if exitcode == -signal.SIGKILL else ""
-    return f"the worker ended with {exitcode}{killed}"
+    reasons = {-signal.SIGKILL: ": it was killed, often for want of memory", 1: ": its error stands above"}
+    return f"the worker ended with {exitcode}{reasons.get(exitcode or 0, '')}"

@@ -36,7 +36,7 @@ __all__ = [
 RUNS_AHEAD = 160
 """Runs looked at together when chunks are formed, so that runs of one batch size are stacked."""
 RUNS_PER_CHUNK = 20
-"""Runs handed to a worker at a time; a build that is to end in time hands out fewer."""
+"""Runs handed to a worker at a time; fewer in a build that is to end in time, or has many workers."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def execute(
 ) -> BuildSummary:
     """Make every run of ``plan`` that the store does not hold yet.
 
+    Without a cluster a script calls this below ``if __name__ == "__main__":``, for its workers load it too.
     Can be stopped at any point, by kill -9 too, and called again: finished runs are never lost
     and never made twice. Two builds may share a store; runs that both have in work at one time are
     made twice and stored once. A worker that dies is replaced and its chunk tried once more, then run by
@@ -106,7 +107,9 @@ def execute(
     else:
         crew = LocalCrew(store, options)
     builder = Builder(crew, store, options, shown, on_progress)
-    chunks = chunk_runs(pending, options.runs_per_chunk, options.runs_ahead)
+    # So few at a time that every worker has some: a stack with more runs gains less than another processor.
+    per_chunk = min(options.runs_per_chunk, max(1, len(pending) // crew.most_workers))
+    chunks = chunk_runs(pending, per_chunk, options.runs_ahead)
     given_up = builder.run(chunks, len(runs) - len(pending), len(runs))
     # Counted in the store: a worker killed between storing a run and saying so was never heard.
     done = store.done_ids()

@@ -30,6 +30,7 @@ class ProgressLines:
         if time.monotonic() - self.last > LINE_SECONDS:
             self.last = time.monotonic()
             left = progress.seconds_left / 60
-            text = "" if math.isnan(left) else f", {left:.0f} min left"
+            # Under a minute is some time still.
+            text = ", no step made yet" if math.isnan(left) else f", {math.ceil(left)} min left"
             said = f"{progress.runs_done} of {progress.runs_total} runs{text}"
             print(said, file=self.stream, flush=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,10 +56,10 @@ def build(
     from tuneahead.cli.progress import ProgressBar
 
     plan = lab_plan(datasets, recipes, seed=seed, seeds=tuple(range(seeds)))
-    with ProgressBar() as bar:
+    lines = None if sys.stderr.isatty() else ProgressLines(sys.stderr)
+    options = BuildOptions(workers=workers, width=width, cluster=cluster)
+    with _told_of_a_stop(store), ProgressBar() as bar:
         bar.stage("Starting workers")
-
-        lines = None if sys.stderr.isatty() else ProgressLines(sys.stderr)
 
         def show(progress: BuildProgress) -> None:
             if lines is not None:
@@ -65,7 +67,7 @@ def build(
             text = f"{progress.runs_done:,} of {progress.runs_total:,} runs, steps"
             bar.measure(text, progress.steps_done, progress.steps_total)
 
-        summary = execute(plan, store, BuildOptions(workers=workers, width=width, cluster=cluster), show)
+        summary = execute(plan, store, options, show)
         _measure_data(store, bar)
     if as_json:
         print(json.dumps({"store": str(store), **asdict(summary)}, indent=1))
@@ -75,6 +77,18 @@ def build(
         print(f"on the way: {setback}")
     for run_id, reason in summary.given_up.items():
         print(f"given up: {run_id}: {reason}")
+
+
+@contextmanager
+def _told_of_a_stop(store: Path) -> Iterator[None]:
+    """Of a build that Ctrl+C ends: what it leaves, and that it can go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if store.is_file():
+            held = counted(len(open_store(store)), "run")
+            print(f"stopped with {held} in {store}: the same command goes on from there", file=sys.stderr)
+        raise
 
 
 def backtest(

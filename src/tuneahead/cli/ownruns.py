@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +14,10 @@ from tuneahead.cli.runs import open_store
 from tuneahead.counts import counted
 from tuneahead.errors import TuneAheadError
 from tuneahead.predictor.packaged import PROBE_STEPS
+from tuneahead.printable import printable
 
 if TYPE_CHECKING:
+    from tuneahead.history.store import RunStore
     from tuneahead.predictor.table import FeatureTable
 
 LAB_BENCHMARK = "lab-exam"
@@ -85,4 +88,21 @@ def read_runs(
     history = open_store(store)
     with ProgressBar() as bar:
         bar.stage(f"Deriving features of {counted(len(history), 'run')}")
-        return table_from_store(history, benchmark=benchmark or LAB_BENCHMARK, probe_steps=probe_steps)
+        rows = table_from_store(history, benchmark=benchmark or LAB_BENCHMARK, probe_steps=probe_steps)
+    _tell_of_unmeasured(history, rows)
+    return rows
+
+
+def _tell_of_unmeasured(history: RunStore, rows: FeatureTable) -> None:
+    """Say where a build has not come to its end, at which it measures the data sets of its runs."""
+    from tuneahead.history.tables import unmeasured
+
+    for base, missing in unmeasured(history).items():
+        learnt = {data_id for data_id, at in zip(rows.data_ids, rows.bases, strict=True) if at == base}
+        if count := len(missing.keys() & learnt):
+            print(
+                f"{printable(base)}: of {count:,} of {len(learnt):,} data sets in {history.path} the data "
+                "is not measured yet, and its features are absent here. 'tuneahead build' measures it at its "
+                "end: start it again on this store (or, in Python, history.tables.complete_statics)",
+                file=sys.stderr,
+            )

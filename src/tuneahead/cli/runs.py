@@ -211,6 +211,13 @@ def import_logs(
         them = "them" if found.unchanged > 1 else "it"
         what = f"earlier base, data set, recipe or score; to change that forget {them} first (runs forget)"
         print(f"{kept} {what} or import into a new store", file=sys.stderr)
+    for name in found.other_weights:
+        print(
+            f"runs on {printable(name)} in {path} were made with other weights, or in another number format, "
+            f"than those that were in {store}. 'fit' takes both for runs of one base: keep the runs of a "
+            "changed model in a store of their own",
+            file=sys.stderr,
+        )
     if as_json:
         print(json.dumps(asdict(found), indent=1))
     else:

@@ -44,6 +44,8 @@ class ImportSummary:
     """(Why runs have no final score though one was asked for, how many), most frequent first."""
     unchanged: int = 0
     """Known runs that keep an earlier base, data set, recipe or score, which this reading would change."""
+    other_weights: tuple[str, ...] = ()
+    """Bases whose runs were made with other weights (or in another number format) than those there before."""
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,23 @@ def merge_stores(source: str | Path, target: str | Path) -> ImportSummary:
     kept.require_writable()
     records: list[RunRecord] = []
     left_out: list[str] = []
+    weights: dict[str, str] = {}
+    other_weights: dict[str, None] = {}
     added = scored = unchanged = 0
     for run_id in other.run_ids():
         try:
             record = other.get(run_id)
+            if record.base not in weights:
+                weights[record.base] = _weights_of(kept, record.base)
             is_new = kept.add(record)
             earlier = record if is_new else kept.get(run_id)
         except UnreadableRunError as error:
             left_out.append(error.message)
             continue
         records.append(record)
+        there, made_with = weights[record.base], record.trace.info.base_fingerprint
+        if there and made_with and there != made_with:
+            other_weights[record.base] = None
         late = {name: pp for name, pp in record.scores.items() if name not in earlier.scores}
         for name, pp in late.items():
             kept.record_score(run_id, name, pp)
@@ -49,7 +56,20 @@ def merge_stores(source: str | Path, target: str | Path) -> ImportSummary:
         left_out=tuple(left_out),
         absent=(),
         unchanged=unchanged,
+        other_weights=tuple(other_weights),
     )
+
+
+def _weights_of(store: RunStore, base: str) -> str:
+    """The fingerprint of the weights that a base's latest run in a store was made with.
+
+    Empty without such a run, where it can't be read, and of an import, whose weights are not known.
+    """
+    try:
+        last = store.last_of_base(base, before="")
+    except UnreadableRunError:
+        return ""
+    return "" if last is None else last.trace.info.base_fingerprint
 
 
 def _add_statics(other: RunStore, kept: RunStore, data_ids: set[str]) -> list[str]:

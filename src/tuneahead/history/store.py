@@ -90,6 +90,16 @@ class RunStore(StoreFile):
             rows = connection.execute("SELECT DISTINCT base FROM runs ORDER BY 1").fetchall()
         return tuple(str(row[0]) for row in rows)
 
+    def generated(self) -> list[tuple[str, str, str]]:
+        """Data sets of runs that say how their rows were made: base, identifier and spec, as first stored."""
+        query = (
+            "SELECT base, data_id, data_spec FROM runs WHERE data_spec != '' GROUP BY base, data_id "
+            "ORDER BY MIN(rowid)"
+        )
+        with self._connect() as connection:
+            rows = connection.execute(query).fetchall()
+        return [(str(base), str(data_id), str(spec)) for base, data_id, spec in rows]
+
     def last_of_base(self, base: str, *, before: str) -> RunRecord | None:
         """The run on a base of this name that was stored last, the run ``before`` apart; None without one.
 

@@ -236,17 +236,22 @@ def complete_statics(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Measure and keep the static features of every generated data set that lacks them; returns how many."""
-    specs: dict[str, str] = {}
-    for record in store.records():
-        if record.base == base.name and can_be_made(record.data_spec):
-            specs.setdefault(record.data_id, record.data_spec)
-    missing = {data_id: text for data_id, text in specs.items() if not has_static(store, data_id, base.name)}
+    missing = unmeasured(store).get(base.name, {})
     for done, (data_id, text) in enumerate(missing.items(), start=1):
         examples = _examples(text)
         keep_static(store, data_id, base, examples, benchmark)
         if on_progress is not None:
             on_progress(done, len(missing))
     return len(missing)
+
+
+def unmeasured(store: RunStore) -> dict[str, dict[str, str]]:
+    """Generated data sets without static features: by base, the spec of each by its identifier."""
+    found: dict[str, dict[str, str]] = {}
+    for base, data_id, spec in store.generated():
+        if can_be_made(spec) and not has_static(store, data_id, base):
+            found.setdefault(base, {})[data_id] = spec
+    return found
 
 
 def has_static(store: RunStore, data_id: str, base: str) -> bool:
