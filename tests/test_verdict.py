@@ -62,6 +62,8 @@ def test_a_goal_that_no_score_can_mean_is_refused(
 def test_a_goal_beyond_100_is_never_reached() -> None:
     found = decide(forecast(97.0, 100.0), Goal(gain_pp=63.0))
     assert found.decision == "NO_GO" and "103.0 is beyond 100" in found.reason
+    # The base may lie 3.5 points lower, and the goal with it: 99.5 can be reached.
+    assert decide(forecast(97.0, 100.0), Goal(gain_pp=63.0), base_error_pp=3.5).decision == "UNSURE"
 
 
 def test_a_goal_that_counts_from_an_unknown_base_is_unsure_and_says_so() -> None:
@@ -105,6 +107,7 @@ def test_unknown_inputs_make_it_unsure_and_a_stop_makes_it_no_go() -> None:
     [
         (("a",), "a lies outside"),
         (("a", "b"), "a, b lie outside"),
+        (("a", "b", "c"), "a, b, c lie outside"),
         (("a", "b", "c", "d", "e"), "a, b, c and 2 more lie outside"),
         ((), "some inputs lie outside"),
     ],
