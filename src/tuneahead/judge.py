@@ -205,7 +205,11 @@ def open_bench(
     *,
     forecasts: bool = True,
 ) -> Workbench:
-    """The loaded workbench for these recipes: the base runs in the number format that they ask for."""
+    """The loaded workbench for these recipes: the base runs in the number format that they ask for.
+
+    Raises :class:`RecipeError` for recipes that can't be judged, or not together, :class:`TuneAheadError` for
+    a ``bench`` that is none, and as :func:`~tuneahead.workbench.open_workbench` does.
+    """
     for recipe in recipes:
         if not isinstance(recipe, Recipe):
             raise RecipeError(
