@@ -292,6 +292,13 @@ def test_cues_without_a_look_at_the_base_give_no_gain() -> None:
     assert vector["churn_fraction"] == pytest.approx(2 / 6)
 
 
+def test_where_every_subject_improves_the_worst_falls_by_nothing() -> None:
+    trace = tiny_trace()
+    better = replace(trace.cues[-1], margin_nats=floats(*[1.0] * 6))
+    found = cue_features(replace(trace, cues=(*trace.cues[:-1], better)))
+    assert (found["subject_worst_fall_pp"], found["subjects_improved_fraction"]) == (0.0, 1.0)
+
+
 def test_a_diverged_benchmark_score_is_absent_not_zero() -> None:
     trace = tiny_trace()
     last = replace(trace.cues[-1], margin_nats=floats(*[np.nan] * 6))
