@@ -20,8 +20,6 @@ from tuneahead.workbench import (
     Workbench,
     cue_items,
     open_workbench,
-    require_price,
-    require_probe_steps,
 )
 
 if TYPE_CHECKING:
@@ -236,8 +234,6 @@ def open_bench(
         )
     if isinstance(bench, Workbench):
         return bench
-    require_probe_steps(setup.probe_steps)
-    require_price(setup.price_per_hour)
     watch.stage(f"Loading base {setup.base_name}")
     setup = replace(setup, precision=asked.pop() if asked else setup.precision)
     return open_workbench(setup, forecasts=forecasts)

@@ -147,8 +147,10 @@ def open_workbench(setup: Setup = Setup(), *, forecasts: bool = True, store: str
     """Load base and benchmark, and the predictor where ``forecasts`` are wanted.
 
     ``store`` is the file of runs that is named where no predictor knows them yet. Raises ModelError,
-    BenchmarkError or PredictorError.
+    BenchmarkError or PredictorError, and TuneAheadError for an impossible price.
     """
+    require_probe_steps(setup.probe_steps)
+    require_price(setup.price_per_hour)
     if not setup.weights:
         raise ModelError(
             "a base without its weights can't be trained or asked", remedy="leave weights=False to check"
