@@ -74,6 +74,12 @@ def test_a_goal_that_counts_from_an_unknown_base_is_unsure_and_says_so() -> None
     assert decide(unknown, Goal(minimum_pp=55.0)).decision == "GO"
 
 
+@pytest.mark.parametrize(("low", "high"), [(math.nan, math.nan), (60.0, math.nan), (math.nan, 50.0)])
+def test_an_interval_that_is_not_known_decides_nothing(low: float, high: float) -> None:
+    found = decide(forecast(low, high), Goal(minimum_pp=55))
+    assert found.decision == "UNSURE" and found.reason == "the forecast has no interval"
+
+
 def test_a_goal_is_reached_by_the_very_score_that_base_and_gain_add_up_to() -> None:
     found = replace(forecast(40.3, 60.0), base_pp=0.1)
     assert 0.1 + 40.2 > 40.3
