@@ -599,6 +599,13 @@ def test_a_probe_of_two_steps_is_refused() -> None:
         assess("data.jsonl", bench=Setup(probe_steps=2))
 
 
+def test_a_workbench_is_not_opened_on_a_setup_that_can_not_be_meant() -> None:
+    with pytest.raises(PredictorError, match="a probe of 3 steps tells nothing"):
+        open_workbench(Setup(probe_steps=3))
+    with pytest.raises(TuneAheadError, match="a price of -2 an hour"):
+        open_workbench(Setup(price_per_hour=-2.0))
+
+
 def test_what_is_no_goal_recipe_or_workbench_is_refused_before_anything_is_loaded() -> None:
     for wrong, why in (
         ({"goal": 60}, "60 is no goal"),

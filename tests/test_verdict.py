@@ -62,6 +62,8 @@ def test_a_goal_that_no_score_can_mean_is_refused(
 def test_a_goal_beyond_100_is_never_reached() -> None:
     found = decide(forecast(97.0, 100.0), Goal(gain_pp=63.0))
     assert found.decision == "NO_GO" and "103.0 is beyond 100" in found.reason
+    # The base may lie 3.5 points lower, and the goal with it: 99.5 can be reached.
+    assert decide(forecast(97.0, 100.0), Goal(gain_pp=63.0), base_error_pp=3.5).decision == "UNSURE"
 
 
 def test_a_goal_that_counts_from_an_unknown_base_is_unsure_and_says_so() -> None:
@@ -70,6 +72,12 @@ def test_a_goal_that_counts_from_an_unknown_base_is_unsure_and_says_so() -> None
         found = decide(unknown, goal)
         assert found.decision == "UNSURE" and "base's score, which was not measured" in found.reason
     assert decide(unknown, Goal(minimum_pp=55.0)).decision == "GO"
+
+
+@pytest.mark.parametrize(("low", "high"), [(math.nan, math.nan), (60.0, math.nan), (math.nan, 50.0)])
+def test_an_interval_that_is_not_known_decides_nothing(low: float, high: float) -> None:
+    found = decide(forecast(low, high), Goal(minimum_pp=55))
+    assert found.decision == "UNSURE" and found.reason == "the forecast has no interval"
 
 
 def test_a_goal_is_reached_by_the_very_score_that_base_and_gain_add_up_to() -> None:
@@ -116,6 +124,7 @@ def test_unknown_inputs_make_it_unsure_and_a_stop_makes_it_no_go() -> None:
     [
         (("a",), "a lies outside"),
         (("a", "b"), "a and b lie outside"),
+        (("a", "b", "c"), "a, b and c lie outside"),
         (("a", "b", "c", "d", "e"), "a, b, c and 2 more lie outside"),
         ((), "some inputs lie outside"),
     ],

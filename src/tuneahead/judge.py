@@ -21,8 +21,6 @@ from tuneahead.workbench import (
     Workbench,
     cue_items,
     open_workbench,
-    require_price,
-    require_probe_steps,
 )
 
 if TYPE_CHECKING:
@@ -185,7 +183,11 @@ def open_bench(
     *,
     forecasts: bool = True,
 ) -> Workbench:
-    """The loaded workbench for these recipes: the base runs in the number format that they ask for."""
+    """The loaded workbench for these recipes: the base runs in the number format that they ask for.
+
+    Raises :class:`RecipeError` for recipes that can't be judged, or not together, :class:`TuneAheadError` for
+    a ``bench`` that is none, and as :func:`~tuneahead.workbench.open_workbench` does.
+    """
     for recipe in recipes:
         if not isinstance(recipe, Recipe):
             raise RecipeError(
@@ -212,8 +214,6 @@ def open_bench(
         )
     if isinstance(bench, Workbench):
         return bench
-    require_probe_steps(setup.probe_steps)
-    require_price(setup.price_per_hour)
     setup = replace(setup, precision=asked.pop() if asked else setup.precision)
     return open_workbench(setup, forecasts=forecasts, watch=watch)
 

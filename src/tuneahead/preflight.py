@@ -75,7 +75,6 @@ def preflight(
     tokenizer: PreTrainedTokenizerBase | None = None,
     benchmarks: Iterable[Benchmark] = (),
     length: RunLength | None = None,
-    layers: tuple[str, ...] = (),
     columns: ColumnUse | None = None,
 ) -> tuple[Finding, ...]:
     """Check rows and recipe without a model; findings come gravest first.
@@ -83,7 +82,7 @@ def preflight(
     ``examples`` is a :class:`~tuneahead.dataset.Dataset` or any stream of examples, read once.
     Without a ``tokenizer`` the checks that count tokens are left out; without ``benchmarks``
     the search for contamination is. ``length`` says how long the run is where it does not follow from
-    rows and recipe; ``layers`` and ``columns`` are those of :class:`Context`. Cost is linear: a million
+    rows and recipe; ``columns`` are those of :class:`Context`. Cost is linear: a million
     rows of 60 tokens take minutes.
 
     >>> [f.check for f in preflight([Example("Hi", "", 1)], Recipe()) if f.severity == "stop"]
@@ -92,7 +91,7 @@ def preflight(
     window = None if tokenizer is None else window_of(tokenizer, recipe)
     survey = take_survey(examples, window=window, benchmarks=benchmarks)
     measures = None if tokenizer is None else measure_tokens(survey, tokenizer, recipe)
-    return run_checks(Context(survey, recipe, measures, length, layers, columns or ColumnUse()))
+    return run_checks(Context(survey, recipe, measures, length, columns=columns or ColumnUse()))
 
 
 def window_of(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Window | None:

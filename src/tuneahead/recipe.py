@@ -97,7 +97,10 @@ class Recipe(BaseModel):
         return value
 
     def probe(self, steps: int = 100) -> Recipe:
-        """The same run, ended after ``steps`` optimiser steps; the schedule stays that of the full run."""
+        """The same run, ended after ``steps`` optimiser steps; the schedule stays that of the full run.
+
+        Raises :class:`RecipeError` for fewer than one.
+        """
         if steps < 1:
             raise RecipeError(f"a probe needs at least one step, got {steps}", remedy="use 50 to 200 steps")
         return self.model_copy(update={"stop_after": steps})

@@ -157,13 +157,13 @@ def take_survey(
     """
     search = ContaminationSearch(benchmarks)
     surveyor = _Surveyor(search, window)
-    for block, measures in _measured(blocks_of(examples), BlockMeter(window, search), window, workers):
+    for block, measures in _measured(blocks_of(examples), BlockMeter(window, search), workers):
         surveyor.add(block, measures)
     return surveyor.finish()
 
 
 def _measured(
-    blocks: Iterator[list[Example]], meter: BlockMeter, window: Window | None, workers: int
+    blocks: Iterator[list[Example]], meter: BlockMeter, workers: int
 ) -> Iterator[tuple[list[Example], BlockMeasures]]:
     for number, block in enumerate(blocks, 1):
         yield block, meter.measure(block)

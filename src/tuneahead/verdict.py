@@ -193,15 +193,18 @@ def decide(
     """GO when the whole interval reaches the goal, NO_GO when none of it does, else UNSURE.
 
     A preflight finding of severity ``stop`` decides NO_GO whatever the forecast says, as does a goal that no
-    score can reach. Inputs outside the fitted range make any other decision UNSURE, and so does a goal that
-    counts from a base's score that is not known. ``base_error_pp`` is the standard error of the base's score
-    that the goal counts from: what lies nearer to the goal is UNSURE. Source: method.md, "The predictor".
+    score can reach. Inputs outside the fitted range make any other decision UNSURE, and so do an interval
+    that is NaN and a goal that counts from a base's score that is not known. ``base_error_pp`` is the
+    standard error of the base's score that the goal counts from: what lies nearer to the goal is UNSURE.
+    Source: method.md, "The predictor".
     """
     threshold = goal.threshold_pp(forecast.base_pp)
     if verdict := foregone(goal, forecast.base_pp, findings, base_error_pp):
         return verdict
     if math.isnan(threshold):
         return Verdict("UNSURE", UNKNOWN_GOAL, threshold)
+    if math.isnan(forecast.low_pp + forecast.high_pp):
+        return Verdict("UNSURE", "the forecast has no interval", threshold)
     wanted, low, high = apart(threshold, forecast.low_pp, forecast.high_pp)
     interval = f"{100 * forecast.level:g} % interval ({low} to {high})"
     if not forecast.in_distribution:

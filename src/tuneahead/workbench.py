@@ -150,8 +150,11 @@ def open_workbench(
     """Load base and benchmark, and the predictor where ``forecasts`` are wanted.
 
     ``store`` is the file of runs that is named where no predictor knows them yet; ``watch`` is told when the
-    base is fetched and loaded. Raises ModelError, BenchmarkError or PredictorError.
+    base is fetched and loaded. Raises ModelError, BenchmarkError or PredictorError, and TuneAheadError for an
+    impossible price.
     """
+    require_probe_steps(setup.probe_steps)
+    require_price(setup.price_per_hour)
     if not setup.weights:
         raise ModelError(
             "a base without its weights can't be trained or asked", remedy="leave weights=False to check"

@@ -32,6 +32,29 @@ def foretold(
     }
 
 
+def test_what_is_tested_on_the_other_base_is_learnt_from_on_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[FeatureTable, Mapping[str, Plan]]] = []
+
+    def watched(
+        rows: FeatureTable, plans: Mapping[str, Plan], **options: int
+    ) -> dict[str, dict[str, Outcome]]:
+        seen.append((rows, plans))
+        return foretold(rows, plans, **options)
+
+    monkeypatch.setattr(bases, "run_plans", watched)
+    # The same data sets on both.
+    bases.base_tables(named("lab"), named("small"), "small", BacktestOptions(), 0)
+    (_, scratch), (both, warm) = seen
+    assert list(scratch) == ["grouped"] and list(warm) == ["0", "10", "25", "50", "96"]
+    for size, plan in warm.items():
+        for fold in plan.folds:
+            assert {both.bases[i] for i in fold.test} == {"small"}
+            assert not {both.data_ids[i] for i in fold.test} & {both.data_ids[i] for i in fold.train}
+            assert [both.bases[i] for i in fold.train].count("small") == int(size)
+            # All other data sets of the home base: 40 of three recipes, less those tested.
+            assert [both.bases[i] for i in fold.train].count("lab") == 120 - len(fold.test)
+
+
 def test_other_lengths_of_the_probe_have_tables_where_the_base_has_runs_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -205,6 +205,39 @@ def test_a_spike_is_one_step_above_half_again_the_median_before_it() -> None:
     assert vector["loss_spike_fraction"] == pytest.approx(1 / 5)
 
 
+def test_the_first_three_steps_are_the_initial_loss() -> None:
+    trace = tiny_trace()
+    # 6, 4 and 2 nats a token, the last on four times as many: (24 + 16 + 32) / 24.
+    steps = replace(
+        trace.steps,
+        loss_sum_nats=floats(24.0, 16.0, 32.0, *trace.steps.loss_sum_nats[3:]),
+        answer_tokens=floats(4.0, 4.0, 16.0, *[4.0] * 7),
+    )
+    assert dynamic_features(replace(trace, steps=steps))["initial_loss_nats"] == pytest.approx(3.0)
+
+
+def test_gradients_grow_from_the_mean_of_the_first_ten() -> None:
+    trace = long_trace(0, 40)
+    steps = replace(trace.steps, grad_norm=floats(*[1.0] * 10, *[2.0] * 22, *[3.0] * 8))
+    assert dynamic_features(replace(trace, steps=steps))["grad_norm_growth"] == pytest.approx(3.0)
+
+
+def test_rows_are_easy_hard_and_ambiguous_from_the_documented_bounds_on() -> None:
+    seen = {0: (0.28, 0.72), 1: (0.32, 0.68), 2: (0.76,), 3: (0.24,)}
+    visited = [(row, share) for row, shares in seen.items() for share in shares]
+    visits = RowVisits(
+        step=np.arange(6, dtype=np.int32),
+        row=np.array([row for row, _ in visited], np.int32),
+        nll_nats=floats(*(-math.log(share) for _, share in visited)),
+        tokens=np.ones(6, np.int32),
+    )
+    found = dynamic_features(replace(tiny_trace(), visits=visits))
+    # Of the two rows seen twice one varies by 0.22, the other by 0.18; the bound is 0.2.
+    assert found["ambiguous_rows_fraction"] == 0.5
+    # Judged by the latest visit: 0.76 is easy, 0.24 is hard, 0.72 and 0.68 are neither.
+    assert (found["easy_rows_fraction"], found["hard_rows_fraction"]) == (0.25, 0.25)
+
+
 def test_losses_count_by_their_tokens() -> None:
     trace = tiny_trace()
     # One step of 36 tokens at 1 nat and one of 4 at 2 nats: 44 / 40, not their mean.
@@ -257,6 +290,13 @@ def test_cues_without_a_look_at_the_base_give_no_gain() -> None:
     assert vector["probe_score_pp"] == pytest.approx(400 / 6)
     assert vector.absent["score_gain_pp"] == "no benchmark cue was taken at step 0"
     assert vector["churn_fraction"] == pytest.approx(2 / 6)
+
+
+def test_where_every_subject_improves_the_worst_falls_by_nothing() -> None:
+    trace = tiny_trace()
+    better = replace(trace.cues[-1], margin_nats=floats(*[1.0] * 6))
+    found = cue_features(replace(trace, cues=(*trace.cues[:-1], better)))
+    assert (found["subject_worst_fall_pp"], found["subjects_improved_fraction"]) == (0.0, 1.0)
 
 
 def test_a_diverged_benchmark_score_is_absent_not_zero() -> None:
@@ -331,6 +371,9 @@ def test_a_saturating_curve_is_followed_to_its_ceiling() -> None:
     assert saturating_score_pp(steps, scores, 1000) == pytest.approx(50, abs=0.5)
     assert saturating_score_pp(steps, [40.0] * 5, 1000) == pytest.approx(40)
     assert saturating_score_pp(steps, [90, 60, 40, 20, 0], 1000) == pytest.approx(0, abs=3)
+    # Nearly straight lines, which would lead beyond any score.
+    assert saturating_score_pp([0, 50, 100], [50, 75, 98], 10_000) == 100.0
+    assert saturating_score_pp([0, 50, 100], [50, 25, 2], 10_000) == 0.0
 
 
 def test_the_map_of_rows_holds_mean_and_spread_of_each_rows_visits() -> None:

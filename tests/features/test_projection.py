@@ -54,6 +54,26 @@ def test_each_projection_carries_the_margins_on_in_its_own_way() -> None:
     assert found["projected_growth_gain"] == pytest.approx(4 / 6 - now)
 
 
+def test_settling_margins_go_as_far_as_the_rates_left_let_them() -> None:
+    # 1.465 trends of 0.1 carry the first item over 0 and leave the second short; 1.553 drifts of 0.1 so the
+    # third and the fourth, which have no trend.
+    trace = moving(
+        [-0.3, -0.3, -0.155, -0.156], [-0.24, -0.25, -0.055, -0.056], [-0.14, -0.15, -0.055, -0.056]
+    )
+    found = cue_features(trace).values
+    assert found["projected_settling_trend_gain"] == pytest.approx(1 / 4)
+    assert found["projected_settling_drift_gain"] == pytest.approx(1 / 4)
+
+
+def test_in_a_long_run_margins_are_carried_on_by_sixteen_trends_and_three_drifts_at_most() -> None:
+    # Ten of 400 steps leave 78 trends or 40 drifts. The last two have no trend.
+    trace = moving([-3.0, -3.0, -2.9, -3.1], [-1.6, -1.8, -1.9, -2.1], [-1.5, -1.7, -1.9, -2.1])
+    found = cue_features(replace(trace, info=replace(trace.info, total_steps=400))).values
+    assert found["projected_trend_gain"] == pytest.approx(1 / 4)
+    # Three drifts end at 1.5, 0.9, 0.1 and -0.1.
+    assert found["projected_drift_short_gain"] == pytest.approx(3 / 4)
+
+
 def test_margins_that_stand_still_are_carried_nowhere() -> None:
     vector = cue_features(moving(START, START, START))
     assert vector.values["projected_trend_gain"] == vector.values["projected_drift_gain"] == 0.0

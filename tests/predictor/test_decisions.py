@@ -43,6 +43,18 @@ def test_decisions_pay_for_probes_and_continue_go_runs():
     assert math.isnan(decisions(predicted, measured, 90.0).good_kept)
 
 
+def test_a_run_that_is_over_before_the_probe_costs_its_own_steps() -> None:
+    costs = Costs(np.full(2, 100.0), np.array([60.0, 240.0]))
+    found = decisions(np.array([40.0, 40.0]), np.array([30.0, 30.0]), 55.0, costs)
+    # Both are stopped: after 60 and 100 steps, of 300.
+    assert found.compute_saved == pytest.approx(1 - 160 / 300)
+
+
+def test_a_score_at_the_goal_reaches_it() -> None:
+    found = decisions(np.array([55.0, 54.9]), np.array([55.0, 54.9]), 55.0)
+    assert (found.go, found.good, found.bad, found.good_kept, found.bad_caught) == (0.5, 1, 1, 1.0, 1.0)
+
+
 def test_costs_are_optimiser_steps(make_table):
     table = make_table(6, 8)
     steps = task_costs(table)

@@ -81,6 +81,32 @@ def test_even_errors_keep_a_constant_width():
     assert np.ptp(found.half_width_pp(rng.normal(size=(5, 4)), np.ones(5), 0.9)) == 0.0
 
 
+@pytest.mark.parametrize(("growth", "is_scaled"), [(0.1, False), (0.3, True)])
+def test_a_scale_must_make_intervals_three_percent_narrower(growth: float, is_scaled: bool) -> None:
+    # Errors of 1 to 1 + growth, known to a tenth: scaled, intervals become 1 to 2 %, or 5 %, narrower.
+    rng = np.random.default_rng(5)
+    features = rng.uniform(0, 1, size=(300, 1))
+    residual = rng.uniform(0.9, 1.1, 300) * (1 + growth * features[:, 0])
+    found = calibrate(Residuals(residual, features, names(100, 3), np.ones(300)))
+    assert (found.difficulty is not None) == is_scaled
+
+
+@pytest.mark.parametrize(("data_sets", "near"), [(19, math.inf), (20, 1.0)])
+def test_intervals_widen_from_twenty_data_sets_on(data_sets: int, near: float) -> None:
+    rows = Residuals(np.ones(data_sets), np.zeros((data_sets, 1)), names(data_sets), np.ones(data_sets))
+    assert calibrate(rows).near == near
+
+
+def test_a_place_of_a_history_of_several_is_bounded_by_its_own_scores() -> None:
+    # Nineteen data sets each: nine tenths of twenty are reached at the eighteenth.
+    scores = np.concatenate([np.arange(1.0, 20.0), 100 + np.arange(1.0, 20.0)])
+    found = Calibration(scores, names(38)).of_places(["here exam"] * 19 + ["there exam"] * 19)
+    asked = ["here exam", "there exam", "elsewhere exam"]
+    half = found.half_width_pp(np.zeros((3, 1)), np.zeros(3), 0.9, asked)
+    # Of a place that has no scores all count: 36 of 39 are more than nine tenths, 35 are not.
+    assert half.tolist() == [18.0, 118.0, 117.0]
+
+
 def test_a_higher_level_is_wider_and_the_highest_infinite(uneven):
     found = calibrate(uneven)
     row = uneven.features[:1]

@@ -30,6 +30,12 @@ def test_metrics_of_four_tasks_by_hand():
     assert found.spearman == pytest.approx(1.0)
 
 
+def test_an_error_of_the_bound_itself_lies_within_it():
+    measured = np.array([10.0, 20.0, 30.0, 40.0])
+    found = measure(measured + np.array([1.0, -2.0, 3.0, -3.5]), measured)
+    assert (found.within_1, found.within_2, found.within_3) == (0.25, 0.5, 0.75)
+
+
 def test_rows_without_prediction_do_not_count():
     found = measure(np.array([1.0, np.nan]), np.array([2.0, 3.0]))
     assert found.n == 1 and found.rmse_pp == 1.0 and math.isnan(found.r2)
@@ -84,3 +90,6 @@ def test_noise_floor_of_means_over_seeds(make_table):
     expected = math.sqrt((1 + 4 + 10 + 10) / 4)
     assert noise_floor_pp(replace(table, seeds=seeds, seed_sd_pp=sd)) == pytest.approx(expected)
     assert math.isnan(noise_floor_pp(replace(table, seeds=np.ones(4))))
+    # Of four seeds and of two: three degrees of freedom and one pool the variances 4 and 16 into 7.
+    unequal = replace(table, seeds=np.array([4.0, 2.0, 1.0, 1.0]), seed_sd_pp=sd)
+    assert noise_floor_pp(unequal) == pytest.approx(math.sqrt((4 / 4 + 16 / 2 + 7 + 7) / 4))

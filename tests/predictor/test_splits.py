@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tuneahead.errors import PredictorError
-from tuneahead.predictor.splits import family_folds, folds_for, grouped_folds, random_fold
+from tuneahead.predictor.splits import draw_data_sets, family_folds, folds_for, grouped_folds, random_fold
 
 
 def test_grouped_folds_hold_every_task_out_once_and_cut_no_data_set(make_table):
@@ -33,6 +33,37 @@ def test_repeats_hold_every_task_out_once_each_and_differ(make_table):
 
 def test_fewer_groups_than_folds_give_one_fold_a_group():
     assert len(grouped_folds(["a", "a", "b"], k=5)) == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_largest_data_set_is_dealt_first(seed):
+    # Dealt last, the six rows would lie on top of half of the others.
+    folds = grouped_folds([*"abcdef", *"gggggg"], k=2, seed=seed)
+    assert [len(fold.test) for fold in folds] == [6, 6]
+
+
+def test_every_split_follows_its_seed(make_table):
+    table = make_table(60, 8)
+    alike = replace(table, seeds=np.ones(60))
+    splits = {
+        "grouped": lambda seed: grouped_folds(table.data_ids, seed=seed)[0].test,
+        "random": lambda seed: random_fold(alike, seed=seed).test,
+        "drawn": lambda seed: draw_data_sets(table, np.arange(60), 20, seed),
+    }
+    for name, split in splits.items():
+        assert split(1).tolist() == split(1).tolist() != split(2).tolist(), name
+
+
+def test_data_sets_are_drawn_whole_and_only_the_last_is_cut(make_table):
+    table = make_table(60, 8)
+    rows = np.arange(0, 60, 2)
+    drawn = draw_data_sets(table, rows, 20, seed=0)
+    assert len(set(drawn.tolist())) == 20 and set(drawn.tolist()) <= set(rows.tolist())
+    last = table.data_ids[drawn[-1]]
+    for data_id in {table.data_ids[i] for i in drawn} - {last}:
+        assert [i for i in drawn if table.data_ids[i] == data_id] == [
+            i for i in rows if table.data_ids[i] == data_id
+        ]
 
 
 def test_one_data_set_can_not_be_split():

@@ -213,6 +213,10 @@ def test_a_slot_takes_the_next_run_when_its_own_has_ended(tiny: Base) -> None:
         recipe = recipes[int(result.job_id)]
         alone = run_one(tiny, data, recipe)
         np.testing.assert_allclose(result.trace.steps.loss_nats, alone.trace.steps.loss_nats, rtol=1e-4)
+        # What is remembered of the gradients moves with a run.
+        for name in ("dot_previous", "mean_norm"):
+            own, single = (getattr(one.trace.steps, name) for one in (result, alone))
+            np.testing.assert_allclose(own, single, rtol=2e-2, atol=1e-3 * np.nanmax(np.abs(single)))
 
 
 def test_the_same_seed_gives_the_same_trace(tiny: Base) -> None:
@@ -412,6 +416,39 @@ def test_dropout_of_a_narrow_recipe_does_not_depend_on_its_neighbour(tiny: Base)
     jobs = [Job("wide", data, RECIPE.replace(max_steps=9)), Job("narrow", data, narrow)]
     beside = next(r for r in train_stack(tiny, jobs, PLAIN, width=2) if r.job_id == "narrow")
     np.testing.assert_allclose(beside.trace.steps.loss_nats, alone, rtol=1e-4)
+
+
+def test_what_dropout_keeps_makes_up_for_what_it_drops() -> None:
+    tokens = [torch.tensor([0, 2])]
+    dropout = SlotDropout([0.2], [torch.Generator().manual_seed(1)], tokens)
+    found = dropout(torch.ones(1, 3, 500), [True])[0]
+    assert found[tokens[0]].unique().tolist() == pytest.approx([0.0, 1.25])
+    assert (found[1] == 1).all(), "no token lies there"
+    assert float(found[tokens[0]].mean()) == pytest.approx(1.0, abs=0.06)
+
+
+def test_dropout_draws_from_the_seed_of_its_own_recipe(tiny: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[int]] = []
+
+    class Watched(SlotDropout):
+        def __init__(self, rates, generators, tokens) -> None:  # type: ignore[no-untyped-def]
+            drawn.append([generator.initial_seed() for generator in generators])
+            super().__init__(rates, generators, tokens)
+
+    monkeypatch.setattr(passes, "SlotDropout", Watched)
+    recipes = [RECIPE.replace(lora_dropout=0.1, max_steps=1, seed=seed) for seed in (3, 8)]
+    data = prepare_data(tiny, make_examples(30), RECIPE)
+    list(train_stack(tiny, [Job(str(r.seed), data, r) for r in recipes], PLAIN, width=2))
+    # Next to the recipe's seed, which the adapter begins from.
+    assert drawn == [[4, 9]]
+
+
+def test_the_learning_rates_recorded_are_those_of_the_schedule(tiny: Base) -> None:
+    recipe = RECIPE.replace(learning_rate=8e-3, max_steps=5, warmup_ratio=0.2, schedule="linear")
+    data = prepare_data(tiny, make_examples(30), recipe)
+    # One step of warm-up from 0, then down from the top in quarters.
+    rates = [0.0, 8e-3, 6e-3, 4e-3, 2e-3]
+    assert run_one(tiny, data, recipe).trace.steps.learning_rate == pytest.approx(rates)
 
 
 def test_what_a_gpu_measures_at_once_is_what_is_measured_slot_by_slot(

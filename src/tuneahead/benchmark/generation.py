@@ -71,6 +71,7 @@ def rouge_grader() -> Grade:
     """ROUGE-L F-measure (Lin 2004) as the package ``rouge-score`` computes it, without stemming.
 
     The package knows Latin letters and digits only; words of other scripts are split as in training data.
+    Raises :class:`BenchmarkError` without it.
     """
     try:
         from rouge_score.rouge_scorer import RougeScorer

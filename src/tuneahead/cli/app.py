@@ -17,8 +17,7 @@ from tuneahead.cli import data, fitting, history, judge, runs
 from tuneahead.errors import TuneAheadError
 from tuneahead.printable import printable
 
-EXIT_OK, EXIT_INTERNAL, EXIT_USER = 0, 1, 2
-EXIT_INTERRUPTED = 130
+EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 _UNWRITABLE = {
     errno.ENOSPC: "no space is left to write to",
     errno.EDQUOT: "the quota of what may be written is used up",

@@ -102,7 +102,10 @@ class LogSource:
 def recipe_of(
     settings: Mapping[str, object], shared: Mapping[str, object], log: LogSource
 ) -> tuple[Recipe, tuple[tuple[str, str], ...]]:
-    """The recipe, and (setting, reason) for what the log does not say; ``shared`` are fields known of it."""
+    """The recipe, and (setting, reason) for what the log does not say; ``shared`` are fields known of it.
+
+    Raises :class:`DataError` for a run that is no LoRA fine-tune, or of which too little is known.
+    """
     settings = _without_generation(settings)
     if other := _other_training(settings, log):
         raise DataError(f"{other}, and {ONLY_LORA}", path=log.source, remedy="leave this run out")

@@ -144,7 +144,10 @@ class RunStore(StoreFile):
             ) from None
 
     def record_score(self, run_id: str, benchmark: str, score_pp: float) -> None:
-        """Add or replace the true score of a run that is in the store, in percentage points (0 to 100)."""
+        """Add or replace the true score of a run that is in the store, in percentage points (0 to 100).
+
+        Raises :class:`StoreError` for any other score, and where there is no such run.
+        """
         if not math.isfinite(score_pp):
             raise StoreError(
                 f"the score of run {run_id!r} on {benchmark!r} is {score_pp}, not a number",
@@ -164,7 +167,10 @@ class RunStore(StoreFile):
             )
 
     def find_id(self, begin: str) -> str:
-        """The identifier that is ``begin`` or, alone in the store, begins with it."""
+        """The identifier that is ``begin`` or, alone in the store, begins with it.
+
+        Raises :class:`StoreError` when none or several do.
+        """
         with self._connect() as connection:
             query = "SELECT run_id FROM runs WHERE substr(run_id, 1, ?) = ? ORDER BY run_id"
             found = [str(row[0]) for row in connection.execute(query, (len(begin), begin))] if begin else []

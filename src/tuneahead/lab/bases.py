@@ -102,7 +102,10 @@ def base_spec(name: str) -> BaseSpec:
 
 
 def lab_base_path() -> Path:
-    """Folder of the shipped base ``lab-qwen2``: config.json, model.safetensors and the tokenizer."""
+    """Folder of the shipped base ``lab-qwen2``: config.json, model.safetensors and the tokenizer.
+
+    Raises :class:`ModelError` when it is not there.
+    """
     path = Path(str(resources.files("tuneahead.lab").joinpath("base")))
     if not (path / "model.safetensors").is_file():
         raise ModelError(

@@ -56,7 +56,6 @@ def decisions(
     costs: Costs | None = None,
     *,
     groups: Sequence[str] = (),
-    seed: int = 0,
 ) -> Decisions:
     """Figures of the rule "run when ``upper_pp`` >= tau" over ``(n,)`` tasks.
 
@@ -69,7 +68,7 @@ def decisions(
     if costs is not None:
         full = costs.full[keep]
         spent = np.where(go, full, np.minimum(costs.probe[keep], full))
-    return _figures(tau_pp, go, good, (spent, full), _of_those(groups, keep), seed)
+    return _figures(tau_pp, go, good, (spent, full), _of_those(groups, keep))
 
 
 def decisions_at_looks(
@@ -79,7 +78,6 @@ def decisions_at_looks(
     full_steps: Floats,
     *,
     groups: Sequence[str] = (),
-    seed: int = 0,
 ) -> Decisions:
     """Figures of a gate that looks several times and stops a run at the first with ``upper_pp`` < tau.
 
@@ -94,7 +92,7 @@ def decisions_at_looks(
         spent[stops] = look.steps
         go &= ~stops
     good = measured[known] >= tau_pp
-    return _figures(tau_pp, go, good, (spent, full), _of_those(groups, known), seed)
+    return _figures(tau_pp, go, good, (spent, full), _of_those(groups, known))
 
 
 def _of_those(groups: Sequence[str], known: Mask) -> list[str]:
@@ -103,7 +101,7 @@ def _of_those(groups: Sequence[str], known: Mask) -> list[str]:
 
 
 def _figures(
-    tau_pp: float, go: Mask, good: Mask, steps: tuple[Floats, Floats], groups: Sequence[str], seed: int
+    tau_pp: float, go: Mask, good: Mask, steps: tuple[Floats, Floats], groups: Sequence[str]
 ) -> Decisions:
     """``steps``: those paid for and those of the full runs; NaN where costs are not known."""
     spent, full = steps
@@ -115,7 +113,7 @@ def _figures(
             paid, whole, run_good, all_good, stopped_bad, all_bad = totals.T
             return np.column_stack([1 - paid / whole, run_good / all_good, stopped_bad / all_bad])
 
-        found = group_spans(np.column_stack(columns).astype(float), groups, figures, seed=seed)
+        found = group_spans(np.column_stack(columns).astype(float), groups, figures)
         spans = dict(zip(("compute_saved", "good_kept", "bad_caught"), found, strict=True))
     return Decisions(
         tau_pp=tau_pp,

@@ -36,7 +36,7 @@ class Domain:
 
     A row is outside when more features leave their widened range than ``most_outside``, or when its
     mean distance to the five nearest training rows exceeds ``far``. Both bounds are what 99 % of the
-    training rows would pass when judged by the other data sets.
+    training rows would pass when judged by the other data sets, that on the distance with a quarter to spare.
     """
 
     names: tuple[str, ...]

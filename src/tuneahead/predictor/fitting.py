@@ -81,6 +81,7 @@ def learnt_keys(rows: FeatureTable) -> tuple[str, ...]:
 
 
 def find_preset(preset: str | Preset) -> Preset:
+    """A preset by its name, or as it is; raises :class:`PredictorError` for an unknown name."""
     if isinstance(preset, Preset):
         return preset
     if preset not in PRESETS:
@@ -100,7 +101,10 @@ def paper_features(table: FeatureTable) -> tuple[str, ...]:
 def prepare(
     table: FeatureTable, preset: Preset, helpers: FeatureTable | None = None
 ) -> tuple[Problem, FeatureTable, Rows]:
-    """The training rows as the models see them, their table, and which of them are of ``table``."""
+    """The training rows as the models see them, their table, and which of them are of ``table``.
+
+    Raises :class:`PredictorError` for a table without scored rows or features, or with an impossible row.
+    """
     rows = table.scored().with_repeats()
     if not len(rows):
         raise PredictorError("no row of the table has a score", remedy="finish some full runs first")

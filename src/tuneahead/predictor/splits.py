@@ -26,7 +26,8 @@ class Fold:
 def random_fold(table: FeatureTable, *, held_out: int | None = None, seed: int = 0) -> Fold:
     """One random split, as in the paper: ``held_out`` tasks (370 of 1,300, or that share of a smaller table).
 
-    Tasks averaged over the most seeds are held out first, for their score is the least noisy.
+    Tasks averaged over the most seeds are held out first, for their score is the least noisy. Raises
+    :class:`PredictorError` when nothing would be left on one side.
     """
     rows = len(table)
     wanted = (
@@ -70,7 +71,7 @@ def grouped_folds(groups: Sequence[str], *, k: int = 5, seed: int = 0, repeats: 
 
 
 def family_folds(families: Sequence[str]) -> tuple[Fold, ...]:
-    """One fold per family, which is then unseen in training; raises on a single family."""
+    """One fold per family, which is then unseen in training; :class:`PredictorError` on a single family."""
     index = group_index(families)
     names = list(dict.fromkeys(families))
     if len(names) < 2:
@@ -83,7 +84,10 @@ def family_folds(families: Sequence[str]) -> tuple[Fold, ...]:
 
 
 def folds_for(table: FeatureTable, protocol: str, *, seed: int = 0, k: int = 5) -> tuple[Fold, ...]:
-    """Folds of a named protocol: ``random``, ``grouped`` or ``family-out``."""
+    """Folds of a named protocol: ``random``, ``grouped`` or ``family-out``.
+
+    Raises :class:`PredictorError` for another name, and for a table too small to be split so.
+    """
     if protocol == "random":
         return (random_fold(table, seed=seed),)
     if protocol == "grouped":

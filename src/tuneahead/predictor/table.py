@@ -212,11 +212,6 @@ class FeatureTable:
         """An extra column, ``(n,)``; all NaN when the table has none of that name."""
         return self.extras.get(name, np.full(len(self), np.nan))
 
-    def extras_like(self, prefix: str) -> Floats:
-        """Every extra column whose name starts with ``prefix``, ``(n, k)``, by name."""
-        found = [self.extras[name] for name in sorted(self.extras) if name.startswith(prefix)]
-        return np.column_stack(found) if found else np.zeros((len(self), 0))
-
 
 def join_tables(tables: Sequence[FeatureTable]) -> FeatureTable:
     """The rows of several tables, one below the other; extras that a table lacks are NaN in its rows.

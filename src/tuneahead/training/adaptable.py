@@ -26,7 +26,10 @@ _EXPERTS = {
 
 
 def refuse_adapters(name: str, location: str) -> None:
-    """A folder or repository of adapters is no base, though transformers would load it with PEFT."""
+    """Raise :class:`ModelError` for a folder or repository of adapters, which is no base.
+
+    Transformers would load it with PEFT.
+    """
     from transformers.utils.peft_utils import find_adapter_config_file
 
     found = find_adapter_config_file(location)

@@ -78,7 +78,10 @@ class RunData:
 
 
 def resolve_template(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """``auto`` becomes ``chat`` where the tokenizer has a chat template, else ``raw``."""
+    """``auto`` becomes ``chat`` where the tokenizer has a chat template, else ``raw``.
+
+    Raises :class:`ModelError` for ``chat`` where it has none.
+    """
     has_chat = bool(getattr(tokenizer, "chat_template", None))
     if template == "auto":
         return "chat" if has_chat else "raw"

@@ -46,7 +46,10 @@ def choose_device(device: str = "auto") -> str:
 
 
 def choose_dtype(precision: str, parameters: int, device: str) -> torch.dtype:
-    """Number format of weights that are not quantized, for a precision name, a size and a device."""
+    """Number format of weights that are not quantized, for a precision name, a size and a device.
+
+    Raises :class:`ModelError` for an unknown name.
+    """
     if precision in DTYPES:
         return DTYPES[precision]
     if precision in QUANTIZED:

@@ -58,7 +58,10 @@ class AnswerHead(nn.Module):
 
 @contextmanager
 def answer_head(base: Base) -> Iterator[AnswerHead]:
-    """Project onto the vocabulary only where asked, inside the block."""
+    """Project onto the vocabulary only where asked, inside the block.
+
+    Raises :class:`ModelError` for a model that has no head to project with.
+    """
     model = base.model
     inner = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if inner is None:
