@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tuneahead.build.plan import RunPlan
 from tuneahead.build.worker import ONE_THREAD, Inbox, Message, Outbox, work
+from tuneahead.environment import environment
 from tuneahead.history.store import RunStore
 
 if TYPE_CHECKING:
@@ -68,17 +69,11 @@ class LocalCrew:
         heard, said = self._context.Pipe(duplex=False)
         arguments = (number, tasks, said, self.store, self.options, os.getpid())
         process = self._context.Process(target=_work_here, args=arguments, daemon=True)
-        before = {name: os.environ.pop(name, None) for name in ONE_THREAD}
-        # The child inherits these, which torch reads as it loads; the parent keeps its own.
-        os.environ.update(ONE_THREAD)
         try:
-            process.start()
+            # The child inherits these, which torch reads as it loads; the parent keeps its own.
+            with environment(ONE_THREAD):
+                process.start()
         finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
             # The worker has its own: once that is gone too, the pipe says so.
             said.close()
         self.messages.add(heard)
