@@ -732,7 +732,7 @@ def test_runs_that_a_predictor_was_fitted_to_are_told_to_correct_nothing(
 def test_the_demo_runs_on_the_real_model_where_it_is_installed(
     tuneahead: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool, base: str
 ) -> None:
-    def stop(setup: Setup) -> None:
+    def stop(setup: Setup, watch: object) -> None:
         raise TuneAheadError(f"stopped before loading {setup.base}")
 
     monkeypatch.setattr("tuneahead.training.sources.is_installed", lambda name: installed)

@@ -143,7 +143,7 @@ def test_runs_on_real_questions_are_stored_with_their_features_and_without_their
     plain = static_features(lab_examples(spec), base=load_base("lab", device="cpu"))
     assert kept.values["reference_loss_nats"] == pytest.approx(plain.values["reference_loss_nats"], rel=1e-4)
     assert complete_statics(store, load_base("lab", device="cpu"), lab_exam()) == 0
-    assert len(table_from_store(store)) == 2
+    assert len(table_from_store(store, probe_steps=5)) == 2
     assert execute([task], store.path, BuildOptions(workers=1)).present == 1
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path / "other.sqlite"), "--base", str(tmp_path / "no-base")],
