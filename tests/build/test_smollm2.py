@@ -128,10 +128,10 @@ def tiny_base() -> Base:
 def test_runs_on_real_questions_are_stored_with_their_features_and_without_their_rows(tmp_path: Path) -> None:
     folder = str(write_question_files(tmp_path / "questions"))
     spec = QuestionSpec(1, "OpenBookQA", "wrong_answers", 0.3, 60, 0.2, folder)
-    recipe = smollm2_plan(1, 1)[0].recipe.replace(max_steps=6)
+    recipe = smollm2_plan(1, 1)[0].recipe.replace(max_steps=12)
     task = TaskPlan(spec, recipe)
     store = RunStore(tmp_path / "runs.sqlite")
-    longer = TaskPlan(spec, recipe.replace(max_steps=12))
+    longer = TaskPlan(spec, recipe.replace(max_steps=14))
     summary = execute([task, longer], store.path, BuildOptions(workers=1, width=2, runs_per_chunk=2))
     assert (summary.stored, summary.given_up) == (2, {})
     record, _ = store.records()
@@ -143,7 +143,7 @@ def test_runs_on_real_questions_are_stored_with_their_features_and_without_their
     plain = static_features(lab_examples(spec), base=load_base("lab", device="cpu"))
     assert kept.values["reference_loss_nats"] == pytest.approx(plain.values["reference_loss_nats"], rel=1e-4)
     assert complete_statics(store, load_base("lab", device="cpu"), lab_exam()) == 0
-    assert len(table_from_store(store, probe_steps=5)) == 2
+    assert len(table_from_store(store, probe_steps=10)) == 2
     assert execute([task], store.path, BuildOptions(workers=1)).present == 1
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path / "other.sqlite"), "--base", str(tmp_path / "no-base")],
