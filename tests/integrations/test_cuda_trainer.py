@@ -12,15 +12,13 @@ import torch
 from integrations.trainer_fixtures import (
     RECIPE,
     SETTINGS,
-    adapted_model,
     assert_same_trace,
-    columns,
     make_data,
     make_exam,
     make_predictor,
     make_trainer,
+    make_trl_trainer,
     own_trace,
-    row_order,
 )
 
 from tuneahead.integrations.transformers import Gate, RunNotes, TraceRecorder
@@ -59,45 +57,8 @@ def test_a_trainer_on_a_gpu_has_the_trace_of_our_own_loop(
 
 
 def test_a_trl_run_on_a_gpu_has_it_too(path: Path, base: Base, tmp_path: Path) -> None:
-    import trl
-    from datasets import Dataset
-    from transformers import DataCollatorForSeq2Seq
-
-    data = make_data(base, RECIPE)
-    order = row_order(RECIPE, len(data.train))
-
-    class Ordered(trl.SFTTrainer):  # type: ignore[misc]
-        def _get_train_sampler(self, *args: Any) -> Any:
-            return order
-
     recorder = TraceRecorder(SETTINGS, notes=RunNotes(base=base.name))
-    total = RECIPE.total_steps(len(data.train))
-    arguments = trl.SFTConfig(
-        output_dir=str(tmp_path),
-        max_steps=total,
-        per_device_train_batch_size=RECIPE.batch_size,
-        learning_rate=RECIPE.learning_rate,
-        lr_scheduler_type=RECIPE.schedule,
-        warmup_steps=RECIPE.warmup_steps(total),
-        weight_decay=RECIPE.weight_decay,
-        max_grad_norm=RECIPE.max_grad_norm,
-        max_length=RECIPE.max_length,
-        seed=RECIPE.seed,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-    )
-    Ordered(
-        model=adapted_model(path, RECIPE, base),
-        args=arguments,
-        train_dataset=Dataset.from_list(columns(data.train)),
-        eval_dataset=Dataset.from_list(columns(data.heldout)),
-        data_collator=DataCollatorForSeq2Seq(base.tokenizer),
-        processing_class=base.tokenizer,
-        callbacks=[recorder],
-    ).train()
+    make_trl_trainer(path, tmp_path, base, RECIPE, callbacks=[recorder]).train()
     assert_same_trace(recorder.trace, own_trace(base, RECIPE))
 
 

@@ -17,15 +17,13 @@ import torch
 from integrations.trainer_fixtures import (
     RECIPE,
     SETTINGS,
-    adapted_model,
     assert_same_trace,
-    columns,
     make_data,
     make_exam,
     make_predictor,
     make_trainer,
+    make_trl_trainer,
     own_trace,
-    row_order,
 )
 from training.training_fixtures import make_examples
 from transformers import TrainerCallback
@@ -314,47 +312,9 @@ def test_a_masked_language_model_is_refused(path: Path, base: Base, tmp_path: Pa
 def test_a_trl_run_has_the_trace_of_our_own_loop(
     path: Path, base: Base, tmp_path: Path, accumulation: int
 ) -> None:
-    import trl
-    from datasets import Dataset
-    from transformers import DataCollatorForSeq2Seq
-
     recipe = RECIPE.replace(gradient_accumulation_steps=accumulation)
-    data = make_data(base, recipe)
-    order = row_order(recipe, len(data.train))
-
-    class Ordered(trl.SFTTrainer):  # type: ignore[misc]
-        def _get_train_sampler(self, *args: Any) -> Any:
-            return order
-
     recorder = TraceRecorder(SETTINGS, notes=RunNotes(base=base.name))
-    arguments = trl.SFTConfig(
-        output_dir=str(tmp_path),
-        max_steps=recipe.total_steps(len(data.train)),
-        per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=accumulation,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.schedule,
-        warmup_steps=recipe.warmup_steps(recipe.total_steps(len(data.train))),
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        max_length=recipe.max_length,
-        seed=recipe.seed,
-        bf16=False,
-        use_cpu=True,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-    )
-    trainer = Ordered(
-        model=adapted_model(path, recipe, base),
-        args=arguments,
-        train_dataset=Dataset.from_list(columns(data.train)),
-        eval_dataset=Dataset.from_list(columns(data.heldout)),
-        data_collator=DataCollatorForSeq2Seq(base.tokenizer),
-        processing_class=base.tokenizer,
-        callbacks=[recorder],
-    )
-    trainer.train()
+    make_trl_trainer(path, tmp_path, base, recipe, callbacks=[recorder]).train()
     assert_same_trace(recorder.trace, own_trace(base, recipe))
 
 
