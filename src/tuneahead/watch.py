@@ -12,7 +12,7 @@ class Watch(Protocol):
         """A new stage has begun; ``total_steps`` is 0 when its length is unknown."""
 
     def advance(self, steps: int) -> None:
-        """``steps`` more optimiser steps were made."""
+        """``steps`` more of the stage's steps were made: optimiser steps, or what its text names."""
 
 
 class _Silent:
