@@ -247,6 +247,8 @@ def _forecast(
     baseline, attributions = bench.predictor.explain(
         features, draft.base_pp, draft.probe_pp, chance_pp=chance
     )
+    learnt = bench.predictor.has_learnt(draft.task.base, draft.data.fingerprint)
+    forecast = replace(forecast, data_learnt=learnt)
     return _as_wide_as_an_item(forecast, draft.task.benchmark_items), baseline, attributions
 
 

@@ -217,7 +217,7 @@ def _verdict_panel(assessment: Assessment, glyphs: Glyphs, width: int) -> Panel:
     bars = _score_rows(assessment, glyphs, min(TRACK_CELLS, width - LABEL_CELLS - 30))
     if bars:
         parts += [Text(""), *bars]
-    if note := words.asked_note(assessment):
+    if note := words.scores_note(assessment):
         parts += [Text(""), Text(note, style="dim")]
     task = assessment.task
     title = Text(printable(f"{assessment.data.path} on {task.base}, {task.benchmark}"))

@@ -26,7 +26,8 @@ class Forecast:
     ``low`` and ``high`` bound the score with probability ``level``. ``in_distribution`` is
     False when inputs lie outside what the predictor was fitted on; ``outside`` names them.
     ``recipe_sd_pp`` is the standard deviation of the error among recipes on one data set, which is
-    smaller than the whole error; NaN where it is not known.
+    smaller than the whole error; NaN where it is not known. ``data_learnt`` is True when the predictor was
+    fitted to runs on this very data set: it errs less there than on the new ones that its interval is for.
     """
 
     score_pp: float
@@ -38,6 +39,7 @@ class Forecast:
     in_distribution: bool = True
     outside: tuple[str, ...] = ()
     recipe_sd_pp: float = math.nan
+    data_learnt: bool = False
 
 
 @dataclass(frozen=True)

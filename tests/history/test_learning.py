@@ -18,6 +18,7 @@ from tuneahead.predictor.predictor import Predictor
 from tuneahead.predictor.table import FeatureTable
 from tuneahead.recipe import Recipe
 from tuneahead.record import record_run
+from tuneahead.report.words import scores_note
 from tuneahead.verdict import Goal
 from tuneahead.workbench import Setup, Workbench, open_workbench
 
@@ -56,8 +57,12 @@ def test_scores_that_become_known_make_the_next_fit_forecast(bench: Workbench, t
     store.record_score(record_run(broken, store), "own-exam", truth)
     late = Predictor.fit(store.table(benchmark="own-exam"), preset="quick")
     assert (late.origin.rows, late.origin.data_sets) == (3, 3)
-    after = late.predict(broken.features, broken.base_pp, broken.probe_pp).score_pp
-    assert abs(after - truth) < abs(broken.forecast.score_pp - truth) - 3
+    again = judged(dataclasses.replace(bench, predictor=late), tmp_path, 2, healthy=False)
+    assert again.forecast is not None
+    assert abs(again.forecast.score_pp - truth) < abs(broken.forecast.score_pp - truth) - 3
+    # That the late forecast is near is no wonder, and is said.
+    assert (broken.forecast.data_learnt, again.forecast.data_learnt) == (False, True)
+    assert not scores_note(broken) and "this very data set" in scores_note(again)
 
 
 def few_facts(rows: int, sets: int) -> FeatureTable:

@@ -77,7 +77,12 @@ def seed_weights(seeds: Floats) -> Floats:
 
 def learnt_keys(rows: FeatureTable) -> tuple[str, ...]:
     """What a data set is called among those learnt from: its base and its identifier, one a row."""
-    return tuple(f"{base} {data_id}" for base, data_id in zip(rows.bases, rows.data_ids, strict=True))
+    return tuple(map(learnt_key, rows.bases, rows.data_ids))
+
+
+def learnt_key(base: str, data_id: str) -> str:
+    """What one data set on one base is called among those learnt from."""
+    return f"{base} {data_id}"
 
 
 def find_preset(preset: str | Preset) -> Preset:

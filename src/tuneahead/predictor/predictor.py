@@ -22,6 +22,7 @@ from tuneahead.predictor.fitting import (
     find_preset,
     fit_members,
     judged_out_of_fold_pp,
+    learnt_key,
     learnt_keys,
     mixture_of,
     prepare,
@@ -233,6 +234,10 @@ class Predictor:
             outside=tuple(sorted(names, key=lambda name: name not in _RECIPE_FEATURES)),
             recipe_sd_pp=self.recipe_sd_pp,
         )
+
+    def has_learnt(self, base: str, data_id: str) -> bool:
+        """Whether the models were fitted to runs on this data set on this base."""
+        return learnt_key(base, data_id) in self.origin.learnt
 
     def explain(
         self, vector: FeatureVector, base_pp: float, probe_pp: float, *, chance_pp: float | None = None

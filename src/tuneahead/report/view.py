@@ -67,7 +67,7 @@ def report_view(assessment: Assessment) -> ReportView:
         ),
         scores=scores,
         scores_reading=reading,
-        scores_note=words.asked_note(assessment),
+        scores_note=words.scores_note(assessment),
         figures=_figures(assessment),
         reasons=_reasons(assessment),
         fixes=tuple(

@@ -138,6 +138,21 @@ def measured_note(outcome: Outcome, assessment: Assessment) -> str:
     return "; ".join(parts)
 
 
+def scores_note(assessment: Assessment) -> str:
+    """What must be known to read the scores; empty where nothing must."""
+    return " ".join(filter(None, (asked_note(assessment), learnt_note(assessment))))
+
+
+def learnt_note(assessment: Assessment) -> str:
+    """That the forecast is no test of the predictor, where it has learnt from runs on the same data."""
+    if assessment.forecast is None or not assessment.forecast.data_learnt:
+        return ""
+    return (
+        "The predictor has learnt from runs on this very data set: expect the forecast to be nearer than the "
+        "interval says, which is for data it has not seen."
+    )
+
+
 def asked_note(assessment: Assessment) -> str:
     """On how many items base and probe were scored, and how sure that makes it; empty where on all."""
     asked, items = assessment.items_asked, assessment.task.benchmark_items
