@@ -281,7 +281,14 @@ def mixture_of(members: Sequence[Member], features: Floats) -> Floats:
 
 
 def calibration_of(
-    problem: Problem, out_of_fold_pp: Floats, own: Rows, distance: Floats, *, level: float, scaled: bool
+    problem: Problem,
+    out_of_fold_pp: Floats,
+    own: Rows,
+    distance: Floats,
+    *,
+    level: float,
+    seed: int,
+    scaled: bool,
 ) -> Calibration:
     """Intervals from the out-of-fold residuals of the rows ``own``; ``distance`` is that of all rows."""
     residual = (problem.score_pp - out_of_fold_pp)[own]
@@ -290,4 +297,6 @@ def calibration_of(
     data_ids = tuple(problem.data_ids[i] for i in own)
     if not scaled:
         return Calibration(np.abs(residual), data_ids)
-    return calibrate(Residuals(residual, problem.features[own], data_ids, distance[own]), level=level)
+    return calibrate(
+        Residuals(residual, problem.features[own], data_ids, distance[own]), level=level, seed=seed
+    )

@@ -143,7 +143,7 @@ class Predictor:
         names = [problem.names[i] for i in used]
         domain, distance = learn_domain(names, problem.features[:, used], rows.data_ids)
         scaled = chosen.scaled_intervals
-        calibration = calibration_of(problem, judged, own, distance, level=level, scaled=scaled)
+        calibration = calibration_of(problem, judged, own, distance, level=level, seed=seed, scaled=scaled)
         return cls(
             names=problem.names[: len(problem.names) - (len(CONTEXT) if chosen.context else 0)],
             context=chosen.context,
