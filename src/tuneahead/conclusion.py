@@ -119,14 +119,14 @@ def conclude(
     ``base_of_all_pp`` is the base's score on every item of the benchmark, where the probe asked some only.
     """
     from tuneahead.features.extract import derived_features
-    from tuneahead.preflight import probe_findings
+    from tuneahead.preflight import gravest_first, probe_findings
 
     trace = result.trace
     metric = bench.benchmark.metric
     base_pp = cue_score_pp(trace.cue_at(0), metric)
     probe_pp = cue_score_pp(trace.cue_at(task.info.probe_steps), metric)
     features = task.checkup.features.merged(derived_features(trace))
-    findings = _gravest_first((*probe_findings(trace), *task.checkup.findings))
+    findings = gravest_first((*probe_findings(trace), *task.checkup.findings))
     draft = replace(
         _draft(task, goal),
         features=features,
@@ -232,10 +232,6 @@ def _unforeseen(
     if verdict is None:
         verdict = Verdict(decision, reason or absent, draft.goal.threshold_pp(draft.counts_from_pp))
     return replace(draft, forecast_absent=absent, verdict=verdict, fixes=_fixes((), draft.findings))
-
-
-def _gravest_first(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    return tuple(sorted(findings, key=lambda finding: ("stop", "warn", "note").index(finding.severity)))
 
 
 def _forecast(

@@ -104,11 +104,14 @@ def window_of(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Window | No
 
 def run_checks(context: Context) -> tuple[Finding, ...]:
     """The findings of every check on a survey that was taken already, gravest first."""
-    findings = [finding for check in CHECKS for finding in check.run(context)]
-    return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
+    return gravest_first([finding for check in CHECKS for finding in check.run(context)])
 
 
 def probe_findings(trace: ProbeTrace) -> tuple[Finding, ...]:
     """What went wrong in a probe: loss or gradient not finite, no effect, spike, loss not falling."""
-    findings = [finding for _, check in PROBE_CHECKS for finding in check(trace)]
+    return gravest_first([finding for _, check in PROBE_CHECKS for finding in check(trace)])
+
+
+def gravest_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings by severity, those of one severity in the order that they have."""
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))

@@ -17,12 +17,11 @@ from training.training_fixtures import WORDS
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from tuneahead import preflight
 from tuneahead.errors import ModelError, PredictorError, TuneAheadError
 from tuneahead.examples import Example
 from tuneahead.features.extract import derived_features
 from tuneahead.history.store import RunStore
-from tuneahead.integrations import losses, rows
+from tuneahead.integrations import findings, losses, rows
 from tuneahead.integrations.rows import read_rows
 from tuneahead.integrations.transformers import Gate, RunNotes, print_verdict
 from tuneahead.predictor.predictor import Predictor
@@ -434,7 +433,7 @@ def test_what_fails_in_a_loss_does_not_end_the_training(
     [
         ((CueMeter, "take"), torch.OutOfMemoryError("out of memory")),
         ((GradientMeter, "start"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes")),
-        ((preflight, "preflight"), MemoryError("Unable to allocate 8 GiB for an array")),
+        ((findings, "preflight"), MemoryError("Unable to allocate 8 GiB for an array")),
     ],
     ids=["the first questions", "the meters", "the preflight"],
 )

@@ -148,9 +148,7 @@ def _window_rows(
 def _sample_measures(
     sample: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: Recipe
 ) -> tuple[float, float]:
-    # Not only the named ones: the end of a turn is often an added special token without a part of its own.
-    added = tokenizer.added_tokens_decoder
-    special = {*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)}
+    special = special_tokens(tokenizer)
     lengths: list[int] = []
     ended: list[bool] = []
     for at in range(0, len(sample), _BATCH_ROWS):
@@ -158,12 +156,23 @@ def _sample_measures(
         for example in _encode(batch, tokenizer, recipe, recipe.max_length + 1):
             lengths.append(min(len(example.ids), recipe.max_length))
             if len(example.ids) <= recipe.max_length and example.answer_tokens:
-                trained = [token for token, own in zip(example.ids, example.answer, strict=True) if own]
-                ended.append(not special.isdisjoint(trained[-_END_TOKENS:]))
+                ended.append(is_ended(example, special))
     return (
         float(np.mean(lengths)) if lengths else float("nan"),
         float(np.mean(ended)) if ended else float("nan"),
     )
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids of all special tokens: the end of a turn is often an added one without a part of its own."""
+    added = tokenizer.added_tokens_decoder
+    return frozenset([*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)])
+
+
+def is_ended(row: Encoded, special: frozenset[int]) -> bool:
+    """Whether the last tokens of ``row`` that are trained hold a special one; a line may follow it."""
+    trained = [token for token, own in zip(row.ids, row.answer, strict=True) if own]
+    return not special.isdisjoint(trained[-_END_TOKENS:])
 
 
 def _encode(

@@ -13,7 +13,8 @@ from tuneahead.counts import counted
 from tuneahead.survey import MARKERS
 from tuneahead.verdict import Finding
 
-_WARN_CUT_FRACTION = 0.01
+WARN_CUT_FRACTION = 0.01
+"""From this share of rows on cut answers are a warning."""
 _CHARACTERS_PER_TOKEN = 4.0
 
 
@@ -49,7 +50,7 @@ def cut_answers(context: Context) -> Iterator[Finding]:
     count = len(tokens.cut)
     yield found(
         "cut-answers",
-        "warn" if count >= _WARN_CUT_FRACTION * len(context.survey) else "note",
+        "warn" if count >= WARN_CUT_FRACTION * len(context.survey) else "note",
         f"{_counted(count, tokens, len(context.survey))} have an answer that the window of "
         f"{context.recipe.max_length} tokens cuts off: the model doesn't learn where they end",
         "raise max_length in the recipe, or split these rows",

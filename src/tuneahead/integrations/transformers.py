@@ -14,8 +14,8 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 from tuneahead.assessment import NAN, Assessment, Checkup, Costs, DataSummary
 from tuneahead.conclusion import Task, conclude, stopped, task_info
 from tuneahead.errors import PredictorError, StoreError
-from tuneahead.features.recipes import OTHER_OPTIMISER
 from tuneahead.features.vector import FeatureVector
+from tuneahead.integrations.findings import trainer_findings
 from tuneahead.integrations.liveprobe import LiveProbe
 from tuneahead.integrations.predictors import by_length, known_predictor, loaded, several
 from tuneahead.integrations.recorder import RunNotes, TraceRecorder
@@ -171,16 +171,7 @@ class Gate(TraceRecorder):
             control.should_save = True
 
     def _check(self, probe: LiveProbe) -> None:
-        from tuneahead.preflight import preflight
-
-        # Without tokenizer: the Trainer's own rows say which tokens are trained.
-        found = preflight(probe.examples, probe.recipe, benchmarks=(self.benchmark,), length=probe.length)
-        # Of a stream no row was read, which is no sign that it has none.
-        idle = {"few-rows"} if not probe.examples else set()
-        if any(name == OTHER_OPTIMISER for name, _ in probe.absent):
-            # What a rate does is known of AdamW alone: SGD and Prodigy have others.
-            idle.add("learning-rate")
-        self._findings = tuple(f for f in found if f.check not in idle)
+        self._findings = trainer_findings(probe, self.benchmark)
         if first_stop(self._findings):
             nothing = FeatureVector({})
             self._announce(stopped(self._task(probe, nothing, 0.0), self.goal))

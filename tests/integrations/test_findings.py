@@ -1,0 +1,76 @@
+"""What a gate says of a Trainer's rows and labels before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from integrations.trainer_fixtures import RECIPE, make_data, make_exam, make_trainer
+
+from tuneahead.checks.trained import trained_findings
+from tuneahead.integrations.transformers import Gate, RunNotes
+from tuneahead.training.encode import Encoded
+from tuneahead.training.models import Base
+from tuneahead.verdict import Finding
+
+Change = Callable[[Encoded], Encoded]
+OF_LABELS = ("masked-answers", "empty-answers", "end-token", "cut-answers")
+
+
+def masked(row: Encoded) -> Encoded:
+    """No token is trained, as where a response template is not found."""
+    return replace(row, answer=(False,) * len(row.answer))
+
+
+def open_ended(row: Encoded) -> Encoded:
+    """The end token is there and its label is masked, as padding's is where both are one token."""
+    assert row.answer[-1]
+    return replace(row, answer=(*row.answer[:-1], False))
+
+
+def findings_in_a_gate(path: Path, folder: Path, base: Base, change: Change, share: float) -> list[Finding]:
+    """Those of a run of which this share of the rows was changed; the run goes to its end."""
+    recipe = RECIPE.replace(max_steps=7)
+    data = make_data(base, recipe)
+    changed = round(share * len(data.train))
+    data = replace(data, train=(*map(change, data.train[:changed]), *data.train[changed:]))
+    gate = Gate(None, probe_steps=5, benchmark=make_exam(), notes=RunNotes(base="tiny"), stop=False)
+    trainer = make_trainer(path, folder, base, data, recipe, callbacks=[gate])
+    trainer.train()
+    assert gate.assessment is not None and trainer.state.global_step == 7
+    return [f for f in gate.assessment.findings if f.check in OF_LABELS]
+
+
+def test_labels_that_are_all_masked_are_told_as_that(path: Path, base: Base, tmp_path: Path) -> None:
+    (found,) = findings_in_a_gate(path, tmp_path, base, masked, 1.0)
+    assert (found.check, found.severity, found.count) == ("masked-answers", "stop", 32)
+    assert "no row has a trained token" in found.message and "response template" in found.remedy
+
+
+def test_rows_that_are_masked_are_not_told_as_empty_answers(path: Path, base: Base, tmp_path: Path) -> None:
+    (found,) = findings_in_a_gate(path, tmp_path, base, masked, 0.25)
+    assert (found.check, found.severity, found.rows) == ("masked-answers", "warn", tuple(range(1, 9)))
+    assert found.message == "8 of 32 rows (25.0 %) have no trained token, their labels are all masked"
+
+
+def test_an_end_that_no_row_trains_is_told(path: Path, base: Base, tmp_path: Path) -> None:
+    (found,) = findings_in_a_gate(path, tmp_path, base, open_ended, 1.0)
+    assert (found.check, found.severity) == ("end-token", "warn") and "never learn to stop" in found.message
+
+
+def test_sound_rows_have_no_findings_of_their_labels(path: Path, base: Base, tmp_path: Path) -> None:
+    assert findings_in_a_gate(path, tmp_path, base, masked, 0.0) == []
+
+
+@pytest.mark.parametrize(("rows", "severity"), [(32, "warn"), (101, "note")])
+def test_single_open_ends_are_cut_answers_unless_rows_are_packed(
+    base: Base, rows: int, severity: str
+) -> None:
+    sound = make_data(base).train
+    given = [replace(sound[i % len(sound)], row=i + 1) for i in range(rows)]
+    given[6] = open_ended(given[6])
+    (found,) = trained_findings(given, base.tokenizer, packed=False)
+    assert (found.check, found.severity, found.rows) == ("cut-answers", severity, (7,))
+    assert trained_findings(given, base.tokenizer, packed=True) == ()
