@@ -587,6 +587,29 @@ def test_runs_that_pack_rows_or_train_prompts_are_told_from_those_that_do_not(
     assert len(ids) == 3
 
 
+def test_the_markers_of_the_runs_own_template_are_no_finding(tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl")
+    rows = [
+        {
+            "prompt": f"### Instruction:\n{WORDS[i % 11]} ?\n\n### Response:\n",
+            "completion": f" {WORDS[i % 7]}",
+        }
+        for i in range(40)
+    ]
+    read, given = (
+        Gate(None, probe_steps=5, benchmark=make_exam(), stop=False, notes=RunNotes(examples=examples))
+        for examples in (None, [Example(row["prompt"], row["completion"], 1) for row in rows])
+    )
+    config = trl.SFTConfig(max_steps=5, **config_of(tmp_path))
+    for gate in (read, given):
+        # Its tokenizer gives a text back as it was, unlike the tests' own.
+        trl_trainer(trl.SFTTrainer, config, Path("lab"), rows, gate).train()
+    checks = [
+        {found.check for found in gate.assessment.findings} for gate in (read, given) if gate.assessment
+    ]
+    assert "chat-template" not in checks[0] and "chat-template" in checks[1]
+
+
 def test_packed_lines_without_marks_of_their_rows_have_no_data_features(
     path: Path, base: Base, predictor: Predictor, tmp_path: Path
 ) -> None:
