@@ -255,6 +255,11 @@ def test_values_of_another_trainer_are_told_in_the_words_of_a_recipe() -> None:
         ),
         ({"packing": False}, "leave it out"),
         ({"use_dora": True}, "leave it out: adapters are plain LoRA, and not DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "leave it out: adapters alone are trained, and no whole layers"),
+        ({"modules_to_save": None}, "leave it out"),
+        ({"loraplus_lr_ratio": 16}, "leave it out: both matrices of an adapter have one learning rate"),
+        ({"label_smoothing_factor": 0.1}, "leave it out: labels are not smoothed"),
+        ({"gradient_checkpointing": True}, "leave it out: it does not change what is trained"),
         (
             {"lora": {"r": 16, "alpha": 32, "lora_dropout": 0}},
             "write lora_rank, lora_alpha, lora_dropout out of it, each on a line of its own",

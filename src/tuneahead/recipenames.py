@@ -60,6 +60,23 @@ _INSTEAD: Mapping[str, str] = {
         "leave it out: rows are not packed here, and batch_size and max_steps mean single rows",
     ),
     **dict.fromkeys(("use_dora", "peft_use_dora"), "leave it out: adapters are plain LoRA, and not DoRA"),
+    **dict.fromkeys(
+        ("modules_to_save", "lora_modules_to_save", "additional_target"),
+        "leave it out: adapters alone are trained, and no whole layers",
+    ),
+    **dict.fromkeys(
+        ("init_lora_weights", "pissa_init"),
+        "leave it out: adapters begin with PEFT's default, and not with PiSSA or others",
+    ),
+    **dict.fromkeys(
+        ("loraplus_lr_ratio", "loraplus_lr_embedding"),
+        "leave it out: both matrices of an adapter have one learning rate",
+    ),
+    **dict.fromkeys(("label_smoothing_factor", "label_smoothing"), "leave it out: labels are not smoothed"),
+    **dict.fromkeys(
+        ("gradient_checkpointing", "flash_attention", "flash_attn", "torch_compile", "tf32"),
+        "leave it out: it does not change what is trained",
+    ),
     "neftune_noise_alpha": "leave it out: no noise is added to the embeddings",
     "lr_scheduler_kwargs": "leave it out: a schedule has no settings of its own",
     **dict.fromkeys(("train_on_inputs", "train_on_prompt"), "leave it out: only answers are trained"),

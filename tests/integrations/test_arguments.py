@@ -230,6 +230,8 @@ def test_targets_are_named_on_a_base_whose_layers_have_a_class_of_their_own(
         ({"alpha_pattern": {"q_proj": 64}}, {"lora_alpha"}),
         ({"rank_pattern": {"q_proj": 2}, "use_rslora": True}, {"lora_rank", "lora_alpha"}),
         ({"init_lora_weights": "pissa"}, {"init_lora_weights"}),
+        ({"alora_invocation_tokens": [1, 2]}, {"variant"}),
+        ({"use_dora": True}, set()),
     ],
 )
 def test_an_adapter_unlike_a_recipes_is_named_and_read_where_no_pattern_holds(

@@ -551,6 +551,64 @@ def test_of_packed_data_the_rows_are_counted_and_not_the_lines(path: Path, tmp_p
     assert gate.assessment.data.rows == 40
 
 
+def test_runs_that_pack_rows_or_train_prompts_are_told_from_those_that_do_not(
+    path: Path, tmp_path: Path
+) -> None:
+    trl = pytest.importorskip("trl")
+    rows = [{"prompt": f"{WORDS[i % 11]} ?", "completion": f" {WORDS[i % 7]}"} for i in range(40)]
+    examples = [Example(row["prompt"], row["completion"].strip(), i + 1) for i, row in enumerate(rows)]
+    ways: dict[str, dict[str, object]] = {
+        "plain": {},
+        "packing": {"packing": True},
+        "completion_only_loss": {"completion_only_loss": False},
+    }
+    ids = set()
+    for name, values in ways.items():
+        gate = Gate(
+            benchmark=make_exam(),
+            probe_steps=5,
+            stop=False,
+            store=tmp_path / "runs",
+            notes=RunNotes(examples=examples),
+        )
+        config = trl.SFTConfig(
+            max_steps=5, per_device_train_batch_size=2, max_length=32, **values, **config_of(tmp_path)
+        )
+        trl_trainer(trl.SFTTrainer, config, path, rows, gate).train()
+        ids.add(gate.run_id)
+        found = gate.assessment
+        assert found is not None and found.trace is not None and found.data.rows == 40
+        settings = [what for what, _ in found.trace.absent if what.startswith("setting")]
+        assert settings == ([] if name == "plain" else [f"setting {name}"])
+        # A step takes two lines, and who knows how many rows.
+        assert ("rows_per_step_log10" in found.features.absent) == (name == "packing")
+        assert "full_epochs" not in found.features.absent
+    assert len(ids) == 3
+
+
+def test_the_markers_of_the_runs_own_template_are_no_finding(tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl")
+    rows = [
+        {
+            "prompt": f"### Instruction:\n{WORDS[i % 11]} ?\n\n### Response:\n",
+            "completion": f" {WORDS[i % 7]}",
+        }
+        for i in range(40)
+    ]
+    read, given = (
+        Gate(None, probe_steps=5, benchmark=make_exam(), stop=False, notes=RunNotes(examples=examples))
+        for examples in (None, [Example(row["prompt"], row["completion"], 1) for row in rows])
+    )
+    config = trl.SFTConfig(max_steps=5, **config_of(tmp_path))
+    for gate in (read, given):
+        # Its tokenizer gives a text back as it was, unlike the tests' own.
+        trl_trainer(trl.SFTTrainer, config, Path("lab"), rows, gate).train()
+    checks = [
+        {found.check for found in gate.assessment.findings} for gate in (read, given) if gate.assessment
+    ]
+    assert "chat-template" not in checks[0] and "chat-template" in checks[1]
+
+
 def test_packed_lines_without_marks_of_their_rows_have_no_data_features(
     path: Path, base: Base, predictor: Predictor, tmp_path: Path
 ) -> None:

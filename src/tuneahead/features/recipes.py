@@ -49,6 +49,11 @@ DEPENDS_ON: dict[str, tuple[str, ...]] = {
     "max_length": ("window_log2",),
     "target_modules": ("targeted_fraction",),
     "train_rows": ("rows_trained_log10", "full_epochs", "batch_fraction"),
+    # Shares of the data are the same in lines as in rows.
+    **dict.fromkeys(
+        ("packing", "sample_packing", "neat_packing"),
+        ("rate_per_row_log10", "rows_per_step_log10", "rows_trained_log10"),
+    ),
 }
 """Features that need a setting: they are absent where a trace says that it is not known."""
 

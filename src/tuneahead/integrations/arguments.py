@@ -114,6 +114,18 @@ def _other_starts(model: PeftModel, adapter: LiveAdapter) -> Iterator[tuple[str,
         yield "init_lora_weights", f"the adapter is begun with {begins!r}, a recipe's by PEFT's default"
     elif any(bool(b.any()) for _, _, b in adapter.pairs):
         yield "adapter", "it was trained before: scores and losses of step 0 are not those of the base"
+    if variant := _variant(model, adapter):
+        yield "variant", f"the adapter is {variant}, a recipe's plain LoRA"
+
+
+def _variant(model: PeftModel, adapter: LiveAdapter) -> str:
+    """The kind of adapter that PEFT makes of the LoRA matrices, such as ALora; empty for LoRA and DoRA.
+
+    DoRA is told by its magnitudes, which are trained beside the matrices.
+    """
+    layer, active = _layer(model, adapter.pairs[0][0])
+    kind = type(getattr(layer, "lora_variant", {}).get(active)).__name__
+    return kind.removesuffix("LinearVariant") if "Variant" in kind and not kind.startswith("Dora") else ""
 
 
 def _schedule(trainer: Trainer, unknown: dict[str, str]) -> dict[str, object]:

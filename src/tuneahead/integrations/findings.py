@@ -27,6 +27,9 @@ def trainer_findings(probe: LiveProbe, benchmark: Benchmark) -> tuple[Finding, .
     of_texts = preflight(_trained(probe), probe.recipe, benchmarks=(benchmark,), length=probe.length)
     # Of a stream no row was read, which is no sign that it has none.
     idle = {"few-rows"} if not probe.examples else set()
+    if not probe.given:
+        # Rows are read as the run's own template made them, with its markers.
+        idle.add("chat-template")
     if any(name == OTHER_OPTIMISER for name, _ in probe.absent):
         # What a rate does is known of AdamW alone: SGD and Prodigy have others.
         idle.add("learning-rate")

@@ -80,13 +80,21 @@ class LiveProbe:
         self.dataset_rows, self.optimizer = known_length(loader.dataset), trainer.optimizer
         # Data sets and collators may draw: what to mask, how to augment.
         with same_draws():
-            packed = any(getattr(trainer.args, name, False) for name in _PACKING)
-            self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn, packed=packed)
+            packing = any(getattr(trainer.args, name, False) for name in _PACKING)
+            self.rows: TrainerRows = read_rows(loader.dataset, loader.collate_fn, packed=packing)
             heldout, pictured = _heldout_rows(trainer)
+        self.packed = len(self.rows.keys) > self.rows.items or (packing and not self.rows.keys)
+        """Whether batches have lines of several rows."""
         self.pictured = _PICTURED if self.rows.pictured or pictured else ""
         """Why the loss on rows is not measured outside of training, or empty."""
         self.given = bool(examples)
         self.examples = tuple(examples or decode_examples(self.rows.rows, base.tokenizer))
+        if self.packed:
+            why = "lines hold several rows, a recipe's batches single ones"
+            self.absent.append((UNKNOWN_SETTING + "packing", why))
+        if self.given and _prompts_trained(self.examples, self.rows.rows):
+            why = "prompts are trained too, a recipe trains answers alone"
+            self.absent.append((UNKNOWN_SETTING + "completion_only_loss", why))
         self.data = RunData(self.rows.rows, heldout, data_fingerprint(self.examples))
         with self.watching():
             self.cue_meter = CueMeter(base, settings)
@@ -259,6 +267,16 @@ class LiveProbe:
         if self.dataset_rows is not None:
             return self.dataset_rows
         return int(self.trainer.state.max_steps * self.recipe.rows_per_step)
+
+
+def _prompts_trained(examples: Sequence[Example], rows: Sequence[Encoded]) -> bool:
+    """Whether rows are trained from their first tokens on, though they have prompts.
+
+    Examples that are read from the Trainer's rows have none then.
+    """
+    prompts = sum(bool(example.prompt) for example in examples)
+    whole = sum(all(row.answer[:2]) for row in rows)
+    return 2 * prompts > len(examples) and 2 * whole > len(rows)
 
 
 def _heldout_rows(trainer: Trainer) -> tuple[tuple[Encoded, ...], bool]:

@@ -235,11 +235,12 @@ class Gate(TraceRecorder):
         dataset = Dataset(
             probe.examples, fingerprint(probe.examples), Path("trainer"), "trainer", ColumnMapping()
         )
+        of_trainer = probe.given and not probe.packed
         summary = DataSummary(
             path="the Trainer's train_dataset",
             format="trainer",
             # Of packed rows the Trainer counts lines; the findings are about the rows in them.
-            rows=trace.info.train_rows if probe.given else probe.data_rows or trace.info.train_rows,
+            rows=trace.info.train_rows if of_trainer else probe.data_rows or trace.info.train_rows,
             fingerprint=dataset.fingerprint,
             tokens=float(probe.rows.tokens) if probe.examples else NAN,
             answer_tokens=float(probe.rows.answer_tokens) if probe.examples else NAN,
