@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 import torch
 
-from tuneahead.integrations.rows import Batch, data_lack, decode_examples, read_rows, row_keys, row_owners
-from tuneahead.training.encode import Encoded
-from tuneahead.training.models import load_tokenizer
+from tuneahead.integrations.rows import Batch, data_lack, read_rows, row_keys, row_owners
 
 IDS = torch.tensor([[5, 6, 7]])
 
@@ -93,20 +90,3 @@ def test_a_long_reading_is_said_beforehand(caplog: pytest.LogCaptureFixture) -> 
     read_rows(range(9_000), collate)
     assert said[0] == "" and "reading 9000 rows before the first step" in said[1]
     assert caplog.text == said[1]
-
-
-def test_answers_of_special_tokens_are_read_and_the_end_of_an_empty_turn_is_none(path: Path) -> None:
-    tokenizer = load_tokenizer(str(path))
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|safe|>", "<|unsafe|>"]})
-    end, safe, unsafe = tokenizer.convert_tokens_to_ids(["<|end|>", "<|safe|>", "<|unsafe|>"])
-    (word,) = tokenizer.encode("red", add_special_tokens=False)
-
-    def answers(*trained: list[int]) -> list[str]:
-        rows = [Encoded((word, *ids), (False, *[True] * len(ids)), i) for i, ids in enumerate(trained, 1)]
-        return [row.answer for row in decode_examples(rows, tokenizer)]
-
-    last = tokenizer.eos_token_id
-    assert answers([safe, last], [unsafe, last]) == ["<|safe|>", "<|unsafe|>"]
-    assert answers([word, safe], [word, unsafe]) == ["red <|safe|>", "red <|unsafe|>"]
-    assert answers([end, last], [end], [last], []) == [""] * 4
-    assert answers([word, end], [end]) == ["red", ""]

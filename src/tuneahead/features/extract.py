@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tuneahead.features.rows import Drawn
     from tuneahead.features.semantic import PairVectors
     from tuneahead.survey import Survey
+    from tuneahead.training.encode import Encoded
     from tuneahead.training.models import Base
 
 __all__ = [
@@ -44,10 +45,12 @@ def static_features(
     base: Base | None = None,
     benchmarks: Sequence[Benchmark] = (),
     total: int | None = None,
+    encoded: Mapping[int, Encoded] | None = None,
 ) -> FeatureVector:
     """Features of the data alone. Without ``base`` or ``benchmarks`` what needs them is absent.
 
-    ``total`` is how many rows the data set has, where the examples are only some of them.
+    ``total`` is how many rows the data set has, where the examples are only some of them. ``encoded`` are the
+    rows as a Trainer reads them, by their number: else the base reads them under the template ``auto``.
 
     Seconds for thousands of rows; the base reads a sample of rows, everything else is text.
     """
@@ -56,7 +59,7 @@ def static_features(
 
     drawn = draw(examples, len(examples))
     drawn = replace(drawn, total=max(drawn.total, total or 0))
-    return measure_static(drawn, take_survey(examples), base, benchmarks).features
+    return measure_static(drawn, take_survey(examples), base, benchmarks, encoded=encoded).features
 
 
 def measure_static(
@@ -65,10 +68,12 @@ def measure_static(
     base: Base | None = None,
     benchmarks: Sequence[Benchmark] = (),
     pairs: PairVectors | None = None,
+    encoded: Mapping[int, Encoded] | None = None,
 ) -> StaticFeatures:
     """Static features of the rows that were drawn from a data set, and of the survey of all of them.
 
-    ``pairs`` are the vectors of ``drawn.vectors`` where they are known already.
+    ``pairs`` are the vectors of ``drawn.vectors`` where they are known already, ``encoded`` as in
+    :func:`static_features`.
     """
     from tuneahead.features.perplexity import measure_perplexity
     from tuneahead.features.semantic import measure_semantics
@@ -77,7 +82,7 @@ def measure_static(
     parts = (
         measure_text(drawn, survey),
         measure_semantics(drawn, benchmarks, pairs),
-        measure_perplexity(drawn, base),
+        measure_perplexity(drawn, base, encoded),
     )
     vector = _vector("static", {name: value for part in parts for name, value in part.values.items()})
     return StaticFeatures(vector, {name: one for part in parts for name, one in part.samples.items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -97,16 +97,19 @@ class AnswerLosses:
         return float(self.nll_nats.sum() / self.tokens.sum())
 
 
-def measure_perplexity(drawn: Drawn, base: Base | None) -> Measured:
+def measure_perplexity(
+    drawn: Drawn, base: Base | None, encoded: Mapping[int, Encoded] | None = None
+) -> Measured:
     """Every feature of the base's losses, by name: a value or the reason for none.
 
-    A sample of 128 rows, fewer where they exceed 8,192 tokens, under the template ``auto``, of each up to
-    512 tokens; a chat template that refuses one of them is the reason for none.
+    A sample of 128 rows, fewer where they exceed 8,192 tokens, as ``encoded`` has them by their numbers or
+    under the template ``auto``, of each up to 512 tokens; a chat template that refuses one of them is the
+    reason for none.
     """
     if base is None:
         return Measured(dict.fromkeys(OF_THE_BASE, "no base model was given"), {})
     try:
-        rows = sample_answers(drawn.answers, base)
+        rows = sample_answers(drawn.answers, base, encoded)
     except ModelError as error:
         return Measured(dict.fromkeys(OF_THE_BASE, error.message), {})
     if not rows:
@@ -172,8 +175,13 @@ def loss_features(losses: PromptLosses) -> dict[str, Value]:
     return {name: value for name, value in out.items() if not isinstance(value, AnswerLosses)}
 
 
-def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
-    """The drawn rows in tokens, in the order of the draw, until rows or tokens suffice."""
+def sample_answers(
+    drawn: Sequence[Example], base: Base, given: Mapping[int, Encoded] | None = None
+) -> list[AnswerTokens]:
+    """The drawn rows in tokens, in the order of the draw, until rows or tokens suffice.
+
+    ``given`` are the rows in tokens already, by their numbers.
+    """
     from tuneahead.checks.encoding import trimmed
     from tuneahead.recipe import Recipe
     from tuneahead.training.probe import encode_rows
@@ -181,14 +189,20 @@ def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
     recipe = Recipe(max_length=max(2, min(512, base.context_tokens)))
     rows: list[AnswerTokens] = []
     tokens = 0
-    encoded = encode_rows(base, [trimmed(row, recipe.max_length) for row in drawn], recipe)
+    if given is None:
+        encoded = encode_rows(base, [trimmed(row, recipe.max_length) for row in drawn], recipe)
+    else:
+        encoded = [_cut(given[row.row], recipe.max_length) for row in drawn]
     for example, row in zip(drawn, encoded, strict=True):
         if tokens > SAMPLE_TOKENS:
             break
+        if given is not None and not example.answer:
+            # An end alone is trained there. Under a template of our own such rows have no token to read.
+            continue
         if row.answer_tokens:
             found = _last_answer(row, asked=bool(example.prompt) or len(example.messages or ()) > 1)
-        elif (late := _late_answer(example, base, recipe.max_length)) is not None:
-            found = late
+        elif (late := _late_row(example, base, given)) is not None:
+            found = _ending_in(late, base, recipe.max_length)
         else:
             continue
         tokens += len(row.ids)
@@ -196,10 +210,21 @@ def sample_answers(drawn: Sequence[Example], base: Base) -> list[AnswerTokens]:
     return rows
 
 
-def _late_answer(example: Example, base: Base, window: int) -> AnswerTokens | None:
-    """The answer (of a conversation the first) after the end of a prompt that fills the window, if any."""
+def _late_row(example: Example, base: Base, given: Mapping[int, Encoded] | None) -> AnswerTokens | None:
+    """The answer (of a conversation the first) of a prompt that fills the window, if any."""
+    if given is None:
+        return _late_answer(example, base)
+    row = given[example.row]
+    if not row.answer_tokens:
+        return None
+    start = row.answer.index(True)
+    stop = row.answer.index(False, start) if False in row.answer[start:] else len(row.ids)
+    return AnswerTokens(row.ids[:start], row.ids[start:stop])
+
+
+def _late_answer(example: Example, base: Base) -> AnswerTokens | None:
     from tuneahead.recipe import Recipe
-    from tuneahead.training.encode import encode_examples, start_ids
+    from tuneahead.training.encode import encode_examples
 
     room = PROMPT_CHARACTERS
     turns = example.messages
@@ -213,9 +238,13 @@ def _late_answer(example: Example, base: Base, window: int) -> AnswerTokens | No
     short = replace(example, prompt=example.prompt[-room:], answer=example.answer[:room], messages=turns)
     uncut = Recipe(max_length=LONGEST_TOKENS)
     (row,) = encode_examples([short], base.tokenizer, uncut)
-    if row.answer_tokens == 0:
-        return None
-    whole = _last_answer(row, asked=True)
+    return _last_answer(row, asked=True) if row.answer_tokens else None
+
+
+def _ending_in(whole: AnswerTokens, base: Base, window: int) -> AnswerTokens:
+    """The end of the prompt and the beginning of the answer, as much as ``window`` tokens hold."""
+    from tuneahead.training.encode import start_ids
+
     answer = whole.answer[: window // 2]
     start = tuple(start_ids(base.tokenizer))
     if whole.before[: len(start)] != start:
@@ -223,6 +252,10 @@ def _late_answer(example: Example, base: Base, window: int) -> AnswerTokens | No
     # Some bases read nothing well without the token that begins a text.
     end = whole.before[len(start) :][-max(1, window - len(start) - len(answer)) :]
     return AnswerTokens(start + end, answer)
+
+
+def _cut(row: Encoded, window: int) -> Encoded:
+    return replace(row, ids=row.ids[:window], answer=row.answer[:window])
 
 
 def _last_answer(row: Encoded, *, asked: bool) -> AnswerTokens:

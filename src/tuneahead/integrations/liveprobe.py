@@ -13,11 +13,11 @@ import torch
 from tuneahead.checks.check import RunLength
 from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.integrations.arguments import adapter_groups, trainer_recipe
+from tuneahead.integrations.decoding import decode_examples
 from tuneahead.integrations.live import LiveAdapter, same_draws, undisturbed
 from tuneahead.integrations.losses import Visit
 from tuneahead.integrations.rows import (
     TrainerRows,
-    decode_examples,
     is_indexed,
     known_length,
     read_rows,

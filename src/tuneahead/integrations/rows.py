@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -15,11 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from tuneahead.examples import Example
 from tuneahead.training.encode import Encoded
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Batch = Mapping[str, object]
 MOST_ROWS = 50_000
@@ -255,26 +251,3 @@ def _cpu(batch: Batch, name: str) -> NDArray[np.int64]:
     tensor = batch[name]
     assert isinstance(tensor, Tensor)
     return tensor.cpu().numpy().astype(np.int64)
-
-
-def decode_examples(rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]:
-    """Rows as text: what comes before the first trained token, and the trained tokens.
-
-    Special tokens are markup and left out, unless nothing else tells the answers apart.
-    """
-    trained = [[token for token, on in zip(row.ids, row.answer, strict=True) if on] for row in rows]
-    answers = [_text(ids, tokenizer) for ids in trained]
-    if len(set(answers)) == 1:
-        ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-        whole = [_text([i for i in ids if i not in ends], tokenizer, special=True) for ids in trained]
-        # Labels such as <|safe|> may be tokens of their own; the end of an empty turn is always the same.
-        answers = whole if len(set(whole) - {""}) > 1 else answers
-    firsts = [row.answer.index(True) if any(row.answer) else len(row.ids) for row in rows]
-    return tuple(
-        Example(_text(row.ids[:first], tokenizer), answer, row.row)
-        for row, first, answer in zip(rows, firsts, answers, strict=True)
-    )
-
-
-def _text(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, special: bool = False) -> str:
-    return str(tokenizer.decode(list(ids), skip_special_tokens=not special)).strip()

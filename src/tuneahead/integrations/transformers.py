@@ -223,7 +223,11 @@ class Gate(TraceRecorder):
         # What the data looks like to the base has to be asked of the base, not of the trained adapter.
         with probe.watching(), probe.adapter.as_begun():
             static = static_features(
-                probe.examples, base=base, benchmarks=(self.benchmark,), total=probe.data_rows
+                probe.examples,
+                base=base,
+                benchmarks=(self.benchmark,),
+                total=probe.data_rows,
+                encoded=None if probe.given else {row.row: row for row in probe.rows.rows},
             )
         return static.without(dict.fromkeys(OF_THE_BASE, probe.pictured)) if probe.pictured else static
 

@@ -161,7 +161,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, template: str
     if template == "alpaca":
         return _ALPACA.format(prompt=prompt)
     if template == "chat":
-        return _chat_text(tokenizer, [{"role": "user", "content": prompt}], generation=True)
+        return chat_text(tokenizer, [{"role": "user", "content": prompt}], generation=True)
     return prompt
 
 
@@ -171,9 +171,9 @@ def assistant_turn(tokenizer: PreTrainedTokenizerBase) -> Turn:
 
     asked = [{"role": "user", "content": _CONTENT}]
     try:
-        opened = _chat_text(tokenizer, asked, generation=True)
+        opened = chat_text(tokenizer, asked, generation=True)
         plain, spaced = (
-            _chat_text(tokenizer, [*asked, {"role": "assistant", "content": content}], generation=False)
+            chat_text(tokenizer, [*asked, {"role": "assistant", "content": content}], generation=False)
             for content in (_CONTENT, f" {_CONTENT}")
         )
     except TemplateError:
@@ -188,7 +188,7 @@ def assistant_turn(tokenizer: PreTrainedTokenizerBase) -> Turn:
 def answered_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     """The text before an assistant's content when it is rendered, for turns that are not ``nested``."""
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": _CONTENT}]
-    return _chat_text(tokenizer, turns, generation=False).rpartition(_CONTENT)[0]
+    return chat_text(tokenizer, turns, generation=False).rpartition(_CONTENT)[0]
 
 
 def after_prompt(prompt: str, answer: str) -> str:
@@ -215,7 +215,7 @@ def _encode_turns(example: Example, tokenizer: PreTrainedTokenizerBase, max_leng
     else:
         turns = [{"role": "user", "content": example.prompt}] if example.prompt else []
         turns.append({"role": "assistant", "content": example.answer})
-    whole = _chat_text(tokenizer, turns, generation=False)
+    whole = chat_text(tokenizer, turns, generation=False)
     ids: list[int] = []
     answer: list[bool] = []
     done = 0
@@ -255,13 +255,13 @@ def _nested_span(
 
     try:
         closed = (
-            whole if index == len(turns) - 1 else _chat_text(tokenizer, turns[: index + 1], generation=False)
+            whole if index == len(turns) - 1 else chat_text(tokenizer, turns[: index + 1], generation=False)
         )
         if not whole.startswith(closed):
             return None
         # Everything up to the generation prompt belongs to the question.
         opened = (
-            _chat_text(tokenizer, turns[:index], generation=True)
+            chat_text(tokenizer, turns[:index], generation=True)
             if index
             else _heading(tokenizer, turns[index])
         )
@@ -298,7 +298,7 @@ def _closing(tokenizer: PreTrainedTokenizerBase, after: str, end: str) -> int:
 def _around(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], index: int) -> tuple[str, str]:
     """What the template puts before and after the content of one turn."""
     filled = [*turns[:index], {**turns[index], "content": _CONTENT}, *turns[index + 1 :]]
-    before, found, after = _chat_text(tokenizer, filled, generation=False).partition(_CONTENT)
+    before, found, after = chat_text(tokenizer, filled, generation=False).partition(_CONTENT)
     if not found:
         raise _rewritten()
     return before, after
@@ -307,8 +307,8 @@ def _around(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], ind
 def _heading(tokenizer: PreTrainedTokenizerBase, turn: dict[str, str]) -> str:
     """What the template puts before the content of a turn that opens a conversation."""
     # Few templates render a generation prompt for no turns at all.
-    filled = _chat_text(tokenizer, [{**turn, "content": _CONTENT}], generation=False)
-    closed = _chat_text(tokenizer, [turn], generation=False)
+    filled = chat_text(tokenizer, [{**turn, "content": _CONTENT}], generation=False)
+    closed = chat_text(tokenizer, [turn], generation=False)
     return commonprefix([filled.partition(_CONTENT)[0], closed])
 
 
@@ -327,7 +327,8 @@ def _rewritten() -> ModelError:
     )
 
 
-def _chat_text(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, generation: bool) -> str:
+def chat_text(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, generation: bool) -> str:
+    """The turns as the chat template renders them, with the opening of an answer after them if asked for."""
     if not turns:
         return ""
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
