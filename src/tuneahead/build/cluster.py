@@ -23,6 +23,7 @@ from tuneahead.build.crew import Chunk, Worker
 from tuneahead.build.worker import ONE_THREAD, Message, Outbox, work
 from tuneahead.errors import BuildError
 from tuneahead.history.store import RunStore
+from tuneahead.orphans import end_with_parent
 
 if TYPE_CHECKING:
     from tuneahead.build.execute import BuildOptions
@@ -218,7 +219,8 @@ def _work_away(number: int, desk: Any, box: str, options: BuildOptions, version:
         sending.put(("error", number, _other_version(version)))
         return
     # Ray ends the tasks of a builder that is gone; a worker that outlives its node's Ray ends itself.
-    work(number, _Box(ray, desk, box), sending, store, options, os.getppid())
+    end_with_parent()
+    work(number, _Box(ray, desk, box), sending, store, options)
 
 
 def _other_version(version: str) -> BuildError:

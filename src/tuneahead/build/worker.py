@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -58,7 +58,6 @@ def work(
     messages: Outbox[Message],
     store: RunStore,
     options: BuildOptions,
-    parent: int,
 ) -> None:
     """A worker's life: load the base once, then make chunk after chunk until None comes."""
     import torch
@@ -68,10 +67,10 @@ def work(
     torch.set_num_threads(1)
     try:
         base = load_base(options.base)
-        meter = _StepMeter(number, messages, parent)
+        meter = _StepMeter(number, messages)
         maker = _Maker(base, store, options, meter)
         messages.put(("ready", number, None))
-        while (chunk := _next(tasks, meter)) is not None:
+        while (chunk := _next(tasks)) is not None:
             maker.make(chunk)
             meter.flush()
             messages.put(("chunk", number, None))
@@ -80,12 +79,10 @@ def work(
         messages.put(("error", number, error))
 
 
-def _next(tasks: Inbox[list[RunPlan] | None], meter: _StepMeter) -> list[RunPlan] | None:
+def _next(tasks: Inbox[list[RunPlan] | None]) -> list[RunPlan] | None:
     while True:
-        try:
+        with suppress(queue.Empty):
             return tasks.get(timeout=REPORT_SECONDS)
-        except queue.Empty:
-            meter.leave_if_alone()
 
 
 class _Maker:
@@ -141,19 +138,17 @@ class _Maker:
 
 
 class _StepMeter:
-    """Counts steps, tells the parent now and then, and ends the worker when the parent is gone."""
+    """Counts steps and tells the builder now and then."""
 
-    def __init__(self, number: int, messages: Outbox[Message], parent: int) -> None:
+    def __init__(self, number: int, messages: Outbox[Message]) -> None:
         self.number = number
         self.messages = messages
-        self.parent = parent
         self.steps = 0
         self.last = time.monotonic()
 
     def count(self, steps: int) -> None:
         self.steps += steps
         if time.monotonic() - self.last > REPORT_SECONDS:
-            self.leave_if_alone()
             self.flush()
 
     def flush(self) -> None:
@@ -167,10 +162,6 @@ class _StepMeter:
 
     def report(self, kind: str, content: object) -> None:
         self.messages.put((kind, self.number, content))
-
-    def leave_if_alone(self) -> None:
-        if os.getppid() != self.parent:
-            raise SystemExit(1)
 
 
 def lab_settings() -> ProbeSettings:
