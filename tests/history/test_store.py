@@ -293,6 +293,17 @@ def test_of_a_damaged_file_the_runs_that_can_be_read_come_into_another(tmp_path:
     assert rescued.run_ids() == ["r2", "r3"] and len(found.left_out) == 1
 
 
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_where_no_store_can_be_made_the_remedy_is_another_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StoreError, match="unable to open") as caught:
+            RunStore(tmp_path / "runs.sqlite")
+    finally:
+        tmp_path.chmod(0o700)
+    assert caught.value.remedy == "name a store in a folder that you can write to"
+
+
 def test_a_file_that_was_cut_short_is_not_sent_to_an_import_that_can_not_open_it_either(
     tmp_path: Path,
 ) -> None:

@@ -125,7 +125,9 @@ class StoreFile:
                 "the file is damaged: put a copy of it back, or bring the runs that can be read into another "
                 f"store: {self.rescue_command}"
             )
-        if self.path.is_file() and not os.access(self.path.parent, os.W_OK):
+        if not os.access(self.path.parent, os.W_OK):
+            if not self.path.exists():
+                return "name a store in a folder that you can write to"
             return "copy the file to a folder of your own: others may write to it there, and you may not"
         return "check free disk space and that the file is a run store"
 
