@@ -239,6 +239,27 @@ def test_runs_that_another_build_stored_meanwhile_are_not_made_again(tmp_path: P
     assert (told[-1].runs_done, told[-1].steps_done, told[-1].steps_total) == (2, 10, 10)
 
 
+def test_a_run_that_another_build_stored_while_it_was_made_is_none_of_this_build(
+    tmp_path: Path, killed: tuple[Path, int]
+) -> None:
+    store, (task, *_) = tmp_path / "runs.sqlite", small_plan()
+    plan = [TaskPlan(task.spec, task.recipe.replace(max_steps=400))]
+    ((run_id,), (record, *_)) = (
+        [run.run_id("lab-qwen2") for run in runs_of(plan)],
+        RunStore(killed[0]).records(),
+    )
+    told: list[BuildProgress] = []
+
+    def store_it(progress: BuildProgress) -> None:
+        told.append(progress)
+        if progress.steps_done:
+            RunStore(store).add(replace(record, run_id=run_id))
+
+    summary = execute(plan, store, BuildOptions(workers=1), store_it)
+    assert summary == BuildSummary(stored=0, present=1) and RunStore(store).run_ids() == [run_id]
+    assert (told[-1].runs_done, told[-1].steps_total) == (1, 0)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 def test_a_build_that_is_told_to_end_ends_its_workers_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tuneahead", "build", "--store", str(tmp_path / "runs.sqlite")]

@@ -194,8 +194,7 @@ class _Homecoming:
         record, statics = content
         for static in statics:
             self.store.add_static(*static)
-        self.store.add(record)
-        return "stored", number, record.run_id
+        return "stored" if self.store.add(record) else "known", number, record.run_id
 
     def empty(self) -> bool:
         return self.box.empty()

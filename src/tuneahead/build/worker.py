@@ -30,7 +30,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_
 """A worker's environment: one thread each, and waiting threads must not spin."""
 Message = tuple[str, int, object]
 """Kind, the worker's number, and: nothing (ready, chunk, again), a count (steps), a run's identifier
-(stored), the identifier and the reason (failed), or the exception that ends the build (error)."""
+(stored; known: another build stored it meanwhile), the identifier and the reason (failed), or the exception
+that ends the build (error)."""
 Received = TypeVar("Received", covariant=True)
 Sent = TypeVar("Sent", contravariant=True)
 
@@ -112,8 +113,8 @@ class _Maker:
                 self._keep_static(run)
             made = run_chunk(self.base, chunk, self.width, self.meter.count, settings=self.settings)
             for run, result in made:
-                self.store.add(record_of(self.base, run, result, self.base_scores))
-                self.meter.report("stored", run.run_id(self.base.name))
+                is_new = self.store.add(record_of(self.base, run, result, self.base_scores))
+                self.meter.report("stored" if is_new else "known", run.run_id(self.base.name))
             return
         except StoreError:
             raise
