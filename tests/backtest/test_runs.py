@@ -1,4 +1,4 @@
-"""The processes of a backtest end with it, however it ends."""
+"""What the systems of a backtest learn from; its processes end with it, however it ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,28 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from predictor.conftest import build_table
 
 from tuneahead.backtest import runs
+from tuneahead.predictor.baselines import BASELINES
+from tuneahead.predictor.splits import grouped_folds
+
+
+def test_further_seeds_are_learnt_from_where_their_task_is_not_held_out() -> None:
+    table = replace(build_table(12, 8), seeds=np.ones(12))
+    again = replace(table, score_pp=table.score_pp + 30.0)
+    (mean,) = (system for system in BASELINES if system.name == "mean")
+    plan = {"grouped": runs.Plan((mean,), grouped_folds(table.data_ids, k=2))}
+    found = runs.run_plans(replace(table, repeats=again), plan, seed=0)["grouped"]["mean"]
+    for fold in plan["grouped"].folds:
+        # Each training task counts with both of its seeds, and those that are held out with neither.
+        expected = table.score_pp[fold.train].mean() + 15.0
+        assert found.score_pp[fold.test].tolist() == pytest.approx([expected] * len(fold.test))
+
 
 SCRIPT = """
 import multiprocessing, time
