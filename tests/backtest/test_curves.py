@@ -48,3 +48,11 @@ def test_errors_by_the_probes_length_are_of_the_tasks_run_under_several_seeds(
     (lengths,) = curves.probe_lengths(BacktestOptions(probe_tables={100: table}), 0)
     ((steps, error, _, within_3, width, persistence),) = lengths.rows
     assert (steps, error, within_3, width, persistence) == pytest.approx((100, 1.0, 100.0, 1.5, 2.0))
+
+
+def test_nearly_all_rows_are_no_size_of_their_own() -> None:
+    table = build_table(132, 8)
+    folds = grouped_folds(table.data_ids, k=5)
+    # 105 rows to learn from: 100 of them would be the last point of the curve once more.
+    assert min(len(fold.train) for fold in folds[:2]) == 105
+    assert list(learning_plans(table, folds, seed=0)) == ["learning 25", "learning 50"]
