@@ -19,6 +19,7 @@ from tuneahead.features.vector import FeatureVector
 from tuneahead.recipe import Recipe, make_recipe
 from tuneahead.trace import ProbeTrace, trace_from_bytes
 from tuneahead.verdict import Attribution, Finding, Fix, Forecast, Goal, Verdict, first_stop
+from tuneahead.wholefile import write_whole
 
 SCHEMA = 1
 NAN = math.nan
@@ -226,8 +227,8 @@ class Assessment:
         return _dump("assessment", self)
 
     def save(self, path: str | Path) -> None:
-        """Write :meth:`to_json` to a file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        """Write :meth:`to_json` to a file, whole or not at all; raises OSError."""
+        write_whole(Path(path), f"{self.to_json()}\n".encode())
 
 
 def assessment_from_json(text: str) -> Assessment:

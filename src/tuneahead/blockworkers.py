@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from tuneahead.blocks import BlockMeasures, BlockMeter
 from tuneahead.errors import TuneAheadError
 from tuneahead.examples import Example
+from tuneahead.orphans import end_with_parent
 
 _meter: BlockMeter | None = None
 """In a worker process: its own meter."""
@@ -54,14 +52,7 @@ def _begin(meter: BlockMeter) -> None:
     _meter = meter
     # Ctrl+C reaches every process of the terminal; the reading one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """End this process once the reading one is gone: killed, it could not say so."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
+    end_with_parent()
 
 
 def _measure(block: list[Example]) -> BlockMeasures:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from tuneahead.jsonstream import encode_json
 from tuneahead.readers import Record, Unreadable, iter_records
 from tuneahead.survey import Survey, take_survey
 from tuneahead.textstats import Damage
+from tuneahead.wholefile import whole_file
 
 REASONS = ("empty-answers", "broken-encoding", "contamination", "exact-duplicates")
 """Why rows are removed unless told otherwise: the names of their checks, in order of precedence."""
@@ -238,14 +237,11 @@ def _as_text(value: object) -> str:
 
 
 def _write(path: Path, lines: Iterable[str], count: int) -> None:
-    # Written beside and renamed: a reader never sees half a file. Under a name that nothing else has, lest
-    # another file be lost; not by mkstemp, whose files only their owner may read.
-    part = path.with_name(f"tuneahead-{secrets.token_hex(8)}.part")
     written = 0
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("x", encoding="utf-8", newline="\n") as handle:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part:
+            with part.open("w", encoding="utf-8", newline="\n") as handle:
                 for line in lines:
                     handle.write(line + "\n")
                     written += 1
@@ -255,9 +251,6 @@ def _write(path: Path, lines: Iterable[str], count: int) -> None:
                     path=path,
                     remedy="clean the file again when nothing writes to it",
                 )
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
             f"can't be written: {error.strerror}", path=path, remedy="check the folder and the disk"

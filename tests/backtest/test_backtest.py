@@ -12,11 +12,12 @@ from damaged_records import NOT_RECORDS, damaged
 
 from tuneahead.backtest import BacktestOptions, backtest, bases, read_result
 from tuneahead.backtest.headline import headline_table
-from tuneahead.backtest.protocols import judge
+from tuneahead.backtest.protocols import judge, protocol_tables
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
 from tuneahead.backtest.tables import Scored, Table, metric_table, narrowed, show
 from tuneahead.errors import PredictorError
 from tuneahead.predictor.baselines import BASELINES, OURS
+from tuneahead.predictor.decisions import cautious_pp
 from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.metrics import measure, noise_floor_pp, rmse
 from tuneahead.predictor.splits import folds_for
@@ -295,6 +296,31 @@ def test_where_kinds_are_held_out_whole_intervals_are_drawn_over_kinds(table):
     below = next(row for row in headline_table(kinds).rows if row[0] == "RMSE below the best baseline's, %")
     assert below[2] == "25.0 to 75.0"
     assert "drawn over kinds" in kinds.note
+
+
+def test_kinds_held_out_are_measured_each_by_itself_and_stand_worst_first(table):
+    error = np.where(np.array(table.families) == "family0", 1.0, 9.0)
+    judged = judge(table, "family-out", foretold(table, {"ours": error}), 0)
+    tables = {one.name: one for one in protocol_tables(judged, BacktestOptions())}
+    worst, best = tables["kinds family-out"].rows
+    assert (worst[0], best[0]) == ("family1", "family0")
+    assert worst[1:5] == pytest.approx((60, 9.0, 9.0, 0.0)) and best[1:5] == pytest.approx(
+        (60, 1.0, 1.0, 100.0)
+    )
+
+
+def test_each_rule_of_the_decision_table_goes_by_its_own_bound(table):
+    judged = judge(table, "grouped", foretold(table, {"ours": np.full(len(table), -2.0)}), 0)
+    found = {one.name: one for one in protocol_tables(judged, BacktestOptions(taus_pp=(48.0,)))}
+    shares = {row[1]: row[2] for row in found["decisions grouped"].rows}
+    score, sets = judged.rows.score_pp, judged.rows.data_ids
+    bounds = {
+        "default, prediction": score - 2.0,
+        "default, upper end": score + 1.0,
+        "default, cautious": cautious_pp(score - 2.0, score, 48.0, sets),
+    }
+    assert shares == pytest.approx({rule: 100.0 * np.mean(pp >= 48.0) for rule, pp in bounds.items()})
+    assert len(set(shares.values())) == 3
 
 
 def test_the_note_says_what_proxy_lm_learnt_from_and_how_ours_errs_where_it_is_measured(table):

@@ -102,3 +102,11 @@ def test_recipes_are_chosen_on_one_base_and_data_sets_of_two_bases_are_two():
     found = choice_table(wide, {"ours": outcome(OURS, SCORES.tolist() * 6 + (SCORES[::-1]).tolist() * 6)})
     assert found is not None and "12 data sets of 4 recipes or more, 48 tasks" in found.note
     assert line(found, OURS.label)[3] == pytest.approx(50.0)
+
+
+def test_two_recipes_that_are_just_two_points_apart_have_an_order() -> None:
+    table = replace(rows(6), score_pp=np.tile([50.0, 52.0, 60.0, 70.0], 6))
+    found = choice_table(table, {"ours": outcome(OURS, [2.0, 1.0, 3.0, 4.0] * 6)})
+    assert found is not None
+    # Of six pairs the nearest alone is in the wrong order.
+    assert line(found, OURS.label)[5] == pytest.approx(100 * 5 / 6)

@@ -59,3 +59,21 @@ def test_there_is_no_table_of_one_length_or_without_costs(six: FeatureTable) -> 
     assert looks_tables({100: late}) == [] and looks_tables({25: early, 50: early}) == []
     free = replace(six, extras={})
     assert looks_tables({100: foretold(free, six.score_pp, 5.0), 25: early}) == []
+
+
+def test_margins_are_learnt_from_other_data_sets_not_from_other_tasks_of_the_same(six: FeatureTable) -> None:
+    table = replace(six, data_ids=("a", "a", "b", "b", "c", "c"))
+    early = foretold(table, table.score_pp, 5.0)
+    # Of the two good runs, both on c, one is foretold too low: from the other no margin is learnt.
+    late = foretold(table, np.array([30.0, 40, 45, 50, 40, 70]), 5.0)
+    (found,) = looks_tables({100: late, 25: early})
+    cautious = next(row for row in found.rows if row[1] == "cautious, at 100" and row[0] == 53.3)
+    assert cautious[4] == 100.0 and cautious[6:8] == (2, 4)
+
+
+def test_looks_are_judged_on_the_tasks_that_errors_are_measured_on() -> None:
+    table = replace(build_table(240, 8), extras={"final_steps": np.full(240, 400.0)})
+    several = int((table.seeds > 1).sum())
+    assert 50 <= several < 240
+    (found,) = looks_tables({steps: foretold(table, table.score_pp, 5.0) for steps in (25, 100)})
+    assert {row[6] + row[7] for row in found.rows} == {several}

@@ -83,8 +83,13 @@ def test_kill_9_loses_no_finished_run_and_leaves_no_worker(killed: tuple[Path, i
 
 
 def _alive(session: int) -> bool:
+    return _processes(session) > 0
+
+
+def _processes(session: int) -> int:
+    """How many processes of a session there are, those apart that have ended and nobody asked how."""
     listed = subprocess.run(["ps", "-o", "stat=", "-s", str(session)], capture_output=True, text=True).stdout
-    return any(not line.startswith("Z") for line in listed.split())
+    return sum(not line.startswith("Z") for line in listed.split())
 
 
 class WorkerKiller:
@@ -232,6 +237,47 @@ def test_runs_that_another_build_stored_meanwhile_are_not_made_again(tmp_path: P
     (other,) = others
     assert (other.stored, other.present) == (1, 1) == (summary.stored, summary.present)
     assert (told[-1].runs_done, told[-1].steps_done, told[-1].steps_total) == (2, 10, 10)
+
+
+def test_a_run_that_another_build_stored_while_it_was_made_is_none_of_this_build(
+    tmp_path: Path, killed: tuple[Path, int]
+) -> None:
+    store, (task, *_) = tmp_path / "runs.sqlite", small_plan()
+    plan = [TaskPlan(task.spec, task.recipe.replace(max_steps=400))]
+    ((run_id,), (record, *_)) = (
+        [run.run_id("lab-qwen2") for run in runs_of(plan)],
+        RunStore(killed[0]).records(),
+    )
+    told: list[BuildProgress] = []
+
+    def store_it(progress: BuildProgress) -> None:
+        told.append(progress)
+        if progress.steps_done:
+            RunStore(store).add(replace(record, run_id=run_id))
+
+    summary = execute(plan, store, BuildOptions(workers=1), store_it)
+    assert summary == BuildSummary(stored=0, present=1) and RunStore(store).run_ids() == [run_id]
+    assert (told[-1].runs_done, told[-1].steps_total) == (1, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+def test_a_build_that_is_told_to_end_ends_its_workers_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tuneahead", "build", "--store", str(tmp_path / "runs.sqlite")]
+    with (tmp_path / "stderr").open("w") as stderr:
+        build = subprocess.Popen([*command, "--datasets", "1"], start_new_session=True, stderr=stderr)
+    try:
+        deadline = time.monotonic() + 120
+        # The builder, multiprocessing's tracker and two workers, which are not ready yet.
+        while time.monotonic() < deadline and _processes(build.pid) < 4:
+            time.sleep(0.1)
+        build.send_signal(signal.SIGTERM)
+        assert build.wait(timeout=60) == 143
+        assert _processes(build.pid) <= 1, "the tracker may be on its way out"
+    finally:
+        build.kill()
+    said = (tmp_path / "stderr").read_text()
+    assert "stopped with 0 runs in" in said and "the same command goes on from there" in said
+    assert "Traceback" not in said and "leaked" not in said
 
 
 def test_ctrl_c_ends_a_build_and_its_workers_say_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import subprocess
 import sys
@@ -100,7 +99,7 @@ def test_a_build_records_of_a_large_base_what_is_meant_for_large_ones(
     tasks.put(runs_of([TaskPlan(sample_specs(1, 3)[0], recipe)]))
     tasks.put(None)
     store = RunStore(tmp_path / "runs.sqlite")
-    work(0, tasks, messages, store, BuildOptions(), os.getppid())  # type: ignore[arg-type]
+    work(0, tasks, messages, store, BuildOptions())  # type: ignore[arg-type]
     (record,) = store.records()
     assert [cue.step for cue in record.trace.cues] == [0]
     assert len(record.trace.cues[0].margin_nats) == 206 and set(record.scores) == {"lab-exam"}

@@ -21,6 +21,7 @@ from tuneahead.features.vector import FeatureVector
 from tuneahead.history.merging import merge_stores
 from tuneahead.history.runrecord import RunRecord
 from tuneahead.history.store import RunStore
+from tuneahead.history.storefile import is_store
 from tuneahead.recipe import Recipe
 from tuneahead.trace import Cue, Flatness, ProbeTrace, RowVisits, StepColumns, TraceInfo
 
@@ -290,6 +291,34 @@ def test_of_a_damaged_file_the_runs_that_can_be_read_come_into_another(tmp_path:
     rescued = RunStore(tmp_path / "new.sqlite")
     found = merge_stores(store.path, rescued.path)
     assert rescued.run_ids() == ["r2", "r3"] and len(found.left_out) == 1
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_where_no_store_can_be_made_the_remedy_is_another_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StoreError, match="unable to open") as caught:
+            RunStore(tmp_path / "runs.sqlite")
+    finally:
+        tmp_path.chmod(0o700)
+    assert caught.value.remedy == "name a store in a folder that you can write to"
+
+
+def test_a_file_that_was_cut_short_is_not_sent_to_an_import_that_can_not_open_it_either(
+    tmp_path: Path,
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite")
+    for name in ("r1", "r2"):
+        store.add(make_record(name, steps=200))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = store.path.read_bytes()
+    store.path.write_bytes(content[: len(content) // 2])
+    # 'runs import' asks the second what the file is, and would look for a Trainer's log in it.
+    for use in (RunStore, is_store, lambda path: merge_stores(path, tmp_path / "new.sqlite")):
+        with pytest.raises(StoreError, match="malformed") as caught:
+            use(store.path)
+        assert caught.value.remedy == "the file is damaged or was cut short: put a copy of it back"
 
 
 @pytest.mark.parametrize("cell", ['{"values": {', '{"values": 3}', "[]", "null"])

@@ -143,3 +143,15 @@ def test_several_cautious_looks_keep_about_as_many_good_runs_as_one_and_save_mor
     assert once.good_kept == pytest.approx(0.95, abs=0.015)
     assert twice.good_kept == pytest.approx(0.95, abs=0.015)
     assert twice.compute_saved > once.compute_saved + 0.02
+
+
+def test_intervals_are_of_the_figures_they_stand_beside() -> None:
+    # Data sets that are all alike: whichever are drawn, each figure comes out as it is.
+    score = np.tile([60.0, 60, 40, 40, 40], 12)
+    upper = np.tile([70.0, 30, 70, 70, 30], 12)
+    costs = Costs(np.full(60, 100.0), np.full(60, 400.0))
+    found = decisions(upper, score, 50.0, costs, groups=[f"d{i // 5}" for i in range(60)])
+    expected = {"compute_saved": 2 * 300 / 2000, "good_kept": 1 / 2, "bad_caught": 1 / 3}
+    for name, value in expected.items():
+        assert getattr(found, name) == pytest.approx(value), name
+        assert found.spans[name] == pytest.approx((value, value)), name

@@ -146,6 +146,7 @@ def test_intervals_widen_beyond_the_middle_distance_in_proportion():
     rows = Residuals(rng.normal(size=300) * wider, rng.normal(size=(300, 4)), names(100, 3), distance)
     found = calibrate(rows)
     assert found.near == np.median(distance)
+    assert found.difficulty is None, "what distance explains is explained: no scale makes them narrower"
     close, middle, twice = found.half_width_pp(np.zeros((3, 4)), found.near * np.array([0.1, 1, 2]), 0.9)
     assert close == middle == pytest.approx(1.645, rel=0.1)
     assert twice == pytest.approx(2 * middle)

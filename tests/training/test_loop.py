@@ -312,6 +312,21 @@ def test_a_run_is_not_lost_where_its_adapter_and_state_can_not_be_written(tiny: 
     assert not {"adapter", "checkpoint"} & set(dict(other.trace.absent))
 
 
+def test_weights_are_not_set_beside_the_configuration_of_an_earlier_adapter(
+    tiny: Base, tmp_path: Path
+) -> None:
+    weights, configuration = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    weights.write_bytes(b"those of an earlier adapter")
+    # Nothing can be written there, as on a disk with room for the weights alone.
+    configuration.mkdir()
+    data = prepare_data(tiny, make_examples(12), RECIPE)
+    (done,) = train_stack(
+        tiny, [Job("a", data, RECIPE.replace(max_steps=2), save_dir=tmp_path)], PLAIN, width=1
+    )
+    assert "adapter_config.json can't be written" in dict(done.trace.absent)["adapter"]
+    assert weights.read_bytes() == b"those of an earlier adapter"
+
+
 def test_gradient_norm_is_measured_before_clipping(tiny: Base) -> None:
     data = prepare_data(tiny, make_examples(30), RECIPE)
     tight = run_one(tiny, data, RECIPE.replace(max_grad_norm=1e-3)).trace.steps.grad_norm

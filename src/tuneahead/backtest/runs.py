@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import active_children
 
 import numpy as np
 
+from tuneahead.orphans import end_with_parent
 from tuneahead.predictor.baselines import SYSTEMS, Estimate, System
 from tuneahead.predictor.selection import TrailEntry
 from tuneahead.predictor.splits import Fold
@@ -58,9 +62,27 @@ def _share(rows: FeatureTable) -> None:
 def _start_worker(rows: FeatureTable) -> None:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    end_with_parent()
+    # A process that was forked has what its parent does when it is told to end.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Each process has a core to itself: more threads would only wait for each other.
     threadpool_limits(1)
     _share(rows)
+
+
+@contextmanager
+def _pool(workers: int, rows: FeatureTable) -> Iterator[ProcessPoolExecutor]:
+    """Processes that have ``rows``; what breaks off the work ends them at once."""
+    others = set(active_children())
+    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(rows,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            # Leaving the pool would wait until every job is done.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(active_children()) - others:
+                process.terminate()
+            raise
 
 
 def _one(job: tuple[str, Fold, int]) -> Estimate:
@@ -83,7 +105,7 @@ def run_plans(
     ]
     work = [(system.name, fold, seed) for _, system, fold in jobs]
     if workers > 1:
-        with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(rows,)) as pool:
+        with _pool(workers, rows) as pool:
             estimates = list(pool.map(_one, work))
     else:
         _share(rows)

@@ -116,16 +116,16 @@ class Builder:
         while self.waiting and not late:
             attempt, chunk = self.waiting.pop(0)
             done = self.store.done_ids()
-            self._pass_over([run for run in chunk if run.run_id(self.base) in done])
+            self._pass_over({run.run_id(self.base) for run in chunk} & done)
             if left := [run for run in chunk if run.run_id(self.base) not in done]:
                 self.held[number] = (attempt, left)
                 self.tasks[number].put(left)
                 return
         self.tasks[number].put(None)
 
-    def _pass_over(self, runs: list[RunPlan]) -> None:
+    def _pass_over(self, run_ids: set[str]) -> None:
         """Count runs that were stored, and by no worker of this build."""
-        for run_id in {run.run_id(self.base) for run in runs} - self.stored:
+        for run_id in run_ids - self.stored:
             self.elsewhere.add(run_id)
             self.tally.drop(run_id)
 
@@ -148,11 +148,13 @@ class Builder:
             self.ever_ready, self.lost_loading = True, 0
         elif kind == "stored":
             self._count_stored(number, str(content))
+        elif kind == "known":
+            self._pass_over({str(content)})
         elif kind == "failed" and isinstance(content, tuple):
             self._give_up(*content)
         elif kind == "chunk":
             _, chunk = self.held.pop(number, (0, []))
-            self._pass_over([run for run in chunk if run.run_id(self.base) not in self.given_up])
+            self._pass_over({run.run_id(self.base) for run in chunk} - self.given_up.keys())
             self._hand_out(number, late=self._is_late())
         elif kind == "error" and isinstance(content, TuneAheadError):
             raise content

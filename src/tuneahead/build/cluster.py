@@ -23,6 +23,7 @@ from tuneahead.build.crew import Chunk, Worker
 from tuneahead.build.worker import ONE_THREAD, Message, Outbox, work
 from tuneahead.errors import BuildError
 from tuneahead.history.store import RunStore
+from tuneahead.orphans import end_with_parent
 
 if TYPE_CHECKING:
     from tuneahead.build.execute import BuildOptions
@@ -193,8 +194,7 @@ class _Homecoming:
         record, statics = content
         for static in statics:
             self.store.add_static(*static)
-        self.store.add(record)
-        return "stored", number, record.run_id
+        return "stored" if self.store.add(record) else "known", number, record.run_id
 
     def empty(self) -> bool:
         return self.box.empty()
@@ -218,7 +218,8 @@ def _work_away(number: int, desk: Any, box: str, options: BuildOptions, version:
         sending.put(("error", number, _other_version(version)))
         return
     # Ray ends the tasks of a builder that is gone; a worker that outlives its node's Ray ends itself.
-    work(number, _Box(ray, desk, box), sending, store, options, os.getppid())
+    end_with_parent()
+    work(number, _Box(ray, desk, box), sending, store, options)
 
 
 def _other_version(version: str) -> BuildError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
 import signal
 from collections import deque
@@ -15,6 +14,7 @@ from tuneahead.build.plan import RunPlan
 from tuneahead.build.worker import ONE_THREAD, Inbox, Message, Outbox, work
 from tuneahead.environment import environment
 from tuneahead.history.store import RunStore
+from tuneahead.orphans import end_with_parent
 
 if TYPE_CHECKING:
     from tuneahead.build.execute import BuildOptions
@@ -67,7 +67,7 @@ class LocalCrew:
         """See :class:`Crew`."""
         tasks: multiprocessing.Queue[Chunk | None] = self._context.Queue()
         heard, said = self._context.Pipe(duplex=False)
-        arguments = (number, tasks, said, self.store, self.options, os.getpid())
+        arguments = (number, tasks, said, self.store, self.options)
         process = self._context.Process(target=_work_here, args=arguments, daemon=True)
         try:
             # The child inherits these, which torch reads as it loads; the parent keeps its own.
@@ -89,11 +89,11 @@ def _work_here(
     said: Connection,
     store: RunStore,
     options: BuildOptions,
-    parent: int,
 ) -> None:
     # Ctrl+C reaches every process of the terminal; the builder ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    work(number, tasks, _Voice(said), store, options, parent)
+    end_with_parent()
+    work(number, tasks, _Voice(said), store, options)
 
 
 class _Voice:

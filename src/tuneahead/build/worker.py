@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -30,7 +30,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_
 """A worker's environment: one thread each, and waiting threads must not spin."""
 Message = tuple[str, int, object]
 """Kind, the worker's number, and: nothing (ready, chunk, again), a count (steps), a run's identifier
-(stored), the identifier and the reason (failed), or the exception that ends the build (error)."""
+(stored; known: another build stored it meanwhile), the identifier and the reason (failed), or the exception
+that ends the build (error)."""
 Received = TypeVar("Received", covariant=True)
 Sent = TypeVar("Sent", contravariant=True)
 
@@ -58,7 +59,6 @@ def work(
     messages: Outbox[Message],
     store: RunStore,
     options: BuildOptions,
-    parent: int,
 ) -> None:
     """A worker's life: load the base once, then make chunk after chunk until None comes."""
     import torch
@@ -68,10 +68,10 @@ def work(
     torch.set_num_threads(1)
     try:
         base = load_base(options.base)
-        meter = _StepMeter(number, messages, parent)
+        meter = _StepMeter(number, messages)
         maker = _Maker(base, store, options, meter)
         messages.put(("ready", number, None))
-        while (chunk := _next(tasks, meter)) is not None:
+        while (chunk := _next(tasks)) is not None:
             maker.make(chunk)
             meter.flush()
             messages.put(("chunk", number, None))
@@ -80,12 +80,10 @@ def work(
         messages.put(("error", number, error))
 
 
-def _next(tasks: Inbox[list[RunPlan] | None], meter: _StepMeter) -> list[RunPlan] | None:
+def _next(tasks: Inbox[list[RunPlan] | None]) -> list[RunPlan] | None:
     while True:
-        try:
+        with suppress(queue.Empty):
             return tasks.get(timeout=REPORT_SECONDS)
-        except queue.Empty:
-            meter.leave_if_alone()
 
 
 class _Maker:
@@ -115,8 +113,8 @@ class _Maker:
                 self._keep_static(run)
             made = run_chunk(self.base, chunk, self.width, self.meter.count, settings=self.settings)
             for run, result in made:
-                self.store.add(record_of(self.base, run, result, self.base_scores))
-                self.meter.report("stored", run.run_id(self.base.name))
+                is_new = self.store.add(record_of(self.base, run, result, self.base_scores))
+                self.meter.report("stored" if is_new else "known", run.run_id(self.base.name))
             return
         except StoreError:
             raise
@@ -141,19 +139,17 @@ class _Maker:
 
 
 class _StepMeter:
-    """Counts steps, tells the parent now and then, and ends the worker when the parent is gone."""
+    """Counts steps and tells the builder now and then."""
 
-    def __init__(self, number: int, messages: Outbox[Message], parent: int) -> None:
+    def __init__(self, number: int, messages: Outbox[Message]) -> None:
         self.number = number
         self.messages = messages
-        self.parent = parent
         self.steps = 0
         self.last = time.monotonic()
 
     def count(self, steps: int) -> None:
         self.steps += steps
         if time.monotonic() - self.last > REPORT_SECONDS:
-            self.leave_if_alone()
             self.flush()
 
     def flush(self) -> None:
@@ -167,10 +163,6 @@ class _StepMeter:
 
     def report(self, kind: str, content: object) -> None:
         self.messages.put((kind, self.number, content))
-
-    def leave_if_alone(self) -> None:
-        if os.getppid() != self.parent:
-            raise SystemExit(1)
 
 
 def lab_settings() -> ProbeSettings:

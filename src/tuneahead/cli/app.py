@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -17,7 +18,7 @@ from tuneahead.cli import data, fitting, history, judge, runs
 from tuneahead.errors import TuneAheadError
 from tuneahead.printable import printable
 
-EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 _UNWRITABLE = {
     errno.ENOSPC: "no space is left to write to",
     errno.EDQUOT: "the quota of what may be written is used up",
@@ -63,8 +64,8 @@ interval, the reasons, and a verdict: go, no go or unsure.
 Your own model, step by step: docs/own-model.md
 
 Results go to stdout, progress to stderr. Exit codes: 0 done, 1 internal
-error, 2 wrong input or usage, 130 interrupted; with --exit-code also 3 for
-no go (check: stop), 4 for unsure."""
+error, 2 wrong input or usage, 130 interrupted, 143 terminated; with
+--exit-code also 3 for no go (check: stop), 4 for unsure."""
 
 app = typer.Typer(
     name="tuneahead",
@@ -119,6 +120,9 @@ def main() -> None:
     # Our own bar is the only one on stderr.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Another thread than the first can't say what a signal does.
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         try:
             app()
@@ -140,6 +144,11 @@ def main() -> None:
         sys.exit(EXIT_USER)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _terminate(*_: object) -> None:
+    """End as on Ctrl+C: workers are ended too, and nothing half-written is left behind."""
+    sys.exit(EXIT_TERMINATED)
 
 
 def _drop_stdout() -> None:

@@ -11,6 +11,7 @@ import typer
 
 from tuneahead.cli import options as opt
 from tuneahead.errors import TuneAheadError
+from tuneahead.wholefile import write_whole
 
 if TYPE_CHECKING:
     from tuneahead.trace import ProbeTrace
@@ -164,7 +165,7 @@ def probe(
 def _write_bytes(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_whole(path, content)
     except OSError as error:
         raise TuneAheadError(f"can't write {path}: {error.strerror}", remedy="give another path") from None
 

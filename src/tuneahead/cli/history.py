@@ -81,10 +81,10 @@ def build(
 
 @contextmanager
 def _told_of_a_stop(store: Path) -> Iterator[None]:
-    """Of a build that Ctrl+C ends: what it leaves, and that it can go on."""
+    """Of a build that Ctrl+C or SIGTERM ends: what it leaves, and that it can go on."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         if store.is_file():
             held = counted(len(open_store(store)), "run")
             print(f"stopped with {held} in {store}: the same command goes on from there", file=sys.stderr)

@@ -20,6 +20,7 @@ from tuneahead.history.store import RunStore
 from tuneahead.history.tables import can_be_made
 from tuneahead.recipe import make_recipe
 from tuneahead.trace import trace_from_bytes
+from tuneahead.wholefile import whole_file
 
 RUNS_PER_PART = 100
 _TEXTS = ("run_id", "task_id", "data_id", "family", "base", "data_spec", "failure", "origin", "created")
@@ -117,10 +118,8 @@ def _write(path: Path, columns: dict[str, list[object]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Written beside and renamed: an interrupted write leaves the earlier file whole.
-    beside = path.with_suffix(".writing")
-    pq.write_table(pa.table(columns), beside, compression="zstd", compression_level=12)
-    beside.replace(path)
+    with whole_file(path) as part:
+        pq.write_table(pa.table(columns), part, compression="zstd", compression_level=12)
 
 
 def _write_features(store: RunStore, folder: Path) -> None:

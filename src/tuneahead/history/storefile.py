@@ -7,7 +7,7 @@ import shlex
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tuneahead.errors import StoreError
@@ -37,6 +37,7 @@ _NEW = f"BEGIN IMMEDIATE; {_TABLES} INSERT OR IGNORE INTO meta VALUES ('schema',
 """One transaction: a process that opens the file meanwhile finds all of it or nothing."""
 _CREATING_SECONDS = 30.0
 _WRITABLE = 0o222
+_CUT_SHORT = "the file is damaged or was cut short: put a copy of it back"
 
 
 class StoreFile:
@@ -48,6 +49,7 @@ class StoreFile:
         A store that is there is only read, so that one on a read-only disk can be opened.
         """
         self.path = Path(path)
+        self._opened = False
         if self.path.is_dir():
             raise StoreError(f"{path} is a folder, not a store of runs", remedy="name the SQLite file in it")
         try:
@@ -66,6 +68,7 @@ class StoreFile:
                 f"{self.path} has schema {found}, this version reads {SCHEMA}",
                 remedy="use the version of tuneahead that wrote it, or start a new store",
             )
+        self._opened = True
 
     def require_writable(self) -> None:
         """Before any work whose results are to be kept: raises :class:`StoreError` where none can be.
@@ -114,12 +117,17 @@ class StoreFile:
         return f"tuneahead runs import {shlex.quote(str(self.path))} --store new.sqlite"
 
     def _remedy(self, error: sqlite3.Error) -> str:
+        if is_damage(error) and not self._opened:
+            # An import would have to open it too.
+            return _CUT_SHORT
         if is_damage(error):
             return (
                 "the file is damaged: put a copy of it back, or bring the runs that can be read into another "
                 f"store: {self.rescue_command}"
             )
-        if self.path.is_file() and not os.access(self.path.parent, os.W_OK):
+        if not os.access(self.path.parent, os.W_OK):
+            if not self.path.exists():
+                return "name a store in a folder that you can write to"
             return "copy the file to a folder of your own: others may write to it there, and you may not"
         return "check free disk space and that the file is a run store"
 
@@ -131,16 +139,20 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def is_store(path: Path) -> bool:
-    """Whether ``path`` is an SQLite file with the tables of a store."""
+    """Whether ``path`` is an SQLite file with the tables of a store.
+
+    Raises :class:`StoreError` for one that is too damaged to tell.
+    """
     if not path.is_file():
         return False
     # The second where SQLite may keep no files beside one, not even to read it.
     for how in ("mode=ro", "immutable=1"):
-        with (
-            suppress(sqlite3.Error),
-            closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True)) as one,
-        ):
-            return table_names(one) >= _OWN
+        try:
+            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True)) as one:
+                return table_names(one) >= _OWN
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise StoreError(f"{path} can't be read: {error}", remedy=_CUT_SHORT) from None
     return False
 
 

@@ -11,9 +11,7 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import re
-import secrets
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -30,6 +28,7 @@ from tuneahead.predictor.intervals import Calibration, calibration_from_record, 
 from tuneahead.predictor.models import Component, Trees, component_from_record
 from tuneahead.predictor.predictor import Origin, Predictor
 from tuneahead.predictor.tuning import CONTEXT, Anchor
+from tuneahead.wholefile import write_whole
 
 SCHEMA = 1
 _FILE = "predictor.json"
@@ -53,8 +52,8 @@ def write_predictor(predictor: Predictor, folder: Path) -> None:
     before = _texts_in(folder)
     try:
         for name, text in named.items():
-            _write(folder / name, text)
-        _write(folder / _FILE, record)
+            write_whole(folder / name, text.encode())
+        write_whole(folder / _FILE, record.encode())
     except BaseException:
         _remove(folder, sums, _texts_in(folder))
         raise
@@ -117,17 +116,6 @@ def _remove(folder: Path, sums: Mapping[str, object], kept: Mapping[str, object]
         with contextlib.suppress(OSError, ValueError):
             if _TEXT.fullmatch(name) and _sha256((folder / name).read_text(encoding="utf-8")) == sums[name]:
                 (folder / name).unlink()
-
-
-def _write(path: Path, text: str) -> None:
-    # Written beside and renamed: whoever reads meanwhile gets the old file or the new one, never a part.
-    # Under a name that nothing else has, lest two saves at once write one file.
-    beside = path.with_name(f"tuneahead-{secrets.token_hex(8)}.part")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_predictor(folder: Path) -> Predictor:

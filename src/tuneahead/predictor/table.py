@@ -15,6 +15,7 @@ from tuneahead.errors import PredictorError
 from tuneahead.features.catalogue import CATALOGUE_VERSION
 from tuneahead.predictor import fields
 from tuneahead.predictor.packaged import PROBE_STEPS
+from tuneahead.wholefile import whole_file
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -294,7 +295,8 @@ def write_table(table: FeatureTable, path: str | Path) -> None:
         }
     )
     arrow = pa.table(columns).replace_schema_metadata({"tuneahead": header})
-    pq.write_table(arrow, str(path), compression="zstd")
+    with whole_file(Path(path)) as part:
+        pq.write_table(arrow, part, compression="zstd")
 
 
 def read_table(path: str | Path) -> FeatureTable:

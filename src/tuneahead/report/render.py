@@ -9,6 +9,7 @@ from tuneahead.errors import TuneAheadError
 from tuneahead.report.health import HealthView, health_view
 from tuneahead.report.page import ReportView
 from tuneahead.report.view import report_view
+from tuneahead.wholefile import write_whole
 
 
 def render_html(found: Assessment | Checkup) -> str:
@@ -30,16 +31,19 @@ def render_html(found: Assessment | Checkup) -> str:
 
 
 def write_html(found: Assessment | Checkup, path: str | Path) -> Path:
-    """Write the report to ``path``; raises :class:`TuneAheadError` when that can't be done."""
+    """Write the report to ``path``; raises :class:`TuneAheadError` when that can't be done.
+
+    A report that was there is then left as it was.
+    """
     target = Path(path)
     # Encoded before the file is opened: half a surrogate, as in a file name that is no UTF-8, has no bytes.
     page = render_html(found).encode("utf-8", "replace")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(page)
+        write_whole(target, page)
     except OSError as error:
         raise TuneAheadError(
             f"can't write the report to {target}: {error.strerror}",
-            remedy="give a path in a folder you can write to",
+            remedy="give a path in a folder that you can write to, on a disk with room",
         ) from None
     return target

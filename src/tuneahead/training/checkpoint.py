@@ -19,6 +19,7 @@ from tuneahead.training.lora import AdapterStack, layer_names
 from tuneahead.training.measure import StepRows
 from tuneahead.training.models import Base
 from tuneahead.training.tensorfile import save_tensors
+from tuneahead.wholefile import whole_file
 
 _STATE = "state.safetensors"
 
@@ -103,7 +104,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def save_adapter(folder: Path, base: Base, stack: AdapterStack, slot: int, recipe: Recipe) -> None:
     """Write one slot's adapter as PEFT does: ``adapter_model.safetensors`` and ``adapter_config.json``.
 
-    Raises :class:`OSError`.
+    Raises :class:`OSError`; an adapter that was in the folder is then left as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -122,8 +123,11 @@ def save_adapter(folder: Path, base: Base, stack: AdapterStack, slot: int, recip
         "inference_mode": True,
         "fan_in_fan_out": stack.fan_in_fan_out,
     }
-    save_tensors(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    # What the disk has no room for fails before either takes its place: weights beside the configuration of
+    # an earlier adapter would load as one.
+    with whole_file(folder / "adapter_config.json") as part:
+        part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_tensors(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
 
 
 def _target_names(base: Base, adapted: Sequence[str]) -> list[str]:
