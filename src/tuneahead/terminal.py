@@ -303,7 +303,7 @@ def findings_table(findings: tuple[Finding, ...]) -> RenderableType:
 
 
 def _reasons(assessment: Assessment, glyphs: Glyphs, width: int) -> Table:
-    shown, rest = words.ranked(assessment.attributions, SHOWN_REASONS)
+    shown, rest = words.ranked(assessment, SHOWN_REASONS)
     if rest:
         total = sum(a.contribution_pp for a in rest)
         shown.append(Attribution(f"{len(rest)} other properties", math.nan, total))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,23 @@ GAIN_TERM = "gain_so_far_pp"
 HEADROOM_TERM = "headroom_pp"
 LIMIT_TERM = "limit_pp"
 OWN_RUNS_TERM = "own_runs_pp"
+_RESTATED = {
+    BASE_TERM: ("base_score_pp", "base_score_headroom"),
+    GAIN_TERM: ("probe_score_pp", "probe_score_headroom", "score_gain_pp", "score_gain_headroom"),
+    "late_gain_pp": ("late_gain_headroom",),
+    "score_slope_pp": ("score_slope_headroom",),
+    "right_probability_mean": ("right_probability_excess", "right_probability_gain"),
+    "margin_mean_nats": ("margin_shift",),
+    "margin_sd_nats": ("margin_sd_ratio",),
+    "known_margin_change_nats": ("known_margin_change_sd",),
+    "forgetting_nats": ("forgetting_ratio",),
+    "examples": ("examples_log10",),
+    "total_steps_log10": ("probe_fraction",),
+    "rate_left_fraction": ("rate_growth_ln",),
+}
+RESTATES = {name: told for told, names in _RESTATED.items() for name in names}
+"""Features that, on one base and benchmark after one length of probe, are the quantity of another in other
+units, with that other one's name."""
 
 
 def known_spec(name: str) -> FeatureSpec | None:
@@ -157,6 +174,24 @@ def weighted_mean(values: Floats, weights: Floats) -> float:
     return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
 
 
-def largest(attributions: Sequence[Attribution], count: int) -> tuple[Attribution, ...]:
-    """The ``count`` attributions of the largest absolute contribution, largest first."""
-    return tuple(sorted(attributions, key=lambda a: -abs(a.contribution_pp))[:count])
+def told_once(attributions: Sequence[Attribution], probe_steps: int) -> tuple[Attribution, ...]:
+    """One attribution for each quantity, largest first, with the contributions of all features that state it.
+
+    A predictor weighs the score at the probe's end, say, as points, as points gained and as shares of the
+    head-room: to a reader that is one reason. The sum of all contributions stays what it was.
+    """
+    told = RESTATES | {f"score_at_{probe_steps}_pp": GAIN_TERM}
+    found: dict[str, list[Attribution]] = {}
+    for one in attributions:
+        found.setdefault(told.get(one.feature, one.feature), []).append(one)
+    summed = (
+        replace(_spokesman(name, ones), contribution_pp=math.fsum(one.contribution_pp for one in ones))
+        for name, ones in found.items()
+    )
+    return tuple(sorted(summed, key=lambda one: -abs(one.contribution_pp)))
+
+
+def _spokesman(name: str, ones: Sequence[Attribution]) -> Attribution:
+    """Whose words tell a quantity: the feature it is named after, or, where that has no part, the largest."""
+    by_size = max(ones, key=lambda one: abs(one.contribution_pp))
+    return next((one for one in ones if one.feature == name), by_size)

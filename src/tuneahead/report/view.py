@@ -195,7 +195,7 @@ def _reasons(assessment: Assessment) -> tuple[ReasonRow, ...]:
     forecast = assessment.forecast
     if forecast is None or not assessment.attributions:
         return ()
-    shown, rest = words.ranked(assessment.attributions, SHOWN_REASONS)
+    shown, rest = words.ranked(assessment, SHOWN_REASONS)
     steps = [
         (words.feature_label(a.feature), words.value_beside(a), words.sentence(a.sentence), a.contribution_pp)
         for a in shown

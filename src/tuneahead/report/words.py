@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from tuneahead.assessment import Assessment, Checkup, DataSummary, FeatureRange, Outcome
 from tuneahead.counts import listed
 from tuneahead.features.sampling import Sample
-from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
+from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec, told_once
 from tuneahead.printable import printable
 from tuneahead.report.plots import number, number_pp
 from tuneahead.verdict import Attribution, Decision, Finding, apart, first_stop, reaches
@@ -200,9 +199,9 @@ def sentence(text: str) -> str:
     return text if "_" in first else text[:1].upper() + text[1:]
 
 
-def ranked(attributions: Sequence[Attribution], count: int) -> tuple[list[Attribution], list[Attribution]]:
-    """The ``count`` largest contributions that show in print, and all others."""
-    ordered = sorted(attributions, key=lambda a: -abs(a.contribution_pp))
+def ranked(assessment: Assessment, count: int) -> tuple[list[Attribution], list[Attribution]]:
+    """The ``count`` largest reasons that show in print, each quantity once, and all others."""
+    ordered = list(told_once(assessment.attributions, assessment.task.probe_steps))
     shown = [a for a in ordered[:count] if abs(a.contribution_pp) >= SMALLEST_PP]
     return shown, ordered[len(shown) :]
 
