@@ -137,11 +137,15 @@ class Fix:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision, and why in one line."""
+    """The decision, and why in one line.
+
+    ``by_interval`` is True where the interval's place beside the goal decided, and nothing else.
+    """
 
     decision: Decision
     reason: str
     threshold_pp: float
+    by_interval: bool = False
 
 
 def first_stop(findings: Iterable[Finding]) -> Finding | None:
@@ -217,10 +221,14 @@ def decide(
             threshold,
         )
     if reaches(forecast.low_pp, threshold):
-        return Verdict("GO", f"the whole {interval} reaches the goal of {wanted}", threshold)
+        return Verdict(
+            "GO", f"the whole {interval} reaches the goal of {wanted}", threshold, by_interval=True
+        )
     if not reaches(forecast.high_pp, threshold):
-        return Verdict("NO_GO", f"the whole {interval} stays below the goal of {wanted}", threshold)
-    return Verdict("UNSURE", f"the {interval} straddles the goal of {wanted}", threshold)
+        return Verdict(
+            "NO_GO", f"the whole {interval} stays below the goal of {wanted}", threshold, by_interval=True
+        )
+    return Verdict("UNSURE", f"the {interval} straddles the goal of {wanted}", threshold, by_interval=True)
 
 
 def _named(outside: tuple[str, ...]) -> str:
