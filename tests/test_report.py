@@ -441,6 +441,25 @@ def test_a_list_of_names_and_values_holds_nothing_else(made: Callable[[], Assess
         assert set(re.findall(r"</(\w+)>", found)) <= {"dl", "div", "dt", "dd", "small"}
 
 
+@pytest.mark.parametrize("made", [made_assessment, made_checkup])
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own(made: Callable[[], Assessment | Checkup]) -> None:
+    found = made()
+    odd = replace(found, data=replace(found.data, path="caf\udce9 <i>.jsonl"))
+    shown = odd._repr_html_()
+    frame = re.fullmatch(r'<iframe srcdoc="([^"]*)" title="[^"]*" style="[^"]*"></iframe>', shown, re.DOTALL)
+    assert frame is not None, "nothing of the page leaves its frame"
+    assert unescape(frame[1]) == render_html(odd).replace("\udce9", "?")
+    shown.encode()
+
+
+@pytest.mark.parametrize("made", [made_assessment, made_checkup])
+def test_a_prompt_shows_what_was_found_and_no_measurements(
+    made: Callable[[], Assessment | Checkup],
+) -> None:
+    found = made()
+    assert len(repr(found)) < 5_000 and found.findings[0].message in repr(found)
+
+
 def test_scores_without_a_goal_are_read_without_one() -> None:
     found = made_assessment()
     page = render_html(replace(found, verdict=replace(found.verdict, threshold_pp=math.nan)))
