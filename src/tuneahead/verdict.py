@@ -14,6 +14,8 @@ Decision = Literal["GO", "NO_GO", "UNSURE"]
 Severity = Literal["stop", "warn", "note"]
 SAME_PP = 1e-9
 """Scores no further apart are the same: a base and a gain add up to a goal with a rounding error."""
+LEAST_GAIN_PP = 0.1
+"""Least gain that can be asked for: 0.03 is meant as a share. A question of a thousand is 0.1 points."""
 NAMED_OUTSIDE = 3
 """Features outside the predictor's range that a verdict names."""
 UNKNOWN_GOAL = "the goal counts from the base's score, which was not measured: give a minimum score"
@@ -95,6 +97,11 @@ def require_goal(
     if gain_pp is not None and not -100 <= gain_pp <= 100:
         raise TuneAheadError(
             f"{gain} {gain_pp:g} is not a gain", remedy="give points over the base, such as 3"
+        )
+    if gain_pp is not None and 0 < abs(gain_pp) < LEAST_GAIN_PP:
+        raise TuneAheadError(
+            f"{gain} {gain_pp:g} is less than a tenth of a point of 100",
+            remedy=f"gains are points over the base: give {100 * gain_pp:g} if that is meant, 0 for no loss",
         )
 
 
