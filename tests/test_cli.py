@@ -91,6 +91,17 @@ def test_help_names_every_command_and_shows_examples(tuneahead: Run) -> None:
     assert own < text.index("tuneahead runs record") < lab < text.index("tuneahead build")
 
 
+@pytest.mark.parametrize("command", ["check", "assess"])
+def test_a_path_that_is_mistyped_is_told_before_anything_heavy_is_imported(command: str) -> None:
+    code = (
+        "import sys\nfrom tuneahead.cli.app import main\n"
+        f"sys.argv = ['tuneahead', '{command}', 'nofile.jsonl']\n"
+        "try:\n    main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"] and "No such file" in done.stderr
+
+
 def test_help_comes_at_once_and_imports_nothing_heavy() -> None:
     code = (
         "import sys, time\nbegan = time.process_time()\nfrom tuneahead.cli import app\n"
