@@ -33,6 +33,7 @@ __all__ = [
     "StaticFeatures",
     "extract_features",
     "measure_static",
+    "measure_examples",
     "recipe_features",
     "static_features",
 ]
@@ -51,12 +52,23 @@ def static_features(
 
     Seconds for thousands of rows; the base reads a sample of rows, everything else is text.
     """
+    return measure_examples(examples, base=base, benchmarks=benchmarks, total=total).features
+
+
+def measure_examples(
+    examples: Sequence[Example],
+    *,
+    base: Base | None = None,
+    benchmarks: Sequence[Benchmark] = (),
+    total: int | None = None,
+) -> StaticFeatures:
+    """As :func:`static_features`, with the samples that some of the features come from."""
     from tuneahead.features.rows import draw
     from tuneahead.survey import take_survey
 
     drawn = draw(examples, len(examples))
     drawn = replace(drawn, total=max(drawn.total, total or 0))
-    return measure_static(drawn, take_survey(examples), base, benchmarks).features
+    return measure_static(drawn, take_survey(examples), base, benchmarks)
 
 
 def measure_static(
