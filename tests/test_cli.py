@@ -868,6 +868,17 @@ def test_a_run_that_ended_early_is_kept_with_the_reason_told_and_no_score_asked_
     assert "kept as run" in said and "once the full run is scored" not in said
 
 
+def test_a_stage_of_unknown_length_counts_nothing() -> None:
+    stream = io.StringIO()
+    with ProgressBar(Console(file=stream, force_terminal=True, width=120)) as bar:
+        bar.stage("Loading base lab")
+        bar._progress.refresh()
+        assert "Loading base lab" in stream.getvalue() and "0/?" not in stream.getvalue()
+        bar.stage("Training", 5)
+        bar._progress.refresh()
+    assert "0/5" in stream.getvalue()
+
+
 def test_brackets_in_a_stage_are_shown_not_obeyed() -> None:
     stream = io.StringIO()
     with ProgressBar(Console(file=stream, force_terminal=True, width=120)) as bar:
