@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.explain import (
+    ABSENT_TERM,
     BASE_TERM,
     GAIN_TERM,
     HEADROOM_TERM,
@@ -105,7 +107,7 @@ def test_without_a_base_score_the_probe_score_is_one_term():
 
 def test_sentences_come_from_the_catalogue_and_absent_values_say_so():
     assert sentence_for("easy_rows_fraction", 0.25) == "25 % of the rows are easy for the model"
-    assert sentence_for("easy_rows_fraction", float("nan")) == "easy rows fraction was not measured"
+    assert sentence_for("easy_rows_fraction", float("nan")) == "easy rows was not measured"
     assert sentence_for("my_own_feature", 3.0) == "my_own_feature = 3"
 
 
@@ -143,6 +145,21 @@ def test_one_quantity_in_several_units_is_one_reason_of_the_summed_points() -> N
     after_50 = {one.feature: one.contribution_pp for one in told_once(found, probe_steps=50)}
     assert after_50[GAIN_TERM] == pytest.approx(-7.3) and after_50["score_at_100_pp"] == 0.5
     assert sum(after_50.values()) == pytest.approx(sum(one.contribution_pp for one in found))
+
+
+def test_what_has_no_value_is_one_reason_that_names_the_largest() -> None:
+    absent = (
+        Attribution(
+            "score_at_25_pp", math.nan, 1.0, "score at 25 is absent: no benchmark cue was taken there"
+        ),
+        Attribution("score_at_10_pp", math.nan, -0.25),
+        Attribution("parse_depth_mean", math.nan, 0.125),
+    )
+    base = Attribution(BASE_TERM, math.nan, 0.5, "the base model's score is unknown")
+    told = told_once((base, *absent), probe_steps=100)
+    assert [(one.feature, one.contribution_pp) for one in told] == [(ABSENT_TERM, 0.875), (BASE_TERM, 0.5)]
+    assert told[0].sentence == "score at 25, score at 10 and 1 more have no value here"
+    assert told_once(absent[:1], probe_steps=100) == absent[:1], "one alone says why"
 
 
 def test_what_is_told_as_another_feature_says_nothing_else_on_the_packaged_runs() -> None:

@@ -7,7 +7,15 @@ import math
 from tuneahead.assessment import Assessment, Checkup, DataSummary, FeatureRange, Outcome
 from tuneahead.counts import listed
 from tuneahead.features.sampling import Sample
-from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec, told_once
+from tuneahead.predictor.explain import (
+    ABSENT_TERM,
+    BASE_TERM,
+    GAIN_TERM,
+    HEADROOM_TERM,
+    LIMIT_TERM,
+    known_spec,
+    told_once,
+)
 from tuneahead.printable import printable
 from tuneahead.report.plots import number, number_pp
 from tuneahead.verdict import Attribution, Decision, Finding, apart, first_stop, reaches
@@ -18,6 +26,7 @@ TERMS = {
     GAIN_TERM: "Gain so far",
     HEADROOM_TERM: "Head-room of the benchmark",
     LIMIT_TERM: "Limit of the scale",
+    ABSENT_TERM: "Not measured",
     "probe_fraction": "Probe's share of the run",
 }
 UNIT_SUFFIXES = (
