@@ -435,6 +435,18 @@ def test_measures_without_a_range_leave_no_room_for_its_bar() -> None:
     assert 'class="strip-row"' in ranged and 'class="strip-row plain"' not in ranged
 
 
+def test_the_error_of_a_measure_stands_apart_from_its_value() -> None:
+    found = replace(
+        made_assessment(), features=FeatureVector({"parse_depth_mean": 4.5, "parse_depth_sd": 1.0}), ranges={}
+    )
+    samples = {"parse_depth_mean": Sample(200, 352, 0.13)}
+    strip = report_view(replace(found, data=replace(found.data, samples=samples))).strips[0]
+    assert (strip.value, strip.error) == ("4.5 links", "± 0.13")
+    assert '4.5 links <small class="error">± 0.13</small>' in render_html(
+        replace(found, data=replace(found.data, samples=samples))
+    )
+
+
 @pytest.mark.parametrize("made", [made_assessment, made_checkup])
 def test_a_list_of_names_and_values_holds_nothing_else(made: Callable[[], Assessment | Checkup]) -> None:
     for found in re.findall(r"<dl.*?</dl>", render_html(made()), re.DOTALL):

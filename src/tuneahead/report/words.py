@@ -224,12 +224,16 @@ def feature_value(name: str, value: float) -> str:
 
 
 def measured_value(name: str, value: float, sample: Sample | None) -> str:
-    """A feature's value; its 95 % error where it is an estimate, a star where it describes the sample."""
-    text = feature_value(name, value)
+    """A feature's value, with :func:`sample_error` beside it."""
+    return f"{feature_value(name, value)} {sample_error(name, value, sample)}".rstrip()
+
+
+def sample_error(name: str, value: float, sample: Sample | None) -> str:
+    """The 95 % error of an estimate, a star for what describes the sample itself; empty for what is exact."""
     spec = known_spec(name)
     if sample is None or spec is None:
-        return text
-    return f"{text} {spec.format_error(value, sample.error)}" if math.isfinite(sample.error) else f"{text} *"
+        return ""
+    return spec.format_error(value, sample.error) if math.isfinite(sample.error) else "*"
 
 
 def sampling_note(data: DataSummary) -> str:
