@@ -104,7 +104,8 @@ def test_tokens_of_more_rows_than_are_tokenised_are_an_estimate_with_its_error(
 def test_a_checkup_survives_json(tmp_path: Path, bench: Workbench) -> None:
     found = check(write_rows(tmp_path / "rows.jsonl", 100), bench=bench)
     # repr: NaN is not equal to itself
-    assert repr(checkup_from_json(found.to_json())) == repr(found)
+    back = checkup_from_json(found.to_json())
+    assert back.to_json() == found.to_json() and repr(back) == repr(found)
     assert found.base == "lab-qwen2" and found.benchmark == "lab-exam" and found.created
 
 

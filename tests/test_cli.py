@@ -91,6 +91,17 @@ def test_help_names_every_command_and_shows_examples(tuneahead: Run) -> None:
     assert own < text.index("tuneahead runs record") < lab < text.index("tuneahead build")
 
 
+@pytest.mark.parametrize("command", ["check", "assess"])
+def test_a_path_that_is_mistyped_is_told_before_anything_heavy_is_imported(command: str) -> None:
+    code = (
+        "import sys\nfrom tuneahead.cli.app import main\n"
+        f"sys.argv = ['tuneahead', '{command}', 'nofile.jsonl']\n"
+        "try:\n    main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"] and "No such file" in done.stderr
+
+
 def test_help_comes_at_once_and_imports_nothing_heavy() -> None:
     code = (
         "import sys, time\nbegan = time.process_time()\nfrom tuneahead.cli import app\n"
@@ -855,6 +866,17 @@ def test_a_run_that_ended_early_is_kept_with_the_reason_told_and_no_score_asked_
     assessing(monkeypatch, replace(found, trace=failed, forecast=None))
     said = tuneahead("assess", data, "--store", tmp_path / "probe.sqlite", "--verify").stderr
     assert "kept as run" in said and "once the full run is scored" not in said
+
+
+def test_a_stage_of_unknown_length_counts_nothing() -> None:
+    stream = io.StringIO()
+    with ProgressBar(Console(file=stream, force_terminal=True, width=120)) as bar:
+        bar.stage("Loading base lab")
+        bar._progress.refresh()
+        assert "Loading base lab" in stream.getvalue() and "0/?" not in stream.getvalue()
+        bar.stage("Training", 5)
+        bar._progress.refresh()
+    assert "0/5" in stream.getvalue()
 
 
 def test_brackets_in_a_stage_are_shown_not_obeyed() -> None:

@@ -500,6 +500,16 @@ def test_exact_copies_are_counted_without_the_first() -> None:
     assert not _only(preflight(_clean(), Recipe()), "exact-duplicates")
 
 
+def test_copies_without_an_answer_are_said_to_be_left_out() -> None:
+    rows = _with(("p", "a"), ("p", "a"), ("q", ""))
+    assert (
+        "of an earlier row (17 different ones;" in _one(preflight(rows, Recipe()), "exact-duplicates").message
+    )
+    finding = _one(preflight([*rows, replace(rows[-1], row=len(rows) + 1)], Recipe()), "exact-duplicates")
+    assert finding.count == 1, "the measure of that name counts both"
+    assert "of an earlier row, empty answers aside (17 different ones;" in finding.message
+
+
 def test_contradictions_are_grouped_and_spelling_is_none() -> None:
     rows = _with(
         ("Is it?", "yes"), ("Sure?", "Yes"), ("Is it?", "no"), ("Sure?", "yes."), ("Is it?", "yes"),

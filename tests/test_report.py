@@ -435,10 +435,41 @@ def test_measures_without_a_range_leave_no_room_for_its_bar() -> None:
     assert 'class="strip-row"' in ranged and 'class="strip-row plain"' not in ranged
 
 
+def test_the_error_of_a_measure_stands_apart_from_its_value() -> None:
+    found = replace(
+        made_assessment(), features=FeatureVector({"parse_depth_mean": 4.5, "parse_depth_sd": 1.0}), ranges={}
+    )
+    samples = {"parse_depth_mean": Sample(200, 352, 0.13)}
+    strip = report_view(replace(found, data=replace(found.data, samples=samples))).strips[0]
+    assert (strip.value, strip.error) == ("4.5 links", "± 0.13")
+    assert '4.5 links <small class="error">± 0.13</small>' in render_html(
+        replace(found, data=replace(found.data, samples=samples))
+    )
+
+
 @pytest.mark.parametrize("made", [made_assessment, made_checkup])
 def test_a_list_of_names_and_values_holds_nothing_else(made: Callable[[], Assessment | Checkup]) -> None:
     for found in re.findall(r"<dl.*?</dl>", render_html(made()), re.DOTALL):
         assert set(re.findall(r"</(\w+)>", found)) <= {"dl", "div", "dt", "dd", "small"}
+
+
+@pytest.mark.parametrize("made", [made_assessment, made_checkup])
+def test_a_notebook_shows_the_page_in_a_frame_of_its_own(made: Callable[[], Assessment | Checkup]) -> None:
+    found = made()
+    odd = replace(found, data=replace(found.data, path="caf\udce9 <i>.jsonl"))
+    shown = odd._repr_html_()
+    frame = re.fullmatch(r'<iframe srcdoc="([^"]*)" title="[^"]*" style="[^"]*"></iframe>', shown, re.DOTALL)
+    assert frame is not None, "nothing of the page leaves its frame"
+    assert unescape(frame[1]) == render_html(odd).replace("\udce9", "?")
+    shown.encode()
+
+
+@pytest.mark.parametrize("made", [made_assessment, made_checkup])
+def test_a_prompt_shows_what_was_found_and_no_measurements(
+    made: Callable[[], Assessment | Checkup],
+) -> None:
+    found = made()
+    assert len(repr(found)) < 5_000 and found.findings[0].message in repr(found)
 
 
 def test_scores_without_a_goal_are_read_without_one() -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from tuneahead.assessment import Assessment, Outcome, assessment_from_json
 from tuneahead.report import render_html
 from tuneahead.terminal import costs_line, print_assessment, print_ranking, print_trace
-from tuneahead.verdict import Forecast
+from tuneahead.verdict import Finding, Forecast, Verdict, decide
 
 
 def console(width: int = 100, encoding: str = "utf-8") -> Console:
@@ -246,7 +246,7 @@ def test_a_ranking_says_once_why_recipes_have_no_forecast() -> None:
     made = made_assessment()
 
     def unforeseen(why: str) -> Assessment:
-        return replace(made, forecast=None, verdict=replace(made.verdict, decision="UNSURE", reason=why))
+        return replace(made, forecast=None, verdict=Verdict("UNSURE", why, 52.0))
 
     unknown = unforeseen("the predictor has seen no run of base mine")
     target = console(200)
@@ -263,16 +263,17 @@ def test_a_ranking_says_its_goal_and_why_a_verdict_is_not_what_the_interval_says
     odd = replace(
         low,
         forecast=replace(low.forecast, in_distribution=False),
-        verdict=replace(
-            low.verdict, decision="UNSURE", reason="learning rate (0.05; known 1e-4 to 0.01) lies outside"
-        ),
+        verdict=Verdict("UNSURE", "learning rate (0.05; known 1e-4 to 0.01) lies outside", 52.0),
     )
+    stop = Finding("loss-spike", "stop", "the loss rose at step 61", "lower the rate")
+    spoilt = replace(low, findings=(stop,), verdict=decide(low.forecast, low.goal, (stop,)))
     target = console(120)
-    print_ranking(target, ["a.yaml", "b.yaml", "c.yaml"], [made_assessment(), odd, low])
+    print_ranking(target, ["a.yaml", "b.yaml", "c.yaml", "d.yaml"], [made_assessment(), odd, low, spoilt])
     lines = [line.strip() for line in shown(target).splitlines()]
     assert "Goal: a score of 52.0." in lines
-    assert [line for line in lines if line[:2] in ("1:", "2:", "3:")] == [
-        "2: Learning rate (0.05; known 1e-4 to 0.01) lies outside."
+    assert [line for line in lines if line[:2] in ("1:", "2:", "3:", "4:")] == [
+        "2: Learning rate (0.05; known 1e-4 to 0.01) lies outside.",
+        "4: The loss rose at step 61.",
     ]
 
 

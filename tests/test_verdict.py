@@ -23,6 +23,15 @@ def test_the_interval_decides_against_the_goal(low: float, high: float, decision
     assert decide(forecast(low, high), Goal(minimum_pp=55)).decision == decision
 
 
+def test_a_verdict_says_whether_the_interval_alone_decided() -> None:
+    goal, stop = Goal(52.0), Finding("loss-spike", "stop", "the loss rose", "lower the rate")
+    for low, high in ((55.0, 61.0), (41.0, 47.0), (49.0, 55.0)):
+        assert decide(forecast(low, high), goal).by_interval
+        assert not decide(forecast(low, high, known=False), goal).by_interval
+        assert not decide(forecast(low, high), goal, (stop,)).by_interval
+    assert not decide(forecast(55.0, 61.0), Goal(gain_pp=3), base_error_pp=90.0).by_interval
+
+
 def test_a_gain_counts_from_the_base_and_no_goal_means_no_worse_than_the_base() -> None:
     assert Goal(gain_pp=3).threshold_pp(40) == 43
     assert Goal().threshold_pp(40) == 40
@@ -50,6 +59,8 @@ def test_a_goal_that_is_known_to_an_error_decides_what_lies_beyond_it(
         (101.0, None, "101 is not a score"),
         (0.57, None, "give 57 if that is meant"),
         (None, math.nan, "nan is not a gain"),
+        (None, 0.03, "give 3 if that is meant"),
+        (None, -0.02, "give -2 if that is meant"),
     ],
 )
 def test_a_goal_that_no_score_can_mean_is_refused(

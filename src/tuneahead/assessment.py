@@ -130,7 +130,7 @@ class Checkup:
     data: DataSummary
     recipe: Recipe
     findings: tuple[Finding, ...]
-    features: FeatureVector
+    features: FeatureVector = field(repr=False)
     costs: Costs = Costs()
     base: str = ""
     base_named: bool = True
@@ -146,6 +146,12 @@ class Checkup:
     def to_json(self) -> str:
         """JSON text that :func:`checkup_from_json` reads back; absent figures are null."""
         return _dump("checkup", self)
+
+    def _repr_html_(self) -> str:
+        """The page, where a notebook shows a checkup."""
+        from tuneahead.report import framed_html
+
+        return framed_html(self)
 
 
 @dataclass(frozen=True)
@@ -165,19 +171,19 @@ class Assessment:
     recipe: Recipe
     goal: Goal
     findings: tuple[Finding, ...]
-    features: FeatureVector
+    features: FeatureVector = field(repr=False)
     verdict: Verdict
     base_pp: float = NAN
     probe_pp: float = NAN
     forecast: Forecast | None = None
     forecast_absent: str = ""
     baseline_pp: float = NAN
-    attributions: tuple[Attribution, ...] = ()
+    attributions: tuple[Attribution, ...] = field(default=(), repr=False)
     fixes: tuple[Fix, ...] = ()
-    ranges: Mapping[str, FeatureRange] = field(default_factory=dict)
+    ranges: Mapping[str, FeatureRange] = field(default_factory=dict, repr=False)
     hard_rows: tuple[int, ...] = ()
     costs: Costs = Costs()
-    trace: ProbeTrace | None = None
+    trace: ProbeTrace | None = field(default=None, repr=False)
     outcome: Outcome | None = None
     created: str = ""
     version: str = ""
@@ -225,6 +231,12 @@ class Assessment:
     def to_json(self) -> str:
         """JSON text that :func:`assessment_from_json` reads back; absent figures are null."""
         return _dump("assessment", self)
+
+    def _repr_html_(self) -> str:
+        """The page, where a notebook shows an assessment."""
+        from tuneahead.report import framed_html
+
+        return framed_html(self)
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`to_json` to a file, whole or not at all; raises OSError."""

@@ -83,12 +83,14 @@ def examine(
     from tuneahead.features.semantic import embed_pairs
     from tuneahead.preflight import run_checks, window_of
     from tuneahead.survey import take_survey
-    from tuneahead.training.lora import layer_names
 
     chosen = recipe or Recipe()
     reading = _Reading(watch)
     source = _source(data, mapping, reading)
     opened, own = _open(bench, chosen, watch)
+    # With PyTorch, which a file that is not there need not wait for.
+    from tuneahead.training.lora import layer_names
+
     began = time.perf_counter()
     reading.begin("Reading rows, MB", source)
     window = None if own is None else window_of(own.tokenizer, chosen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Dataset:
     ('prompt-answer', 1, 'Lima')
     """
 
-    examples: tuple[Example, ...]
+    examples: tuple[Example, ...] = field(repr=False)
     fingerprint: str
     path: Path
     format: str

@@ -25,7 +25,7 @@ from tuneahead.printable import printable
 from tuneahead.ranking import best_chances
 from tuneahead.report import plots, words
 from tuneahead.trace import ProbeTrace
-from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity, reaches
+from tuneahead.verdict import Attribution, Decision, Finding, Fix, Severity
 
 COLOURS: dict[Decision, str] = {"GO": "green", "NO_GO": "red", "UNSURE": "yellow"}
 SEVERITY_STYLES: dict[Severity, str] = {"stop": "bold red", "warn": "yellow", "note": "dim"}
@@ -157,19 +157,9 @@ def _untold(assessments: Sequence[Assessment]) -> dict[str, list[int]]:
     """The places of recipes whose verdict the table's figures do not tell, by its reason."""
     found: dict[str, list[int]] = {}
     for place, one in enumerate(assessments, 1):
-        if not _is_told(one):
+        if not one.verdict.by_interval:
             found.setdefault(words.reason(one), []).append(place)
     return found
-
-
-def _is_told(one: Assessment) -> bool:
-    """Whether the verdict is what the interval's place beside the goal says."""
-    forecast, goal_pp = one.forecast, one.verdict.threshold_pp
-    if forecast is None or not forecast.in_distribution:
-        return False
-    reached = reaches(forecast.low_pp, goal_pp), reaches(forecast.high_pp, goal_pp)
-    said: Decision = "GO" if reached[0] else "UNSURE" if reached[1] else "NO_GO"
-    return one.verdict.decision == said
 
 
 def _without_folders(names: Sequence[str]) -> list[str]:
@@ -303,7 +293,7 @@ def findings_table(findings: tuple[Finding, ...]) -> RenderableType:
 
 
 def _reasons(assessment: Assessment, glyphs: Glyphs, width: int) -> Table:
-    shown, rest = words.ranked(assessment.attributions, SHOWN_REASONS)
+    shown, rest = words.ranked(assessment, SHOWN_REASONS)
     if rest:
         total = sum(a.contribution_pp for a in rest)
         shown.append(Attribution(f"{len(rest)} other properties", math.nan, total))

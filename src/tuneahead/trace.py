@@ -168,9 +168,9 @@ class ProbeTrace:
     """The raw record of a probe. Features are pure functions of it."""
 
     info: TraceInfo
-    steps: StepColumns
-    visits: RowVisits
-    cues: tuple[Cue, ...]
+    steps: StepColumns = field(repr=False)
+    visits: RowVisits = field(repr=False)
+    cues: tuple[Cue, ...] = field(repr=False)
     flatness: Flatness | None = None
     absent: tuple[tuple[str, str], ...] = field(default=())
     """Pairs (measurement, reason) for what this trace does not hold."""

@@ -14,6 +14,8 @@ Decision = Literal["GO", "NO_GO", "UNSURE"]
 Severity = Literal["stop", "warn", "note"]
 SAME_PP = 1e-9
 """Scores no further apart are the same: a base and a gain add up to a goal with a rounding error."""
+LEAST_GAIN_PP = 0.1
+"""Least gain that can be asked for: 0.03 is meant as a share. A question of a thousand is 0.1 points."""
 NAMED_OUTSIDE = 3
 """Features outside the predictor's range that a verdict names."""
 UNKNOWN_GOAL = "the goal counts from the base's score, which was not measured: give a minimum score"
@@ -98,6 +100,11 @@ def require_goal(
         raise TuneAheadError(
             f"{gain} {gain_pp:g} is not a gain", remedy="give points over the base, such as 3"
         )
+    if gain_pp is not None and 0 < abs(gain_pp) < LEAST_GAIN_PP:
+        raise TuneAheadError(
+            f"{gain} {gain_pp:g} is less than a tenth of a point of 100",
+            remedy=f"gains are points over the base: give {100 * gain_pp:g} if that is meant, 0 for no loss",
+        )
 
 
 @dataclass(frozen=True)
@@ -139,11 +146,15 @@ class Fix:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision, and why in one line."""
+    """The decision, and why in one line.
+
+    ``by_interval`` is True where the interval's place beside the goal decided, and nothing else.
+    """
 
     decision: Decision
     reason: str
     threshold_pp: float
+    by_interval: bool = False
 
 
 def first_stop(findings: Iterable[Finding]) -> Finding | None:
@@ -219,10 +230,14 @@ def decide(
             threshold,
         )
     if reaches(forecast.low_pp, threshold):
-        return Verdict("GO", f"the whole {interval} reaches the goal of {wanted}", threshold)
+        return Verdict(
+            "GO", f"the whole {interval} reaches the goal of {wanted}", threshold, by_interval=True
+        )
     if not reaches(forecast.high_pp, threshold):
-        return Verdict("NO_GO", f"the whole {interval} stays below the goal of {wanted}", threshold)
-    return Verdict("UNSURE", f"the {interval} straddles the goal of {wanted}", threshold)
+        return Verdict(
+            "NO_GO", f"the whole {interval} stays below the goal of {wanted}", threshold, by_interval=True
+        )
+    return Verdict("UNSURE", f"the {interval} straddles the goal of {wanted}", threshold, by_interval=True)
 
 
 def _named(outside: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from training.training_fixtures import make_examples
 from transformers import PreTrainedTokenizerBase
 
 from tuneahead.examples import Example, Message
-from tuneahead.features.extract import static_features
+from tuneahead.features.extract import measure_examples, static_features
 from tuneahead.features.perplexity import sample_answers
 from tuneahead.integrations.decoding import chat_marks, decode_examples
 from tuneahead.recipe import Recipe
@@ -113,11 +113,11 @@ def test_features_of_a_trainers_rows_are_those_of_the_file() -> None:
     examples = make_examples(30)
     rows = encode_examples(examples, base.tokenizer, WINDOW)
     own = static_features(examples, base=base)
-    read = static_features(examples, base=base, encoded={row.row: row for row in rows})
+    read = measure_examples(examples, base=base, encoded={row.row: row for row in rows}).features
     assert own.values == pytest.approx(read.values, nan_ok=True) and "reference_loss_nats" in own.values
     # Trained without the template the base reads them without it.
     bare = encode_examples(examples, base.tokenizer, RAW)
-    other = static_features(examples, base=base, encoded={row.row: row for row in bare})
+    other = measure_examples(examples, base=base, encoded={row.row: row for row in bare}).features
     assert other["reference_loss_nats"] != pytest.approx(own["reference_loss_nats"], rel=1e-3)
 
 

@@ -13,7 +13,7 @@ from integrations.trainer_fixtures import RECIPE, columns, make_data, make_exam,
 from made_assessment import made_assessment
 from rich.console import Console
 from torch.utils.data import IterableDataset
-from training.training_fixtures import WORDS
+from training.training_fixtures import WORDS, make_examples
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
@@ -28,6 +28,7 @@ from tuneahead.predictor.predictor import Predictor
 from tuneahead.report import render_html
 from tuneahead.training.measure import CueMeter, GradientMeter
 from tuneahead.training.models import Base, load_base
+from tuneahead.training.probe import prepare_data
 from tuneahead.verdict import Goal
 
 
@@ -65,6 +66,19 @@ def test_a_good_run_passes_and_a_doomed_one_ends_with_a_checkpoint(
     trainer.train(resume_from_checkpoint=str(folder / "checkpoint-100"))
     assert trainer.state.global_step == 110
     assert "resumed at step 100: this run is not judged" in capsys.readouterr().out
+
+
+def test_measures_of_a_sample_of_the_rows_have_their_error_as_outside_a_trainer(
+    path: Path, base: Base, tmp_path: Path
+) -> None:
+    recipe = RECIPE.replace(max_steps=6)
+    gate = Gate(None, benchmark=make_exam(), probe_steps=5, notes=RunNotes(base="tiny"))
+    data = prepare_data(base, make_examples(260), recipe)
+    make_trainer(path, tmp_path, base, data, recipe, callbacks=[gate]).train()
+    assert gate.assessment is not None
+    found = gate.assessment.data
+    assert found.samples["reference_loss_nats"].total == found.rows == len(data.train)
+    assert "Figures with ± are estimates" in render_html(gate.assessment)
 
 
 def test_an_early_look_stops_what_is_doomed_and_changes_nothing_else(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,17 +10,23 @@ import pytest
 
 from tuneahead.features.vector import FeatureVector
 from tuneahead.predictor.explain import (
+    ABSENT_TERM,
     BASE_TERM,
     GAIN_TERM,
     HEADROOM_TERM,
     LIMIT_TERM,
+    RESTATES,
     Parts,
     Typical,
     explain_parts,
     sentence_for,
+    told_once,
 )
+from tuneahead.predictor.packaged import shipped_table
 from tuneahead.predictor.predictor import Predictor
+from tuneahead.predictor.table import read_table
 from tuneahead.predictor.tuning import QUICK
+from tuneahead.verdict import Attribution
 
 TYPICAL = Typical(base_pp=30.0, gain_pp=8.0, anchor_pp=38.0, headroom_pp=75.0)
 
@@ -100,7 +107,7 @@ def test_without_a_base_score_the_probe_score_is_one_term():
 
 def test_sentences_come_from_the_catalogue_and_absent_values_say_so():
     assert sentence_for("easy_rows_fraction", 0.25) == "25 % of the rows are easy for the model"
-    assert sentence_for("easy_rows_fraction", float("nan")) == "easy rows fraction was not measured"
+    assert sentence_for("easy_rows_fraction", float("nan")) == "easy rows was not measured"
     assert sentence_for("my_own_feature", 3.0) == "my_own_feature = 3"
 
 
@@ -114,3 +121,55 @@ def test_a_reason_by_an_absent_feature_says_why_it_is_absent(make_table):
     _, found = predictor.explain(FeatureVector(known, {"f1": "clipping is off"}), 30.0, 40.0)
     sentences = {one.feature: one.sentence for one in found}
     assert sentences["f1"] == "f1 is absent: clipping is off"
+
+
+def test_one_quantity_in_several_units_is_one_reason_of_the_summed_points() -> None:
+    found = (
+        Attribution(GAIN_TERM, -11.9, -8.1, "benchmark score at the probe: 34.8 points"),
+        Attribution("distinct_answer_fraction", 0.1, -2.1),
+        Attribution("score_at_100_pp", 34.8, 0.5),
+        Attribution("score_gain_headroom", -0.16, 0.5),
+        Attribution("score_at_50_pp", 32.5, 0.3),
+        Attribution("late_gain_headroom", 0.03, -0.4),
+    )
+    told = told_once(found, probe_steps=100)
+    assert [(one.feature, round(one.contribution_pp, 9)) for one in told] == [
+        (GAIN_TERM, -7.1),
+        ("distinct_answer_fraction", -2.1),
+        # Of what is told by no other feature the words are its own.
+        ("late_gain_headroom", -0.4),
+        ("score_at_50_pp", 0.3),
+    ]
+    assert told[0].sentence == found[0].sentence
+    # After a probe of 50 steps it is the score there that the gain so far tells.
+    after_50 = {one.feature: one.contribution_pp for one in told_once(found, probe_steps=50)}
+    assert after_50[GAIN_TERM] == pytest.approx(-7.3) and after_50["score_at_100_pp"] == 0.5
+    assert sum(after_50.values()) == pytest.approx(sum(one.contribution_pp for one in found))
+
+
+def test_what_has_no_value_is_one_reason_that_names_the_largest() -> None:
+    absent = (
+        Attribution(
+            "score_at_25_pp", math.nan, 1.0, "score at 25 is absent: no benchmark cue was taken there"
+        ),
+        Attribution("score_at_10_pp", math.nan, -0.25),
+        Attribution("parse_depth_mean", math.nan, 0.125),
+    )
+    base = Attribution(BASE_TERM, math.nan, 0.5, "the base model's score is unknown")
+    told = told_once((base, *absent), probe_steps=100)
+    assert [(one.feature, one.contribution_pp) for one in told] == [(ABSENT_TERM, 0.875), (BASE_TERM, 0.5)]
+    assert told[0].sentence == "score at 25, score at 10 and 1 more have no value here"
+    assert told_once(absent[:1], probe_steps=100) == absent[:1], "one alone says why"
+
+
+def test_what_is_told_as_another_feature_says_nothing_else_on_the_packaged_runs() -> None:
+    table = read_table(shipped_table("lab-qwen2"))
+    columns = dict(zip(table.names, table.values.T, strict=True))
+    columns |= {BASE_TERM: table.base_pp, GAIN_TERM: table.probe_pp - table.base_pp}
+    for name, told in {**RESTATES, "score_at_100_pp": GAIN_TERM}.items():
+        known = np.isfinite(columns[name]) & np.isfinite(columns[told])
+        order = np.argsort(columns[told][known])
+        one, other = columns[told][known][order], columns[name][known][order]
+        moved = np.abs(np.diff(one)) > 1e-6 * np.abs(one).max()
+        steps = np.sign(np.diff(other)[moved])
+        assert known.any() and len(set(steps.tolist())) <= 1, f"{name} is more than {told}"

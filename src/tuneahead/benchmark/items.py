@@ -78,7 +78,7 @@ class Benchmark:
 
     name: str
     metric: Metric
-    items: Sequence[ChoiceItem] | Sequence[GenerationItem]
+    items: Sequence[ChoiceItem] | Sequence[GenerationItem] = field(repr=False)
     asking: Asking = Asking()
     harness: HarnessTasks | None = None
     known_by_name: bool = False

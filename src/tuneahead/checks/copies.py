@@ -40,10 +40,13 @@ def _row_list(rows: Sequence[int]) -> str:
 
 
 def exact_duplicates(context: Context) -> Iterator[Finding]:
-    """Rows that an earlier row holds already."""
+    """Rows that an earlier row holds already; those without an answer are another check's."""
     survey = context.survey
-    mask = repeated_rows(survey) & ~survey.empty_answer
+    repeated = repeated_rows(survey)
+    mask = repeated & ~survey.empty_answer
     if mask.any():
+        # The measure of that name counts them too, and stands on the same page.
+        aside = ", empty answers aside" if repeated[survey.empty_answer].any() else ""
         count = int(mask.sum())
         keys = pair_keys(survey.prompt, survey.answer)[~survey.empty_answer]
         _, place, times = np.unique(keys, return_index=True, return_counts=True)
@@ -52,8 +55,8 @@ def exact_duplicates(context: Context) -> Iterator[Finding]:
         yield found(
             "exact-duplicates",
             "warn" if count >= _DUPLICATE_FRACTION * len(survey) else "note",
-            f"{share(count, len(survey))} are exact copies of an earlier row ({len(times):,} different ones; "
-            f"row {most} stands {int(times[top]):,} times)",
+            f"{share(count, len(survey))} are exact copies of an earlier row{aside} ({len(times):,} "
+            f"different ones; row {most} stands {int(times[top]):,} times)",
             "remove the copies, unless the repetition is meant as a weight" + _unread(context),
             rows=survey.row[mask],
         )

@@ -95,7 +95,11 @@ def clean(
     ] = "",
     also: Annotated[
         list[str] | None,
-        typer.Option(help="Remove for this reason too: gibberish or near-duplicates.", show_default=False),
+        typer.Option(
+            metavar="REASON",
+            help="Remove for this reason too, gibberish or near-duplicates; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     as_json: opt.AsJson = False,
 ) -> None:

@@ -100,12 +100,15 @@ def backtest(
         typer.Option(
             "--protocol",
             "-p",
+            metavar="NAME",
             help="grouped, random or family-out; may be repeated. Default: all of the shipped runs, "
             "grouped for your own.",
             show_default=False,
         ),
     ] = None,
-    system: Annotated[list[str] | None, typer.Option(help="Only this system; may be repeated.")] = None,
+    system: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this system; may be repeated.")
+    ] = None,
     refit: Annotated[
         bool,
         typer.Option(

@@ -129,6 +129,7 @@ def rank(
         typer.Option(
             "--recipe",
             "-r",
+            metavar="FILE",
             help="A recipe to compare; repeat it.",
             rich_help_panel=opt.DATA,
             show_default=False,

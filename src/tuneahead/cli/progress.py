@@ -10,10 +10,19 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+
+
+class _CountColumn(MofNCompleteColumn):
+    """How many are done of how many, where that is known: ``0/?`` tells nobody anything."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.total is None else super().render(task)
 
 
 class ProgressBar:
@@ -28,7 +37,7 @@ class ProgressBar:
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
-            MofNCompleteColumn(),
+            _CountColumn(),
             TimeRemainingColumn(),
             console=console,
             transient=True,

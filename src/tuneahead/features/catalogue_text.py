@@ -207,8 +207,9 @@ _COPIED = (
     ),
     _row(
         name="exact_duplicate_fraction", unit="fraction", low=0, high=1, direction=-1,
-        formula="share of rows whose prompt and answer (spaces collapsed) equal those of an earlier row",
-        sentence="{value} of the rows are exact copies", remedy=_COPIES,
+        formula="share of rows whose prompt and answer (spaces collapsed) equal those of an earlier row, "
+        "empty answers included (the finding leaves those out)",
+        sentence="{value} of the rows, empty answers included, are exact copies", remedy=_COPIES,
     ),
     _row(
         name="contradiction_fraction", unit="fraction", low=0, high=1, direction=-1,

@@ -34,32 +34,41 @@ __all__ = [
     "StaticFeatures",
     "extract_features",
     "measure_static",
+    "measure_examples",
     "recipe_features",
     "static_features",
 ]
 
 
 def static_features(
+    examples: Sequence[Example], *, base: Base | None = None, benchmarks: Sequence[Benchmark] = ()
+) -> FeatureVector:
+    """Features of the data alone. Without ``base`` or ``benchmarks`` what needs them is absent.
+
+    Seconds for thousands of rows; the base reads a sample of rows, everything else is text.
+    """
+    return measure_examples(examples, base=base, benchmarks=benchmarks).features
+
+
+def measure_examples(
     examples: Sequence[Example],
     *,
     base: Base | None = None,
     benchmarks: Sequence[Benchmark] = (),
     total: int | None = None,
     encoded: Mapping[int, Encoded] | None = None,
-) -> FeatureVector:
-    """Features of the data alone. Without ``base`` or ``benchmarks`` what needs them is absent.
+) -> StaticFeatures:
+    """As :func:`static_features`, with the samples that some of the features come from.
 
     ``total`` is how many rows the data set has, where the examples are only some of them. ``encoded`` are the
     rows as a Trainer reads them, by their number: else the base reads them under the template ``auto``.
-
-    Seconds for thousands of rows; the base reads a sample of rows, everything else is text.
     """
     from tuneahead.features.rows import draw
     from tuneahead.survey import take_survey
 
     drawn = draw(examples, len(examples))
     drawn = replace(drawn, total=max(drawn.total, total or 0))
-    return measure_static(drawn, take_survey(examples), base, benchmarks, encoded=encoded).features
+    return measure_static(drawn, take_survey(examples), base, benchmarks, encoded=encoded)
 
 
 def measure_static(
@@ -73,7 +82,7 @@ def measure_static(
     """Static features of the rows that were drawn from a data set, and of the survey of all of them.
 
     ``pairs`` are the vectors of ``drawn.vectors`` where they are known already, ``encoded`` as in
-    :func:`static_features`.
+    :func:`measure_examples`.
     """
     from tuneahead.features.perplexity import measure_perplexity
     from tuneahead.features.semantic import measure_semantics

@@ -62,6 +62,8 @@ class FeatureSpec:
 
         >>> FeatureSpec("x", "log10", 0, 9, "static", "-", "ours", 0, "{value}").format_value(3.0)
         '1,000'
+        >>> FeatureSpec("x", "words", 0, 9, "static", "-", "ours", 0, "{value}").format_value(1.0)
+        '1 word'
         """
         if math.isnan(value):
             return "absent"
@@ -73,7 +75,8 @@ class FeatureSpec:
             return "yes" if value > 0.5 else "no"
         if self.unit in ("", "ratio", "count"):
             return _plain(value)
-        return f"{_plain(value)} {_SHORT_UNITS.get(self.unit, self.unit)}"
+        number, unit = _plain(value), _SHORT_UNITS.get(self.unit, self.unit)
+        return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
 
     def format_error(self, value: float, error: float) -> str:
         """``error`` as it stands beside the formatted value: in percent of it where it is a logarithm.

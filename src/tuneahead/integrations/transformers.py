@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 from tuneahead.assessment import NAN, Assessment, Checkup, Costs, DataSummary
 from tuneahead.conclusion import Task, conclude, stopped, task_info
 from tuneahead.errors import PredictorError, StoreError
+from tuneahead.features.sampling import StaticFeatures
 from tuneahead.features.vector import FeatureVector
 from tuneahead.integrations.findings import trainer_findings
 from tuneahead.integrations.liveprobe import LiveProbe
@@ -95,7 +97,7 @@ class Gate(TraceRecorder):
         self.decision: Decision | None = None
         self._bench: Workbench | None = None
         self._looks: dict[int, Workbench] = {}
-        self._measured: tuple[FeatureVector, float] | None = None
+        self._measured: tuple[StaticFeatures, float] | None = None
         self._findings: tuple[Finding, ...] = ()
         self._start = 0.0
         self._unsaved = False
@@ -173,7 +175,7 @@ class Gate(TraceRecorder):
     def _check(self, probe: LiveProbe) -> None:
         self._findings = trainer_findings(probe, self.benchmark)
         if first_stop(self._findings):
-            nothing = FeatureVector({})
+            nothing = StaticFeatures(FeatureVector({}), {})
             self._announce(stopped(self._task(probe, nothing, 0.0), self.goal))
 
     def _look(self, probe: LiveProbe, bench: Workbench) -> None:
@@ -211,27 +213,29 @@ class Gate(TraceRecorder):
             self._measured = static, time.perf_counter() - began
         return conclude(self._task(probe, *self._measured), result, bench, self.goal, seconds)
 
-    def _static(self, probe: LiveProbe) -> FeatureVector:
+    def _static(self, probe: LiveProbe) -> StaticFeatures:
         from tuneahead.features.catalogue import names_of
-        from tuneahead.features.extract import static_features
+        from tuneahead.features.extract import measure_examples
         from tuneahead.features.perplexity import OF_THE_BASE
 
         if not probe.examples:
             nothing = FeatureVector(dict.fromkeys(names_of("static"), NAN))
-            return nothing.without(dict.fromkeys(nothing.values, probe.rows.reason or "no row was read"))
+            why = probe.rows.reason or "no row was read"
+            return StaticFeatures(nothing.without(dict.fromkeys(nothing.values, why)), {})
         base = None if probe.pictured else probe.base
         # What the data looks like to the base has to be asked of the base, not of the trained adapter.
         with probe.watching(), probe.adapter.as_begun():
-            static = static_features(
+            static = measure_examples(
                 probe.examples,
                 base=base,
                 benchmarks=(self.benchmark,),
                 total=probe.data_rows,
                 encoded=None if probe.given else {row.row: row for row in probe.rows.rows},
             )
-        return static.without(dict.fromkeys(OF_THE_BASE, probe.pictured)) if probe.pictured else static
+        unasked = dict.fromkeys(OF_THE_BASE, probe.pictured) if probe.pictured else {}
+        return replace(static, features=static.features.without(unasked))
 
-    def _task(self, probe: LiveProbe, static: FeatureVector, seconds: float) -> Task:
+    def _task(self, probe: LiveProbe, static: StaticFeatures, seconds: float) -> Task:
         from tuneahead.columns import ColumnMapping
         from tuneahead.dataset import Dataset, fingerprint
 
@@ -239,18 +243,21 @@ class Gate(TraceRecorder):
         dataset = Dataset(
             probe.examples, fingerprint(probe.examples), Path("trainer"), "trainer", ColumnMapping()
         )
+        # Of packed rows the Trainer counts lines; the findings are about the rows in them.
         of_trainer = probe.given and not probe.packed
+        rows = trace.info.train_rows if of_trainer else probe.data_rows or trace.info.train_rows
         summary = DataSummary(
             path="the Trainer's train_dataset",
             format="trainer",
-            # Of packed rows the Trainer counts lines; the findings are about the rows in them.
-            rows=trace.info.train_rows if of_trainer else probe.data_rows or trace.info.train_rows,
+            rows=rows,
             fingerprint=dataset.fingerprint,
             tokens=float(probe.rows.tokens) if probe.examples else NAN,
             answer_tokens=float(probe.rows.answer_tokens) if probe.examples else NAN,
+            # What is said beside errors, that all else is over all rows, would be wrong of every second row.
+            samples=static.samples if len(probe.examples) == rows else {},
         )
         costs = Costs(check_seconds=seconds, price_per_hour=self.price_per_hour)
-        checkup = Checkup(summary, probe.recipe.full(), self._findings, static, costs)
+        checkup = Checkup(summary, probe.recipe.full(), self._findings, static.features, costs)
         info = task_info(
             probe.base,
             self.benchmark,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuneahead.counts import listed
 from tuneahead.predictor.table import Floats
 from tuneahead.verdict import Attribution
 
@@ -21,6 +22,27 @@ GAIN_TERM = "gain_so_far_pp"
 HEADROOM_TERM = "headroom_pp"
 LIMIT_TERM = "limit_pp"
 OWN_RUNS_TERM = "own_runs_pp"
+_TERMS = frozenset({BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, OWN_RUNS_TERM})
+ABSENT_TERM = "not_measured"
+"""What features without a value contribute together, where attributions are told to a reader."""
+NAMED_ABSENT = 2
+_RESTATED = {
+    BASE_TERM: ("base_score_pp", "base_score_headroom"),
+    GAIN_TERM: ("probe_score_pp", "probe_score_headroom", "score_gain_pp", "score_gain_headroom"),
+    "late_gain_pp": ("late_gain_headroom",),
+    "score_slope_pp": ("score_slope_headroom",),
+    "right_probability_mean": ("right_probability_excess", "right_probability_gain"),
+    "margin_mean_nats": ("margin_shift",),
+    "margin_sd_nats": ("margin_sd_ratio",),
+    "known_margin_change_nats": ("known_margin_change_sd",),
+    "forgetting_nats": ("forgetting_ratio",),
+    "examples": ("examples_log10",),
+    "total_steps_log10": ("probe_fraction",),
+    "rate_left_fraction": ("rate_growth_ln",),
+}
+RESTATES = {name: told for told, names in _RESTATED.items() for name in names}
+"""Features that, on one base and benchmark after one length of probe, are the quantity of another in other
+units, with that other one's name."""
 
 
 def known_spec(name: str) -> FeatureSpec | None:
@@ -143,7 +165,9 @@ def sentence_for(name: str, value: float, absent: Mapping[str, str] = MappingPro
     ``absent`` says, by name, why a feature has none.
     """
     if math.isnan(value):
-        title = name.replace("_", " ")
+        from tuneahead.report.words import feature_words
+
+        title = feature_words(name)
         return f"{title} is absent: {absent[name]}" if absent.get(name) else f"{title} was not measured"
     found = known_spec(name)
     if found is None or not found.sentence:
@@ -157,6 +181,35 @@ def weighted_mean(values: Floats, weights: Floats) -> float:
     return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
 
 
-def largest(attributions: Sequence[Attribution], count: int) -> tuple[Attribution, ...]:
-    """The ``count`` attributions of the largest absolute contribution, largest first."""
-    return tuple(sorted(attributions, key=lambda a: -abs(a.contribution_pp))[:count])
+def told_once(attributions: Sequence[Attribution], probe_steps: int) -> tuple[Attribution, ...]:
+    """One attribution for each quantity, largest first, with the contributions of all features that state it.
+
+    A predictor weighs the score at the probe's end, say, as points, as points gained and as shares of the
+    head-room: to a reader that is one reason. What was not measured is one, too: of a base that is never
+    asked at step 25 each task lacks the score there. The sum of all contributions stays what it was.
+    """
+    told = RESTATES | {f"score_at_{probe_steps}_pp": GAIN_TERM}
+    found: dict[str, list[Attribution]] = {}
+    for one in attributions:
+        absent = math.isnan(one.value) and one.feature not in _TERMS
+        found.setdefault(ABSENT_TERM if absent else told.get(one.feature, one.feature), []).append(one)
+    summed = (
+        replace(_spokesman(name, ones), contribution_pp=math.fsum(one.contribution_pp for one in ones))
+        for name, ones in found.items()
+    )
+    return tuple(sorted(summed, key=lambda one: -abs(one.contribution_pp)))
+
+
+def _spokesman(name: str, ones: Sequence[Attribution]) -> Attribution:
+    """Whose words tell a quantity: the feature it is named after, or, where that has no part, the largest."""
+    by_size = sorted(ones, key=lambda one: -abs(one.contribution_pp))
+    if name == ABSENT_TERM and len(ones) > 1:
+        return Attribution(ABSENT_TERM, math.nan, math.nan, _absent_sentence(by_size))
+    return next((one for one in ones if one.feature == name), by_size[0])
+
+
+def _absent_sentence(ones: Sequence[Attribution]) -> str:
+    from tuneahead.report.words import feature_words
+
+    names, rest = [feature_words(one.feature) for one in ones[:NAMED_ABSENT]], len(ones) - NAMED_ABSENT
+    return f"{listed([*names, *([f'{rest} more'] if rest > 0 else [])])} have no value here"

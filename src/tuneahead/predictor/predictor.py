@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +70,11 @@ class Origin:
     seed: int
     bases: tuple[str, ...]
     benchmarks: tuple[str, ...]
-    figures: tuple[CandidateFigure, ...]
-    trail: tuple[TrailEntry, ...]
+    figures: tuple[CandidateFigure, ...] = field(repr=False)
+    trail: tuple[TrailEntry, ...] = field(repr=False)
     own_rows: int = 0
     """How many of the rows are tasks of the predictor's own base, where other bases' runs helped."""
-    learnt: tuple[str, ...] = ()
+    learnt: tuple[str, ...] = field(default=(), repr=False)
     """Every data set that the models were fitted to, each as its base and its identifier."""
     probe_steps: int = PROBE_STEPS
     """Length of the probes whose features it reads, in optimiser steps."""
@@ -94,12 +94,12 @@ class Predictor:
     >>> predictor.predict(vector, base_pp=41.0, probe_pp=47.5).score_pp  # doctest: +SKIP
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = field(repr=False)
     context: bool
     anchor: Anchor
-    members: tuple[Member, ...]
-    calibration: Calibration
-    domain: Domain
+    members: tuple[Member, ...] = field(repr=False)
+    calibration: Calibration = field(repr=False)
+    domain: Domain = field(repr=False)
     typical: Typical
     chance_pp: float
     """Score of guessing on the benchmark it is for; NaN where no training row of it had one."""

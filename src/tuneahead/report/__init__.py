@@ -1,5 +1,5 @@
 """An assessment as one HTML file."""
 
-from tuneahead.report.render import render_html, write_html
+from tuneahead.report.render import framed_html, render_html, write_html
 
-__all__ = ["render_html", "write_html"]
+__all__ = ["framed_html", "render_html", "write_html"]

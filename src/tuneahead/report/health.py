@@ -109,10 +109,7 @@ def _measures(checkup: Checkup, title: str) -> tuple[Measure, ...]:
         value = values.get(row.name, math.nan)
         if row.name in words.SAID_BESIDE or not math.isfinite(value):
             continue
-        sample = samples.get(row.name)
-        error = ""
-        if sample is not None:
-            error = row.format_error(value, sample.error) if math.isfinite(sample.error) else "*"
+        error = words.sample_error(row.name, value, samples.get(row.name))
         sentence = words.sentence(spec(row.name).describe(value))
         out.append(Measure(words.feature_label(row.name), row.format_value(value), error, sentence))
     return tuple(out)

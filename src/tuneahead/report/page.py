@@ -66,6 +66,7 @@ class Strip:
 
     label: str
     value: str
+    error: str
     note: str
     bar: Markup
 

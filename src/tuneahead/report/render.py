@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
 from tuneahead.assessment import Assessment, Checkup
@@ -10,6 +11,8 @@ from tuneahead.report.health import HealthView, health_view
 from tuneahead.report.page import ReportView
 from tuneahead.report.view import report_view
 from tuneahead.wholefile import write_whole
+
+FRAME_STYLE = "width: 100%; height: 900px; border: 0"
 
 
 def render_html(found: Assessment | Checkup) -> str:
@@ -28,6 +31,13 @@ def render_html(found: Assessment | Checkup) -> str:
     else:
         name, view = "report.html", report_view(found)
     return environment.get_template(name).render(r=view, css=Markup(styles))
+
+
+def framed_html(found: Assessment | Checkup) -> str:
+    """The same page for a notebook, in a frame: its styles are for it alone."""
+    # Half a surrogate, as in a file name that is no UTF-8, would keep the notebook from being saved.
+    page = escape(render_html(found).encode("utf-8", "replace").decode())
+    return f'<iframe srcdoc="{page}" title="TuneAhead" style="{FRAME_STYLE}"></iframe>'
 
 
 def write_html(found: Assessment | Checkup, path: str | Path) -> Path:

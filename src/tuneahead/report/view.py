@@ -195,7 +195,7 @@ def _reasons(assessment: Assessment) -> tuple[ReasonRow, ...]:
     forecast = assessment.forecast
     if forecast is None or not assessment.attributions:
         return ()
-    shown, rest = words.ranked(assessment.attributions, SHOWN_REASONS)
+    shown, rest = words.ranked(assessment, SHOWN_REASONS)
     steps = [
         (words.feature_label(a.feature), words.value_beside(a), words.sentence(a.sentence), a.contribution_pp)
         for a in shown
@@ -253,8 +253,8 @@ def _strips(assessment: Assessment) -> tuple[Strip, ...]:
         if span is not None and math.isfinite(span.low) and math.isfinite(span.high):
             note = "below usual" if value < span.low else "above usual" if value > span.high else ""
             bar = plots.range_strip(value, span.low, span.high)
-        shown = words.measured_value(name, value, assessment.data.samples.get(name))
-        out.append(Strip(words.feature_label(name), shown, note, bar))
+        error = words.sample_error(name, value, assessment.data.samples.get(name))
+        out.append(Strip(words.feature_label(name), words.feature_value(name, value), error, note, bar))
     # Whatever lies outside is shown, and stands first.
     return tuple(out[: max(SHOWN_STRIPS, sum(bool(strip.note) for strip in out))])
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from tuneahead.assessment import Assessment, Checkup, DataSummary, FeatureRange, Outcome
 from tuneahead.counts import listed
 from tuneahead.features.sampling import Sample
-from tuneahead.predictor.explain import BASE_TERM, GAIN_TERM, HEADROOM_TERM, LIMIT_TERM, known_spec
+from tuneahead.predictor.explain import (
+    ABSENT_TERM,
+    BASE_TERM,
+    GAIN_TERM,
+    HEADROOM_TERM,
+    LIMIT_TERM,
+    known_spec,
+    told_once,
+)
 from tuneahead.printable import printable
 from tuneahead.report.plots import number, number_pp
 from tuneahead.verdict import Attribution, Decision, Finding, apart, first_stop, reaches
@@ -19,6 +26,7 @@ TERMS = {
     GAIN_TERM: "Gain so far",
     HEADROOM_TERM: "Head-room of the benchmark",
     LIMIT_TERM: "Limit of the scale",
+    ABSENT_TERM: "Not measured",
     "probe_fraction": "Probe's share of the run",
 }
 UNIT_SUFFIXES = (
@@ -215,9 +223,9 @@ def sentence(text: str) -> str:
     return text if "_" in first else text[:1].upper() + text[1:]
 
 
-def ranked(attributions: Sequence[Attribution], count: int) -> tuple[list[Attribution], list[Attribution]]:
-    """The ``count`` largest contributions that show in print, and all others."""
-    ordered = sorted(attributions, key=lambda a: -abs(a.contribution_pp))
+def ranked(assessment: Assessment, count: int) -> tuple[list[Attribution], list[Attribution]]:
+    """The ``count`` largest reasons that show in print, each quantity once, and all others."""
+    ordered = list(told_once(assessment.attributions, assessment.task.probe_steps))
     shown = [a for a in ordered[:count] if abs(a.contribution_pp) >= SMALLEST_PP]
     return shown, ordered[len(shown) :]
 
@@ -231,12 +239,16 @@ def feature_value(name: str, value: float) -> str:
 
 
 def measured_value(name: str, value: float, sample: Sample | None) -> str:
-    """A feature's value; its 95 % error where it is an estimate, a star where it describes the sample."""
-    text = feature_value(name, value)
+    """A feature's value, with :func:`sample_error` beside it."""
+    return f"{feature_value(name, value)} {sample_error(name, value, sample)}".rstrip()
+
+
+def sample_error(name: str, value: float, sample: Sample | None) -> str:
+    """The 95 % error of an estimate, a star for what describes the sample itself; empty for what is exact."""
     spec = known_spec(name)
     if sample is None or spec is None:
-        return text
-    return f"{text} {spec.format_error(value, sample.error)}" if math.isfinite(sample.error) else f"{text} *"
+        return ""
+    return spec.format_error(value, sample.error) if math.isfinite(sample.error) else "*"
 
 
 def sampling_note(data: DataSummary) -> str:

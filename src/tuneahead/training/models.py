@@ -44,8 +44,8 @@ class Base:
     """A frozen base: model in evaluation mode, tokenizer, and a fingerprint of its weights."""
 
     name: str
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel = field(repr=False)
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
     fingerprint: str
     device: str
     in_training: bool = False
