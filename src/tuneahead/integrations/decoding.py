@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tuneahead.examples import Example
@@ -32,21 +32,37 @@ class ChatMarks:
 
     def contents(self, text: str) -> list[str] | None:
         """The contents of all turns in the ``text`` of a prompt; None where the template did not make it."""
-        system: list[str] = []
-        if text.startswith(self.opening):
-            body = text[len(self.opening) :]
-        elif self.system and text.startswith(self.system[0]):
-            said, found, body = text[len(self.system[0]) :].partition(self.system[1])
-            if not found:
-                return None
-            system = [said]
-        else:
+        if (opened := self._opened(text.strip())) is None:
             return None
+        system, body = opened
         for lead in self.to_answer:
             # What is trained may begin with white space that the template closes the prompt with.
-            if body.rstrip().endswith(lead.rstrip()):
-                return self._turns(system, body.rstrip().removesuffix(lead.rstrip()))
+            if body.endswith(lead.rstrip()):
+                return self._turns(system, body.removesuffix(lead.rstrip()))
         return None
+
+    def conversation(self, text: str) -> tuple[list[str], str] | None:
+        """The contents of all turns before the last answer, and that with its end, in the text of a row.
+
+        None where the template did not make it, or it does not close with an answer.
+        """
+        if (opened := self._opened(text)) is None:
+            return None
+        system, body = opened
+        leads = list(re.finditer("|".join(map(re.escape, self.to_answer)), body))
+        if not leads or self.to_user in (answer := body[leads[-1].end() :]):
+            return None
+        turns = self._turns(system, body[: leads[-1].start()])
+        return None if turns is None else (turns, answer)
+
+    def _opened(self, text: str) -> tuple[list[str], str] | None:
+        """The content of a system turn that is given, if any, and what follows from the user's on."""
+        if text.startswith(self.opening):
+            return [], text[len(self.opening) :]
+        if not self.system or not text.startswith(self.system[0]):
+            return None
+        said, found, body = text[len(self.system[0]) :].partition(self.system[1])
+        return ([said], body) if found else None
 
     def _turns(self, system: list[str], body: str) -> list[str] | None:
         first, *later = re.split("|".join(map(re.escape, self.to_answer)), body)
@@ -98,25 +114,67 @@ def _between(text: str, places: Sequence[str]) -> list[str] | None:
     return [*parts, text]
 
 
-def decode_examples(rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]:
+@dataclass(frozen=True)
+class Decoded:
+    """A row as text, and its tokens with those of the answer marked as trained."""
+
+    example: Example
+    encoded: Encoded
+
+
+def decode_rows(rows: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase) -> tuple[Decoded, ...]:
     """Rows as text: the last answer that is trained, and what comes before it.
 
-    A prompt that the tokenizer's chat template made is the contents of its turns, as those of a file are.
-    Other special tokens are markup and left out, unless nothing else tells the answers apart.
+    A prompt that the tokenizer's chat template made is the contents of its turns, as those of a file are,
+    also where it is trained. Other special tokens are markup and left out, unless nothing else tells the
+    answers apart.
     """
     marks = chat_marks(tokenizer)
-    spans = [_last_span(row, tokenizer) for row in rows]
-    trained = [list(row.ids[start:stop]) for row, (start, stop) in zip(rows, spans, strict=True)]
-    answers = [_text(ids, tokenizer) for ids in trained]
-    if len(set(answers)) == 1:
-        ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-        whole = [_text([i for i in ids if i not in ends], tokenizer, special=True) for ids in trained]
-        # Labels such as <|safe|> may be tokens of their own; the end of an empty turn is always the same.
-        answers = whole if len(set(whole) - {""}) > 1 else answers
+    read = [_conversation(row, tokenizer, marks) or _asked(row, tokenizer, marks) for row in rows]
+    answers = [one.example.answer for one in read]
+    if len(set(answers)) > 1:
+        return tuple(read)
+    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    spans = [row.ids[slice(*_last_span(row, tokenizer))] for row in rows]
+    whole = [_text([i for i in ids if i not in ends], tokenizer, special=True) for ids in spans]
+    # Labels such as <|safe|> may be tokens of their own; the end of an empty turn is always the same.
+    if len(set(whole) - {""}) < 2:
+        return tuple(read)
     return tuple(
-        Example(_prompt(row.ids[:start], tokenizer, marks), answer, row.row)
-        for row, (start, _), answer in zip(rows, spans, answers, strict=True)
+        replace(one, example=replace(one.example, answer=answer))
+        for one, answer in zip(read, whole, strict=True)
     )
+
+
+def _asked(row: Encoded, tokenizer: PreTrainedTokenizerBase, marks: ChatMarks | None) -> Decoded:
+    """The row as it is trained: its prompt stands before the last trained tokens."""
+    start, stop = _last_span(row, tokenizer)
+    contents = marks.contents(_text(row.ids[:start], tokenizer, special=True)) if marks else None
+    prompt = _text(row.ids[:start], tokenizer) if contents is None else _joined(contents)
+    return Decoded(Example(prompt, _text(row.ids[start:stop], tokenizer), row.row), row)
+
+
+def _conversation(
+    row: Encoded, tokenizer: PreTrainedTokenizerBase, marks: ChatMarks | None
+) -> Decoded | None:
+    """A row that is trained from its beginning on and holds a conversation; None of any other."""
+    if marks is None or not tokenizer.is_fast or not all(row.answer[1:]):
+        return None
+    text = str(tokenizer.decode(list(row.ids), clean_up_tokenization_spaces=False))
+    if (found := marks.conversation(text)) is None:
+        return None
+    turns, answer = found
+    again = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    if again["input_ids"] != list(row.ids):
+        return None
+    start = len(text) - len(answer)
+    own = tuple(end > start for _, end in again["offset_mapping"])
+    said = _text([i for i, on in zip(row.ids, own, strict=True) if on], tokenizer)
+    return Decoded(Example(_joined(turns), said, row.row), replace(row, answer=own))
+
+
+def _joined(turns: Sequence[str]) -> str:
+    return "\n\n".join(filter(None, turns)).strip()
 
 
 def _last_span(row: Encoded, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
@@ -130,13 +188,6 @@ def _last_span(row: Encoded, tokenizer: PreTrainedTokenizerBase) -> tuple[int, i
     # Labels of an end that padding shares are masked, and a line break after it is not.
     said = [span for span in spans[::-1] if len(spans) == 1 or _text(row.ids[slice(*span)], tokenizer)]
     return (said or spans[::-1] or [(len(row.ids), len(row.ids))])[0]
-
-
-def _prompt(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, marks: ChatMarks | None) -> str:
-    contents = marks.contents(_text(ids, tokenizer, special=True)) if marks else None
-    if contents is None:
-        return _text(ids, tokenizer)
-    return "\n\n".join(filter(None, contents)).strip()
 
 
 def _text(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, *, special: bool = False) -> str:

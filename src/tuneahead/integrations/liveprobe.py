@@ -13,7 +13,7 @@ import torch
 from tuneahead.checks.check import RunLength
 from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.integrations.arguments import adapter_groups, trainer_recipe
-from tuneahead.integrations.decoding import decode_examples
+from tuneahead.integrations.decoding import decode_rows
 from tuneahead.integrations.live import LiveAdapter, same_draws, undisturbed
 from tuneahead.integrations.losses import Visit
 from tuneahead.integrations.rows import (
@@ -88,11 +88,14 @@ class LiveProbe:
         self.pictured = _PICTURED if self.rows.pictured or pictured else ""
         """Why the loss on rows is not measured outside of training, or empty."""
         self.given = bool(examples)
-        self.examples = tuple(examples or decode_examples(self.rows.rows, base.tokenizer))
+        decoded = () if examples else decode_rows(self.rows.rows, base.tokenizer)
+        self.examples = tuple(examples or (one.example for one in decoded))
+        self.asked = {one.encoded.row: one.encoded for one in decoded} or None
+        """Rows by their numbers, with the tokens of the answer marked; None where examples were given."""
         if self.packed:
             why = "lines hold several rows, a recipe's batches single ones"
             self.absent.append((UNKNOWN_SETTING + "packing", why))
-        if self.given and _prompts_trained(self.examples, self.rows.rows):
+        if _prompts_trained(self.examples, self.rows.rows):
             why = "prompts are trained too, a recipe trains answers alone"
             self.absent.append((UNKNOWN_SETTING + "completion_only_loss", why))
         self.data = RunData(self.rows.rows, heldout, data_fingerprint(self.examples))
@@ -270,10 +273,7 @@ class LiveProbe:
 
 
 def _prompts_trained(examples: Sequence[Example], rows: Sequence[Encoded]) -> bool:
-    """Whether rows are trained from their first tokens on, though they have prompts.
-
-    Examples that are read from the Trainer's rows have none then.
-    """
+    """Whether rows are trained from their first tokens on, though they have prompts."""
     prompts = sum(bool(example.prompt) for example in examples)
     whole = sum(all(row.answer[:2]) for row in rows)
     return 2 * prompts > len(examples) and 2 * whole > len(rows)

@@ -230,7 +230,7 @@ class Gate(TraceRecorder):
                 base=base,
                 benchmarks=(self.benchmark,),
                 total=probe.data_rows,
-                encoded=None if probe.given else {row.row: row for row in probe.rows.rows},
+                encoded=probe.asked,
             )
         unasked = dict.fromkeys(OF_THE_BASE, probe.pictured) if probe.pictured else {}
         return replace(static, features=static.features.without(unasked))
