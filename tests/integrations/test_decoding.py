@@ -118,7 +118,10 @@ def test_a_conversation_that_was_cut_before_its_answer_stays_as_it_is_trained() 
     assert all(found.encoded.answer)
 
 
-@pytest.mark.parametrize("template", ["", "{{ messages[0].content }}", "{{ raise_exception('never') }}"])
+@pytest.mark.parametrize(
+    "template",
+    ["", "{{ messages[0].content }}", "{{ raise_exception('never') }}", "{{ 1 + messages[0].content }}"],
+)
 def test_a_template_that_marks_nothing_has_no_marks(template: str) -> None:
     tokenizer = speaking(template)
     assert chat_marks(tokenizer) is None

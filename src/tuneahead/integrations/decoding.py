@@ -77,25 +77,16 @@ class ChatMarks:
 
 def chat_marks(tokenizer: PreTrainedTokenizerBase) -> ChatMarks | None:
     """The marks of a tokenizer's chat template; None without one, or where it changes what it is given."""
-    from jinja2 import TemplateError
-
     if not getattr(tokenizer, "chat_template", None):
         return None
     system, user, answer, again = (
         {"role": role, "content": place}
         for role, place in zip(("system", "user", "assistant", "user"), _PLACES, strict=True)
     )
-    try:
-        parts = _between(chat_text(tokenizer, [user, answer, again], generation=True), _PLACES[1:])
-    except TemplateError:
-        return None
-    if parts is None:
+    if (parts := _around(tokenizer, [user, answer, again], _PLACES[1:])) is None:
         return None
     opening, to_answer, to_user, last = parts
-    try:
-        told = _between(chat_text(tokenizer, [system, user], generation=True), _PLACES[:2])
-    except TemplateError:
-        told = None
+    told = _around(tokenizer, [system, user], _PLACES[:2])
     # The opening of a new answer may hold more than that of one given: an empty thought.
     leads = tuple(sorted({lead for lead in (to_answer, last) if lead.strip()}, key=len, reverse=True))
     if not (opening.strip() and leads and to_user.strip()):
@@ -103,8 +94,17 @@ def chat_marks(tokenizer: PreTrainedTokenizerBase) -> ChatMarks | None:
     return ChatMarks(opening, None if told is None else (told[0], told[1]), leads, to_user)
 
 
-def _between(text: str, places: Sequence[str]) -> list[str] | None:
-    """What stands before, between and after ``places``; None where they are not all there in order."""
+def _around(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], places: Sequence[str]
+) -> list[str] | None:
+    """What a template puts before, between and after ``places``; None where it refuses or changes them."""
+    from jinja2 import TemplateError
+
+    try:
+        text = chat_text(tokenizer, turns, generation=True)
+    except (TemplateError, TypeError, ValueError):
+        # Several templates, none of them the default; contents that have to be lists; no system turns.
+        return None
     parts: list[str] = []
     for place in places:
         before, found, text = text.partition(place)
@@ -158,7 +158,7 @@ def _conversation(
     row: Encoded, tokenizer: PreTrainedTokenizerBase, marks: ChatMarks | None
 ) -> Decoded | None:
     """A row that is trained from its beginning on and holds a conversation; None of any other."""
-    if marks is None or not tokenizer.is_fast or not all(row.answer[1:]):
+    if marks is None or not getattr(tokenizer, "is_fast", False) or not all(row.answer[1:]):
         return None
     text = str(tokenizer.decode(list(row.ids), clean_up_tokenization_spaces=False))
     if (found := marks.conversation(text)) is None:
