@@ -15,10 +15,11 @@ from feature_fixtures import LOSS, NAN, RECIPE, tiny_trace
 
 from tuneahead.benchmark.items import ChoiceItem
 from tuneahead.examples import Example, Message
+from tuneahead.features.answertokens import AnswerTokens
 from tuneahead.features.catalogue import CATALOGUE
 from tuneahead.features.extract import cue_features, dynamic_features, recipe_features
 from tuneahead.features.featurespec import Value
-from tuneahead.features.perplexity import AnswerTokens, answer_losses, measure_perplexity
+from tuneahead.features.perplexity import answer_losses, measure_perplexity
 from tuneahead.features.rows import draw, texts_of
 from tuneahead.features.semantic import (
     dispersion_features,

@@ -14,9 +14,9 @@ from tuneahead.benchmark.items import Benchmark, ChoiceItem, GenerationItem
 from tuneahead.examples import Example, Message
 from tuneahead.features import syntax
 from tuneahead.features.answers import copy_features
+from tuneahead.features.answertokens import sample_answers
 from tuneahead.features.catalogue import spec
 from tuneahead.features.extract import static_features
-from tuneahead.features.perplexity import sample_answers
 from tuneahead.features.rows import sample_rows
 from tuneahead.features.semantic import outlier_factors
 from tuneahead.features.text import ngram_repetition, segmental_type_token_ratio

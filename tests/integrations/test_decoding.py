@@ -11,8 +11,8 @@ from training.training_fixtures import make_examples
 from transformers import PreTrainedTokenizerBase
 
 from tuneahead.examples import Example, Message
+from tuneahead.features.answertokens import sample_answers
 from tuneahead.features.extract import measure_examples, static_features
-from tuneahead.features.perplexity import sample_answers
 from tuneahead.integrations.decoding import chat_marks, decode_rows
 from tuneahead.recipe import Recipe
 from tuneahead.training.encode import Encoded, chat_text, encode_examples

@@ -123,8 +123,9 @@ _BASE = (
         unit="nats/token", low=0, high=_INF, direction=-1, source=_MODEL,
         paper=True,
         formula="the base's loss per answer token given the prompt: log of the reference perplexity (sample "
-        "of up to 128 rows and about 8,192 tokens, template auto; whatever max_length is, a row is cut after "
-        "512 tokens or the base's window, before the end of its prompt where that left no answer)",
+        "of up to 128 rows and about 8,192 tokens, template auto, in a Trainer as they are trained; whatever "
+        "max_length is, a row is cut after 512 tokens or the base's window, before the end of its prompt "
+        "where that left no answer)",
         sentence="the base's loss on the answers is {value}", remedy=MISMATCH,
     ),
     _row(
