@@ -38,7 +38,7 @@ class ChatMarks:
         for lead in self.to_answer:
             # What is trained may begin with white space that the template closes the prompt with.
             if body.endswith(lead.rstrip()):
-                return self._turns(system, body.removesuffix(lead.rstrip()))
+                return self._turns(system, self._pieces(body.removesuffix(lead.rstrip())))
         return None
 
     def conversation(self, text: str) -> tuple[list[str], str] | None:
@@ -49,10 +49,10 @@ class ChatMarks:
         if (opened := self._opened(text)) is None:
             return None
         system, body = opened
-        leads = list(re.finditer("|".join(map(re.escape, self.to_answer)), body))
-        if not leads or self.to_user in (answer := body[leads[-1].end() :]):
+        *before, answer = self._pieces(body)
+        if not before or self.to_user in answer:
             return None
-        turns = self._turns(system, body[: leads[-1].start()])
+        turns = self._turns(system, before)
         return None if turns is None else (turns, answer)
 
     def _opened(self, text: str) -> tuple[list[str], str] | None:
@@ -64,8 +64,12 @@ class ChatMarks:
         said, found, body = text[len(self.system[0]) :].partition(self.system[1])
         return ([said], body) if found else None
 
-    def _turns(self, system: list[str], body: str) -> list[str] | None:
-        first, *later = re.split("|".join(map(re.escape, self.to_answer)), body)
+    def _pieces(self, body: str) -> list[str]:
+        """What stands before, between and after the places that lead to an answer."""
+        return re.split("|".join(map(re.escape, self.to_answer)), body)
+
+    def _turns(self, system: list[str], pieces: list[str]) -> list[str] | None:
+        first, *later = pieces
         found = [*system, first]
         for turn in later:
             answer, back, asked = turn.partition(self.to_user)

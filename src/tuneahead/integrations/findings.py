@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 def trainer_findings(probe: LiveProbe, benchmark: Benchmark) -> tuple[Finding, ...]:
     """The findings of preflight on the rows' texts, and those on their labels, gravest first."""
-    rows = probe.rows
-    of_labels = trained_findings(rows.rows, probe.base.tokenizer, packed=probe.packed)
+    of_labels = trained_findings(probe.rows.rows, probe.base.tokenizer, packed=probe.packed)
     if first_stop(of_labels):
         # Texts that are not trained have no answers to look at.
         return of_labels
