@@ -55,6 +55,42 @@ def test_what_is_tested_on_the_other_base_is_learnt_from_on_neither(monkeypatch:
             assert [both.bases[i] for i in fold.train].count("lab") == 120 - len(fold.test)
 
 
+def test_each_column_is_of_the_system_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def differing(
+        rows: FeatureTable, plans: Mapping[str, Plan], **options: int
+    ) -> dict[str, dict[str, Outcome]]:
+        errors = {"scratch": 3.0, "warm_start": 1.0}
+        found: dict[str, dict[str, Outcome]] = {}
+        for key, plan in plans.items():
+            scores = {system: rows.score_pp + errors.get(system.name, 5.0) for system in plan.systems}
+            # Two in three intervals of a warm start reach down to the truth: every third begins above it.
+            low = rows.score_pp - np.where(np.arange(len(rows)) % 3 == 0, -0.5, 0.5)
+            lows = {s.name: low if s.name == "warm_start" else low - 9.0 for s in scores}
+            found[key] = {
+                s.name: Outcome(s, pp, lows[s.name], rows.score_pp + 4.0) for s, pp in scores.items()
+            }
+        return found
+
+    monkeypatch.setattr(bases, "run_plans", differing)
+    _, few = bases.base_tables(named("lab"), named("small"), "small", BacktestOptions(), 0)
+    assert few.columns[1:3] == ("from scratch RMSE", "warm start RMSE")
+    for size, scratch, warm, _, coverage, width in few.rows:
+        assert (scratch, warm) == pytest.approx((3.0, 1.0))
+        if size == 0:
+            assert (coverage, width) == (None, None)
+        else:
+            assert isinstance(coverage, float) and 60.0 < coverage < 73.0
+            assert isinstance(width, float) and 4.1 < width < 4.25
+
+
+def test_nearly_all_own_rows_are_no_number_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bases, "run_plans", foretold)
+    monkeypatch.setattr(bases, "OWN_ROWS", (0, 10, 90, 200))
+    # Of 120 tasks 96 to learn from: 90 would be the last row once more.
+    _, few = bases.base_tables(named("lab"), named("small"), "small", BacktestOptions(), 0)
+    assert [row[0] for row in few.rows] == [0, 10, 96]
+
+
 def test_other_lengths_of_the_probe_have_tables_where_the_base_has_runs_of_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -13,7 +13,7 @@ from tuneahead.predictor.chances import chances_of_best, sd_between_recipes, sd_
 
 def test_two_recipes_win_by_the_normal_distribution_of_their_difference():
     found = chances_of_best(np.array([52.0, 50.0]), np.array([2.0, 3.0]))
-    assert found[0] == pytest.approx(norm.cdf(2.0 / math.sqrt(13.0)), abs=1e-3)
+    assert found[0] == pytest.approx(norm.cdf(2.0 / math.sqrt(13.0)), abs=1e-5)
     assert found.sum() == pytest.approx(1.0)
 
 
