@@ -1,12 +1,13 @@
 """From stores of lab runs to what ships: python scripts/ship_lab.py STORE [--fit] [--backtest].
 
-Adds the store's runs to the archive of raw traces (meta/BASE). For the main base it then writes the
-feature table, with the scores of the proxy's archive where there is one, with --fit the predictor fitted to
-it, with --backtest the result of the whole backtest on it and on the tables of other bases. Anew in the
-stored result are made: with --lengths what depends on other lengths of the probe, with --systems the rows of
-some systems in the grouped tables. Other bases' are written beside it (``--base NAME``), with --fit a
-predictor learnt from them beside all others, and with --backtest that base's tables alone made anew in the
-stored result. ``--restore`` first fills the store from the archive, so that a build goes on elsewhere.
+Adds the store's runs to the archive of raw traces (meta/BASE). Then it writes the feature table, with the
+scores of the proxy's archive on the same tasks where there are any. For the main base it makes with --fit the
+predictor fitted to it, with --backtest the result of the whole backtest on it and on the tables of other
+bases. Anew in the stored result are made: with --lengths what depends on other lengths of the probe, with
+--systems the rows of some systems in the grouped tables. Other bases' are written beside it (``--base
+NAME``), with --fit a predictor learnt from them beside all others, and with --backtest that base's tables
+alone made anew in the stored result. ``--restore`` first fills the store from the archive, so that a build
+goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -69,23 +70,31 @@ def main() -> None:
         # What an archive once holds is never taken out.
         raise SystemExit(f"{given.store} holds runs on {', '.join(sorted(strangers))}: name their --base")
     print(f"{write_archive(store, META / given.base)} runs added to {given.base}")
-    if given.base == MAIN:
-        with tempfile.TemporaryDirectory() as folder:
-            ship(store, archived(PROXY, Path(folder)), given)
-    elif given.base in OTHERS:
-        folder = META / "bases" / given.base
-        table = measured_table(store, str(folder) if folder.is_dir() else given.base)
-        beside = shipped_predictor(given.base)
-        beside.mkdir(parents=True, exist_ok=True)
-        write_table(table, shipped_table(given.base))
-        print(f"table of {len(table)} tasks on {given.base}")
-        write_other_lengths(store, given.base)
-        if given.fit:
-            own = read_table(shipped_table(given.base))
-            Predictor.fit(own, helpers=shipped_history(without=(given.base,))).save(beside)
-            print("predictor fitted to them beside those of the other bases", flush=True)
-        if given.backtest:
-            retest(given.base, given.workers)
+    if given.base == PROXY:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        proxies = archived(PROXY, Path(folder))
+        if given.base == MAIN:
+            ship(store, proxies, given)
+        else:
+            ship_beside(store, proxies, given)
+
+
+def ship_beside(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -> None:
+    """Table, predictor and backtest of another base."""
+    folder = META / "bases" / given.base
+    table = measured_table(store, str(folder) if folder.is_dir() else given.base, proxies)
+    beside = shipped_predictor(given.base)
+    beside.mkdir(parents=True, exist_ok=True)
+    write_table(table, shipped_table(given.base))
+    print(f"table of {len(table)} tasks on {given.base}")
+    write_other_lengths(store, given.base)
+    if given.fit:
+        own = read_table(shipped_table(given.base))
+        Predictor.fit(own, helpers=shipped_history(without=(given.base,))).save(beside)
+        print("predictor fitted to them beside those of the other bases", flush=True)
+    if given.backtest:
+        retest(given.base, given.workers)
 
 
 def ship(store: RunStore, proxies: RunStore | None, given: argparse.Namespace) -> None:

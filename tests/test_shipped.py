@@ -24,7 +24,7 @@ from tuneahead.predictor.fingerprint import table_fingerprint
 from tuneahead.predictor.metrics import rmse
 from tuneahead.predictor.packaged import OTHER_LENGTHS, shipped_backtest, shipped_predictor, shipped_table
 from tuneahead.predictor.predictor import load_predictor
-from tuneahead.predictor.table import read_table
+from tuneahead.predictor.table import PROXY, proxy_column, read_table
 from tuneahead.training.loop import Job, train_stack
 from tuneahead.training.models import load_base
 
@@ -54,6 +54,27 @@ def test_the_shipped_table_is_derived_from_the_archived_traces(records: list[Run
         for name, value in derived.values.items():
             kept = table.values[row, table.names.index(name)]
             assert kept == pytest.approx(value, rel=1e-6, abs=1e-9, nan_ok=True), (record.run_id, name)
+
+
+@pytest.fixture(scope="module")
+def proxy_scores() -> dict[str, dict[str, list[float]]]:
+    """Scores of the archived proxy runs, by task and benchmark."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for record in read_archive(ROOT / "meta" / "lab-proxy"):
+        for name, score in record.scores.items():
+            found.setdefault(record.task_id, {}).setdefault(name, []).append(score)
+    return found
+
+
+@pytest.mark.parametrize("base", ["lab-qwen2", "lab-llama", "lab-gemma3"])
+def test_every_task_of_the_lab_has_its_proxy_runs_scores(
+    base: str, proxy_scores: dict[str, dict[str, list[float]]]
+) -> None:
+    """ProxyLM is a rival on every base whose tasks were really fine-tuned on the proxy."""
+    table = read_table(shipped_table(base))
+    for name, column in (("lab-exam", PROXY), *((n, proxy_column(n)) for n in table.further_benchmarks)):
+        expected = [np.mean(proxy_scores[task][name]) for task in table.task_ids]
+        np.testing.assert_allclose(table.extra(column), expected, rtol=1e-6, err_msg=name)
 
 
 def _lengths() -> list[tuple[str, int]]:

@@ -14,11 +14,12 @@ from tuneahead.backtest import BacktestOptions, backtest, bases, read_result
 from tuneahead.backtest.headline import headline_table
 from tuneahead.backtest.protocols import judge, protocol_tables
 from tuneahead.backtest.runs import Outcome, Plan, run_plans
-from tuneahead.backtest.tables import Scored, Table, metric_table, narrowed, show
+from tuneahead.backtest.tables import Scored, Table, goal_note, metric_table, narrowed, show, worst_first
 from tuneahead.errors import PredictorError
-from tuneahead.predictor.baselines import BASELINES, OURS
+from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS
 from tuneahead.predictor.decisions import cautious_pp
 from tuneahead.predictor.fingerprint import table_fingerprint
+from tuneahead.predictor.intervals import MIN_SCALED_ROWS
 from tuneahead.predictor.metrics import measure, noise_floor_pp, rmse
 from tuneahead.predictor.splits import folds_for
 from tuneahead.predictor.table import FeatureTable
@@ -49,7 +50,7 @@ def synthetic(rows: int = 120, seed: int = 0) -> FeatureTable:
     )
 
 
-CHOSEN = ("mean", "persistence", "paper", "ours", "full_quick", "static_only", "proxy_lm")
+CHOSEN = ("mean", "persistence", "paper", "ours", "full_quick", "static_only", "proxy_lm", "selected")
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +110,38 @@ def test_a_system_without_data_has_an_empty_row_and_a_reason(result):
     assert "ProxyLM: not run, the proxy model was fine-tuned on 0 training tasks" in main.note
 
 
+def test_systems_stand_in_the_order_of_their_errors_also_beside_one_that_was_not_run(result):
+    """NaN is neither more nor less than a number: sorted by it, others changed places."""
+    measured = np.zeros(3)
+    errors = {"mean": 9.0, "persistence": 4.0, "proxy_lm": math.nan, "paper": 5.0, "ours": 2.0}
+    systems = [Scored(name, name, measure(measured + error, measured)) for name, error in errors.items()]
+    order = ["proxy_lm", "mean", "paper", "persistence", "ours"]
+    assert [system.name for system in worst_first(systems)] == order
+    for name in ("main grouped", "base small", "benchmark truth"):
+        rows = result.table(name).rows[:-1]
+        assert rows[0][0] == "ProxyLM"
+        assert [row[1] for row in rows[1:]] == sorted((row[1] for row in rows[1:]), reverse=True)
+
+
 def test_paper_figures_stand_beside_ours(result):
     rows = {row[0]: row for row in result.table("main random").rows}
     assert rows["TuneAhead (default)"][-1] == 1.47
     assert rows["ProxyLM"][-1] == 2.11
     assert "58.4 % saved" in result.table("decisions random").note
+    theirs = {row[0]: row[1:] for row in result.table("paper random").rows}
+    assert theirs["TuneAhead"] == (1.47, 0.99, 0.99, 50.0, 82.5, 95.1)
+    assert result.table("paper random").columns[1:] == (
+        *("RMSE", "R2", "r", "within 1 pp %", "within 2 pp %", "within 3 pp %"),
+    )
+    assert rows["ProxyLM"][-1] == theirs["ProxyLM"][0]
+
+
+def test_goals_elsewhere_stand_beside_what_was_measured(result):
+    assert goal_note("an RMSE of", 2.54, high=2.17) == " Goal: an RMSE of at most 2.17, missed (2.54)."
+    assert goal_note("an R2 of", 0.91, low=0.91) == " Goal: an R2 of at least 0.91, met (0.91)."
+    assert goal_note("an R2 of", math.nan, low=0.91) == ""
+    r2 = next(row[3] for row in result.table("base small").rows if row[0] == "TuneAhead (default)")
+    assert f"Goal: an R2 of at least 0.91, met ({r2:.3g})." in result.table("base small").note
 
 
 def test_decisions_count_probes_of_a_hundred_steps_in_a_thousand(result, table):
@@ -126,15 +154,19 @@ def test_decisions_count_probes_of_a_hundred_steps_in_a_thousand(result, table):
 
 
 def held_out(table: FeatureTable, options: BacktestOptions) -> dict[str, Outcome]:
-    systems = tuple(s for s in (*BASELINES, OURS) if s.name in options.systems)
+    systems = tuple(s for s in (*BASELINES, OURS, *ABLATIONS) if s.name in options.systems)
     plan = Plan(systems, folds_for(table, "family-out"))
     return run_plans(table, {"family-out": plan}, seed=0)["family-out"]
 
 
-def test_corrupt_held_out_rows_change_no_prediction_of_the_others(table):
+def test_corrupt_held_out_rows_change_no_prediction_of_the_others():
     """One family spoiled: its own fold predicts nonsense, but the models fitted without it are unchanged."""
-    options = BacktestOptions(systems=("ours", "paper", "ridge", "svr"))
+    # Enough rows on either side for feature selection and for intervals of varying width.
+    table = synthetic(2 * MIN_SCALED_ROWS + 40)
+    options = BacktestOptions(systems=("ours", "paper", "ridge", "svr", "selected"))
     before = held_out(table, options)
+    assert before["ours"].trail, "features were selected"
+    assert np.ptp(before["ours"].high_pp - before["ours"].low_pp) > 0.1, "widths vary"
     rows = np.flatnonzero(np.array(table.families) == "family0")
     score, values = table.score_pp.copy(), table.values.copy()
     score[rows] = 99.0
@@ -175,7 +207,13 @@ def test_headline_figures_stand_beside_their_goals_and_say_whether_they_are_met(
     best = min(main[name][1] for name in ("Persistence (score at the probe)", "Mean of the training scores"))
     best = min(best, main["Paper preset (24 features + recipe)"][1])
     assert rows["RMSE below the best baseline's, %"][1] == pytest.approx(100 * (1 - error / best))
-    assert rows["RMSE over the seed-noise floor"][1] == pytest.approx(error * math.sqrt(3.0))
+    over = rows["RMSE over the seed-noise floor"]
+    assert over[1] == pytest.approx(error * math.sqrt(3.0))
+    low, high = (float(end) for end in over[2].split(" to "))
+    assert low < over[1] < high
+    main_low, main_high = (float(end) for end in main["TuneAhead (default)"][2].split(" to "))
+    # All of these tasks are as noisy as each other, so that the floor is the same in every draw.
+    assert (low, high) == pytest.approx((main_low * math.sqrt(3.0), main_high * math.sqrt(3.0)), rel=0.01)
     assert all(row[4] in ("yes", "no") for row in rows.values() if row[3] is not None)
     below = rows["RMSE below the best baseline's, %"]
     low, high = (float(end) for end in below[2].split(" to "))
@@ -185,6 +223,13 @@ def test_headline_figures_stand_beside_their_goals_and_say_whether_they_are_met(
     assert ratio == pytest.approx(ablation["Static + recipe"] / ablation["All groups"])
     # Beside the tasks with several seeds stand all that were held out.
     assert {"RMSE over all 120 tasks, points", "90 % intervals cover, all 120 tasks, %"} <= set(rows)
+
+
+def test_the_ablation_has_what_the_selection_leaves_beside_all_groups(result):
+    rows = {row[0]: row for row in result.table("ablation grouped").rows}
+    assert set(rows) == {"All groups", "Static + recipe", "The 24 best by the selection", "Seed-noise floor"}
+    # Of four features those that matter stay: nothing is lost.
+    assert rows["The 24 best by the selection"][1] == pytest.approx(rows["All groups"][1], rel=0.2)
 
 
 def test_kinds_of_data_never_seen_have_their_own_figures(result, table):
@@ -395,6 +440,7 @@ def test_one_protocols_result_holds_its_tables_and_predictions_alone(result):
     random = result.of_protocols(["random"])
     assert [table.name for table in random.tables] == [
         *("headline random", "main random", "decisions random", "decision curve random", "selection"),
+        "paper random",
     ]
     assert set(random.predictions) == {"random"}
     assert random.table("selection").title == "Feature selection, random split"

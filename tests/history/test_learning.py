@@ -60,7 +60,12 @@ def test_scores_that_become_known_make_the_next_fit_forecast(bench: Workbench, t
     again = judged(dataclasses.replace(bench, predictor=late), tmp_path, 2, healthy=False)
     assert again.forecast is not None
     assert abs(again.forecast.score_pp - truth) < abs(broken.forecast.score_pp - truth) - 3
-    # That the late forecast is near is no wonder, and is said.
+    # A broken data set that no run was on is forecast better too.
+    fresh = judged(bench, tmp_path, 3, healthy=False)
+    told = [known.predict(fresh.features, fresh.base_pp, fresh.probe_pp).score_pp for known in (early, late)]
+    errors = [abs(score_pp - (fresh.probe_pp - 10)) for score_pp in told]
+    assert errors[1] < errors[0] - 3
+    # That the late forecast of the known one is near is no wonder, and is said.
     assert (broken.forecast.data_learnt, again.forecast.data_learnt) == (False, True)
     assert not scores_note(broken) and "this very data set" in scores_note(again)
 

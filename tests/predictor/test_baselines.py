@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.svm import SVR
 
+from tuneahead.features.catalogue import CATALOGUE
 from tuneahead.predictor import baselines
 from tuneahead.predictor.baselines import OURS, WITH_PROXY, Estimate
 from tuneahead.predictor.metrics import rmse
@@ -167,6 +168,68 @@ def test_ablations_do_not_see_what_they_are_said_to_lack(train, test, estimates)
         values[:, [group in hidden for group in blank.groups]] = 1e6
         found = SYSTEMS[name].run(train, replace(blank, values=values), 0)
         np.testing.assert_array_equal(found.score_pp, estimates[name].score_pp)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "groups", "extras"),
+    [
+        ("early_dynamics", baselines.LOSS_CURVE, (), ()),
+        ("cartography", baselines.CARTOGRAPHY, (), ()),
+        ("domain_proxy", (), (), ("similarity@",)),
+        ("cosmos_like", baselines.LOSS_CURVE, ("recipe",), ("embedding@",)),
+        ("proxy_lm", (), ("static", "recipe"), ("proxy_pp",)),
+        # Of the paper's features the table holds these two.
+        ("paper_features", baselines.LOSS_CURVE[:2], ("recipe",), ()),
+    ],
+)
+def test_a_baseline_reads_what_it_is_said_to_and_nothing_else(
+    name: str,
+    features: tuple[str, ...],
+    groups: tuple[str, ...],
+    extras: tuple[str, ...],
+    test,
+    train,
+    estimates,
+) -> None:
+    """Above all not the benchmark scores of the probe, of which the published system knows none."""
+    known = [n in features or g in groups for n, g in zip(test.names, test.groups, strict=True)]
+
+    def changed(*, what_it_reads: bool) -> FeatureTable:
+        values = np.where(np.array(known) == what_it_reads, test.values[::-1] + 1.0, test.values)
+        further = {
+            key: column[::-1] + 1.0 if key.startswith(extras or "/") == what_it_reads else column
+            for key, column in test.extras.items()
+        }
+        probe_pp = test.probe_pp if what_it_reads else np.full(60, np.nan)
+        return replace(test, values=values, extras=further, probe_pp=probe_pp)
+
+    found = SYSTEMS[name].run(train, changed(what_it_reads=False), 0)
+    np.testing.assert_array_equal(found.score_pp, estimates[name].score_pp)
+    other = SYSTEMS[name].run(train, changed(what_it_reads=True), 0)
+    assert np.mean(np.abs(other.score_pp - found.score_pp) > 0.1) > 0.5
+
+
+def test_what_baselines_read_by_name_is_in_the_catalogue() -> None:
+    """A feature under a new name would be left out of its baseline without a word."""
+    named = {*baselines.LOSS_CURVE, *baselines.SIMILARITY, *baselines.CARTOGRAPHY}
+    assert named <= {spec.name for spec in CATALOGUE}
+
+
+def test_the_selected_two_dozen_hold_what_matters_among_many_that_do_not(make_table, monkeypatch) -> None:
+    table = make_table(240, 80)
+    train, test = table.select(np.arange(180)), table.select(np.arange(180, 240))
+    read: list[tuple[str, ...]] = []
+    regress = baselines.regress
+
+    def noted(train, test, names, preset, seed):
+        read.append(tuple(names))
+        return regress(train, test, names, preset, seed)
+
+    monkeypatch.setattr(baselines, "regress", noted)
+    found = SYSTEMS["selected"].run(train, test, 0)
+    (names,) = read
+    assert len(names) == baselines.SELECTED and {"f0", "f2"} <= set(names) <= set(table.names)
+    assert rmse(found.score_pp, test.score_pp) < 0.6 * float(np.std(test.score_pp))
 
 
 def test_support_vectors_find_the_width_of_a_smooth_function_of_many_columns(make_table):

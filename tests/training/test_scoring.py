@@ -19,6 +19,7 @@ from training_fixtures import (
 
 from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem, GenerationItem
 from tuneahead.errors import BenchmarkError
+from tuneahead.lab.exam import lab_generation
 from tuneahead.recipe import Recipe
 from tuneahead.training import losses, scoring
 from tuneahead.training.allowed import obeys_masks
@@ -139,6 +140,24 @@ def test_exact_match_equals_greedy_generation(tiny: Base) -> None:
         hits.append(encoded == out and follow == tiny.tokenizer.eos_token_id)
     score = score_benchmark(tiny, Benchmark("free", "exact_match", items))
     np.testing.assert_array_equal(score.item_pp > 0, hits)
+
+
+def test_free_answers_of_the_lab_are_right_where_the_greedy_text_is() -> None:
+    """On the lab's own base, whose answers are right now and then, and end as it was trained to end them."""
+    base, whole = load_base("lab", device="cpu"), lab_generation()
+    items = whole.items[::4]
+    written = []
+    for item in items:
+        ids = base.tokenizer(item.prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        seen = torch.ones_like(ids)
+        out = base.model.generate(
+            ids, max_new_tokens=24, do_sample=False, attention_mask=seen, pad_token_id=0
+        )[0]
+        written.append(base.tokenizer.decode(out[ids.shape[1] :], skip_special_tokens=True).strip())
+    right = [text in item.answers for text, item in zip(written, items, strict=True)]
+    assert 0 < sum(right) < len(items)
+    score = score_benchmark(base, replace(whole, items=items))
+    np.testing.assert_array_equal(score.item_pp > 0, right)
 
 
 def test_logits_that_are_no_numbers_give_no_score(tiny: Base) -> None:

@@ -9,7 +9,15 @@ import numpy as np
 
 from tuneahead.backtest.result import BacktestOptions
 from tuneahead.backtest.runs import Outcome
-from tuneahead.backtest.tables import Scored, Table, decision_table, kind_table, metric_table, trail_table
+from tuneahead.backtest.tables import (
+    Scored,
+    Table,
+    decision_table,
+    kind_table,
+    metric_table,
+    trail_table,
+    worst_first,
+)
 from tuneahead.predictor.baselines import ABLATIONS, OURS
 from tuneahead.predictor.decisions import cautious_pp, decisions, task_costs
 from tuneahead.predictor.metrics import Metrics, measure, noise_floor_pp, rmse
@@ -18,6 +26,12 @@ from tuneahead.predictor.table import PROXY, FeatureTable, Floats, Mask, Rows
 PAPER_TAU_PP = 55.0
 SUCCESS_SHARE = 1 / 3
 """The goal at which savings are judged is the one that this share of the runs reach."""
+
+_ABLATION_NOTE = (
+    "All rows use the same two cheap models (ridge and boosted trees): only the features differ. The 24 best"
+    " are those of most effect among the features that the selection's three steps keep, none of them"
+    " protected, on the training rows of each fold."
+)
 
 
 def measured_rows(rows: FeatureTable) -> Mask:
@@ -85,12 +99,13 @@ def protocol_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
     """Held-out error, ablation, decisions and (for the random split) the selection's trail."""
     protocol, scored, floor = judged.protocol, judged.scored, judged.floor_pp
     names = {system.name for system in ABLATIONS}
-    main = sorted((s for name, s in scored.items() if name not in names), key=_worst_first)
+    main = worst_first(s for name, s in scored.items() if name not in names)
     tables = [metric_table(f"main {protocol}", f"Held-out error, {protocol}", main, floor, judged.note)]
     ablation = [s for name, s in scored.items() if name in names]
     if ablation:
-        note = "All rows use the same two cheap models (ridge and boosted trees): only the features differ."
-        tables.append(metric_table(f"ablation {protocol}", f"Ablation, {protocol}", ablation, floor, note))
+        tables.append(
+            metric_table(f"ablation {protocol}", f"Ablation, {protocol}", ablation, floor, _ABLATION_NOTE)
+        )
     if len(judged.kinds) > 1:
         tables.append(kind_table(judged.kinds))
     if OURS.name in judged.outcomes:
@@ -103,10 +118,6 @@ def protocol_tables(judged: Judged, options: BacktestOptions) -> list[Table]:
 def success_tau_pp(score_pp: Floats) -> float:
     """The goal that a third of the tasks reach, in points."""
     return round(float(np.nanquantile(score_pp, 1 - SUCCESS_SHARE)), 1)
-
-
-def _worst_first(system: Scored) -> float:
-    return -system.metrics.rmse_pp if system.metrics.n else -np.inf
 
 
 def _scored(part: FeatureTable, measured: Mask | Rows, outcome: Outcome, drawn: tuple[str, int]) -> Scored:

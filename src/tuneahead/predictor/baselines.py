@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuneahead.predictor.curves import SizeLaw, extrapolate, saturating_shapes
-from tuneahead.predictor.fitting import seed_weights
+from tuneahead.predictor.fitting import paper_features, prepare, seed_weights
 from tuneahead.predictor.linear import Ridge, learn_columns
 from tuneahead.predictor.predictor import Predictor
-from tuneahead.predictor.selection import TrailEntry
+from tuneahead.predictor.selection import TrailEntry, select_features
 from tuneahead.predictor.splits import grouped_folds
 from tuneahead.predictor.table import (
     DATA_ROWS,
@@ -26,7 +26,14 @@ from tuneahead.predictor.table import (
     Floats,
     proxy_column,
 )
-from tuneahead.predictor.tuning import DEFAULT, QUICK, Contestant, Preset
+from tuneahead.predictor.tuning import (
+    DEFAULT,
+    MIN_SELECTION_ROWS,
+    QUICK,
+    Contestant,
+    Preset,
+    usable_anchors,
+)
 
 LOSS_CURVE = (
     "initial_loss_nats",
@@ -62,6 +69,8 @@ CARTOGRAPHY = (
     "ambiguous_rows_fraction",
 )
 MIN_TRAINING_ROWS = 10
+SELECTED = 24
+"""As many features as the paper's selection leaves."""
 SVR_COSTS = (10.0, 30.0, 100.0)
 SVR_WIDTHS = (1.0, 0.3, 0.1)
 """Factors of the kernel's ``gamma`` over one by the number of columns: small ones make a smooth fit."""
@@ -339,6 +348,25 @@ def _ablation(*groups: str, preset: Preset = RESTRICTED) -> Run:
     return run
 
 
+def _paper_features(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """The two cheap models on what the paper's predictor reads."""
+    return regress(train, test, paper_features(train), RESTRICTED, seed)
+
+
+def _selected(train: FeatureTable, test: FeatureTable, seed: int) -> Estimate:
+    """The two cheap models on the features of most effect among those that the paper's three steps keep.
+
+    The steps see the training rows alone, and no feature is protected from them.
+    """
+    if len(train) < MIN_SELECTION_ROWS:
+        return not_run(test, f"{len(train)} training rows, a selection needs {MIN_SELECTION_ROWS}")
+    problem, rows, _ = prepare(train, QUICK)
+    training = problem.training_rows(usable_anchors(problem, QUICK)[0], np.arange(len(rows)))
+    trail = select_features(training, seed=seed).trail
+    kept = [entry.feature for entry in trail if entry.step == "kept" and entry.feature in train.names]
+    return regress(train, test, kept[:SELECTED], QUICK, seed)
+
+
 BASELINES: tuple[System, ...] = (
     System("mean", "Mean of the training scores", "rule", mean),
     System("base", "Base score", "rule", base),
@@ -363,6 +391,7 @@ ABLATIONS: tuple[System, ...] = (
     ),
     System("static_only", "Static + recipe", "ablation", _ablation("static", "recipe")),
     System("dynamic_only", "Dynamic + recipe", "ablation", _ablation("dynamic", "recipe")),
+    System("paper_features", "Paper's 24 features + recipe", "ablation", _paper_features),
     System("without_cues", "Without benchmark cues", "ablation", _ablation("static", "dynamic", "recipe")),
     System(
         "without_static", "Without static", "ablation", _ablation("dynamic", "recipe", "cue", preset=QUICK)
@@ -376,6 +405,7 @@ ABLATIONS: tuple[System, ...] = (
         "ablation",
         _ablation("static", "dynamic", "cue", preset=QUICK),
     ),
+    System("selected", "The 24 best by the selection", "ablation", _selected),
 )
 SYSTEMS: tuple[System, ...] = (*BASELINES, OURS, WITH_PROXY, *ABLATIONS)
 """All that a backtest compares under one protocol."""

@@ -131,13 +131,21 @@ def _spans(
 def noise_floor_pp(table: FeatureTable) -> float:
     """RMSE that a perfect predictor of the expected score would have against the measured means.
 
-    A mean of k seeds lies off its expectation by sd / sqrt(k). The sd of tasks run once is taken
-    from the pooled variance of those run more often; NaN when no task was. Source: method.md, "Protocols".
+    NaN when no task was run under several seeds. Source: method.md, "Protocols".
+    """
+    return float(np.sqrt(np.mean(noise_variances_pp2(table)))) if len(table) else NAN
+
+
+def noise_variances_pp2(table: FeatureTable) -> Floats:
+    """Expected squared distance of each measured mean from its expectation, ``(n,)``.
+
+    A mean of k seeds lies off by sd / sqrt(k). The sd of tasks run once is taken from the pooled variance of
+    those run more often; all NaN when no task was.
     """
     known = np.isfinite(table.seed_sd_pp) & (table.seeds > 1)
     if not known.any():
-        return NAN
+        return np.full(len(table), NAN)
     freedom = table.seeds[known] - 1
     pooled = float(np.sum(freedom * table.seed_sd_pp[known] ** 2) / np.sum(freedom))
     variance = np.where(known, np.nan_to_num(table.seed_sd_pp) ** 2, pooled)
-    return float(np.sqrt(np.mean(variance / np.maximum(table.seeds, 1))))
+    return np.asarray(variance / np.maximum(table.seeds, 1), float)
