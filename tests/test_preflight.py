@@ -901,6 +901,7 @@ def test_values_that_are_not_finite_stop_with_their_step() -> None:
     loss[41] = np.nan
     (finding, *_) = probe_findings(_trace(loss))
     assert (finding.check, finding.severity) == ("not-finite", "stop") and "nan at step 42" in finding.message
+    assert "(1 step in all)" in finding.message
     norm = np.ones(100, np.float32)
     norm[9] = np.inf
     (finding,) = probe_findings(_trace(_falling(), grad_norm=norm))
@@ -958,6 +959,15 @@ def test_an_adapter_without_effect_stops() -> None:
     assert ("no-effect", "stop") in _names(_trace(_falling(), cues=same))
     moved = (_cue(0, 2.0, 0.3), _cue(100, 2.0, 0.4))
     assert _names(_trace(_falling(), cues=moved)) == []
+
+
+def test_an_adapter_without_a_gradient_stops_though_weight_decay_moves_it() -> None:
+    trace = _trace(_falling(), grad_norm=np.zeros(100, np.float32))
+    (finding,) = probe_findings(trace)
+    assert (finding.check, finding.severity) == ("no-effect", "stop") and "is 0 in each of" in finding.message
+    norm = np.zeros(100, np.float32)
+    norm[3] = 0.1
+    assert _names(replace(trace, steps=replace(trace.steps, grad_norm=norm))) == []
 
 
 def test_free_answers_that_stay_the_same_do_not_show_that_nothing_is_trained() -> None:

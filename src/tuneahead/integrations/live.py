@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, cast
@@ -40,8 +40,8 @@ class LiveAdapter(AdapterStack):
         if not self.pairs:
             raise ModelError(
                 "the model has no trainable LoRA matrices",
-                remedy="wrap it with peft.get_peft_model(model, LoraConfig(...)) for the Trainer; "
-                "AdaLoRA and other variants are not measured",
+                remedy="wrap it with peft.get_peft_model(model, LoraConfig(...)), or load an adapter with "
+                "is_trainable=True; AdaLoRA and other variants are not measured",
             )
         self.rank = max(a.shape[0] for _, a, _ in self.pairs)
         self.capacity = self.slots = 1
@@ -72,6 +72,12 @@ class LiveAdapter(AdapterStack):
         self._read(self.grads[0], cast("list[tuple[Tensor, Tensor]]", pairs))
         if factor != 1.0:
             self.grads.mul_(factor)
+
+    def with_gradient(self, names: Collection[str]) -> Iterator[str]:
+        """Those of the named layers of which a matrix has a live gradient that is not zero."""
+        for name, *pair in self.pairs:
+            if name in names and any(p.grad is not None and bool(p.grad.any()) for p in pair):
+                yield name
 
     def _read(self, row: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         for target, (a, b) in zip(self.targets, pairs, strict=True):

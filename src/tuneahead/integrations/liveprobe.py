@@ -105,6 +105,8 @@ class LiveProbe:
         self.flatness: Flatness | None = None
         self.steps = StepRows()
         self.skipped = 0
+        self.idle = {name for name, _, _ in self.adapter.pairs}
+        """Names of adapted layers that have had no gradient yet."""
         self._no_visits = ""
         self._gradients = 0
         self._gradient: tuple[float, ...] = (_NAN,) * 5
@@ -124,6 +126,7 @@ class LiveProbe:
         groups = adapter_groups(self.optimizer, self.adapter) or self.optimizer.param_groups
         self._rate = float(groups[0]["lr"])
         self.adapter.pull_gradients(1.0 / clip_factor if clip_factor > 0 else _NAN)
+        self.idle -= set(self.adapter.with_gradient(self.idle))
         norm = torch.linalg.vector_norm(self.adapter.grads, dim=1)
         if scaled and not bool(torch.isfinite(norm).all()):
             # The scaler skips this step: there is no gradient to remember.
