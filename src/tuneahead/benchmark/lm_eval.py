@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem, GenerationItem, Metric
 from tuneahead.errors import BenchmarkError
 
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
 _OWN: Mapping[str, Metric] = {"acc": "accuracy", "acc_norm": "acc_norm"}
 FEWSHOT_SEED = 1234
 """With which the harness itself draws the examples in a prompt, unless told otherwise."""
+_TASK_ERRORS = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, StopIteration),
+    TemplateError,
+)
+"""What a task's file, its data and its code may raise: they are written by hand."""
 _INSTALL = "install it: pip install 'tuneahead[lm-eval]'"
 
 
@@ -42,7 +49,7 @@ class HarnessTasks:
     def grade(self, model: Any, item_ids: Sequence[str]) -> dict[str, float]:
         """Grade of each item, 0 to 1, as the harness gives it to its model wrapper ``model``.
 
-        Raises :class:`BenchmarkError` when the metric is no such number.
+        Raises :class:`BenchmarkError` when the metric is no such number, or the harness fails.
         """
         from lm_eval.evaluator import evaluate
 
@@ -54,8 +61,14 @@ class HarnessTasks:
         for name in samples:
             # Each scoring draws the few-shot examples anew: they must be the same ones.
             self.tasks[name].set_fewshot_seed(FEWSHOT_SEED)
-        with _quiet():
-            found = evaluate(model, chosen, samples=samples, bootstrap_iters=0)
+        try:
+            with _quiet():
+                found = evaluate(model, chosen, samples=samples, bootstrap_iters=0)
+        except (ValueError, LookupError, TypeError, AttributeError, ImportError, ZeroDivisionError) as error:
+            raise BenchmarkError(
+                f"lm-evaluation-harness fails on {', '.join(samples)}: {_first_line(error)}",
+                remedy="see whether 'lm_eval' scores the task, and check its filters and metrics",
+            ) from error
         return {
             f"{task}:{sample['doc_id']}": self._number(task, sample.get(self.metric))
             for task, own in found["samples"].items()
@@ -122,9 +135,9 @@ def _load(name: str) -> tuple[str, dict[str, ConfigurableTask]]:
             raise _unknown(name, task, manager.all_tasks)
         try:
             return task, dict(manager.load(task)["tasks"])
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except _TASK_ERRORS as error:
             raise BenchmarkError(
-                f"can't load the data of task {task!r}: {_first_line(error)}",
+                f"can't load task {task!r}: {_first_line(error)}",
                 remedy="check that this machine reaches the Hugging Face hub or has the data set in its "
                 "cache, and what the task's file says",
             ) from None
@@ -178,7 +191,7 @@ def _metric(shown: str, task: ConfigurableTask, wanted: str) -> tuple[str, str]:
     if name not in metrics or answer_filter not in filters:
         listed = [f"{m},{f}" if len(filters) > 1 else m for m in metrics for f in filters]
         raise BenchmarkError(
-            f"task {shown!r} has no metric {wanted!r} that is better when higher",
+            f"task {shown!r} has no metric {f'{wanted!r} ' if wanted else ''}that is better when higher",
             remedy=f"use one of: {', '.join(f'{shown}:{one}' for one in listed)}"
             if listed
             else "take another task",
@@ -191,11 +204,27 @@ def _build(task: ConfigurableTask) -> None:
         with _quiet():
             task.set_fewshot_seed(FEWSHOT_SEED)
             task.build_all_requests(rank=0, world_size=1)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            answerable = _has_targets(task)
+    except _TASK_ERRORS as error:
         raise BenchmarkError(
             f"the rows of task {task.config.task!r} don't fit its file: {_first_line(error)}",
             remedy="check the task's doc_to_text, doc_to_choice and doc_to_target against its data",
         ) from None
+    if not answerable:
+        raise BenchmarkError(
+            f"no document of task {task.config.task!r} has a target that is one of its options",
+            remedy="check doc_to_target, which names an option or its place from 0 on, and whether this "
+            "split of the data has answers",
+        )
+
+
+def _has_targets(task: ConfigurableTask) -> bool:
+    """Whether a right answer exists at all; the harness scores documents without one 0."""
+    own_rule = task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input or task.config.process_results
+    return bool(own_rule) or any(
+        _gold(task, doc, [str(choice) for choice in task.doc_to_choice(doc)], "accuracy")
+        for doc, _, _ in _documents(task)
+    )
 
 
 def _own_items(
