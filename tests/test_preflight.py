@@ -159,7 +159,15 @@ def test_empty_turns_of_a_conversation_may_be_tool_calls() -> None:
 
 def test_empty_prompts_are_a_note() -> None:
     finding = _one(preflight(_with(("", "A statement."), ("", "")), Recipe()), "empty-prompts")
-    assert (finding.severity, finding.rows) == ("note", (17,))
+    assert (finding.severity, finding.rows) == ("note", (17,)) and "template" not in finding.remedy
+
+
+def test_plain_text_on_a_chat_base_is_told_how_to_be_trained_bare(chat) -> None:  # type: ignore[no-untyped-def]
+    rows = _with(("", "A statement."))
+    wrapped = _one(preflight(rows, Recipe(), tokenizer=chat), "empty-prompts")
+    assert "turns without a question" in wrapped.message and "template: raw" in wrapped.remedy
+    bare = _one(preflight(rows, Recipe(template="raw"), tokenizer=chat), "empty-prompts")
+    assert "question" not in bare.message and "raw" not in bare.remedy
 
 
 def test_only_the_first_twenty_rows_are_named_but_all_counted() -> None:
