@@ -184,6 +184,21 @@ def test_a_task_file_with_a_mistake_is_named(
         find_benchmark(str(write_task(tmp_path, "odd", changed, rows)))
 
 
+def test_the_file_of_a_group_is_all_of_its_tasks(
+    base: Base, files: dict[str, Path], samples: Samples, tmp_path: Path
+) -> None:
+    for name in ("choices", "examples"):
+        (tmp_path / f"{name}.yaml").write_text(files[name].read_text())
+    group = tmp_path / "both.yaml"
+    group.write_text("group: both\ntask:\n  - choices\n  - {group: inner, task: [examples]}\n")
+    benchmark = find_benchmark(f"{group}:acc_norm")
+    assert (benchmark.name, benchmark.metric, len(benchmark.items)) == ("both:acc_norm", "acc_norm", 48)
+    score = score_benchmark(base, benchmark)
+    expected = values(samples, "choices", "acc_norm") + values(samples, "examples", "acc_norm")
+    assert score.item_pp.tolist() == expected
+    assert set(score.subject_pp) == {"choices", "examples"}
+
+
 def test_a_task_without_rows_is_named(files: dict[str, Path], tmp_path: Path) -> None:
     body = files["choices"].read_text().split("test_split: test")[1]
     (tmp_path / "none.json").write_text("")

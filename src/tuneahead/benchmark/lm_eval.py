@@ -95,7 +95,7 @@ def installed() -> bool:
 
 
 def harness_benchmark(name: str, metric: str = "") -> Benchmark:
-    """The task (or group, such as ``mmlu``) ``name`` of the harness, or the task of a YAML file.
+    """The task (or group, such as ``mmlu``) ``name`` of the harness, or that of a YAML file.
 
     ``metric`` is one of the task's own, with an answer filter where it has several
     (``exact_match,flexible-extract``); default is its first. The data come from where the task says,
@@ -144,33 +144,20 @@ def _load(name: str) -> tuple[str, dict[str, ConfigurableTask]]:
 
 
 def _task_of(path: Path) -> str:
+    """The task, or the group of tasks, that a file names."""
     import yaml
 
+    remedy = "give a task file of lm-evaluation-harness"
     try:
-        text = path.read_text(encoding="utf-8")
-        # Tasks name functions as !function; only the name is wanted here.
-        found = next(
-            event.value
-            for before, event in _pairs(yaml.parse(text, yaml.SafeLoader))
-            if getattr(before, "value", None) == "task" and isinstance(event, yaml.ScalarEvent)
-        )
+        # Tasks name functions as !function; only names are wanted here, and nothing is constructed.
+        whole = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BenchmarkError(
-            f"can't read task file {path}: {_first_line(error)}",
-            remedy="give a task file of lm-evaluation-harness",
-        ) from None
-    except StopIteration:
-        raise BenchmarkError(
-            f"{path} has no 'task:'", remedy="give a task file of lm-evaluation-harness"
-        ) from None
-    return str(found)
-
-
-def _pairs(events: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
-    before = None
-    for event in events:
-        yield before, event
-        before = event
+        raise BenchmarkError(f"can't read task file {path}: {_first_line(error)}", remedy=remedy) from None
+    top = {key.value: value for key, value in whole.value} if isinstance(whole, yaml.MappingNode) else {}
+    name = top.get("group" if isinstance(top.get("task"), yaml.SequenceNode) else "task")
+    if not isinstance(name, yaml.ScalarNode):
+        raise BenchmarkError(f"{path} has no 'task:'", remedy=remedy)
+    return str(name.value)
 
 
 def _unknown(name: str, task: str, known: Sequence[str]) -> BenchmarkError:
