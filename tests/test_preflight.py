@@ -969,6 +969,13 @@ def test_an_adapter_without_effect_stops() -> None:
     assert _names(_trace(_falling(), cues=moved)) == []
 
 
+def test_a_learning_rate_that_stays_0_is_told_as_that() -> None:
+    still = {"distance": np.zeros(100, np.float32), "learning_rate": np.zeros(100, np.float32)}
+    (finding,) = probe_findings(_trace(_falling(), **still))
+    assert (finding.check, finding.severity) == ("no-effect", "stop")
+    assert "the learning rate is 0 in each of 100 steps" in finding.message and "warm-up" in finding.remedy
+
+
 def test_an_adapter_without_a_gradient_stops_though_weight_decay_moves_it() -> None:
     trace = _trace(_falling(), grad_norm=np.zeros(100, np.float32))
     (finding,) = probe_findings(trace)

@@ -89,6 +89,11 @@ def no_effect(trace: ProbeTrace) -> Iterator[Finding]:
     """The adapter had no gradient or did not move, or its movement changed nothing that was measured."""
     if len(trace.steps) == 0:
         return
+    steps = counted(len(trace.steps), "step")
+    if not np.asarray(trace.steps.learning_rate).any():
+        message = f"the learning rate is 0 in each of {steps}: nothing is being trained"
+        yield Finding("no-effect", "stop", message, "raise learning_rate, or shorten the warm-up")
+        return
     norm = np.asarray(trace.steps.grad_norm)[np.asarray(trace.steps.answer_tokens) > 0]
     if len(norm) and not norm.any():
         # Weight decay alone may move it.
@@ -98,9 +103,7 @@ def no_effect(trace: ProbeTrace) -> Iterator[Finding]:
     distance = float(trace.steps.distance[-1])
     remedy = "check that the adapter's layers are trained, that answers are not masked, and the learning rate"
     if np.isfinite(distance) and distance < _NO_MOVE:
-        message = (
-            f"after {counted(len(trace.steps), 'step')} the adapter is {distance:.2g} away from its start"
-        )
+        message = f"after {steps} the adapter is {distance:.2g} away from its start"
         yield Finding("no-effect", "stop", f"{message}: nothing is being trained", remedy)
         return
     if len(trace.cues) < 2:
