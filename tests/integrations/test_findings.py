@@ -99,6 +99,19 @@ def test_adapted_layers_that_never_have_a_gradient_are_told(
     assert all(said in f.message and "gradient checkpointing" in f.remedy for f in found)
 
 
+def test_layers_that_are_frozen_from_the_start_are_told_too(path: Path, base: Base, tmp_path: Path) -> None:
+    gate = Gate(None, probe_steps=5, benchmark=make_exam(), notes=RunNotes(base="tiny"))
+    recipe = RECIPE.replace(max_steps=7)
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[gate])
+    for name, weight in trainer.model.named_parameters():
+        weight.requires_grad &= "layers.1." not in name
+    trainer.train()
+    assert gate.assessment is not None
+    (found,) = (f for f in gate.assessment.findings if f.check == "no-effect")
+    assert found.severity == "warn" and "7 of 14 adapted layers had no gradient in 5 steps" in found.message
+    assert "model.layers.1.self_attn.q_proj" in found.message
+
+
 def test_a_warm_up_longer_than_the_run_is_told(path: Path, base: Base, tmp_path: Path) -> None:
     gate = Gate(None, probe_steps=5, benchmark=make_exam(), notes=RunNotes(base="tiny"))
     recipe = RECIPE.replace(max_steps=7)

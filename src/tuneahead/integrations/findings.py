@@ -51,7 +51,7 @@ def _of_warm_up(probe: LiveProbe) -> Iterator[Finding]:
 
 def idle_layers(probe: LiveProbe) -> Iterator[Finding]:
     """Some adapted layers have had no gradient in all steps so far; that all have none shows in the trace."""
-    adapted = list(dict.fromkeys(name for name, _, _ in probe.adapter.pairs))
+    adapted = probe.adapted
     idle = [name for name in adapted if name in probe.idle]
     steps = len(probe.steps.scalars)
     if not steps or not 0 < len(idle) < len(adapted):

@@ -158,9 +158,22 @@ def _forget_casts() -> None:
 
 def _lora_pairs(base: Base) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
     """Layer name, A (r, n_in) and B (n_out, r) of every trained pair of LoRA matrices, in model order."""
+    return [(name, a, b) for name, _, a, b in _lora_matrices(base) if a.requires_grad and b.requires_grad]
+
+
+def frozen_layers(base: Base) -> list[str]:
+    """Layers on which an adapter is frozen that is trained on others, in model order."""
+    found = [
+        (name, adapter, a.requires_grad or b.requires_grad) for name, adapter, a, b in _lora_matrices(base)
+    ]
+    trained = {adapter for _, adapter, on in found if on}
+    return [name for name, adapter, on in found if adapter in trained and not on]
+
+
+def _lora_matrices(base: Base) -> Iterator[tuple[str, str, nn.Parameter, nn.Parameter]]:
+    """Layer and adapter name, A and B of every pair of LoRA matrices that acts, in model order."""
     from peft.tuners.lora import LoraLayer
 
-    pairs = []
     for name, layer in base.model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
@@ -170,9 +183,8 @@ def _lora_pairs(base: Base) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
                 a, b = (getattr(m[adapter], "weight", None) for m in (layer.lora_A, layer.lora_B))
                 if not (isinstance(a, nn.Parameter) and isinstance(b, nn.Parameter)):
                     continue
-                if a.ndim == b.ndim == 2 and a.requires_grad and b.requires_grad:
-                    pairs.append((name, a, b))
-    return pairs
+                if a.ndim == b.ndim == 2:
+                    yield name, adapter, a, b
 
 
 def live_base(model: PeftModel, tokenizer: PreTrainedTokenizerBase, name: str, device: str) -> Base:

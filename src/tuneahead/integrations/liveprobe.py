@@ -14,7 +14,7 @@ from tuneahead.checks.check import RunLength
 from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.integrations.arguments import adapter_groups, trainer_recipe
 from tuneahead.integrations.decoding import decode_rows
-from tuneahead.integrations.live import LiveAdapter, same_draws, undisturbed
+from tuneahead.integrations.live import LiveAdapter, frozen_layers, same_draws, undisturbed
 from tuneahead.integrations.losses import Visit
 from tuneahead.integrations.rows import (
     TrainerRows,
@@ -105,8 +105,10 @@ class LiveProbe:
         self.flatness: Flatness | None = None
         self.steps = StepRows()
         self.skipped = 0
-        self.idle = {name for name, _, _ in self.adapter.pairs}
-        """Names of adapted layers that have had no gradient yet."""
+        self.adapted = (*dict.fromkeys(name for name, _, _ in self.adapter.pairs), *frozen_layers(base))
+        """Names of the layers that the trained adapters are on."""
+        self.idle = set(self.adapted)
+        """Those that have had no gradient yet."""
         self._no_visits = ""
         self._gradients = 0
         self._gradient: tuple[float, ...] = (_NAN,) * 5
