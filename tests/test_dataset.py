@@ -29,6 +29,8 @@ from tuneahead.dataset import (
     read_examples,
 )
 from tuneahead.errors import DataError
+from tuneahead.preflight import preflight
+from tuneahead.recipe import Recipe
 
 PAIRS = [("Capital of Peru?", "Lima"), ("2 + 2 =", "4"), ("Größe?", "naïve 東京 🙂"), ('a,"b"\nc', "x;y")]
 
@@ -192,14 +194,31 @@ def test_conversations_keep_their_turns(tmp_path: Path) -> None:
     names = {"system": "system", "user": "human", "assistant": "gpt"}
     shared = {"conversations": [{"from": names[role], "value": text} for role, text in turns]}
     split = {"system": "Be brief.", "conversations": shared["conversations"][1:]}
-    pair = {"prompt": chat["messages"][:4], "completion": chat["messages"][4:]}
     expected = Example(
         "Be brief.\n\nHi\n\nHello\n\nBye", "Ciao", 1, tuple(Message(role, text) for role, text in turns)
     )
-    for row, name in ((chat, "messages"), (shared, "sharegpt"), (split, "sharegpt"), (pair, "prompt-answer")):
+    for row, name in ((chat, "messages"), (shared, "sharegpt"), (split, "sharegpt")):
         data = read_examples(_write(tmp_path, "a.jsonl", _jsonl([row])))
         assert data.examples == (expected,)
         assert data.format == name
+
+
+def test_of_a_prompt_and_its_completion_the_prompts_answers_are_asked(tmp_path: Path) -> None:
+    turns = [("user", "Hi"), ("assistant", "Hello"), ("user", "Bye"), ("assistant", "Ciao")]
+    chat = [{"role": role, "content": text} for role, text in turns]
+    rows = [{"prompt": chat[:3], "completion": chat[3:]}, {"prompt": chat[:3], "completion": []}]
+    data = read_examples(_write(tmp_path, "a.jsonl", _jsonl(rows)))
+    asked = [Message(role, text, asked=text == "Hello") for role, text in turns]
+    assert data.format == "prompt-answer" and data.examples == (
+        Example("Hi\n\nHello\n\nBye", "Ciao", 1, tuple(asked)),
+        Example("Hi\n\nHello\n\nBye", "", 2, tuple(asked[:3])),
+    )
+    whole = read_examples(_write(tmp_path, "b.jsonl", _jsonl([{"messages": chat}])))
+    assert whole.fingerprint != read_examples(_write(tmp_path, "c.jsonl", _jsonl(rows[:1]))).fingerprint
+    # An answer before the last one is trained in the one form, and not in the other.
+    found = [preflight(one, Recipe(template="raw")) for one in (whole, data)]
+    assert [any(f.check == "earlier-turns" for f in own) for own in found] == [True, False]
+    assert [f.rows for f in found[1] if f.check == "empty-answers"] == [(2,)]
 
 
 def test_turns_that_are_kept_part_by_part_are_read(tmp_path: Path) -> None:

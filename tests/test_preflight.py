@@ -159,7 +159,15 @@ def test_empty_turns_of_a_conversation_may_be_tool_calls() -> None:
 
 def test_empty_prompts_are_a_note() -> None:
     finding = _one(preflight(_with(("", "A statement."), ("", "")), Recipe()), "empty-prompts")
-    assert (finding.severity, finding.rows) == ("note", (17,))
+    assert (finding.severity, finding.rows) == ("note", (17,)) and "template" not in finding.remedy
+
+
+def test_plain_text_on_a_chat_base_is_told_how_to_be_trained_bare(chat) -> None:  # type: ignore[no-untyped-def]
+    rows = _with(("", "A statement."))
+    wrapped = _one(preflight(rows, Recipe(), tokenizer=chat), "empty-prompts")
+    assert "turns without a question" in wrapped.message and "template: raw" in wrapped.remedy
+    bare = _one(preflight(rows, Recipe(template="raw"), tokenizer=chat), "empty-prompts")
+    assert "question" not in bare.message and "raw" not in bare.remedy
 
 
 def test_only_the_first_twenty_rows_are_named_but_all_counted() -> None:
@@ -901,6 +909,7 @@ def test_values_that_are_not_finite_stop_with_their_step() -> None:
     loss[41] = np.nan
     (finding, *_) = probe_findings(_trace(loss))
     assert (finding.check, finding.severity) == ("not-finite", "stop") and "nan at step 42" in finding.message
+    assert "(1 step in all)" in finding.message
     norm = np.ones(100, np.float32)
     norm[9] = np.inf
     (finding,) = probe_findings(_trace(_falling(), grad_norm=norm))
@@ -958,6 +967,22 @@ def test_an_adapter_without_effect_stops() -> None:
     assert ("no-effect", "stop") in _names(_trace(_falling(), cues=same))
     moved = (_cue(0, 2.0, 0.3), _cue(100, 2.0, 0.4))
     assert _names(_trace(_falling(), cues=moved)) == []
+
+
+def test_a_learning_rate_that_stays_0_is_told_as_that() -> None:
+    still = {"distance": np.zeros(100, np.float32), "learning_rate": np.zeros(100, np.float32)}
+    (finding,) = probe_findings(_trace(_falling(), **still))
+    assert (finding.check, finding.severity) == ("no-effect", "stop")
+    assert "the learning rate is 0 in each of 100 steps" in finding.message and "warm-up" in finding.remedy
+
+
+def test_an_adapter_without_a_gradient_stops_though_weight_decay_moves_it() -> None:
+    trace = _trace(_falling(), grad_norm=np.zeros(100, np.float32))
+    (finding,) = probe_findings(trace)
+    assert (finding.check, finding.severity) == ("no-effect", "stop") and "is 0 in each of" in finding.message
+    norm = np.zeros(100, np.float32)
+    norm[3] = 0.1
+    assert _names(replace(trace, steps=replace(trace.steps, grad_norm=norm))) == []
 
 
 def test_free_answers_that_stay_the_same_do_not_show_that_nothing_is_trained() -> None:

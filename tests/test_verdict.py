@@ -59,6 +59,8 @@ def test_a_goal_that_is_known_to_an_error_decides_what_lies_beyond_it(
         (101.0, None, "101 is not a score"),
         (0.57, None, "give 57 if that is meant"),
         (None, math.nan, "nan is not a gain"),
+        ("60", None, "minimum_pp is '60', not a number"),
+        (None, True, "gain_pp is True, not a number"),
         (None, 0.03, "give 3 if that is meant"),
         (None, -0.02, "give -2 if that is meant"),
     ],

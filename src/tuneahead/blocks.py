@@ -297,13 +297,14 @@ def _says_nothing(example: Example) -> bool:
     if example.messages is None:
         return not example.answer.strip()
     return not any(
-        turn.role == "assistant" and (turn.calls or turn.content.strip()) for turn in example.messages
+        turn.role == "assistant" and not turn.asked and (turn.calls or turn.content.strip())
+        for turn in example.messages
     )
 
 
 def _answers_before(example: Example) -> bool:
-    """Whether an assistant turn that says something comes before the last one."""
-    return any(turn.role == "assistant" and turn.content.strip() for turn in (example.messages or ())[:-1])
+    """Whether an assistant turn that is trained comes before the last one."""
+    return any(turn.is_trained for turn in (example.messages or ())[:-1])
 
 
 def _scripts(block: list[Example], stats: TextStats) -> NDArray[np.int64]:

@@ -103,7 +103,10 @@ class Layout:
         prompt = self._json_value(row, record, columns.prompt)
         answer = self._value(row, record, columns.answer)
         if (both := _turns_of(prompt, answer)) is not None:
-            return self._conversation(row, record, self._turns(row, both, columns.prompt))
+            turns = self._turns(row, [*both[0], *both[1]], columns.prompt)
+            for place, turn in enumerate(turns[: len(both[0])]):
+                turns[place] = replace(turn, asked=turn.role == "assistant")
+            return self._conversation(row, record, turns)
         asked = self._as_text(row, columns.prompt, prompt)
         more = self._optional(row, record, "input")
         if more:
@@ -145,7 +148,8 @@ class Layout:
         system = self._optional(row, record, "system")
         if system and not (turns and turns[0].role == "system"):
             turns.insert(0, Message("system", system))
-        last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=-1)
+        told = (i for i, turn in enumerate(turns) if turn.role == "assistant" and not turn.asked)
+        last = max(told, default=-1)
         if last < 0:
             # Nothing to train on: kept with an empty answer, which preflight reports.
             return Example(_joined(turns), "", row, tuple(turns))
@@ -304,15 +308,15 @@ def as_pairs(value: object) -> list[list[object]] | None:
     return cast(list[list[object]], pairs) if paired else None
 
 
-def _turns_of(prompt: object, answer: object) -> list[object] | None:
+def _turns_of(prompt: object, answer: object) -> tuple[list[object], list[object]] | None:
     """The turns that prompt and completion are themselves, as TRL writes them; None where they are texts."""
     if isinstance(prompt, list) and isinstance(answer, (list, dict)):
-        return [*prompt, *(answer if isinstance(answer, list) else [answer])]
+        return prompt, answer if isinstance(answer, list) else [answer]
     asked = as_turns(prompt)
     if not _are_turns(asked):
         return None
     told = as_turns(answer)
-    return [*asked, *told] if _are_turns(told) else None
+    return (asked, told) if _are_turns(told) else None
 
 
 def _are_turns(value: object) -> TypeGuard[list[object]]:

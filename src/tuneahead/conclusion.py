@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tuneahead import __version__
 from tuneahead.assessment import NAN, Assessment, Checkup, FeatureRange, TaskInfo
+from tuneahead.counts import counted
 from tuneahead.features.recipes import OTHER_OPTIMISER
 from tuneahead.features.vector import FeatureVector
 from tuneahead.report.datamap import data_map
@@ -169,8 +170,8 @@ def _decide(draft: Assessment, forecast: Forecast) -> Verdict:
 
     values, ranges = draft.features.values, draft.ranges
     outside = tuple(beside_range(name, values.get(name, NAN), ranges.get(name)) for name in forecast.outside)
-    counted = replace(forecast, base_pp=draft.counts_from_pp, outside=outside)
-    return decide(counted, draft.goal, draft.findings, base_error_pp=_goal_error_pp(draft))
+    told = replace(forecast, base_pp=draft.counts_from_pp, outside=outside)
+    return decide(told, draft.goal, draft.findings, base_error_pp=_goal_error_pp(draft))
 
 
 def _goal_error_pp(draft: Assessment) -> float:
@@ -208,7 +209,7 @@ def measured(draft: Assessment) -> Assessment:
     """The probe was the whole run: its own score is set against the goal, and nothing is foretold."""
     threshold, error_pp = draft.goal.threshold_pp(draft.counts_from_pp), _goal_error_pp(draft)
     score_pp = draft.probe_pp if math.isnan(draft.final_pp) else draft.final_pp
-    absent = f"the probe was the whole run of {draft.task.total_steps:,} steps"
+    absent = f"the probe was the whole run of {counted(draft.task.total_steps, 'step')}"
     wanted, reached = apart(threshold, score_pp)
     scores = f"{absent}, which scores {reached}"
     if math.isnan(draft.final_pp):

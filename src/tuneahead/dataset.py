@@ -139,7 +139,7 @@ class _Digest:
     def add(self, example: Example) -> None:
         parts = [example.prompt, example.answer]
         for turn in example.messages or ():
-            parts += (turn.role, turn.content)
+            parts += (turn.role, turn.content, *(["asked"] if turn.asked else []))
         if example.tools:
             parts.append(example.tools)
         try:

@@ -10,13 +10,20 @@ class Message:
     """One turn of a conversation; ``role`` is system, user, assistant or tool.
 
     ``calls`` are the turn's tool calls as JSON, ``thoughts`` what it reasons beside its content: neither is
-    ever trained on, they tell apart turns of equal content.
+    ever trained on, they tell apart turns of equal content. An assistant's turn that is ``asked`` stands in
+    the row's prompt, and is not trained either.
     """
 
     role: str
     content: str
     calls: str = ""
     thoughts: str = ""
+    asked: bool = False
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a chat template trains it: an assistant's turn that says something and is not asked."""
+        return self.role == "assistant" and not self.asked and bool(self.content.strip())
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ def shortened(example: Example, characters: int) -> Example:
         return example
     turns = example.messages
     if turns is not None:
-        turns = tuple(Message(turn.role, turn.content[:characters]) for turn in turns)
+        turns = tuple(Message(turn.role, turn.content[:characters], asked=turn.asked) for turn in turns)
     return replace(
         example, prompt=example.prompt[:characters], answer=example.answer[:characters], messages=turns
     )

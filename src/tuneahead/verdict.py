@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from tuneahead.counts import listed
@@ -82,9 +83,13 @@ def require_goal(
 ) -> None:
     """Check a goal, whose two kinds messages call by ``names``.
 
-    Raises :class:`TuneAheadError` when both kinds are given or one is impossible.
+    Raises :class:`TuneAheadError` when both kinds are given or one is impossible or no number.
     """
     minimum, gain = names
+    for name, points in ((minimum, minimum_pp), (gain, gain_pp)):
+        # A configuration file may hold "60", or true.
+        if points is not None and (not isinstance(points, Real) or isinstance(points, bool)):
+            raise TuneAheadError(f"{name} is {points!r}, not a number", remedy="give points, such as 3")
     if minimum_pp is not None and gain_pp is not None:
         raise TuneAheadError(f"{minimum} and {gain} were both given", remedy="give one of them")
     if minimum_pp is not None and not 0 <= minimum_pp <= 100:

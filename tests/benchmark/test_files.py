@@ -136,6 +136,11 @@ def test_only_line_feeds_end_a_row(tmp_path: Path) -> None:
         ({"prompt": "?", "options": ["a", " "], "gold": 0}, "row 2: options must be a list of non-empty"),
         ({"prompt": "?", "options": ["a", "b", "a"], "gold": 1}, "row 2: option 'a' is there twice"),
         ({"prompt": "?", "options": ["a", " a"], "gold": 1}, "row 2: option 'a' is there twice"),
+        (
+            {"prompt": "?", "options": ["\u00e9", "e\u0301"], "gold": 1},
+            "row 2: option '\u00e9' is there twice",
+        ),
+        ({"prompt": ["?"], "options": ["a", "b"], "gold": 1}, "row 2: prompt is a list, not a text"),
         ({"prompt": "?"}, "row 2: answers must be a list"),
         ({"prompt": "?", "answer": "a"}, "row 2: choices and free answers are mixed"),
         ("{broken", "row 2: not valid JSON"),
@@ -167,6 +172,42 @@ def test_an_answer_may_say_the_gold_again_or_why(tmp_path: Path, answer: object)
     assert isinstance(read, ChoiceItem) and read.gold == (0,)
 
 
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"answers": ["Paris"], "answer": "London"}, "answer 'London' contradicts answers 'Paris'"),
+        ({"answer": "Paris", "gold": "London"}, "gold 'London' contradicts answer 'Paris'"),
+        ({"answers": ["Rome", "Paris"], "gold": 1}, "gold 1 contradicts answers 'Rome'"),
+        ({"options": ["a", "b"], "choices": ["b", "a"], "gold": 0}, "options and choices differ"),
+        ({"options": ["a", "b"], "gold": 0, "answers": ["b"]}, "gold is option 0, but answers is 'b'"),
+        ({"options": ["a", "b"], "answer": "a", "answers": ["b"]}, "gold is option 0, but answers is 'b'"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_an_error(
+    tmp_path: Path, item: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BenchmarkError, match=f"row 1: {message}"):
+        read_benchmark(write(tmp_path / "bad.jsonl", {"prompt": "?", **item}))
+
+
+def test_fields_that_say_the_same_are_read(tmp_path: Path) -> None:
+    free = {"prompt": "?", "answers": ["Paris", "Lut\u00e8ce"], "answer": " Lute\u0300ce", "gold": ["Paris"]}
+    assert read_benchmark(write(tmp_path / "f.jsonl", free)).items == [
+        GenerationItem("1", "?", ("Paris", "Lut\u00e8ce"))
+    ]
+    choice = {"prompt": "?", "options": ["a", "b"], "choices": ["a", "b "], "gold": 1, "answers": ["b"]}
+    assert read_benchmark(write(tmp_path / "c.jsonl", choice)).items == [
+        ChoiceItem("1", "?", ("a", "b"), (1,))
+    ]
+
+
+def test_space_after_an_option_or_an_answer_is_not_asked(tmp_path: Path) -> None:
+    choices = write(tmp_path / "c.jsonl", {"prompt": "?", "options": ["a ", " b\n"], "gold": "b"})
+    assert read_benchmark(choices).items == [ChoiceItem("1", "?", ("a", " b"), (1,))]
+    free = write(tmp_path / "f.jsonl", {"prompt": "?", "answers": ["a \n"]})
+    assert read_benchmark(free).items == [GenerationItem("1", "?", ("a",))]
+
+
 def test_empty_and_missing_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="holds no item"):
         read_benchmark(write(tmp_path / "empty.jsonl", ""))
@@ -192,6 +233,7 @@ def test_a_file_can_not_pass_for_a_built_in_benchmark(tmp_path: Path, name: str)
         ({"question": "Which?", "choice_1": "red", "answer": "red"}, "'choice_1' would not be read"),
         ({"prompt": "Who?", "context": "Bob did.", "answers": ["Bob"]}, "'context' would not be asked"),
         ({"prompt": "Say.", "question": "Who?", "answer": "Bob"}, "'question' would not be asked"),
+        ({"prompt": "Who?", "system": "Be terse.", "answer": "Bob"}, "'system' would not be asked"),
     ],
 )
 def test_a_part_of_the_question_that_is_not_read_is_refused(

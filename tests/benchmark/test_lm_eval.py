@@ -157,8 +157,65 @@ def test_wrong_tasks_are_named(files: dict[str, Path], tmp_path: Path) -> None:
         find_benchmark(str(tmp_path / "empty.yaml"))
     with pytest.raises(BenchmarkError, match="can't read task file"):
         find_benchmark(str(tmp_path / "nowhere.yaml"))
-    with pytest.raises(BenchmarkError, match="can't load the data of task 'gone'"):
+    with pytest.raises(BenchmarkError, match="can't load task 'gone'"):
         find_benchmark(str(write_task(tmp_path, "gone", body, tmp_path / "nowhere.json")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "doc_to_target: answer -> doc_to_target: nofield",
+            "no document of task 'odd' has a target that is one",
+        ),
+        ("doc_to_target: answer -> ", "can't load task 'odd': TypeError"),
+        ("doc_to_target: answer -> doc_to_nothing: answer", "can't load task 'odd': TypeError"),
+        ("{{question}} -> {{question", "can't load task 'odd': TemplateSyntaxError"),
+    ],
+)
+def test_a_task_file_with_a_mistake_is_named(
+    files: dict[str, Path], tmp_path: Path, change: str, message: str
+) -> None:
+    body = files["choices"].read_text().split("test_split: test")[1]
+    changed = body.replace(*change.split(" -> "))
+    assert changed != body
+    rows = files["choices"].parent / "rows.json"
+    with pytest.raises(BenchmarkError, match=message):
+        find_benchmark(str(write_task(tmp_path, "odd", changed, rows)))
+
+
+def test_the_file_of_a_group_is_all_of_its_tasks(
+    base: Base, files: dict[str, Path], samples: Samples, tmp_path: Path
+) -> None:
+    for name in ("choices", "examples"):
+        (tmp_path / f"{name}.yaml").write_text(files[name].read_text())
+    group = tmp_path / "both.yaml"
+    group.write_text("group: both\ntask:\n  - choices\n  - {group: inner, task: [examples]}\n")
+    benchmark = find_benchmark(f"{group}:acc_norm")
+    assert (benchmark.name, benchmark.metric, len(benchmark.items)) == ("both:acc_norm", "acc_norm", 48)
+    score = score_benchmark(base, benchmark)
+    expected = values(samples, "choices", "acc_norm") + values(samples, "examples", "acc_norm")
+    assert score.item_pp.tolist() == expected
+    assert set(score.subject_pp) == {"choices", "examples"}
+
+
+def test_a_task_without_rows_is_named(files: dict[str, Path], tmp_path: Path) -> None:
+    body = files["choices"].read_text().split("test_split: test")[1]
+    (tmp_path / "none.json").write_text("")
+    with pytest.raises(BenchmarkError, match="can't load task 'none'"):
+        find_benchmark(str(write_task(tmp_path, "none", body, tmp_path / "none.json")))
+
+
+def test_a_metric_that_the_harness_fails_on_is_named(
+    base: Base, files: dict[str, Path], tmp_path: Path
+) -> None:
+    body = files["written"].read_text().split("test_split: test")[1].split("metric_list")[0]
+    lists = body.replace("{{choices[answer]}}", "{{choices}}")
+    metrics = "metric_list: [{metric: f1, aggregation: f1, higher_is_better: true}]\n"
+    rows = files["written"].parent / "rows.json"
+    benchmark = harness_benchmark(str(write_task(tmp_path, "lists", lists + metrics, rows)))
+    with pytest.raises(BenchmarkError, match="lm-evaluation-harness fails on lists: "):
+        score_benchmark(base, benchmark)
 
 
 def test_an_unknown_task_is_an_error_with_its_neighbours() -> None:
@@ -177,7 +234,7 @@ def test_a_hub_out_of_reach_ends_with_code_2_and_the_remedy(tmp_path: Path) -> N
     command = [sys.executable, "-m", "tuneahead", "assess", str(data), "--benchmark", str(task)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2
-    assert "error: can't load the data of task 'far'" in done.stderr
+    assert "error: can't load task 'far'" in done.stderr
     assert "reaches the Hugging Face hub" in done.stderr and "Traceback" not in done.stderr
 
 

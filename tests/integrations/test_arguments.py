@@ -189,6 +189,17 @@ def test_adapters_in_some_layers_only_leave_the_share_of_layers_unknown(
     assert "q_proj, v_proj" in unknown(recorded(some))["target_modules"]
 
 
+def test_layers_whose_adapter_is_frozen_are_layers_without_one(
+    recorded: Callable[..., ProbeTrace], path: Path
+) -> None:
+    def change(trainer: Any) -> None:
+        adapt(path)(trainer)
+        for name, weight in trainer.model.named_parameters():
+            weight.requires_grad &= "layers.0." not in name
+
+    assert "q_proj" in unknown(recorded(change))["target_modules"]
+
+
 class PackedLinear(torch.nn.Module):
     """A linear layer that is no ``nn.Linear``, as bases in GPTQ or AWQ have them."""
 

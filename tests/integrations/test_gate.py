@@ -235,7 +235,7 @@ def test_a_base_that_the_predictor_does_not_know_gets_no_forecast(
     with pytest.raises(TuneAheadError, match="an hour is none"):
         Gate(predictor, benchmark=make_exam(), price_per_hour=-1.0)
     assert gate.assessment is not None and "has seen no run of base" in gate.assessment.forecast_absent
-    assert "Gate(store=RunStore(" in gate.assessment.forecast_absent
+    assert "Gate(store='runs.sqlite')" in gate.assessment.forecast_absent
 
 
 def test_what_to_do_names_its_reason(capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,6 +165,26 @@ def test_losses_are_right_where_the_model_hides_its_logits(path: Path, base: Bas
     assert dict(recorder.trace.absent)["flatness"] == "it was not asked for"
 
 
+def test_a_loss_that_asks_a_reference_first_is_recorded_by_the_pass_that_trains(
+    path: Path, base: Base, tmp_path: Path
+) -> None:
+    recipe = RECIPE.replace(max_steps=4)
+    recorder = TraceRecorder(ProbeSettings(record_steps=4, cue_steps=(), flatness_at=None))
+    trainer = make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[recorder])
+    plain = trainer.compute_loss
+
+    def with_reference(model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+        with torch.no_grad(), model.disable_adapter():
+            model(**inputs)
+        return plain(model, inputs, *args, **options)
+
+    trainer.compute_loss = with_reference
+    trainer.train()
+    assert recorder.trace is not None
+    ours = own_trace(base, recipe)
+    np.testing.assert_allclose(recorder.trace.steps.loss_sum_nats, ours.steps.loss_sum_nats, rtol=1e-4)
+
+
 def test_bf16_autocast_is_recorded_too(path: Path, base: Base, tmp_path: Path) -> None:
     recipe = RECIPE.replace(max_steps=4)
     settings = replace(SETTINGS, record_steps=4, cue_steps=(0, 4), flatness_at=4)

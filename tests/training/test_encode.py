@@ -97,6 +97,22 @@ def test_chat_templates_train_every_assistant_turn(tiny: Base) -> None:
     assert text_of(tiny, conversation.ids) == "redonebluetwo"
 
 
+def test_assistant_turns_of_a_prompt_are_not_trained(tiny: Base) -> None:
+    tiny.tokenizer.chat_template = CHAT
+    turns = (
+        Message("user", "red"),
+        Message("assistant", "one", asked=True),
+        Message("user", "blue"),
+        Message("assistant", "two"),
+    )
+    answered, unanswered = encode_examples(
+        [Example("red", "two", 1, turns), Example("red", "", 2, turns[:3])], tiny.tokenizer, Recipe()
+    )
+    assert trained_text(tiny, answered) == "two"
+    assert text_of(tiny, answered.ids) == "redonebluetwo"
+    assert trained_text(tiny, unanswered) == ""
+
+
 def turns_of(*contents: str) -> tuple[Message, ...]:
     roles = ("user", "assistant") * len(contents)
     return tuple(Message(role, text) for role, text in zip(roles, contents, strict=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ _HELP = (
 _ASKED_TOO = frozenset(
     ("question", "instruction", "context", "passage", "article", "paragraph")
     + ("document", "background", "story", "premise", "input", "text")
+    + ("system", "system_prompt", "history", "messages", "conversation", "conversations")
 )
 """Fields of other formats that belong to what is asked."""
 _OPTION = re.compile(
@@ -49,7 +51,7 @@ def read_benchmark(path: str | Path) -> Benchmark:
     last two, says when a written answer ends (``stop`` is a list of texts). Raises :class:`BenchmarkError`
     with file and line on anything that can't be asked: one option, equal options, no gold, an empty prompt,
     mixed kinds, a part of the question that is not read, an answer without a word for ``f1`` or ``rouge_l``;
-    and for a file named as a built-in benchmark.
+    on two fields of an item that contradict each other; and for a file named as a built-in benchmark.
     """
     source = Path(path)
     if source.stem in BUILT_IN:
@@ -169,15 +171,17 @@ def _item(loaded: Mapping[str, object], where: str, number: str) -> ChoiceItem |
     loaded = {key: value for key, value in loaded.items() if value is not None}
     prompt = loaded.get("prompt", loaded.get("question"))
     if not isinstance(prompt, str) or not prompt.strip():
-        raise BenchmarkError(f"{where}: no prompt", remedy=_HELP)
+        absent = prompt is None or isinstance(prompt, str)
+        what = "no prompt" if absent else f"prompt is a {type(prompt).__name__}, not a text"
+        raise BenchmarkError(f"{where}: {what}", remedy=_HELP)
     _refuse_unread(loaded, prompt, where)
     name, subject = str(loaded.get("id", number)), str(loaded.get("subject", ""))
     if "options" in loaded or "choices" in loaded:
         options = _texts(loaded.get("options", loaded.get("choices")), where, "options")
         if len(options) < 2:
             raise BenchmarkError(f"{where}: {len(options)} option, at least two are needed", remedy=_HELP)
-        # Space around an option is no part of what it says, and often none of its tokens either.
-        bare = [text.strip() for text in options]
+        bare = [_said(text) for text in options]
+        _refuse_other_options(loaded, bare, where)
         twice = next((text for i, text in enumerate(bare) if text in bare[:i]), None)
         if twice is not None:
             raise BenchmarkError(
@@ -185,8 +189,10 @@ def _item(loaded: Mapping[str, object], where: str, number: str) -> ChoiceItem |
                 remedy="give each option once: its score counts once",
             )
         return ChoiceItem(name, prompt, options, _gold(loaded, options, where), subject)
-    answers = loaded.get("answers", loaded.get("answer"))
+    key = "answers" if "answers" in loaded else "answer"
+    answers = loaded.get(key)
     texts = _texts([answers] if isinstance(answers, str) else answers, where, "answers")
+    _refuse_other_texts(loaded, key, texts, where)
     return GenerationItem(name, prompt, texts, subject)
 
 
@@ -221,7 +227,36 @@ def _texts(value: object, where: str, what: str) -> tuple[str, ...]:
         raise BenchmarkError(
             f"{where}: {what} must be a list of non-empty texts (numbers in quotes)", remedy=_HELP
         )
-    return tuple(value)
+    # The model would have to write the space after an answer too, and be asked for that after an option.
+    return tuple(text.rstrip() for text in value)
+
+
+def _said(text: str) -> str:
+    """What a text says, in the form in which equal ones are equal: space around it is no part of that."""
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def _refuse_other_options(loaded: Mapping[str, object], said: list[str], where: str) -> None:
+    """Options under both names have to be the same, in one order: a gold may be a place."""
+    if "options" in loaded and "choices" in loaded:
+        others = _texts(loaded["choices"], where, "choices")
+        if [_said(text) for text in others] != said:
+            raise BenchmarkError(
+                f"{where}: options and choices differ", remedy="leave out the field that is not meant"
+            )
+
+
+def _refuse_other_texts(loaded: Mapping[str, object], key: str, answers: tuple[str, ...], where: str) -> None:
+    """What stands beside free answers under another name of theirs has to be one of them."""
+    known = {_said(text) for text in answers}
+    for name in ("answer", "gold"):
+        value = None if name == key else loaded.get(name)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and _said(str(one)) not in known:
+                raise BenchmarkError(
+                    f"{where}: {name} {one!r} contradicts {key} {answers[0]!r}",
+                    remedy=f"correct the wrong one of the two, or leave {name} out",
+                )
 
 
 def _gold(loaded: Mapping[str, object], options: tuple[str, ...], where: str) -> tuple[int, ...]:
@@ -237,19 +272,22 @@ def _gold(loaded: Mapping[str, object], options: tuple[str, ...], where: str) ->
         places.append(place)
     if not places or len(set(places)) == len(options):
         raise BenchmarkError(f"{where}: gold must leave at least one wrong option", remedy=_HELP)
-    if "gold" in loaded:
-        _refuse_other_answer(loaded.get("answer"), options, places, where)
+    for name in ("answer", "answers"):
+        _refuse_other_answer(name, loaded.get(name), options, places, where)
     return tuple(sorted(set(places)))
 
 
 def _place(one: object, options: tuple[str, ...]) -> int | None:
     """The option that a text or a number names; None for anything else."""
     if isinstance(one, str):
-        return options.index(one) if one in options else None
+        said = [_said(text) for text in options]
+        return said.index(_said(one)) if _said(one) in said else None
     return one if isinstance(one, int) and not isinstance(one, bool) and 0 <= one < len(options) else None
 
 
-def _refuse_other_answer(answer: object, options: tuple[str, ...], gold: list[int], where: str) -> None:
+def _refuse_other_answer(
+    name: str, answer: object, options: tuple[str, ...], gold: list[int], where: str
+) -> None:
     """Beside the gold an answer may say the same, or something that names no option, such as a reason."""
     for one in answer if isinstance(answer, list) else [answer]:
         place = _place(one, options)
@@ -258,7 +296,7 @@ def _refuse_other_answer(answer: object, options: tuple[str, ...], gold: list[in
             place = ord(letter) - ord("A")
         if place is not None and place not in gold:
             raise BenchmarkError(
-                f"{where}: gold is option {listed([str(at) for at in gold])}, but answer is {one!r}, option "
+                f"{where}: gold is option {listed([str(at) for at in gold])}, but {name} is {one!r}, option "
                 f"{place} (counted from 0)",
-                remedy="correct the wrong one of the two, or leave answer out",
+                remedy=f"correct the wrong one of the two, or leave {name} out",
             )

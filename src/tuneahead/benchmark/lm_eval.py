@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from tuneahead.benchmark.items import Asking, Benchmark, ChoiceItem, GenerationItem, Metric
 from tuneahead.errors import BenchmarkError
 
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
 _OWN: Mapping[str, Metric] = {"acc": "accuracy", "acc_norm": "acc_norm"}
 FEWSHOT_SEED = 1234
 """With which the harness itself draws the examples in a prompt, unless told otherwise."""
+_TASK_ERRORS = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError, StopIteration),
+    TemplateError,
+)
+"""What a task's file, its data and its code may raise: they are written by hand."""
 _INSTALL = "install it: pip install 'tuneahead[lm-eval]'"
 
 
@@ -42,7 +49,7 @@ class HarnessTasks:
     def grade(self, model: Any, item_ids: Sequence[str]) -> dict[str, float]:
         """Grade of each item, 0 to 1, as the harness gives it to its model wrapper ``model``.
 
-        Raises :class:`BenchmarkError` when the metric is no such number.
+        Raises :class:`BenchmarkError` when the metric is no such number, or the harness fails.
         """
         from lm_eval.evaluator import evaluate
 
@@ -54,8 +61,14 @@ class HarnessTasks:
         for name in samples:
             # Each scoring draws the few-shot examples anew: they must be the same ones.
             self.tasks[name].set_fewshot_seed(FEWSHOT_SEED)
-        with _quiet():
-            found = evaluate(model, chosen, samples=samples, bootstrap_iters=0)
+        try:
+            with _quiet():
+                found = evaluate(model, chosen, samples=samples, bootstrap_iters=0)
+        except (ValueError, LookupError, TypeError, AttributeError, ImportError, ZeroDivisionError) as error:
+            raise BenchmarkError(
+                f"lm-evaluation-harness fails on {', '.join(samples)}: {_first_line(error)}",
+                remedy="see whether 'lm_eval' scores the task, and check its filters and metrics",
+            ) from error
         return {
             f"{task}:{sample['doc_id']}": self._number(task, sample.get(self.metric))
             for task, own in found["samples"].items()
@@ -82,7 +95,7 @@ def installed() -> bool:
 
 
 def harness_benchmark(name: str, metric: str = "") -> Benchmark:
-    """The task (or group, such as ``mmlu``) ``name`` of the harness, or the task of a YAML file.
+    """The task (or group, such as ``mmlu``) ``name`` of the harness, or that of a YAML file.
 
     ``metric`` is one of the task's own, with an answer filter where it has several
     (``exact_match,flexible-extract``); default is its first. The data come from where the task says,
@@ -122,42 +135,29 @@ def _load(name: str) -> tuple[str, dict[str, ConfigurableTask]]:
             raise _unknown(name, task, manager.all_tasks)
         try:
             return task, dict(manager.load(task)["tasks"])
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except _TASK_ERRORS as error:
             raise BenchmarkError(
-                f"can't load the data of task {task!r}: {_first_line(error)}",
+                f"can't load task {task!r}: {_first_line(error)}",
                 remedy="check that this machine reaches the Hugging Face hub or has the data set in its "
                 "cache, and what the task's file says",
             ) from None
 
 
 def _task_of(path: Path) -> str:
+    """The task, or the group of tasks, that a file names."""
     import yaml
 
+    remedy = "give a task file of lm-evaluation-harness"
     try:
-        text = path.read_text(encoding="utf-8")
-        # Tasks name functions as !function; only the name is wanted here.
-        found = next(
-            event.value
-            for before, event in _pairs(yaml.parse(text, yaml.SafeLoader))
-            if getattr(before, "value", None) == "task" and isinstance(event, yaml.ScalarEvent)
-        )
+        # Tasks name functions as !function; only names are wanted here, and nothing is constructed.
+        whole = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BenchmarkError(
-            f"can't read task file {path}: {_first_line(error)}",
-            remedy="give a task file of lm-evaluation-harness",
-        ) from None
-    except StopIteration:
-        raise BenchmarkError(
-            f"{path} has no 'task:'", remedy="give a task file of lm-evaluation-harness"
-        ) from None
-    return str(found)
-
-
-def _pairs(events: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
-    before = None
-    for event in events:
-        yield before, event
-        before = event
+        raise BenchmarkError(f"can't read task file {path}: {_first_line(error)}", remedy=remedy) from None
+    top = {key.value: value for key, value in whole.value} if isinstance(whole, yaml.MappingNode) else {}
+    name = top.get("group" if isinstance(top.get("task"), yaml.SequenceNode) else "task")
+    if not isinstance(name, yaml.ScalarNode):
+        raise BenchmarkError(f"{path} has no 'task:'", remedy=remedy)
+    return str(name.value)
 
 
 def _unknown(name: str, task: str, known: Sequence[str]) -> BenchmarkError:
@@ -178,7 +178,7 @@ def _metric(shown: str, task: ConfigurableTask, wanted: str) -> tuple[str, str]:
     if name not in metrics or answer_filter not in filters:
         listed = [f"{m},{f}" if len(filters) > 1 else m for m in metrics for f in filters]
         raise BenchmarkError(
-            f"task {shown!r} has no metric {wanted!r} that is better when higher",
+            f"task {shown!r} has no metric {f'{wanted!r} ' if wanted else ''}that is better when higher",
             remedy=f"use one of: {', '.join(f'{shown}:{one}' for one in listed)}"
             if listed
             else "take another task",
@@ -191,11 +191,27 @@ def _build(task: ConfigurableTask) -> None:
         with _quiet():
             task.set_fewshot_seed(FEWSHOT_SEED)
             task.build_all_requests(rank=0, world_size=1)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            answerable = _has_targets(task)
+    except _TASK_ERRORS as error:
         raise BenchmarkError(
             f"the rows of task {task.config.task!r} don't fit its file: {_first_line(error)}",
             remedy="check the task's doc_to_text, doc_to_choice and doc_to_target against its data",
         ) from None
+    if not answerable:
+        raise BenchmarkError(
+            f"no document of task {task.config.task!r} has a target that is one of its options",
+            remedy="check doc_to_target, which names an option or its place from 0 on, and whether this "
+            "split of the data has answers",
+        )
+
+
+def _has_targets(task: ConfigurableTask) -> bool:
+    """Whether a right answer exists at all; the harness scores documents without one 0."""
+    own_rule = task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input or task.config.process_results
+    return bool(own_rule) or any(
+        _gold(task, doc, [str(choice) for choice in task.doc_to_choice(doc)], "accuracy")
+        for doc, _, _ in _documents(task)
+    )
 
 
 def _own_items(

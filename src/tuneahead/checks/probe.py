@@ -24,6 +24,11 @@ _GAIN_PP = 1.0
 _NO_MOVE = 1e-6
 _NO_CHANGE_NATS = 1e-4
 _MIN_STEPS = 20
+NO_GRADIENT = (
+    "under gradient checkpointing call model.enable_input_require_grads() or set use_reentrant to False; "
+    "else check which weights are frozen"
+)
+"""What to do about weights of an adapter that never have a gradient."""
 _LOWER_RATE = "lower the learning rate (a tenth often cures it), warm up longer, or clip gradients harder"
 
 
@@ -42,7 +47,9 @@ def not_finite(trace: ProbeTrace) -> Iterator[Finding]:
         what, at = ("loss", bad_loss[0]) if len(bad_loss) else ("gradient norm", bad_norm[0])
         value = loss[at] if what == "loss" else norm[at]
         count = len(bad_loss) or len(bad_norm)
-        message = f"the {what} is {value} at step {at + 1} of the probe ({count} steps in all)"
+        message = (
+            f"the {what} is {value} at step {at + 1} of the probe ({counted(int(count), 'step')} in all)"
+        )
         if what == "loss" and at == 0:
             message += ": the base itself gives no numbers"
             remedy = "nothing was trained yet: check the base's weights, or use bf16 or fp32 instead of fp16"
@@ -79,15 +86,24 @@ def loss_spike(trace: ProbeTrace) -> Iterator[Finding]:
 
 
 def no_effect(trace: ProbeTrace) -> Iterator[Finding]:
-    """The adapter did not move, or its movement changed nothing that was measured."""
+    """The adapter had no gradient or did not move, or its movement changed nothing that was measured."""
     if len(trace.steps) == 0:
+        return
+    steps = counted(len(trace.steps), "step")
+    if not np.asarray(trace.steps.learning_rate).any():
+        message = f"the learning rate is 0 in each of {steps}: nothing is being trained"
+        yield Finding("no-effect", "stop", message, "raise learning_rate, or shorten the warm-up")
+        return
+    norm = np.asarray(trace.steps.grad_norm)[np.asarray(trace.steps.answer_tokens) > 0]
+    if len(norm) and not norm.any():
+        # Weight decay alone may move it.
+        message = f"the adapter's gradient is 0 in each of {counted(len(norm), 'step')}"
+        yield Finding("no-effect", "stop", f"{message}: nothing is being trained", NO_GRADIENT)
         return
     distance = float(trace.steps.distance[-1])
     remedy = "check that the adapter's layers are trained, that answers are not masked, and the learning rate"
     if np.isfinite(distance) and distance < _NO_MOVE:
-        message = (
-            f"after {counted(len(trace.steps), 'step')} the adapter is {distance:.2g} away from its start"
-        )
+        message = f"after {steps} the adapter is {distance:.2g} away from its start"
         yield Finding("no-effect", "stop", f"{message}: nothing is being trained", remedy)
         return
     if len(trace.cues) < 2:

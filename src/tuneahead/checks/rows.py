@@ -96,11 +96,15 @@ def empty_prompts(context: Context) -> Iterator[Finding]:
     survey = context.survey
     mask = survey.empty_prompt & ~survey.empty_answer
     if mask.any():
+        turns = context.tokens is not None and context.tokens.template == "chat"
+        bare = " (template: raw trains them bare, as TRL does a text)" if turns else ""
+        wrapped = ", by the chat template as turns without a question" if turns else ""
         yield found(
             "empty-prompts",
             "note",
-            f"{share(int(mask.sum()), len(survey))} have no prompt: their answers are trained as statements",
-            "nothing, if statements are meant; else check which column holds the prompts",
+            f"{share(int(mask.sum()), len(survey))} have no prompt: their answers are trained as statements"
+            f"{wrapped}",
+            f"nothing, if statements are meant{bare}; else check which column holds the prompts",
             rows=survey.row[mask],
         )
 

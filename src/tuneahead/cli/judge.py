@@ -15,6 +15,7 @@ import typer
 from tuneahead.cli import options as opt
 from tuneahead.cli.keeping import keep, keep_outcome, open_history, tell_of_misnamed
 from tuneahead.cli.options import open_console
+from tuneahead.counts import counted
 from tuneahead.errors import TuneAheadError
 
 if TYPE_CHECKING:
@@ -272,10 +273,9 @@ def _announce(found: Assessment, adapter: Path | None) -> None:
 
     print(f"{words.VERDICTS[found.verdict.decision].upper()}  {words.lead(found)}", file=sys.stderr)
     kept = "is dropped in the end, see --adapter" if adapter is None else f"goes to {adapter}"
-    print(
-        f"--verify makes the full run of {found.task.total_steps:,} steps all the same; its adapter {kept}",
-        file=sys.stderr,
-    )
+    run = f"the full run of {counted(found.task.total_steps, 'step')}"
+    deed = f"asks {run}, which the probe was, every item" if found.complete else f"makes {run} all the same"
+    print(f"--verify {deed}; its adapter {kept}", file=sys.stderr)
 
 
 def _lost_adapter(found: Assessment) -> TuneAheadError | None:

@@ -100,7 +100,7 @@ def _late_answer(example: Example, base: Base) -> AnswerTokens | None:
     room = PROMPT_CHARACTERS
     turns = example.messages
     if turns is not None:
-        said = (i for i, turn in enumerate(turns) if turn.role == "assistant" and turn.content.strip())
+        said = (i for i, turn in enumerate(turns) if turn.is_trained)
         stop = next(said, None)
         if stop is None:
             return None

@@ -140,11 +140,20 @@ def _schedule(trainer: Trainer, unknown: dict[str, str]) -> dict[str, object]:
         unknown["schedule"] = f"a recipe has no lr_scheduler_kwargs, here {args.lr_scheduler_kwargs}"
     warmup = 0 if name in WITHOUT_WARM_UP else args.get_warmup_steps(total)
     asked = float(args.warmup_steps or 0.0)
-    if warmup > total:
-        unknown.setdefault("warmup_ratio", f"{warmup:,} warm-up steps are more than the run's {total:,}")
+    if long := long_warmup(trainer):
+        unknown.setdefault("warmup_ratio", long)
     # Below 1 it is a ratio already.
     ratio = asked if warmup and asked < 1 else _ratio(min(warmup, total), total)
     return {"schedule": _SCHEDULES.get(name, "linear"), "warmup_ratio": ratio}
+
+
+def long_warmup(trainer: Trainer) -> str:
+    """That the warm-up is longer than the run, or empty; also where the Trainer was given a scheduler."""
+    args, total = trainer.args, trainer.state.max_steps
+    name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    own = getattr(trainer, "_created_lr_scheduler", True) and name not in WITHOUT_WARM_UP
+    warmup = args.get_warmup_steps(total) if own else 0
+    return f"{warmup:,} warm-up steps are more than the run's {total:,}" if warmup > total else ""
 
 
 def _optimiser(trainer: Trainer, adapter: LiveAdapter, unknown: dict[str, str]) -> dict[str, object]:
@@ -243,11 +252,9 @@ def _targets(adapter: LiveAdapter, unknown: dict[str, str]) -> tuple[str, ...]:
     parameters = {name: str(layer.parameter_name) for name, layer in layers.items() if _is_bare(layer)}
     # Bases in GPTQ or AWQ have linear layers of classes of their own.
     own = {type(cast("LoraLayer", layers[name]).get_base_layer()) for name in adapted - parameters.keys()}
-    plain = [
-        name
-        for name in layer_names(adapter.base, tuple(own))
-        if ".lora_" not in name and name.removesuffix(".base_layer") not in adapted
-    ]
+    # A layer may also have an adapter that is frozen.
+    bases = (name.removesuffix(".base_layer") for name in layer_names(adapter.base, tuple(own)))
+    plain = [name for name in bases if ".lora_" not in name and name not in adapted]
     if parameters:
         bare = ", ".join(sorted(set(parameters.values())))
         unknown["target_modules"] = f"parameters that are no layers have an adapter: {bare}"
@@ -257,7 +264,7 @@ def _targets(adapter: LiveAdapter, unknown: dict[str, str]) -> tuple[str, ...]:
     left_out = sorted({_leaf(name) for name in plain} & names)
     if left_out:
         unknown["target_modules"] = (
-            f"some layers named {', '.join(left_out)} have an adapter and some have none"
+            f"some layers named {', '.join(left_out)} have an adapter that is trained and some have none"
         )
     return tuple(sorted(names))
 

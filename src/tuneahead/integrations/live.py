@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, cast
@@ -40,8 +40,8 @@ class LiveAdapter(AdapterStack):
         if not self.pairs:
             raise ModelError(
                 "the model has no trainable LoRA matrices",
-                remedy="wrap it with peft.get_peft_model(model, LoraConfig(...)) for the Trainer; "
-                "AdaLoRA and other variants are not measured",
+                remedy="wrap it with peft.get_peft_model(model, LoraConfig(...)), or load an adapter with "
+                "is_trainable=True; AdaLoRA and other variants are not measured",
             )
         self.rank = max(a.shape[0] for _, a, _ in self.pairs)
         self.capacity = self.slots = 1
@@ -72,6 +72,12 @@ class LiveAdapter(AdapterStack):
         self._read(self.grads[0], cast("list[tuple[Tensor, Tensor]]", pairs))
         if factor != 1.0:
             self.grads.mul_(factor)
+
+    def with_gradient(self, names: Collection[str]) -> Iterator[str]:
+        """Those of the named layers of which a matrix has a live gradient that is not zero."""
+        for name, *pair in self.pairs:
+            if name in names and any(p.grad is not None and bool(p.grad.any()) for p in pair):
+                yield name
 
     def _read(self, row: Tensor, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         for target, (a, b) in zip(self.targets, pairs, strict=True):
@@ -152,9 +158,22 @@ def _forget_casts() -> None:
 
 def _lora_pairs(base: Base) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
     """Layer name, A (r, n_in) and B (n_out, r) of every trained pair of LoRA matrices, in model order."""
+    return [(name, a, b) for name, _, a, b in _lora_matrices(base) if a.requires_grad and b.requires_grad]
+
+
+def frozen_layers(base: Base) -> list[str]:
+    """Layers on which an adapter is frozen that is trained on others, in model order."""
+    found = [
+        (name, adapter, a.requires_grad or b.requires_grad) for name, adapter, a, b in _lora_matrices(base)
+    ]
+    trained = {adapter for _, adapter, on in found if on}
+    return [name for name, adapter, on in found if adapter in trained and not on]
+
+
+def _lora_matrices(base: Base) -> Iterator[tuple[str, str, nn.Parameter, nn.Parameter]]:
+    """Layer and adapter name, A and B of every pair of LoRA matrices that acts, in model order."""
     from peft.tuners.lora import LoraLayer
 
-    pairs = []
     for name, layer in base.model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
@@ -164,9 +183,8 @@ def _lora_pairs(base: Base) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
                 a, b = (getattr(m[adapter], "weight", None) for m in (layer.lora_A, layer.lora_B))
                 if not (isinstance(a, nn.Parameter) and isinstance(b, nn.Parameter)):
                     continue
-                if a.ndim == b.ndim == 2 and a.requires_grad and b.requires_grad:
-                    pairs.append((name, a, b))
-    return pairs
+                if a.ndim == b.ndim == 2:
+                    yield name, adapter, a, b
 
 
 def live_base(model: PeftModel, tokenizer: PreTrainedTokenizerBase, name: str, device: str) -> Base:

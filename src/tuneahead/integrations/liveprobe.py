@@ -14,7 +14,7 @@ from tuneahead.checks.check import RunLength
 from tuneahead.features.recipes import UNKNOWN_SETTING
 from tuneahead.integrations.arguments import adapter_groups, trainer_recipe
 from tuneahead.integrations.decoding import decode_rows
-from tuneahead.integrations.live import LiveAdapter, same_draws, undisturbed
+from tuneahead.integrations.live import LiveAdapter, frozen_layers, same_draws, undisturbed
 from tuneahead.integrations.losses import Visit
 from tuneahead.integrations.rows import (
     TrainerRows,
@@ -105,6 +105,10 @@ class LiveProbe:
         self.flatness: Flatness | None = None
         self.steps = StepRows()
         self.skipped = 0
+        self.adapted = (*dict.fromkeys(name for name, _, _ in self.adapter.pairs), *frozen_layers(base))
+        """Names of the layers that the trained adapters are on."""
+        self.idle = set(self.adapted)
+        """Those that have had no gradient yet."""
         self._no_visits = ""
         self._gradients = 0
         self._gradient: tuple[float, ...] = (_NAN,) * 5
@@ -124,6 +128,7 @@ class LiveProbe:
         groups = adapter_groups(self.optimizer, self.adapter) or self.optimizer.param_groups
         self._rate = float(groups[0]["lr"])
         self.adapter.pull_gradients(1.0 / clip_factor if clip_factor > 0 else _NAN)
+        self.idle -= set(self.adapter.with_gradient(self.idle))
         norm = torch.linalg.vector_norm(self.adapter.grads, dim=1)
         if scaled and not bool(torch.isfinite(norm).all()):
             # The scaler skips this step: there is no gradient to remember.

@@ -72,8 +72,9 @@ class LossMeter:
         return sums
 
     def _catch(self, module: nn.Module, inputs: object, output: object) -> None:
-        # The first pass of a loss is the one that trains; some trainers make more for their metrics.
-        if self._open and self._output is None:
+        # The first pass with gradients is the one that trains; a loss may ask a reference before it, without
+        # them, and some trainers make more passes for their metrics.
+        if self._open and self._output is None and torch.is_grad_enabled():
             self._output = output
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:

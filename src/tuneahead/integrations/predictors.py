@@ -68,7 +68,6 @@ def known_predictor(
     if misnamed := why_misnamed(base, predictor.origin.bases):
         return None, f"{absent}, {misnamed}"
     keep = (
-        "keep your runs, on nine data sets or more, with Gate(store=RunStore('runs.sqlite')), "
-        "record their scores, then"
+        "keep your runs, on nine data sets or more, with Gate(store='runs.sqlite'), record their scores, then"
     )
     return None, f"{absent}; {keep} {fit_command(benchmark.name)}, then Gate({FITTED!r}, ...)"

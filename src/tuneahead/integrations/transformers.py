@@ -17,7 +17,7 @@ from tuneahead.conclusion import Task, conclude, stopped, task_info
 from tuneahead.errors import PredictorError, StoreError
 from tuneahead.features.sampling import StaticFeatures
 from tuneahead.features.vector import FeatureVector
-from tuneahead.integrations.findings import trainer_findings
+from tuneahead.integrations.findings import idle_layers, trainer_findings
 from tuneahead.integrations.liveprobe import LiveProbe
 from tuneahead.integrations.predictors import by_length, known_predictor, loaded, several
 from tuneahead.integrations.recorder import RunNotes, TraceRecorder
@@ -257,7 +257,8 @@ class Gate(TraceRecorder):
             samples=static.samples if len(probe.examples) == rows else {},
         )
         costs = Costs(check_seconds=seconds, price_per_hour=self.price_per_hour)
-        checkup = Checkup(summary, probe.recipe.full(), self._findings, static.features, costs)
+        findings = (*self._findings, *idle_layers(probe))
+        checkup = Checkup(summary, probe.recipe.full(), findings, static.features, costs)
         info = task_info(
             probe.base,
             self.benchmark,

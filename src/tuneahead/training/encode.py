@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tuneahead.dataset import Example
 from tuneahead.errors import ModelError
+from tuneahead.examples import Example, Message
 from tuneahead.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -210,16 +210,17 @@ def _encode_chat(example: Example, tokenizer: PreTrainedTokenizerBase, max_lengt
 
 
 def _encode_turns(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-    if example.messages is not None:
-        turns = [{"role": m.role, "content": m.content} for m in example.messages]
-    else:
-        turns = [{"role": "user", "content": example.prompt}] if example.prompt else []
-        turns.append({"role": "assistant", "content": example.answer})
+    messages = example.messages
+    if messages is None:
+        asked = (Message("user", example.prompt),) if example.prompt else ()
+        messages = (*asked, Message("assistant", example.answer))
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    trained = [i for i, message in enumerate(messages) if message.is_trained]
     whole = chat_text(tokenizer, turns, generation=False)
     ids: list[int] = []
     answer: list[bool] = []
     done = 0
-    for start, end in _answer_spans(tokenizer, turns, whole):
+    for start, end in _answer_spans(tokenizer, turns, trained, whole):
         if start < done:
             raise _rewritten()
         _append(tokenizer, whole[done:start], False, ids, answer)
@@ -234,15 +235,14 @@ def _encode_turns(example: Example, tokenizer: PreTrainedTokenizerBase, max_leng
 
 
 def _answer_spans(
-    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], whole: str
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], trained: Sequence[int], whole: str
 ) -> Iterator[tuple[int, int]]:
-    """Where each assistant turn that says something stands in the rendered conversation, with its end."""
-    said = [i for i, turn in enumerate(turns) if turn["role"] == "assistant" and turn["content"].strip()]
+    """Where each turn that is trained stands in the rendered conversation, with its end."""
     end = ""
-    for index in said:
+    for index in trained:
         span = _nested_span(tokenizer, turns, index, whole)
         if span is None:
-            end = end or _around(tokenizer, turns[: said[-1] + 1], said[-1])[1]
+            end = end or _around(tokenizer, turns[: trained[-1] + 1], trained[-1])[1]
             span = _filled_span(tokenizer, turns, index, whole, end)
         yield span
 
