@@ -151,6 +151,12 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["check", "DATA", "-r", "STEPS", "-s", "epochs=1"], "epochs=1 has no effect: max_steps is 600"),
         (["check", "DATA", "-s", "seed=1", "-s", "seed=2"], "--set seed was given twice, as 1 and as 2"),
         (["check", "DATA", "-m", "text=a", "-m", "text=b"], "--mapping text was given twice, as a and as b"),
+        (
+            ["check", "DATA", "-r", "RECIPE", "--recipe", "STEPS"],
+            "--recipe is given twice and takes one value",
+        ),
+        (["assess", "DATA", "--benchmark", "EXAM", "--benchmark=lab-exam"], "--benchmark is given twice"),
+        (["runs", "list", "--store", "a.sqlite", "--store", "b.sqlite"], "--store is given twice"),
         (["rank", "DATA", "-r", "RECIPE", "-r", "WRONG"], "wrong.yaml: recipe field 'batch_size' is 0"),
         (["assess", "DATA", "--mapping", "question=prompt"], "question"),
         (["assess", "DATA", "--probe-steps", "2"], "2 steps"),
@@ -951,6 +957,34 @@ def test_a_build_that_ctrl_c_ends_says_what_it_leaves(
     monkeypatch.setattr("tuneahead.build.execute.execute", execute)
     said = tuneahead("build", "--store", tmp_path / "s.sqlite", code=130).stderr
     assert "stopped with 1 run in" in said and "the same command goes on from there" in said
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_a_command_that_is_stopped_says_that_it_wrote_nothing(
+    tuneahead: Run, data: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException, code: int
+) -> None:
+    monkeypatch.setattr("tuneahead.checkup.examine", _raising(stop))
+    assert tuneahead("check", data, code=code) == Done("", "stopped, nothing was written\n")
+
+
+def test_a_full_run_that_is_stopped_leaves_what_its_probe_told(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assessing(monkeypatch, made_assessment())
+    store = tmp_path / "s.sqlite"
+    monkeypatch.setattr("tuneahead.judge.verify", _raising(KeyboardInterrupt()))
+    said = tuneahead("assess", data, "--verify", "--store", store, code=130)
+    assert "58.3" in said.stdout and "what is shown is what its probe told" in said.stderr
+    monkeypatch.setattr("tuneahead.judge.verify", _raising(SystemExit(143)))
+    said = tuneahead("assess", data, "--verify", "--store", store, code=143)
+    assert not said.stdout and f"stopped, the probed run is kept in {store}" in said.stderr
+
+
+def _raising(stop: BaseException) -> Callable[..., None]:
+    def raises(*arguments: object, **options: object) -> None:
+        raise stop
+
+    return raises
 
 
 def test_the_verdict_is_told_before_the_full_run_begins(

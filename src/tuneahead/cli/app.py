@@ -15,6 +15,7 @@ import typer
 
 from tuneahead import __version__
 from tuneahead.cli import data, fitting, history, judge, runs
+from tuneahead.cli.command import Command
 from tuneahead.errors import TuneAheadError
 from tuneahead.printable import printable
 
@@ -106,7 +107,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     history.backtest,
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 app.add_typer(runs.runs, name="runs")
 
 

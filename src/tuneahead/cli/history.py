@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuneahead.cli.command import told_when_stopped
 from tuneahead.cli.options import OUTPUT, AsJson, StoreFile, open_console
 from tuneahead.cli.ownruns import (
     MOST_SEED,
@@ -58,7 +57,7 @@ def build(
     plan = lab_plan(datasets, recipes, seed=seed, seeds=tuple(range(seeds)))
     lines = None if sys.stderr.isatty() else ProgressLines(sys.stderr)
     options = BuildOptions(workers=workers, width=width, cluster=cluster)
-    with _told_of_a_stop(store), ProgressBar() as bar:
+    with told_when_stopped(lambda: _left_in(store)), ProgressBar() as bar:
         bar.stage("Starting workers")
 
         def show(progress: BuildProgress) -> None:
@@ -79,16 +78,11 @@ def build(
         print(f"given up: {run_id}: {reason}")
 
 
-@contextmanager
-def _told_of_a_stop(store: Path) -> Iterator[None]:
-    """Of a build that Ctrl+C or SIGTERM ends: what it leaves, and that it can go on."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        if store.is_file():
-            held = counted(len(open_store(store)), "run")
-            print(f"stopped with {held} in {store}: the same command goes on from there", file=sys.stderr)
-        raise
+def _left_in(store: Path) -> str:
+    if not store.is_file():
+        return ""
+    held = counted(len(open_store(store)), "run")
+    return f"stopped with {held} in {store}: the same command goes on from there"
 
 
 def backtest(
