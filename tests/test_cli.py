@@ -163,6 +163,7 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["assess", "DATA", "--benchmark", "no-such"], "no-such"),
         (["assess", "DATA", "--base", "./no-such-model"], "there is no folder ./no-such-model"),
         (["assess", "DATA", "--base", "~/no-such-model"], "there is no folder ~/no-such-model"),
+        (["assess", "DATA", "-b", "./no-such-model", "--predictor", "nix"], "nix holds no predictor"),
         (["assess", "DATA", "--benchmark", "no-such.jsonl"], "no-such.jsonl"),
         (["clean", "DATA", "--out", "DATA"], "overwritten"),
         (["check", "DATA", "--fix", "DATA"], "overwritten"),
