@@ -156,6 +156,10 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
             "--recipe is given twice and takes one value",
         ),
         (["assess", "DATA", "--benchmark", "EXAM", "--benchmark=lab-exam"], "--benchmark is given twice"),
+        (["check", "DATA", "--benchmark", ""], "--benchmark is given without a value"),
+        (["clean", "DATA", "-o", "x.jsonl", "--benchmark="], "--benchmark is given without a value"),
+        (["rank", "DATA", "-r", "RECIPE", "-r", ""], "--recipe is given without a value"),
+        (["backtest", "--json", "--markdown"], "--json and --markdown were both given"),
         (["runs", "list", "--store", "a.sqlite", "--store", "b.sqlite"], "--store is given twice"),
         (["rank", "DATA", "-r", "RECIPE", "-r", "WRONG"], "wrong.yaml: recipe field 'batch_size' is 0"),
         (["assess", "DATA", "--mapping", "question=prompt"], "question"),
@@ -580,13 +584,15 @@ def test_old_runs_come_in_from_their_logs_and_are_shown_with_what_they_lack(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     path, mlruns = tmp_path / "runs.sqlite", tmp_path / "mlruns"
-    arguments = ("runs", "import", mlruns, "--store", path, "--benchmark", "exam", "--score", "eval_exam")
+    scored = ("runs", "import", mlruns, "--score", "eval_exam")
+    wanted = (*scored, "--benchmark", "exam")
+    arguments = (*wanted, "--store", path)
     said = tuneahead(*arguments).stdout
     assert "3 runs imported, 0 were there, 3 got a score" in said
     assert "eval_exam was read as a fraction of 1, as the score on exam" in said
     assert "They count as 3 tasks on 2 data sets; if they are more, import into a new store" in said
     named = ("--store", tmp_path / "named.sqlite", "--data-by", "learning_rate")
-    assert "They count as 3 tasks on 3 data sets\n" in tuneahead(*arguments, *named).stdout
+    assert "They count as 3 tasks on 3 data sets\n" in tuneahead(*wanted, *named).stdout
     (line,) = [line for line in said.splitlines() if line.endswith("(a log holds no such measurement)")]
     assert line.startswith("absent in 3: ") and "flatness" in line and "row visits" in line
     assert "absent" not in tuneahead(*arguments).stdout
@@ -611,8 +617,8 @@ def test_old_runs_come_in_from_their_logs_and_are_shown_with_what_they_lack(
     loss = sorted(mlruns.glob("*/*/metrics/loss"))[0]
     loss.write_text("not a line\n")
     assert f"left out: {loss}, row 1: 'not a line'" in tuneahead(*arguments).stderr
-    for option, value in (("--chance", "250"), ("--benchmark", "")):
-        assert "error:" in tuneahead(*arguments, option, value, code=2).stderr
+    for impossible in ((*arguments, "--chance", "250"), (*scored, "--store", path)):
+        assert "error:" in tuneahead(*impossible, code=2).stderr
     wrong = tuneahead("runs", "import", tmp_path / "nowhere", "--store", path, code=2).stderr
     assert "there is no" in wrong and "mlruns" in wrong
 

@@ -19,23 +19,31 @@ class Command(TyperCommand):
     """A command of ours.
 
     Where Ctrl+C or SIGTERM ends it, one line says what it leaves: see :func:`told_when_stopped`. Raises
-    :class:`TuneAheadError` for an option of one value that is given twice: the last would win.
+    :class:`TuneAheadError` for an option of one value that is given twice, for the last would win, and for an
+    empty value, for many a default stands in where nothing was named.
     """
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """As typer does, once no option is given twice."""
+        """As typer does, once every option is known to be given with a value, and once."""
         if not ctx.resilient_parsing:
-            self._refuse_twins(ctx, args)
+            self._require_values(ctx, args)
         return super().parse_args(ctx, args)
 
-    def _refuse_twins(self, ctx: Context, args: list[str]) -> None:
-        _, _, given = self.make_parser(ctx).parse_args(args=[*args])
+    def _require_values(self, ctx: Context, args: list[str]) -> None:
+        values, _, given = self.make_parser(ctx).parse_args(args=[*args])
         seen: set[str] = set()
         for one in given:
             # A flag says the same a second time.
-            if not isinstance(one, TyperOption) or one.multiple or one.is_flag:
+            if not isinstance(one, TyperOption) or one.is_flag:
                 continue
-            if (name := max(one.opts, key=len)) in seen:
+            name = max(one.opts, key=len)
+            value = values[one.name]
+            if "" in (value if one.multiple else [value]):
+                raise TuneAheadError(
+                    f"{name} is given without a value",
+                    remedy="leave it out; or is a variable of the shell not set?",
+                )
+            if name in seen and not one.multiple:
                 raise TuneAheadError(f"{name} is given twice and takes one value", remedy="give it once")
             seen.add(name)
 

@@ -22,6 +22,7 @@ from tuneahead.cli.ownruns import (
 )
 from tuneahead.cli.runs import open_store
 from tuneahead.counts import counted
+from tuneahead.errors import TuneAheadError
 
 if TYPE_CHECKING:
     from tuneahead.backtest.result import BacktestResult
@@ -120,6 +121,8 @@ def backtest(
 
     Without --store or --table: the stored result on the shipped runs.
     """
+    if as_json and markdown:
+        raise TuneAheadError("--json and --markdown were both given", remedy="give one of them")
     refuse_idle_of_store(store, {"--benchmark": benchmark})
     asks_for_more = refit or system or seed or store is not None or table is not None
     result = None if asks_for_more else _shipped_result(protocol)
