@@ -974,6 +974,13 @@ def test_a_command_that_is_stopped_says_that_it_wrote_nothing(
     assert tuneahead("check", data, code=code) == Done("", "stopped, nothing was written\n")
 
 
+def test_a_reader_that_has_enough_of_the_results_stops_nothing(
+    tuneahead: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuneahead.checkup.examine", _raising(SystemExit(1)))
+    assert tuneahead("check", data, code=1) == Done("", "")
+
+
 def test_a_full_run_that_is_stopped_leaves_what_its_probe_told(
     tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

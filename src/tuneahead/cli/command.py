@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperOption
 
 from tuneahead.errors import TuneAheadError
 
+EXIT_TERMINATED = 143
 # The class of what typer hands over here is its own affair: it is that of click in some of its versions.
 Context = Any
 
@@ -52,8 +53,10 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, SystemExit) as stop:
-            told = getattr(stop, "__notes__", ["stopped, nothing was written"])
-            print("\n".join(told), file=sys.stderr)
+            # Where whoever read the results has enough of them, rich ends the program, too.
+            if isinstance(stop, KeyboardInterrupt) or stop.code == EXIT_TERMINATED:
+                told = getattr(stop, "__notes__", ["stopped, nothing was written"])
+                print("\n".join(told), file=sys.stderr)
             raise
 
 
