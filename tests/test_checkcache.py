@@ -88,6 +88,16 @@ def test_a_changed_base_or_changed_code_is_another_key(
     assert len({first, changed, key_of(data, setup=Setup(base=str(base)))}) == 3
 
 
+def test_another_model_of_the_same_size_and_time_is_another_key(data: Path, tmp_path: Path) -> None:
+    weights = _base(tmp_path) / "model.safetensors"
+    keys = set()
+    for content in ("one", "two"):
+        weights.write_text(content)
+        os.utime(weights, (0, 0))
+        keys.add(key_of(data, setup=Setup(base=str(weights.parent))))
+    assert len(keys) == 2
+
+
 def test_a_gguf_file_and_a_base_in_the_cache_are_told_apart_by_their_files(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

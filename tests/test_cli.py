@@ -151,12 +151,23 @@ def test_every_command_has_help_that_fits_80_columns(tuneahead: Run, command: st
         (["check", "DATA", "-r", "STEPS", "-s", "epochs=1"], "epochs=1 has no effect: max_steps is 600"),
         (["check", "DATA", "-s", "seed=1", "-s", "seed=2"], "--set seed was given twice, as 1 and as 2"),
         (["check", "DATA", "-m", "text=a", "-m", "text=b"], "--mapping text was given twice, as a and as b"),
+        (
+            ["check", "DATA", "-r", "RECIPE", "--recipe", "STEPS"],
+            "--recipe is given twice and takes one value",
+        ),
+        (["assess", "DATA", "--benchmark", "EXAM", "--benchmark=lab-exam"], "--benchmark is given twice"),
+        (["check", "DATA", "--benchmark", ""], "--benchmark is given without a value"),
+        (["clean", "DATA", "-o", "x.jsonl", "--benchmark="], "--benchmark is given without a value"),
+        (["rank", "DATA", "-r", "RECIPE", "-r", ""], "--recipe is given without a value"),
+        (["backtest", "--json", "--markdown"], "--json and --markdown were both given"),
+        (["runs", "list", "--store", "a.sqlite", "--store", "b.sqlite"], "--store is given twice"),
         (["rank", "DATA", "-r", "RECIPE", "-r", "WRONG"], "wrong.yaml: recipe field 'batch_size' is 0"),
         (["assess", "DATA", "--mapping", "question=prompt"], "question"),
         (["assess", "DATA", "--probe-steps", "2"], "2 steps"),
         (["assess", "DATA", "--benchmark", "no-such"], "no-such"),
         (["assess", "DATA", "--base", "./no-such-model"], "there is no folder ./no-such-model"),
         (["assess", "DATA", "--base", "~/no-such-model"], "there is no folder ~/no-such-model"),
+        (["assess", "DATA", "-b", "./no-such-model", "--predictor", "nix"], "nix holds no predictor"),
         (["assess", "DATA", "--benchmark", "no-such.jsonl"], "no-such.jsonl"),
         (["clean", "DATA", "--out", "DATA"], "overwritten"),
         (["check", "DATA", "--fix", "DATA"], "overwritten"),
@@ -573,13 +584,15 @@ def test_old_runs_come_in_from_their_logs_and_are_shown_with_what_they_lack(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     path, mlruns = tmp_path / "runs.sqlite", tmp_path / "mlruns"
-    arguments = ("runs", "import", mlruns, "--store", path, "--benchmark", "exam", "--score", "eval_exam")
+    scored = ("runs", "import", mlruns, "--score", "eval_exam")
+    wanted = (*scored, "--benchmark", "exam")
+    arguments = (*wanted, "--store", path)
     said = tuneahead(*arguments).stdout
     assert "3 runs imported, 0 were there, 3 got a score" in said
     assert "eval_exam was read as a fraction of 1, as the score on exam" in said
     assert "They count as 3 tasks on 2 data sets; if they are more, import into a new store" in said
     named = ("--store", tmp_path / "named.sqlite", "--data-by", "learning_rate")
-    assert "They count as 3 tasks on 3 data sets\n" in tuneahead(*arguments, *named).stdout
+    assert "They count as 3 tasks on 3 data sets\n" in tuneahead(*wanted, *named).stdout
     (line,) = [line for line in said.splitlines() if line.endswith("(a log holds no such measurement)")]
     assert line.startswith("absent in 3: ") and "flatness" in line and "row visits" in line
     assert "absent" not in tuneahead(*arguments).stdout
@@ -604,8 +617,8 @@ def test_old_runs_come_in_from_their_logs_and_are_shown_with_what_they_lack(
     loss = sorted(mlruns.glob("*/*/metrics/loss"))[0]
     loss.write_text("not a line\n")
     assert f"left out: {loss}, row 1: 'not a line'" in tuneahead(*arguments).stderr
-    for option, value in (("--chance", "250"), ("--benchmark", "")):
-        assert "error:" in tuneahead(*arguments, option, value, code=2).stderr
+    for impossible in ((*arguments, "--chance", "250"), (*scored, "--store", path)):
+        assert "error:" in tuneahead(*impossible, code=2).stderr
     wrong = tuneahead("runs", "import", tmp_path / "nowhere", "--store", path, code=2).stderr
     assert "there is no" in wrong and "mlruns" in wrong
 
@@ -951,6 +964,41 @@ def test_a_build_that_ctrl_c_ends_says_what_it_leaves(
     monkeypatch.setattr("tuneahead.build.execute.execute", execute)
     said = tuneahead("build", "--store", tmp_path / "s.sqlite", code=130).stderr
     assert "stopped with 1 run in" in said and "the same command goes on from there" in said
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_a_command_that_is_stopped_says_that_it_wrote_nothing(
+    tuneahead: Run, data: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException, code: int
+) -> None:
+    monkeypatch.setattr("tuneahead.checkup.examine", _raising(stop))
+    assert tuneahead("check", data, code=code) == Done("", "stopped, nothing was written\n")
+
+
+def test_a_reader_that_has_enough_of_the_results_stops_nothing(
+    tuneahead: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuneahead.checkup.examine", _raising(SystemExit(1)))
+    assert tuneahead("check", data, code=1) == Done("", "")
+
+
+def test_a_full_run_that_is_stopped_leaves_what_its_probe_told(
+    tuneahead: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assessing(monkeypatch, made_assessment())
+    store = tmp_path / "s.sqlite"
+    monkeypatch.setattr("tuneahead.judge.verify", _raising(KeyboardInterrupt()))
+    said = tuneahead("assess", data, "--verify", "--store", store, code=130)
+    assert "58.3" in said.stdout and "what is shown is what its probe told" in said.stderr
+    monkeypatch.setattr("tuneahead.judge.verify", _raising(SystemExit(143)))
+    said = tuneahead("assess", data, "--verify", "--store", store, code=143)
+    assert not said.stdout and f"stopped, the probed run is kept in {store}" in said.stderr
+
+
+def _raising(stop: BaseException) -> Callable[..., None]:
+    def raises(*arguments: object, **options: object) -> None:
+        raise stop
+
+    return raises
 
 
 def test_the_verdict_is_told_before_the_full_run_begins(

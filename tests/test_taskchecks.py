@@ -47,3 +47,27 @@ def test_recipes_of_one_template_and_length_read_the_rows_together(tmp_path: Pat
     assert [task.checkup.recipe for task in together] == alike
     assert together[1].checkup.findings == alone.checkup.findings
     assert together[1].checkup.stopped and not together[0].checkup.stopped
+
+
+def test_the_stages_before_a_probe_say_how_far_they_are(tmp_path: Path) -> None:
+    write_jsonl(generate(healthy_example())[:60], tmp_path / "rows.jsonl")
+    dataset = read_examples(tmp_path / "rows.jsonl")
+    dataset = replace(dataset, examples=dataset.examples * 20)
+    exam = replace(lab_exam(), items=lab_exam().items[::20])
+    bench = Workbench(Setup(), load_base("lab"), exam, None, "no predictor was fitted")
+    told: list[tuple[str, int, int]] = []
+
+    class Noting:
+        def stage(self, text: str, total_steps: int = 0) -> None:
+            told.append((text, 0, total_steps))
+
+        def advance(self, steps: int) -> None:
+            text, done, total = told[-1]
+            told[-1] = text, done + steps, total
+
+    check_tasks(dataset, [Recipe(template="raw", max_length=64)], bench, Noting())
+    assert told == [
+        ("Rows into tokens", 1200, 1200),
+        ("Preflight, rows", 1000, 1200),
+        ("Static features", 0, 0),
+    ]

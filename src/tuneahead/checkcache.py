@@ -85,7 +85,8 @@ def _base_stamp(base: str) -> str:
         stats = [(path, path.stat()) for path in _base_files(base) if path.is_file()]
     except (OSError, ModelError):
         return ""
-    return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats)
+    # A file that an archive or an image brings may have the time of another that lay there before.
+    return "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}" for path, stat in stats)
 
 
 def _base_files(base: str) -> list[Path]:

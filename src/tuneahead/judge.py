@@ -234,8 +234,7 @@ def _assess_all(
 ) -> list[Assessment]:
     from tuneahead.training.probe import ProbeTask, run_probes
 
-    watch.stage("Preflight and static features")
-    tasks = check_tasks(dataset, recipes, bench)
+    tasks = check_tasks(dataset, recipes, bench, watch)
     going = [i for i, task in enumerate(tasks) if not task.checkup.stopped]
     found: dict[int, Assessment] = {
         i: stopped(task, goal) for i, task in enumerate(tasks) if task.checkup.stopped

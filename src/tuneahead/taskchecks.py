@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,14 +13,19 @@ from tuneahead.conclusion import Task, task_info
 from tuneahead.errors import ModelError, TuneAheadError
 from tuneahead.recipe import Recipe
 from tuneahead.verdict import Finding
+from tuneahead.watch import SILENT, Watch
 from tuneahead.workbench import Workbench
 
 if TYPE_CHECKING:
     from tuneahead.checks.encoding import TokenMeasures
     from tuneahead.dataset import Dataset
+    from tuneahead.examples import Example
     from tuneahead.features.sampling import StaticFeatures
     from tuneahead.survey import Survey
-    from tuneahead.training.encode import RunData
+    from tuneahead.training.encode import Encoded, RunData
+
+_ROWS_AT_ONCE = 1_000
+"""Rows between two steps of a progress display."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class _Read:
     seconds: float
 
 
-def check_tasks(dataset: Dataset, recipes: Sequence[Recipe], bench: Workbench) -> list[Task]:
+def check_tasks(
+    dataset: Dataset, recipes: Sequence[Recipe], bench: Workbench, watch: Watch = SILENT
+) -> list[Task]:
     """A task for each recipe, checked as far as it can be without training, in the order of the recipes."""
     alike: dict[tuple[str, int], list[int]] = {}
     for place, recipe in enumerate(recipes):
@@ -52,30 +59,33 @@ def check_tasks(dataset: Dataset, recipes: Sequence[Recipe], bench: Workbench) -
     tasks: dict[int, Task] = {}
     measured: _Measured | None = None
     for places in alike.values():
-        read = _read(dataset, recipes[places[0]], bench)
-        measured = measured or _measure(dataset, bench, read.survey)
+        read = _read(dataset, recipes[places[0]], bench, watch)
+        if measured is None:
+            watch.stage("Static features")
+            measured = _measure(dataset, bench, read.survey)
         for place in places:
             tasks[place] = _task(dataset, recipes[place].full(), bench, read, measured)
     return [tasks[place] for place in range(len(recipes))]
 
 
-def _read(dataset: Dataset, recipe: Recipe, bench: Workbench) -> _Read:
+def _read(dataset: Dataset, recipe: Recipe, bench: Workbench, watch: Watch) -> _Read:
     from tuneahead.checks.check import found
     from tuneahead.checks.encoding import measure_tokens
     from tuneahead.preflight import window_of
     from tuneahead.survey import take_survey
     from tuneahead.training.encode import data_fingerprint, split_data
-    from tuneahead.training.probe import encode_rows
 
     began = time.perf_counter()
     refused: tuple[Finding, ...] = ()
     try:
-        encoded = encode_rows(bench.base, dataset.examples, recipe)
+        encoded = _encoded(dataset, recipe, bench, watch)
     except ModelError as error:
         encoded, refused = [], (found("chat-template", "stop", error.message, error.remedy),)
     tokenizer = None if refused else bench.base.tokenizer
     window = None if tokenizer is None else window_of(tokenizer, recipe)
-    survey = take_survey(dataset.examples, window=window, benchmarks=(bench.benchmark,))
+    watch.stage("Preflight, rows", dataset.rows)
+    rows = _counted(dataset.examples, watch)
+    survey = take_survey(rows, window=window, benchmarks=(bench.benchmark,))
     return _Read(
         survey,
         None if tokenizer is None else measure_tokens(survey, tokenizer, recipe),
@@ -85,6 +95,25 @@ def _read(dataset: Dataset, recipe: Recipe, bench: Workbench) -> _Read:
         refused=refused,
         seconds=time.perf_counter() - began,
     )
+
+
+def _encoded(dataset: Dataset, recipe: Recipe, bench: Workbench, watch: Watch) -> list[Encoded]:
+    from tuneahead.training.probe import encode_rows
+
+    watch.stage("Rows into tokens", dataset.rows)
+    encoded: list[Encoded] = []
+    for at in range(0, dataset.rows, _ROWS_AT_ONCE):
+        rows = dataset.examples[at : at + _ROWS_AT_ONCE]
+        encoded += encode_rows(bench.base, rows, recipe)
+        watch.advance(len(rows))
+    return encoded
+
+
+def _counted(examples: Iterable[Example], watch: Watch) -> Iterator[Example]:
+    for number, example in enumerate(examples, 1):
+        yield example
+        if number % _ROWS_AT_ONCE == 0:
+            watch.advance(_ROWS_AT_ONCE)
 
 
 def _measure(dataset: Dataset, bench: Workbench, survey: Survey) -> _Measured:

@@ -153,6 +153,8 @@ def open_workbench(
     base is fetched and loaded. Raises ModelError, BenchmarkError or PredictorError, and TuneAheadError for an
     impossible price.
     """
+    from tuneahead.predictor.predictor import load_predictor
+
     require_probe_steps(setup.probe_steps)
     require_price(setup.price_per_hour)
     if not setup.weights:
@@ -160,15 +162,15 @@ def open_workbench(
             "a base without its weights can't be trained or asked", remedy="leave weights=False to check"
         )
     benchmark = find_benchmark(setup.benchmark)
+    # Before the base, which may take minutes to fetch: a folder without a predictor is an error.
+    given = load_predictor(setup.predictor) if forecasts and setup.predictor else None
     from tuneahead.training.models import load_base
 
     watch.stage(f"Loading base {setup.base_name}")
     base = load_base(setup.base_name, precision=setup.precision, device=setup.device, watch=watch)
     predictor, absent = None, "no predictor was loaded"
     if forecasts:
-        predictor, absent = find_predictor(
-            setup.predictor, base.name, benchmark.name, store, benchmark.identity
-        )
+        predictor, absent = find_predictor(given, base.name, benchmark.name, store, benchmark.identity)
     return Workbench(setup, base, benchmark, predictor, absent)
 
 
@@ -219,17 +221,15 @@ def _names_task_file(name: str) -> bool:
 
 
 def find_predictor(
-    folder: str | Path, base: str, benchmark: str, store: str = RUNS, fingerprint: str = ""
+    given: Predictor | None, base: str, benchmark: str, store: str = RUNS, fingerprint: str = ""
 ) -> tuple[Predictor | None, str]:
-    """The predictor in ``folder`` if it knows this base and benchmark, else why not.
+    """The predictor that was given if it knows this base and benchmark, else why not.
 
-    An empty ``folder`` means the one shipped for this base, and where there is none the lab's. Source:
+    None stands for the one shipped for this base, and where there is none the lab's. Source:
     method.md, "From one base and benchmark to another": with no row of its own, a base gets no forecast.
     ``fingerprint`` tells benchmarks of one name apart.
     """
-    from tuneahead.predictor.predictor import load_predictor
-
-    predictor, absent = (load_predictor(folder), "") if folder else shipped_for(base)
+    predictor, absent = (given, "") if given is not None else shipped_for(base)
     if predictor is None:
         return None, absent
     if absent := why_unknown(predictor, base, benchmark, fingerprint):

@@ -44,11 +44,11 @@ def test_a_corrected_predictor_is_for_the_new_base_alone(general, make_table, tm
     assert adapted.origin.bases == ("other",) and adapted.origin.benchmarks == ("their exam",)
     assert adapted.chance_pp == pytest.approx(20.0)
     adapted.save(tmp_path)
-    assert find_predictor(str(tmp_path), "other", "their exam")[0] is not None
+    assert find_predictor(load_predictor(tmp_path), "other", "their exam")[0] is not None
     for base, benchmark in (("lab", "their exam"), ("other", "exam")):
-        found, why = find_predictor(str(tmp_path), base, benchmark)
+        found, why = find_predictor(load_predictor(tmp_path), base, benchmark)
         assert found is None and "has seen no run" in why
-    hint = find_predictor(str(tmp_path), "other", "his exam", "my runs.sqlite")[1]
+    hint = find_predictor(load_predictor(tmp_path), "other", "his exam", "my runs.sqlite")[1]
     assert "fit --store 'my runs.sqlite' --benchmark 'his exam' --start shipped'" in hint
     # Without it the shipped predictor would be asked again.
     assert hint.endswith("then assess with --predictor predictor")
@@ -62,12 +62,12 @@ def test_another_name_of_the_known_base_s_folder_is_told_apart_from_a_new_base(
     own = other_base(make_table, 30)
     adapt(general, replace(own, bases=("./my-model",) * 30)).save(tmp_path / "mine")
     for name in ("my-model", "./my-model/", str(tmp_path / "my-model")):
-        found, why = find_predictor("mine", name, own.benchmarks[0])
+        found, why = find_predictor(load_predictor("mine"), name, own.benchmarks[0])
         assert found is None
         assert why.endswith(
             "(it knows ./my-model), which is the same folder: name the base ./my-model, as its runs do"
         )
-    assert "keep your runs" in find_predictor("mine", "elsewhere", own.benchmarks[0])[1]
+    assert "keep your runs" in find_predictor(load_predictor("mine"), "elsewhere", own.benchmarks[0])[1]
 
 
 def test_a_predictor_forecasts_for_no_other_benchmark_of_the_same_name(general, make_table, tmp_path):
@@ -75,10 +75,10 @@ def test_a_predictor_forecasts_for_no_other_benchmark_of_the_same_name(general, 
     adapted = adapt(general, replace(own, benchmark_fingerprints=("sums",) * 30))
     adapted.save(tmp_path)
     name = own.benchmarks[0]
-    found, why = find_predictor(str(tmp_path), "other", name, fingerprint="products")
+    found, why = find_predictor(load_predictor(tmp_path), "other", name, fingerprint="products")
     assert found is None and why.startswith(f"the predictor knows another benchmark named {name}")
     for known in ("sums", ""):
-        assert find_predictor(str(tmp_path), "other", name, fingerprint=known)[0] is not None
+        assert find_predictor(load_predictor(tmp_path), "other", name, fingerprint=known)[0] is not None
 
 
 def test_the_shift_is_that_of_the_scores_before_their_limits(general, make_table):

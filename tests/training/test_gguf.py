@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,31 @@ def test_two_processes_may_convert_at_once(tmp_path: Path, cache: Path) -> None:
     assert load_base(str(path), device="cpu").context_tokens == 128
 
 
+def test_what_a_killed_conversion_left_goes_at_the_next_start_and_one_at_work_is_left_alone(
+    tmp_path: Path, cache: Path
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    folder = convert_file(path)
+    left, busy, new = (cache / f".converting-{name}" for name in ("left", "busy", "new"))
+    for scratch in (left, busy, new):
+        scratch.mkdir()
+        (scratch / "model.safetensors").write_bytes(b"half of it")
+    for scratch in (left, busy):
+        os.utime(scratch, (0, time.time() - 60))
+        os.utime(scratch / "model.safetensors", (0, time.time() - 60))
+    code = (
+        "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX);"
+        "print('locked', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(busy)], stdout=subprocess.PIPE)
+    assert other.stdout is not None and other.stdout.readline() == b"locked\n"
+    assert convert_file(path) == folder and sorted(converted(cache)) == sorted([busy, new, folder])
+    other.kill()
+    other.wait()
+    assert convert_file(path) == folder and sorted(converted(cache)) == sorted([new, folder])
+
+
 def test_torn_files_and_full_places_are_refused(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,7 +106,7 @@ def test_torn_files_and_full_places_are_refused(
     write_tiny_gguf(path)
     (tmp_path / "taken").write_text("")
     monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path / "taken"))
-    with pytest.raises(ModelError, match="can't create the cache folder") as caught:
+    with pytest.raises(ModelError, match="can't write to the cache folder") as caught:
         load_base(str(path), device="cpu")
     assert "TUNEAHEAD_CACHE" in caught.value.remedy
     with pytest.raises(ModelError, match="no file"):

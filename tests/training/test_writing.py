@@ -15,6 +15,7 @@ from tuneahead.training import writing
 from tuneahead.training.lora import AdapterStack
 from tuneahead.training.models import Base, load_base
 from tuneahead.training.scoring import encode_benchmark, score_benchmark
+from tuneahead.training.wholescore import whole_score_pp
 from tuneahead.training.writing import write_answers
 
 PROMPTS = [" ".join(WORDS[i : i + 1 + (5 * i) % 4]) for i in range(9)]
@@ -107,6 +108,19 @@ def test_the_end_tokens_of_the_models_generation_end_an_answer(tiny: Base) -> No
     (token,) = ids_of(tiny, said[1])
     tiny.model.generation_config.eos_token_id = [1, token]
     assert written(tiny, PROMPTS[1]) == said[:1]
+
+
+def test_a_kept_score_is_not_that_of_other_end_tokens(
+    tiny: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEAHEAD_CACHE", str(tmp_path))
+    said = written(tiny, PROMPTS[1])
+    item = GenerationItem("1", PROMPTS[1], (" ".join(said),))
+    benchmark = Benchmark("free", "f1", [item], Asking(max_new_tokens=len(said), stop=()))
+    assert whole_score_pp(tiny, benchmark) == whole_score_pp(tiny, benchmark) == 100
+    changed = dataclasses.replace(tiny)
+    changed.model.generation_config.eos_token_id = [1, *ids_of(tiny, said[1])]
+    assert whole_score_pp(changed, benchmark) == score_benchmark(changed, benchmark).score_pp < 100
 
 
 def test_a_benchmark_of_written_answers_is_scored_by_its_metric(tiny: Base) -> None:

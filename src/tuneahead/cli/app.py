@@ -15,10 +15,11 @@ import typer
 
 from tuneahead import __version__
 from tuneahead.cli import data, fitting, history, judge, runs
+from tuneahead.cli.command import EXIT_TERMINATED, Command
 from tuneahead.errors import TuneAheadError
 from tuneahead.printable import printable
 
-EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 _UNWRITABLE = {
     errno.ENOSPC: "no space is left to write to",
     errno.EDQUOT: "the quota of what may be written is used up",
@@ -106,7 +107,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     history.backtest,
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 app.add_typer(runs.runs, name="runs")
 
 

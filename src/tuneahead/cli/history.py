@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuneahead.cli.command import told_when_stopped
 from tuneahead.cli.options import OUTPUT, AsJson, StoreFile, open_console
 from tuneahead.cli.ownruns import (
     MOST_SEED,
@@ -23,6 +22,7 @@ from tuneahead.cli.ownruns import (
 )
 from tuneahead.cli.runs import open_store
 from tuneahead.counts import counted
+from tuneahead.errors import TuneAheadError
 
 if TYPE_CHECKING:
     from tuneahead.backtest.result import BacktestResult
@@ -58,7 +58,7 @@ def build(
     plan = lab_plan(datasets, recipes, seed=seed, seeds=tuple(range(seeds)))
     lines = None if sys.stderr.isatty() else ProgressLines(sys.stderr)
     options = BuildOptions(workers=workers, width=width, cluster=cluster)
-    with _told_of_a_stop(store), ProgressBar() as bar:
+    with told_when_stopped(lambda: _left_in(store)), ProgressBar() as bar:
         bar.stage("Starting workers")
 
         def show(progress: BuildProgress) -> None:
@@ -79,16 +79,11 @@ def build(
         print(f"given up: {run_id}: {reason}")
 
 
-@contextmanager
-def _told_of_a_stop(store: Path) -> Iterator[None]:
-    """Of a build that Ctrl+C or SIGTERM ends: what it leaves, and that it can go on."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        if store.is_file():
-            held = counted(len(open_store(store)), "run")
-            print(f"stopped with {held} in {store}: the same command goes on from there", file=sys.stderr)
-        raise
+def _left_in(store: Path) -> str:
+    if not store.is_file():
+        return ""
+    held = counted(len(open_store(store)), "run")
+    return f"stopped with {held} in {store}: the same command goes on from there"
 
 
 def backtest(
@@ -126,6 +121,8 @@ def backtest(
 
     Without --store or --table: the stored result on the shipped runs.
     """
+    if as_json and markdown:
+        raise TuneAheadError("--json and --markdown were both given", remedy="give one of them")
     refuse_idle_of_store(store, {"--benchmark": benchmark})
     asks_for_more = refit or system or seed or store is not None or table is not None
     result = None if asks_for_more else _shipped_result(protocol)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuneahead.cli import options as opt
+from tuneahead.cli.command import told_when_stopped
 from tuneahead.cli.keeping import keep, keep_outcome, open_history, tell_of_misnamed
 from tuneahead.cli.options import open_console
 from tuneahead.counts import counted
@@ -100,7 +101,7 @@ def assess(
         bench = open_workbench(setup, store=str(store or RUNS), watch=bar)
         found = run_assess(dataset, chosen, goal=wanted, bench=bench, checkpoint_dir=folder, watch=bar)
         goes_on = verify and found.trace is not None and not found.trace.info.failure
-        unkept: TuneAheadError | None = None
+        unkept: TuneAheadError | KeyboardInterrupt | None = None
         if history is not None:
             unkept = keep(found, history, scored_later=not goes_on)
         if verify and not goes_on:
@@ -108,15 +109,19 @@ def assess(
             print(f"--verify made no full run, and there is no adapter: {why}", file=sys.stderr)
         if goes_on and unkept is None:
             _announce(found, adapter)
+            kept = "" if store is None else f"stopped, the probed run is kept in {store}"
+            stack.enter_context(told_when_stopped(lambda: kept))
             try:
                 found = run_verify(
                     found, dataset, bench=bench, checkpoint_dir=folder, save_dir=adapter, watch=bar
                 )
                 unkept = None if history is None else keep_outcome(found, history)
-            except TuneAheadError as error:
+            except (TuneAheadError, KeyboardInterrupt) as error:
                 # The probe has its worth without the full run.
                 unkept = error
     _show(found, as_json, html)
+    if isinstance(unkept, KeyboardInterrupt):
+        unkept.add_note("stopped before the full run was done: what is shown is what its probe told")
     if unkept := unkept or _lost_adapter(found):
         raise unkept
     if exit_code:
@@ -238,7 +243,8 @@ def demo(
             opt.require_writable_file(folder / f"{name}.{ending}", "--out")
     console = open_console()
     pages = []
-    with ProgressBar() as bar:
+    left = f"stopped, what was finished lies in {folder}"
+    with told_when_stopped(lambda: left), ProgressBar() as bar:
         bench = open_workbench(Setup(base=chosen), watch=bar)
         for name, spec in (("healthy", healthy_example()), ("broken", broken_example())):
             data = folder / f"{name}.jsonl"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuneahead.cli.command import Command, told_when_stopped
 from tuneahead.cli.options import AsJson, StoreFile
 from tuneahead.cli.runview import print_import, print_run, print_runs, summary_of
 from tuneahead.counts import counted
@@ -28,7 +29,7 @@ runs = typer.Typer(no_args_is_help=True, help="List, show, score, import and for
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or its beginning.")]
 
 
-@runs.command("list")
+@runs.command("list", cls=Command)
 def list_runs(
     store: StoreFile = Path("runs.sqlite"),
     limit: Annotated[int, typer.Option(min=1, help="Most runs to show, the latest; in JSON too.")] = 50,
@@ -55,7 +56,7 @@ def _each(history: RunStore, run_ids: Sequence[str]) -> Iterator[RunRecord | Unr
             yield error
 
 
-@runs.command("show")
+@runs.command("show", cls=Command)
 def show_run(
     run_id: RunId,
     store: StoreFile = Path("runs.sqlite"),
@@ -69,7 +70,7 @@ def show_run(
         print_run(record)
 
 
-@runs.command("record")
+@runs.command("record", cls=Command)
 def record_score(
     run_id: RunId,
     score: Annotated[
@@ -120,7 +121,7 @@ def _only_benchmark(history: RunStore, record: RunRecord) -> str:
     )
 
 
-@runs.command("forget")
+@runs.command("forget", cls=Command)
 def forget_run(
     run_id: RunId,
     benchmark: Annotated[
@@ -143,7 +144,7 @@ def forget_run(
         print(f"{name} is forgotten, {store} holds {left}")
 
 
-@runs.command("import")
+@runs.command("import", cls=Command)
 def import_logs(
     path: Annotated[
         Path,
@@ -199,11 +200,12 @@ def import_logs(
         data_by=data_by,
         recipe=_shared_settings(recipe),
     )
-    if is_store(path):
+    logged = not is_store(path)
+    if not logged:
         _refuse_reading(reading, unit)
-        found = merge_stores(path, store)
-    else:
-        found = import_runs(path, store, reading, unit=unit)
+    left = f"stopped, {store} keeps what was brought in so far: the same command goes on from there"
+    with told_when_stopped(lambda: left if store.is_file() else ""):
+        found = import_runs(path, store, reading, unit=unit) if logged else merge_stores(path, store)
     for reason in found.left_out:
         print(f"left out: {printable(reason)}", file=sys.stderr)
     if found.unchanged:

@@ -9,7 +9,8 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tuneahead.errors import ModelError
@@ -22,6 +23,9 @@ _UNREADABLE = (ValueError, KeyError, IndexError, TypeError, EOFError, struct.err
 """What readers of a binary file meet in a torn one."""
 _BYTES_A_PARAMETER = 8
 """A conversion holds every weight in fp32 twice: the converter's, and the copy that is written."""
+_SCRATCH = ".converting-"
+_NEW_SECONDS, _OLD_SECONDS = 5, 86_400
+"""A scratch folder may not be locked yet when it is new; where none can be, one is left when it is old."""
 
 
 def convert_packaged(model: PackagedModel) -> Path:
@@ -30,6 +34,7 @@ def convert_packaged(model: PackagedModel) -> Path:
     Once converted, the package itself is no longer looked at.
     """
     folder = _folder(model.sha256)
+    _clear_left(folder.parent)
     if folder.is_dir():
         return folder
     pieces = model.pieces()
@@ -42,8 +47,8 @@ def convert_packaged(model: PackagedModel) -> Path:
         )
     if len(pieces) == 1:
         return _convert(pieces[0], folder)
-    with tempfile.TemporaryDirectory(dir=_writable(cache_folder())) as scratch:
-        whole = Path(scratch) / "model.gguf"
+    with _scratch(folder.parent) as scratch:
+        whole = scratch / "model.gguf"
         with whole.open("wb") as out:
             for piece in pieces:
                 with piece.open("rb") as part:
@@ -54,6 +59,7 @@ def convert_packaged(model: PackagedModel) -> Path:
 def convert_file(path: Path) -> Path:
     """Folder of a GGUF file's model, converted at first use; another content gets another folder."""
     folder = _folder(_known_sha256(path))
+    _clear_left(folder.parent)
     return folder if folder.is_dir() else _convert(path, folder)
 
 
@@ -83,38 +89,86 @@ def _folder(sha256: str) -> Path:
     return cache_folder() / f"gguf-{sha256[:16]}"
 
 
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(
-            f"can't create the cache folder {folder}: {error.strerror}",
-            remedy="set TUNEAHEAD_CACHE to a folder that can be written",
-        ) from None
-    return folder
-
-
 def _convert(path: Path, folder: Path) -> Path:
     """Convert beside the final folder and rename: others see all of it or nothing.
 
     Two processes may convert at once; the second finds the place taken and drops its own copy.
     """
-    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=_writable(folder.parent)))
     try:
-        _write_model(path, scratch)
-        try:
-            os.rename(scratch, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        with _scratch(folder.parent) as scratch:
+            _write_model(path, scratch)
+            try:
+                os.rename(scratch, folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
     except OSError as error:
         raise ModelError(
             f"can't convert {path.name} into {folder.parent}: {error.strerror or error}",
             remedy="make room there (4 bytes a parameter), or set TUNEAHEAD_CACHE to another folder",
         ) from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+@contextlib.contextmanager
+def _scratch(cache: Path) -> Iterator[Path]:
+    """A folder in the cache to write to, locked; whatever is still there in the end is deleted."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=cache))
+    except OSError as error:
+        raise ModelError(
+            f"can't write to the cache folder {cache}: {error.strerror}",
+            remedy="set TUNEAHEAD_CACHE to a folder that can be written",
+        ) from None
+    lock = None
+    try:
+        with contextlib.suppress(OSError):
+            lock = _lock(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _clear_left(cache: Path) -> None:
+    """Delete what conversions that were killed have left: gigabytes, which nothing else would find again."""
+    for folder in cache.glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(OSError):
+            if _is_left(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether nobody writes to a scratch folder any more."""
+    unused_seconds = time.time() - max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    if unused_seconds < _NEW_SECONDS:
+        return False
+    try:
+        os.close(_lock(folder))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return unused_seconds > _OLD_SECONDS
+    return True
+
+
+def _lock(folder: Path) -> int:
+    """A lock on a folder, as a file descriptor; it ends with the process, however that ends.
+
+    Raises BlockingIOError where another has it, and another OSError where folders can't be locked: on Windows
+    and on some network disks.
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        import fcntl
+
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
 
 
 def _write_model(path: Path, folder: Path) -> None:

@@ -71,6 +71,13 @@ class Base:
         """Whether products of its matrices are most of its work (from 50 M parameters on)."""
         return self.model.num_parameters() >= SMALL_PARAMETERS
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end a text by the model's own settings for writing, beside the tokenizer's."""
+        own = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        tokens = own if isinstance(own, list | tuple) else [own]
+        return tuple(int(token) for token in tokens if token is not None)
+
     @cached_property
     def stamp(self) -> str:
         """What the base's answers depend on, as a text: weights, configuration, tokenizer, format and device.
@@ -84,7 +91,7 @@ class Base:
         # MPS has no 64-bit floats.
         here = (p.detach().cpu() if p.device.type == "mps" else p.detach() for p in frozen)
         sums = [float(p.sum(dtype=torch.float64)) for p in here]
-        parts = (words, template, repr(self.tokenizer), self.model.config.to_json_string(), sums)
+        parts = (words, template, repr(self.tokenizer), self.model.config.to_json_string(), self.ends, sums)
         return f"{self.name}\n{self.fingerprint} {self.dtype} {self.device} {digest(repr(parts))}"
 
     @property

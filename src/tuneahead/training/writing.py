@@ -115,8 +115,7 @@ def _next(
 def end_tokens(base: Base, template: str = "raw") -> frozenset[int]:
     """Tokens after which the base has said all: its own, and what ends a turn under the template ``chat``."""
     tokenizer = base.tokenizer
-    own = getattr(getattr(base.model, "generation_config", None), "eos_token_id", None)
-    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list | tuple) else [own])} - {None}
+    ends = {tokenizer.eos_token_id, *base.ends} - {None}
     if template == "chat":
         closing = tokenise(tokenizer, [assistant_turn(tokenizer).end.lstrip()])[0][:1]
         # A word may follow within an answer too; a token that is set apart may not.
