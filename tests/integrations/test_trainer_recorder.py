@@ -26,7 +26,7 @@ from integrations.trainer_fixtures import (
     own_trace,
 )
 from training.training_fixtures import make_examples
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from tuneahead.errors import ModelError
 from tuneahead.integrations.live import undisturbed
@@ -225,6 +225,20 @@ def test_a_base_in_fewer_bits_is_recorded_too(
     np.testing.assert_allclose(found.steps.distance, ours.steps.distance, rtol=10 * share)
     if precision == "4bit":
         assert_same_trace(found, ours)
+
+
+def test_a_trainer_that_takes_no_norm_where_it_does_not_clip_is_recorded_too(
+    path: Path, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in transformers 5.0; later versions ask for the norm all the same.
+    def given(trainer: Trainer, model: object, grad_norm: object = None) -> object:
+        return grad_norm
+
+    monkeypatch.setattr(Trainer, "_get_grad_norm", given, raising=False)
+    recipe = RECIPE.replace(max_grad_norm=None)
+    recorder = TraceRecorder(SETTINGS)
+    make_trainer(path, tmp_path, base, make_data(base, recipe), recipe, callbacks=[recorder]).train()
+    assert_same_trace(recorder.trace, own_trace(base, recipe))
 
 
 def test_a_run_that_blows_up_says_when(path: Path, base: Base, tmp_path: Path) -> None:

@@ -173,18 +173,21 @@ def _part(output: object, name: str) -> Tensor | None:
 class ClipMeter:
     """What gradient clipping found: the norm before it, and the factor it applied.
 
-    transformers clips before ``on_pre_optimizer_step``, so callbacks see clipped gradients. But in
-    every case, also with clipping off, it calls ``Accelerator.clip_grad_norm_`` once a step, when
+    transformers clips before ``on_pre_optimizer_step``, so callbacks see clipped gradients. But it
+    calls ``Accelerator.clip_grad_norm_`` once a step, when
     the gradients of all micro-batches are summed, averaged over processes (DDP) and, for fp16,
     about to be unscaled. That call returns the norm before clipping, from which the factor
     follows; gradients seen later are divided by it. Hooks on single parameters would see local,
     scaled, half-accumulated gradients instead; the logged ``grad_norm`` comes only every
-    ``logging_steps``.
+    ``logging_steps``. With clipping off transformers 5.0 makes no such call, later versions do:
+    see :meth:`complete`.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, model: nn.Module) -> None:
         self.norm = float("nan")
         self.factor = 1.0
+        self._seen = False
+        self._model, self._arguments = model, trainer.args
         self._accelerator = trainer.accelerator
         self._plain: Callable[..., Any] = trainer.accelerator.clip_grad_norm_
         self._before = trainer.accelerator.__dict__.get("clip_grad_norm_")
@@ -194,8 +197,15 @@ class ClipMeter:
         """Leave the Accelerator as it was."""
         _restore(self._accelerator, "clip_grad_norm_", self._clip, self._before)
 
+    def complete(self) -> None:
+        """Take the norm of a step for which the Trainer, told not to clip, has not asked."""
+        if not self._seen and not (self._arguments.max_grad_norm or 0.0) > 0.0:
+            self._accelerator.clip_grad_norm_(self._model.parameters(), float("inf"))
+        self._seen = False
+
     def _clip(self, parameters: Any, max_norm: float, *args: Any, **options: Any) -> Any:
         norm = self._plain(parameters, max_norm, *args, **options)
+        self._seen = True
         self.norm = float(norm) if norm is not None else float("nan")
         # As torch.nn.utils.clip_grad_norm_ computes it.
         self.factor = min(1.0, float(max_norm) / (self.norm + 1e-6))

@@ -104,7 +104,7 @@ class TraceRecorder(TrainerCallback):
         if not self._set_up(trainer, model):
             self._release()
             return
-        self._losses, self._clip = LossMeter(trainer, model), ClipMeter(trainer)
+        self._losses, self._clip = LossMeter(trainer, model), ClipMeter(trainer, model)
         try:
             begins = self.may_begin(trainer, control)
             if begins:
@@ -128,6 +128,7 @@ class TraceRecorder(TrainerCallback):
         """Measure the gradient, which is clipped by now: see :class:`ClipMeter`."""
         clip, trainer = self._clip, self._trainer
         if clip is not None and trainer is not None:
+            clip.complete()
             self._attempt(lambda probe: probe.before_update(clip.factor, _scaled(trainer)))
 
     def on_optimizer_step(
