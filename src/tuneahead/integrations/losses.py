@@ -173,13 +173,12 @@ def _part(output: object, name: str) -> Tensor | None:
 class ClipMeter:
     """What gradient clipping found: the norm before it, and the factor it applied.
 
-    transformers clips before ``on_pre_optimizer_step``, so callbacks see clipped gradients. But it
-    calls ``Accelerator.clip_grad_norm_`` once a step, when
-    the gradients of all micro-batches are summed, averaged over processes (DDP) and, for fp16,
-    about to be unscaled. That call returns the norm before clipping, from which the factor
-    follows; gradients seen later are divided by it. Hooks on single parameters would see local,
-    scaled, half-accumulated gradients instead; the logged ``grad_norm`` comes only every
-    ``logging_steps``. With clipping off transformers 5.0 makes no such call, later versions do:
+    transformers clips before ``on_pre_optimizer_step``, so callbacks see clipped gradients. But it calls
+    ``Accelerator.clip_grad_norm_`` once a step, when the gradients of all micro-batches are summed,
+    averaged over processes (DDP) and, for fp16, about to be unscaled. That call returns the norm before
+    clipping, from which the factor follows; gradients seen later are divided by it. Hooks on single
+    parameters would see local, scaled, half-accumulated gradients instead; the logged ``grad_norm`` comes
+    only every ``logging_steps``. With clipping off transformers 5.0 makes no such call, later versions do:
     see :meth:`complete`.
     """
 
