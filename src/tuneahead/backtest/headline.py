@@ -10,7 +10,7 @@ import numpy as np
 
 from tuneahead.backtest.protocols import Judged, drawn_groups, success_tau_pp
 from tuneahead.backtest.runs import Outcome
-from tuneahead.backtest.tables import Cell, Table, span_text
+from tuneahead.backtest.tables import Aim, Cell, Table, span_text
 from tuneahead.predictor.baselines import ABLATIONS, BASELINES, OURS
 from tuneahead.predictor.bootstrap import Span, group_spans
 from tuneahead.predictor.decisions import cautious_pp, decisions, task_costs
@@ -20,28 +20,6 @@ from tuneahead.predictor.table import FeatureTable, Floats
 ALL_GROUPS = "full_quick"
 """The ablations' own yardstick: the cheap models on all groups of features."""
 COLUMNS = ("figure", "measured", "95 % interval", "goal", "met", "paper")
-
-
-@dataclass(frozen=True)
-class Aim:
-    """What a figure should reach: at least ``low``, at most ``high``."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
-    @property
-    def text(self) -> str:
-        """The bounds in words."""
-        if math.isfinite(self.low) and math.isfinite(self.high):
-            return f"{self.low:g} to {self.high:g}"
-        return f"at least {self.low:g}" if math.isfinite(self.low) else f"at most {self.high:g}"
-
-    def row(
-        self, figure: str, value: float, span: str | None = None, paper: float | None = None
-    ) -> tuple[Cell, ...]:
-        """A row of the table."""
-        met = None if math.isnan(value) else ("yes" if self.low <= value <= self.high else "no")
-        return (figure, value, span, self.text, met, paper)
 
 
 def headline_table(judged: Judged) -> Table:

@@ -203,12 +203,38 @@ def paper_table() -> Table:
     return Table("paper random", "The paper's own figures, its random split", columns, rows, note)
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What a figure should reach: at least ``low``, at most ``high``."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def text(self) -> str:
+        """The bounds in words."""
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            return f"{self.low:g} to {self.high:g}"
+        return f"at least {self.low:g}" if math.isfinite(self.low) else f"at most {self.high:g}"
+
+    def is_met(self, value: float) -> bool:
+        """Whether a known figure lies within the bounds."""
+        return self.low <= value <= self.high
+
+    def row(
+        self, figure: str, value: float, span: str | None = None, paper: float | None = None
+    ) -> tuple[Cell, ...]:
+        """A row of the table of headline figures."""
+        met = None if math.isnan(value) else ("yes" if self.is_met(value) else "no")
+        return (figure, value, span, self.text, met, paper)
+
+
 def goal_note(figure: str, value: float, *, low: float = -math.inf, high: float = math.inf) -> str:
     """A sentence that sets a figure beside its goal; none of a figure that is not known."""
     if not math.isfinite(value):
         return ""
-    bound = f"at least {low:g}" if math.isfinite(low) else f"at most {high:g}"
-    return f" Goal: {figure} {bound}, {'met' if low <= value <= high else 'missed'} ({value:.3g})."
+    aim = Aim(low, high)
+    return f" Goal: {figure} {aim.text}, {'met' if aim.is_met(value) else 'missed'} ({value:.3g})."
 
 
 def kind_table(kinds: Sequence[tuple[str, Metrics]]) -> Table:
